@@ -1,0 +1,227 @@
+"""The vocabulary: what one call is made of. Imports nothing of ours but errors.
+
+A `Call` is a frozen question (`Request`, and what its dialect read in it: `Asked`) to which the stages append
+facts: who asked (`Who`), where it went (`Attempt`), what came back (`Answer`) and what that cost (`Money`).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from gateway.errors import GatewayError
+
+PICO_USD = 10**12
+"""Money is counted in whole pico-USD: a price per million tokens with six decimals is a whole number of them."""
+
+
+class UsageSource(enum.StrEnum):
+    PROVIDER = "provider"  # the upstream said so
+    INJECTED = "injected"  # the upstream said so because we asked it to
+    ESTIMATED = "estimated"  # counted here from what passed
+    NONE = "none"  # the operation has no tokens, or nothing was produced
+
+
+class Outcome(enum.StrEnum):
+    """How a call ended; a metric label."""
+
+    OK = "ok"
+    UPSTREAM_ERROR = "upstream_error"  # the upstream answered 4xx or 5xx; relayed
+    REFUSED = "refused"  # the gateway said no; nothing was sent upstream
+    FAILED = "failed"  # the upstream could not be reached, or answered nonsense or not in time
+    TRUNCATED = "truncated"  # cut after the answer had begun
+    CANCELLED = "cancelled"  # the client left
+    ABANDONED = "abandoned"  # the worker died; written by its supervisor
+    ERROR = "error"  # a fault of the gateway itself
+
+
+class Usage(Struct, frozen=True, omit_defaults=True):
+    """Tokens of one answer. `input_tokens` includes cache reads and writes; `output_tokens` includes reasoning.
+
+    `detail` holds whatever else the provider counts, under the usage keys of genai-prices (`cache_write_1h_tokens`,
+    `input_audio_tokens`, `output_audio_tokens`, `web_searches`, ...). Every number is >= 0.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    detail: dict[str, float] = {}
+
+
+class ToolUse(Struct, frozen=True):
+    """A tool call the model asked for."""
+
+    id: str
+    name: str
+
+
+class ToolResult(Struct, frozen=True):
+    """The answer to a `ToolUse`, found in a later request."""
+
+    id: str
+    is_error: bool = False
+    name: str = ""
+
+
+class ToolCall(Struct, frozen=True, array_like=True):
+    """A `ToolUse` paired with its `ToolResult`: one execution of a tool, as seen from the gate.
+
+    `duration_ns` is an upper bound (answer sent to result received) unless `exact`.
+    """
+
+    id: str
+    name: str
+    started_at: int  # ns since the epoch
+    duration_ns: int
+    exact: bool = False
+    is_error: bool = False
+
+
+class Request(Struct):
+    """The question as it came in; never changed. `path` is the raw path with the query, prefixes removed."""
+
+    method: bytes
+    path: bytes
+    headers: Sequence[tuple[bytes, bytes]]  # order, case and duplicates as received
+    body: bytes
+    client: str = ""  # peer address
+
+
+class Route(Struct, frozen=True):
+    """What a path means. Decided on the raw path by `policy.routes`."""
+
+    template: str  # low-cardinality name of the route, for metrics and spans: "/v1/chat/completions"
+    dialect: str  # key of the dialect that reads it
+    operation: str  # gen_ai.operation.name, or "" where no tokens pass
+    upstream: str  # name of the configured upstream
+    path: bytes  # the raw path (and query) to send there
+    run_id: str = ""  # from /run/{run_id}/...
+    agent: str = ""  # from /agent/{name}/...
+
+
+class Asked(Struct):
+    """What a dialect read in a request body; everything policy may need to know of it.
+
+    Raw values are slices of the body's JSON text, never re-encoded.
+    """
+
+    model: str = ""
+    stream: bool = False
+    max_tokens: int | None = None
+    fields: Mapping[str, Any] = {}  # top-level key -> raw JSON value (msgspec.Raw), in order
+    spans: Mapping[str, tuple[int, int]] = {}  # top-level key -> (start, end) of its value in the body
+    messages: Sequence[Any] = ()  # raw JSON of each message / input item / content, in order (msgspec.Raw)
+    system: bytes = b""  # raw JSON of the system prompt or instructions
+    tools: bytes = b""  # raw JSON of the tool definitions
+    params: Mapping[str, Any] = {}  # temperature, top_p, ... as span attributes want them
+    injected: bool = False  # the body sent upstream asks for usage although the client did not
+
+
+class Answer(Struct):
+    """What a meter read in a response body."""
+
+    model: str = ""
+    response_id: str = ""
+    usage: Usage | None = None
+    usage_source: UsageSource = UsageSource.NONE
+    pricing: dict[str, str] = {}  # price context: service_tier, speed, inference_geo, processing
+    finish_reasons: tuple[str, ...] = ()
+    tool_uses: tuple[ToolUse, ...] = ()
+    output_chars: int = 0  # text, reasoning and tool arguments seen, in characters: the base of an estimate
+    text_digest: bytes = b""  # identity: digest of the normalised assistant text, see policy.identity
+    parts: tuple[tuple[Usage, str, dict[str, str]], ...] = ()  # (usage, model, pricing) billed apart from `usage`
+    error_type: str = ""  # the provider's own error type, if the answer is an error
+    error_message: str = ""
+    complete: bool = True  # a stream: its terminal event was seen
+
+
+class Who(Struct):
+    """Who asked, each fact with where it came from. Filled by `policy.identity`."""
+
+    tenant: str = "default"
+    agent: str = ""
+    agent_source: str = ""
+    agent_version: str = ""
+    run_id: str = ""
+    run_source: str = ""  # url, header, baggage, vendor, body, previous_response, tool_call, prefix, trace, new
+    run_confidence: float = 0.0
+    parent_agent: str = ""
+    step: int = 0
+    request_class: str = ""
+    conversation_id: str = ""  # only when the client itself stated one (semconv forbids derived values)
+    end_user: str = ""
+
+
+class Trace(Struct):
+    """W3C trace context of the call; ids in lower-case hex."""
+
+    trace_id: str = ""
+    span_id: str = ""  # of our server span
+    parent_id: str = ""  # of the caller's span
+    flags: int = 1
+    state: str = ""
+
+
+class Money(Struct, frozen=True):
+    """What a call cost, in whole pico-USD. `total` is None where it is unknown; unknown is never zero.
+
+    `status`: priced | no_price | no_usage | free. `components` sum to `total` exactly.
+    """
+
+    total: int | None = None
+    components: dict[str, int] = {}
+    version: str = ""
+    status: str = "no_usage"
+
+
+class Target(Struct, frozen=True):
+    """Where an attempt goes: one upstream origin, and how to talk to it."""
+
+    upstream: str
+    provider: str  # genai-prices provider id, "" when unknown
+    host: str
+    port: int
+    tls: bool
+    base_path: bytes  # path prefix of the configured URL, without trailing slash
+
+
+class Attempt(Struct):
+    target: Target
+    began: int  # monotonic ns
+    ended: int = 0
+    status: int = 0
+    reused: bool = False  # kept-alive connection
+    fault: GatewayError | None = None
+
+
+class Call(Struct, weakref=True):
+    """The one object that travels."""
+
+    id: str
+    request: Request
+    route: Route
+    asked: Asked
+    who: Who
+    trace: Trace
+    started_at: int  # ns since the epoch
+    began: int  # monotonic ns: request head complete
+    received: int = 0  # monotonic ns: request body complete
+    attempts: list[Attempt] = []
+    answer: Answer | None = None
+    money: Money = Money()
+    tools: list[ToolCall] = []
+    status: int = 0  # sent to the client; 0 if nothing was sent
+    first_byte: int = 0  # monotonic ns: first body byte written to the client
+    upstream_first_byte: int = 0
+    upstream_last_byte: int = 0
+    ended: int = 0
+    fault: BaseException | None = None
+    committed: bool = False  # first byte sent to the client: no retry after this
+    response_bytes: int = 0
+    websocket: bool = False
+    notes: dict[str, str] = {}

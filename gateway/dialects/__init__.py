@@ -1,0 +1,1 @@
+"""What each provider API says and means, sans-io: bytes in, facts out."""

@@ -1,0 +1,161 @@
+"""Every error of the gateway, one tree.
+
+    GatewayError                      source   status  code
+    ├─ Rejected                       client   400     invalid_request      the call itself is wrong
+    │  ├─ BadFraming                  client   400     bad_framing          ambiguous HTTP; the connection is closed
+    │  ├─ BadPath                     client   400     bad_path             dot segments, encoded slashes, ...
+    │  ├─ BadBody                     client   400     invalid_body         JSON faults, duplicate keys, bombs
+    │  ├─ UnknownRoute                client   404     unknown_route
+    │  ├─ MethodNotAllowed            client   405     method_not_allowed
+    │  ├─ SlowClient                  client   408     client_too_slow
+    │  ├─ BodyTooLarge                client   413     request_too_large
+    │  ├─ HeadersTooLarge             client   431     headers_too_large
+    │  ├─ Unauthorized                client   401     unauthorized
+    │  └─ LoopDetected                client   508     loop_detected        the call already passed this gateway
+    ├─ ClientGone                     client   499     client_gone          nobody is left to answer
+    ├─ UpstreamFault                  upstream 502     upstream_fault
+    │  ├─ ConnectFailed               upstream 502     upstream_connect_failed   nothing was sent
+    │  ├─ UpstreamTimeout             upstream 504     upstream_timeout     connect, first byte or total
+    │  ├─ UpstreamReset               upstream 502     upstream_reset       cut before an answer began
+    │  ├─ BadAnswer                   upstream 502     upstream_bad_answer  not HTTP, lying length, broken encoding
+    │  ├─ StreamErrored               upstream 502     upstream_stream_error     error event inside a 200
+    │  ├─ StreamTruncated             upstream 502     upstream_truncated   ended without its terminal event
+    │  └─ StreamStalled               upstream 504     upstream_stalled     idle limit between bytes
+    └─ GatewayFault                   gateway  500     internal
+       ├─ Draining                    gateway  503     draining
+       ├─ Overloaded                  gateway  503     overloaded
+       └─ JournalUnavailable          gateway  503     journal_unavailable
+
+Each error states its source (who is to blame), a stable code, an HTTP status, and whether the same call may
+be tried again. Foreign exceptions are translated into this tree once, at the edge where they occur.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class Source(enum.StrEnum):
+    """Who is to blame; becomes a metric label."""
+
+    CLIENT = "client"
+    GATEWAY = "gateway"
+    UPSTREAM = "upstream"
+
+
+class GatewayError(Exception):
+    """Base of everything the gateway answers with by itself.
+
+    `retry_after` is in whole seconds; `param` names the offending field of the request, if any.
+    """
+
+    source = Source.GATEWAY
+    code = "internal"
+    status = 500
+    retryable = False
+
+    def __init__(
+        self, message: str = "", *, code: str | None = None, param: str | None = None, retry_after: int | None = None
+    ) -> None:
+        super().__init__(message or self.code.replace("_", " "))
+        self.message = str(self)
+        self.param = param
+        self.retry_after = retry_after
+        if code is not None:
+            self.code = code
+
+
+class Rejected(GatewayError):
+    source, code, status = Source.CLIENT, "invalid_request", 400
+
+
+class BadFraming(Rejected):
+    code = "bad_framing"
+
+
+class BadPath(Rejected):
+    code = "bad_path"
+
+
+class BadBody(Rejected):
+    code = "invalid_body"
+
+
+class UnknownRoute(Rejected):
+    code, status = "unknown_route", 404
+
+
+class MethodNotAllowed(Rejected):
+    code, status = "method_not_allowed", 405
+
+
+class SlowClient(Rejected):
+    code, status, retryable = "client_too_slow", 408, True
+
+
+class BodyTooLarge(Rejected):
+    code, status = "request_too_large", 413
+
+
+class HeadersTooLarge(Rejected):
+    code, status = "headers_too_large", 431
+
+
+class Unauthorized(Rejected):
+    code, status = "unauthorized", 401
+
+
+class LoopDetected(Rejected):
+    code, status = "loop_detected", 508
+
+
+class ClientGone(GatewayError):
+    source, code, status = Source.CLIENT, "client_gone", 499
+
+
+class UpstreamFault(GatewayError):
+    source, code, status, retryable = Source.UPSTREAM, "upstream_fault", 502, True
+
+
+class ConnectFailed(UpstreamFault):
+    code = "upstream_connect_failed"
+
+
+class UpstreamTimeout(UpstreamFault):
+    code, status = "upstream_timeout", 504
+
+
+class UpstreamReset(UpstreamFault):
+    code = "upstream_reset"
+
+
+class BadAnswer(UpstreamFault):
+    code = "upstream_bad_answer"
+
+
+class StreamErrored(UpstreamFault):
+    code = "upstream_stream_error"
+
+
+class StreamTruncated(UpstreamFault):
+    code = "upstream_truncated"
+
+
+class StreamStalled(UpstreamFault):
+    code, status = "upstream_stalled", 504
+
+
+class GatewayFault(GatewayError):
+    """A fault of the gateway itself."""
+
+
+class Draining(GatewayFault):
+    code, status, retryable = "draining", 503, True
+
+
+class Overloaded(GatewayFault):
+    code, status, retryable = "overloaded", 503, True
+
+
+class JournalUnavailable(GatewayFault):
+    code, status, retryable = "journal_unavailable", 503, True

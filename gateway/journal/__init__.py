@@ -1,0 +1,1 @@
+"""The event store: one record per call, append-only, crash-safe."""

@@ -1,0 +1,129 @@
+"""The record of one call: schema, version and encoding.
+
+Rules
+1. A record is a msgpack array (msgspec, array_like, tagged). New fields are appended with a default, never inserted,
+   renamed or removed; `SCHEMA` counts the versions. A reader of an older version ignores the tail it does not know.
+2. A record says everything the projections need: ledger, metrics, traces and logs are made from records alone.
+3. No secret ever stands in a record: no header values but the few named here, no query strings, no body text
+   unless content capture is on.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from gateway.call import ToolCall, ToolUse, Usage
+
+SCHEMA = 1
+
+
+class AttemptRecord(Struct, array_like=True, frozen=True):
+    upstream: str
+    provider: str
+    address: str  # host
+    port: int
+    offset_ns: int  # from the start of the call
+    duration_ns: int
+    status: int  # 0: no answer
+    reused: bool
+    error_code: str = ""
+
+
+class CallRecord(Struct, array_like=True, tag="call"):
+    id: str
+    started_at: int  # ns since the epoch
+    duration_ns: int
+    ttft_ns: int  # -1: no byte was sent
+    overhead_ns: int  # time spent in the gateway itself
+    method: str
+    route: str  # template
+    dialect: str
+    operation: str
+    upstream: str
+    provider: str
+    status: int
+    outcome: str
+    stream: bool
+    websocket: bool
+    model_requested: str
+    model_used: str
+    tenant: str
+    key_id: str
+    agent: str
+    agent_source: str
+    agent_version: str
+    parent_agent: str
+    run_id: str
+    run_source: str
+    run_confidence: float
+    step: int
+    request_class: str
+    conversation_id: str
+    end_user: str
+    trace_id: str
+    span_id: str
+    parent_span_id: str
+    trace_flags: int
+    trace_state: str
+    usage: Usage | None
+    usage_source: str
+    cost: int | None  # pico-USD; None: unknown
+    cost_components: dict[str, int]
+    cost_status: str  # priced | no_price | no_usage | free
+    price_version: str
+    finish_reasons: tuple[str, ...]
+    response_id: str
+    tool_uses: tuple[ToolUse, ...]  # asked for by the model in this answer
+    tools: tuple[ToolCall, ...]  # results that this request brought
+    attempts: tuple[AttemptRecord, ...]
+    error_source: str
+    error_code: str  # ours, stable
+    error_type: str  # the provider's
+    error_message: str
+    request_bytes: int
+    response_bytes: int
+    user_agent: str
+    client_address: str
+    sdk_retry: int  # x-stainless-retry-count; -1: not said
+    params: dict[str, str | int | float | bool | list[str]]
+    notes: dict[str, str]
+    worker: int
+    input_content: bytes  # capture: hash or text, else empty
+    output_content: bytes
+
+
+class OutcomeRecord(Struct, array_like=True, tag="outcome"):
+    """What a run achieved, as reported through the API. The last one of a run counts."""
+
+    id: str
+    at: int  # ns since the epoch
+    run_id: str
+    kind: str  # success | failure | score
+    value: float | None = None
+    note: str = ""
+
+
+class EventRecord(Struct, array_like=True, tag="event"):
+    """Something that happened to the gateway: start, stop, reload, reload_failed, worker_died, records_lost."""
+
+    id: str
+    at: int
+    kind: str
+    worker: int = -1
+    detail: dict[str, str | int | float | bool] = {}
+
+
+Record = CallRecord | OutcomeRecord | EventRecord
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(CallRecord | OutcomeRecord | EventRecord)
+
+
+def encode(record: Record) -> bytes:
+    return _encoder.encode(record)
+
+
+def decode(data: bytes) -> Record:
+    """Raises msgspec.DecodeError or msgspec.ValidationError for what is not a record."""
+    return _decoder.decode(data)

@@ -1,0 +1,1 @@
+"""Projections of the journal: ledger, metrics, traces, logs."""

@@ -1,0 +1,1 @@
+"""The parts that carry one call, in the order it travels: admit, route, attempt, pump, close."""

@@ -1,0 +1,1 @@
+"""Shipped test doubles: users test their agents with them."""
