@@ -5,19 +5,29 @@ Durations are seconds, sizes bytes. A value `$NAME` anywhere in a secret field i
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta, Struct
 
-Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Seconds = Annotated[float, Meta(gt=0, le=86_400, title="number of seconds")]
 Count = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", title="name (letters, digits, . _ -)")]
 DialectName = Literal["openai", "anthropic", "gemini", "opaque"]
 
 
 class Config_(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of every section: frozen, and no unknown field passes."""
+    """Base of every section: frozen, and no unknown field passes.
+
+    `secret` names the fields whose values, and the values of whose entries, must never be shown; `repr` masks them.
+    """
+
+    secret: ClassVar[frozenset[str]] = frozenset()
+
+    def __repr__(self) -> str:
+        fields = ((name, getattr(self, name)) for name in self.__struct_fields__)
+        shown = ", ".join(f"{name}={'***' if value and name in self.secret else repr(value)}" for name, value in fields)
+        return f"{type(self).__name__}({shown})"
 
 
 class Tls(Config_):
@@ -33,6 +43,8 @@ class Timeouts(Config_):
 
 
 class Upstream(Config_):
+    secret: ClassVar[frozenset[str]] = frozenset({"key", "headers"})
+
     dialect: DialectName
     url: str  # https://api.openai.com (with or without /v1; paths are appended as the dialect's clients expect)
     key: str | None = None  # "$OPENAI_API_KEY"; None: the client's own key passes through
@@ -91,6 +103,8 @@ class Journal(Config_):
 
 
 class Otlp(Config_):
+    secret: ClassVar[frozenset[str]] = frozenset({"headers"})
+
     endpoint: str  # http://127.0.0.1:4318
     protocol: Literal["http/protobuf", "grpc"] = "http/protobuf"
     headers: dict[str, str] = {}
@@ -127,6 +141,8 @@ class Limits(Config_):
 
 
 class Config(Config_):
+    secret: ClassVar[frozenset[str]] = frozenset({"admin_token"})
+
     listen: str = "127.0.0.1:8787"
     admin: str = "127.0.0.1:8788"
     admin_token: str | None = None  # required where admin is not on loopback
