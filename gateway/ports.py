@@ -149,9 +149,14 @@ class Journal(Protocol):
 
 
 class Downstream(Protocol):
-    """The wire to the client."""
+    """The wire to the client. Writing is synchronous; `drained` is where a slow reader holds the upstream back."""
 
-    def start(self, status: int, reason: bytes, headers: Headers, length: int | None) -> None: ...
+    on_gone: Callable[[GatewayError], None] | None  # called once when the client leaves
+    gone: bool
+
+    def start(self, status: int, reason: bytes, headers: Headers, length: int | None) -> None:
+        """Begin the answer; nothing is sent before the first `write` or `finish`."""
+        ...
 
     def write(self, data: bytes) -> None: ...
 
@@ -159,23 +164,37 @@ class Downstream(Protocol):
         """Wait until the client has taken what was written. Raises ClientGone."""
         ...
 
-    def finish(self) -> None:
-        """The answer is complete."""
+    def finish(self, tail: bytes = b"") -> None:
+        """Write the last piece; the answer is complete."""
         ...
 
-    def abort(self) -> None:
-        """Cut the connection: the client must not take what it got for a complete answer."""
+    def abort(self, tail: bytes = b"") -> None:
+        """Write the last piece and cut: the client must not take what it got for a complete answer."""
         ...
 
 
 class Exchange(Protocol):
     """One answer in progress from an upstream; an object with a close, never a bare generator."""
 
-    status: int
-    reason: bytes
-    headers: Headers
-    length: int | None  # from content-length; None when chunked or until close
     reused: bool
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def reason(self) -> bytes: ...
+
+    @property
+    def headers(self) -> Headers: ...
+
+    @property
+    def length(self) -> int | None:
+        """From content-length; None when chunked or until close."""
+        ...
+
+    def expire_in(self, seconds: float) -> None:
+        """The answer said that it is over: wait for its framing to end only so long."""
+        ...
 
     async def read(self) -> bytes:
         """The next piece of the body as it arrived; b"" at its clean end. Raises UpstreamFault or ClientGone."""

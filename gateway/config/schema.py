@@ -30,19 +30,19 @@ class Config_(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return f"{type(self).__name__}({shown})"
 
 
-class Tls(Config_):
+class Tls(Config_, frozen=True):
     certificate: str
     key: str
 
 
-class Timeouts(Config_):
+class Timeouts(Config_, frozen=True):
     connect: Seconds = 10
     first_byte: Seconds = 600
     idle: Seconds = 300  # between two pieces of an answer
     total: Seconds = 3600
 
 
-class Upstream(Config_):
+class Upstream(Config_, frozen=True):
     secret: ClassVar[frozenset[str]] = frozenset({"key", "headers"})
 
     dialect: DialectName
@@ -59,12 +59,12 @@ class Upstream(Config_):
     propagate_trace: bool = False  # send traceparent upstream
 
 
-class Alias(Config_):
+class Alias(Config_, frozen=True):
     model: str
     upstream: Name | None = None
 
 
-class Price(Config_):
+class Price(Config_, frozen=True):
     """Override: USD per million tokens (requests: per thousand). Unset components follow input/output."""
 
     input: Annotated[float, Meta(ge=0)] | None = None
@@ -79,12 +79,12 @@ class Price(Config_):
     web_searches: Annotated[float, Meta(ge=0)] | None = None
 
 
-class Prices(Config_):
+class Prices(Config_, frozen=True):
     models: dict[str, Price] = {}  # "model" or "provider/model"
     litellm_file: str | None = None  # a file in LiteLLM's model_prices format
 
 
-class Identity(Config_):
+class Identity(Config_, frozen=True):
     tenant: Name = "default"
     tenant_header: str | None = None
     run_header: str | None = None
@@ -93,7 +93,7 @@ class Identity(Config_):
     run_idle_seconds: Seconds = 3600  # a run without calls for so long is over; derived joins go no further back
 
 
-class Journal(Config_):
+class Journal(Config_, frozen=True):
     directory: str | None = None  # default: <state directory>/journal
     segment_bytes: Annotated[int, Meta(ge=65_536)] = 67_108_864
     retention_bytes: Annotated[int, Meta(ge=1_048_576)] = 4_294_967_296
@@ -102,7 +102,7 @@ class Journal(Config_):
     fsync: bool = False  # fsync every record (power loss); a kill of any process never needs it
 
 
-class Otlp(Config_):
+class Otlp(Config_, frozen=True):
     secret: ClassVar[frozenset[str]] = frozenset({"headers"})
 
     endpoint: str  # http://127.0.0.1:4318
@@ -112,7 +112,7 @@ class Otlp(Config_):
     traces: bool = True
 
 
-class Sampling(Config_):
+class Sampling(Config_, frozen=True):
     """What is always kept: errors, slow, expensive, first-seen models. The rest shares a budget."""
 
     traces_per_second: Annotated[float, Meta(ge=0)] = 10
@@ -120,7 +120,7 @@ class Sampling(Config_):
     expensive_usd: Annotated[float, Meta(ge=0)] = 1
 
 
-class Telemetry(Config_):
+class Telemetry(Config_, frozen=True):
     otlp: Otlp | None = None  # also from OTEL_EXPORTER_OTLP_ENDPOINT
     sampling: Sampling = Sampling()
     legacy_attributes: bool = False  # also write gen_ai.system, gen_ai.usage.cache_creation.input_tokens
@@ -128,7 +128,7 @@ class Telemetry(Config_):
     label_limit: Count = 200  # values per metric label before __other__
 
 
-class Limits(Config_):
+class Limits(Config_, frozen=True):
     body_bytes: Count = 67_108_864
     header_bytes: Count = 65_536
     headers: Count = 200
@@ -140,7 +140,7 @@ class Limits(Config_):
     drain_seconds: Seconds = 30
 
 
-class Config(Config_):
+class Config(Config_, frozen=True):
     secret: ClassVar[frozenset[str]] = frozenset({"admin_token"})
 
     listen: str = "127.0.0.1:8787"

@@ -1,0 +1,370 @@
+"""The upstream side: one connection, one exchange at a time.
+
+Theory of operation
+1. `Pools.open` (gateway.net.pool) sends a request in one piece and waits for the head of the answer. The waiting is one
+   future, woken by the protocol; no task, no wait_for.
+2. An `UpstreamExchange` owns its connection until `close`. A connection goes back to its pool only when the answer
+   ended exactly where its framing said, keep-alive holds, and no byte follows; otherwise it is cut.
+3. Deadlines are numbers on the exchange (loop time); `Pools.tick` fails what is overdue. Connect has its own.
+4. Reading is paused when the reader is behind by more than HIGH_WATER: a slow client slows its upstream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections import deque
+from typing import Protocol
+
+import httptools
+from msgspec import Struct
+
+from gateway.call import Target
+from gateway.config.schema import Timeouts
+from gateway.errors import BadAnswer, GatewayError, StreamStalled, UpstreamReset, UpstreamTimeout
+from gateway.net.head import Header, ResponseHead, ResponseParser, read_response_head
+
+HIGH_WATER = 262_144
+HEAD_LIMIT = 262_144
+RENEW_SECONDS = 55.0  # a connection to a named host is not reused longer: DNS changes are followed within a minute
+IDLE_SECONDS = 60.0
+
+
+class Origin(Struct):
+    """What a target's connections have in common."""
+
+    target: Target
+    timeouts: Timeouts
+    tls: ssl.SSLContext | None
+    named: bool  # host is a name, not an address
+    idle: deque[UpstreamConnection]
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One TCP or TLS connection; carries one exchange at a time."""
+
+    __slots__ = ("born", "exchange", "idle_since", "loop", "lost", "origin", "paused", "resume", "transport", "used")
+
+    def __init__(self, origin: Origin, loop: asyncio.AbstractEventLoop) -> None:
+        self.origin = origin
+        self.loop = loop
+        self.exchange: UpstreamExchange | None = None
+        self.transport: asyncio.Transport
+        self.born = self.idle_since = loop.time()
+        self.lost = False
+        self.used = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        if self.exchange is None:
+            self.cut()  # bytes nobody asked for: this connection cannot be trusted any more
+        else:
+            self.exchange.received(data)
+
+    def eof_received(self) -> bool:
+        if self.exchange is not None:
+            self.exchange.ended()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        if self.exchange is not None:
+            self.exchange.lost(exc)
+        else:
+            with contextlib.suppress(ValueError):
+                self.origin.idle.remove(self)
+
+    def usable(self, now: float) -> bool:
+        """Still open as far as the kernel knows, and neither idle nor old for too long."""
+        if self.lost or self.transport.is_closing() or now - self.idle_since > IDLE_SECONDS:
+            return False
+        if self.origin.named and now - self.born > RENEW_SECONDS:
+            return False
+        if self.origin.tls is not None:
+            return True  # a TLS alert may be pending as ordinary bytes; data_received cuts on those
+        sock: socket.socket | None = self.transport.get_extra_info("socket")
+        if sock is None:
+            return False
+        try:
+            sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except (BlockingIOError, InterruptedError):
+            return True
+        except OSError:
+            return False
+        return False  # end of file, or bytes nobody asked for
+
+    def cut(self) -> None:
+        self.lost = True
+        self.transport.abort()
+
+
+class Owner(Protocol):
+    """What an exchange needs of the pools it came from."""
+
+    loop: asyncio.AbstractEventLoop
+    active: set[UpstreamExchange]
+
+    def give_back(self, connection: UpstreamConnection) -> None: ...
+
+
+class UpstreamExchange:
+    """One answer in progress. `read` gives the body as it arrives; `close` may be called at any time, repeatedly."""
+
+    __slots__ = (
+        "_buffered",
+        "_connection",
+        "_head_bytes",
+        "_no_body",
+        "_parser",
+        "_paused",
+        "_pieces",
+        "_remaining",
+        "_waiter",
+        "complete",
+        "deadline",
+        "fault",
+        "head",
+        "idle_timeout",
+        "pools",
+        "reused",
+        "started_at",
+        "total_deadline",
+        "upgraded",
+    )
+
+    def __init__(self, pools: Owner, no_body: bool) -> None:
+        self.pools = pools
+        self.head: ResponseHead | None = None
+        self.fault: GatewayError | None = None
+        self.complete = False
+        self.reused = False
+        self.upgraded = False
+        self.deadline = self.total_deadline = float("inf")
+        self.idle_timeout = float("inf")
+        self._no_body = no_body
+        self._parser = ResponseParser()
+        self._head_bytes = b""
+        self._pieces: list[bytes] = []
+        self._buffered = 0
+        self._paused = False
+        self._remaining: int | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._connection: UpstreamConnection | None = None
+
+    # -- what ports.Exchange promises
+    @property
+    def status(self) -> int:
+        return self.head.status if self.head else 0
+
+    @property
+    def reason(self) -> bytes:
+        return self.head.reason if self.head else b""
+
+    @property
+    def headers(self) -> list[Header]:
+        return self.head.headers if self.head else []
+
+    @property
+    def length(self) -> int | None:
+        return None if self.head is None else self.head.length
+
+    async def read(self) -> bytes:
+        while not self._pieces:
+            if self.complete:
+                return b""
+            if self.fault is not None:
+                raise self.fault
+            await self.wait()
+        pieces = self._pieces
+        piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self._buffered = 0
+        if self._paused and self._connection is not None:
+            self._paused = False
+            self._connection.transport.resume_reading()
+        return piece
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        self.pools.active.discard(self)
+        if connection is None:
+            return
+        connection.exchange = None
+        if self.complete and self.head is not None and self.head.keep_alive and not self.upgraded and not connection.lost:
+            self.pools.give_back(connection)
+        else:
+            connection.cut()
+
+    # -- towards the pool
+    def send(self, connection: UpstreamConnection, data: bytes) -> None:
+        self._connection = connection
+        self.reused = connection.used
+        connection.used = True
+        connection.exchange = self
+        connection.transport.write(data)
+
+    async def answered(self) -> None:
+        while self.head is None:
+            if self.fault is not None:
+                raise self.fault
+            await self.wait()
+
+    def fail(self, fault: GatewayError) -> None:
+        """Make the reader see `fault` once it has read what came before."""
+        if self.fault is None and not self.complete:
+            self.fault = fault
+            self.wake()
+
+    def interrupt(self, fault: GatewayError) -> None:
+        """Wake the reader with `fault` now, and leave the answer readable (the client left)."""
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(fault)
+
+    def overdue(self) -> None:
+        if self.head is None:
+            self.fail(UpstreamTimeout("the upstream did not begin to answer", code="upstream_first_byte_timeout"))
+        elif self.total_deadline <= self.deadline:
+            self.fail(UpstreamTimeout("the answer took too long as a whole", code="upstream_total_timeout"))
+        else:
+            self.fail(StreamStalled("the upstream stopped sending"))
+
+    def expire_in(self, seconds: float) -> None:
+        """The answer said that it is over; wait for its framing to end only so long."""
+        self.idle_timeout = seconds
+        self.deadline = self.pools.loop.time() + seconds
+
+    def take_upgraded(self) -> tuple[UpstreamConnection, bytes]:
+        """After a 101: the connection itself, and what it already sent in the new protocol."""
+        assert self._connection is not None
+        self.upgraded = True
+        rest = b"".join(self._pieces)
+        self._pieces.clear()
+        return self._connection, rest
+
+    # -- from the connection
+    def received(self, data: bytes) -> None:
+        self.deadline = min(self.pools.loop.time() + self.idle_timeout, self.total_deadline)
+        try:
+            if self.head is None:
+                self._receive_head(data)
+            else:
+                self._receive_body(data)
+        except (httptools.HttpParserError, ValueError) as error:
+            self.fail(BadAnswer(f"the upstream's answer is not valid HTTP: {error}"))
+        if self.head is not None or self.fault is not None:
+            self.wake()
+
+    def _receive_head(self, data: bytes) -> None:
+        raw = self._head_bytes + data
+        while True:
+            end = raw.find(b"\r\n\r\n")
+            if end < 0:
+                if len(raw) > HEAD_LIMIT:
+                    raise ValueError("head too large")
+                self._head_bytes = raw
+                if not raw.startswith(b"HTTP/1."[: len(raw)]):
+                    raise ValueError("no status line")
+                return
+            head = read_response_head(raw[: end + 4], self._parser)
+            raw = raw[end + 4 :]
+            if head.status >= 200 or head.status == 101:
+                break
+            self._parser = ResponseParser()  # 1xx: not the answer yet
+        self._head_bytes = b""
+        self._begin_body(head)
+        if raw:
+            self._receive_body(raw)
+
+    def _begin_body(self, head: ResponseHead) -> None:
+        self.head = head
+        if head.status == 101:
+            self.upgraded = True
+        elif self._no_body or head.status in (204, 304):
+            self.complete = True
+        elif head.length is not None:
+            self._remaining = head.length
+            self.complete = head.length == 0
+
+    def _receive_body(self, data: bytes) -> None:
+        if self.upgraded:
+            self._pieces.append(data)
+        elif self.complete:
+            self._surplus()
+        elif self._remaining is not None:
+            self._remaining -= len(data)
+            if self._remaining < 0:
+                data = data[: self._remaining]
+                self._surplus()
+            self._take(data)
+            self.complete = self._remaining <= 0
+        elif self.head is not None and self.head.chunked:
+            self._receive_chunks(data)
+        else:
+            self._take(data)  # until the connection closes
+
+    def _receive_chunks(self, data: bytes) -> None:
+        parser = self._parser
+        try:
+            parser.feed(data)
+        except httptools.HttpParserError:
+            if not parser.complete:
+                self._collect(parser)
+                raise
+            self._surplus()
+        self._collect(parser)
+        self.complete = parser.complete
+
+    def _collect(self, parser: ResponseParser) -> None:
+        if parser.body:
+            self._take(parser.body[0] if len(parser.body) == 1 else b"".join(parser.body))
+            parser.body.clear()
+
+    def _take(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._buffered += len(data)
+        if self._buffered > HIGH_WATER and not self._paused and self._connection is not None:
+            self._paused = True
+            self._connection.transport.pause_reading()
+
+    def _surplus(self) -> None:
+        """Bytes behind the end of the answer: the connection is not used again."""
+        if self.head is not None:
+            self.head.keep_alive = False
+
+    def ended(self) -> None:
+        """The upstream closed its side."""
+        if self.complete or self.fault is not None:
+            return
+        head = self.head
+        if head is None:
+            self.fail(UpstreamReset("the upstream closed the connection before it answered"))
+        elif self.upgraded:
+            self.complete = True
+        elif self._remaining is None and not head.chunked:
+            self.complete = True
+            head.keep_alive = False
+        else:
+            self.fail(UpstreamReset("the upstream closed in the middle of its answer", code="upstream_cut"))
+        self.wake()
+
+    def lost(self, exc: Exception | None) -> None:
+        if exc is None:
+            self.ended()
+        elif self.head is None:
+            self.fail(UpstreamReset("the upstream reset the connection before it answered"))
+        else:
+            self.fail(UpstreamReset("the upstream reset in the middle of its answer", code="upstream_cut"))
+
+    def wait(self) -> asyncio.Future[None]:
+        self._waiter = self.pools.loop.create_future()
+        return self._waiter
+
+    def wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)

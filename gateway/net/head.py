@@ -1,0 +1,218 @@
+"""Reading HTTP/1.1 heads strictly: one meaning for every byte, or no call at all.
+
+Rules
+1. A head is read only when it is complete, by llhttp (httptools) in strict mode, which refuses obs-fold, bare CR or LF,
+   both Content-Length and Transfer-Encoding, duplicate or signed Content-Length, and bad tokens (RFC 9112 2.2, 5, 6).
+2. What llhttp leaves open is refused here: versions other than 1.0 and 1.1, Transfer-Encoding in HTTP/1.0 or other than
+   exactly `chunked`, a missing, repeated or malformed Host, targets that are not in origin form.
+3. Header names keep their case, headers their order and duplicates.
+"""
+
+from __future__ import annotations
+
+import re
+
+import httptools
+from msgspec import Struct
+
+from gateway.errors import BadFraming
+
+Header = tuple[bytes, bytes]
+
+# RFC 9110 7.6.1, plus what each hop writes for itself.
+HOP_BY_HOP = frozenset(
+    (
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    )
+)
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_TARGET = re.compile(rb"/[!-~]*")
+_FRAMING = frozenset(
+    (b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade", b"keep-alive")
+)
+
+
+class RequestHead(Struct):
+    method: bytes
+    target: bytes
+    headers: list[Header]
+    length: int | None = None  # Content-Length
+    chunked: bool = False
+    keep_alive: bool = True
+    http10: bool = False
+    expects_continue: bool = False
+    upgrade: bytes = b""  # protocol asked for, lower case
+    connection: frozenset[bytes] = frozenset()  # header names the Connection header lists, lower case
+    parser: httptools.HttpRequestParser | None = None  # goes on to read a chunked body
+
+
+class RequestParser:
+    """Collects one request: llhttp's callbacks, and the pieces of a chunked body."""
+
+    __slots__ = ("body", "complete", "headers", "parser", "pipelined", "target", "trailing")
+
+    def __init__(self) -> None:
+        self.headers: list[Header] = []
+        self.body: list[bytes] = []
+        self.target = b""
+        self.complete = False
+        self.trailing = False
+        self.pipelined = False
+        self.parser = httptools.HttpRequestParser(self)
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            self.pipelined = True  # bytes of a next request came with the end of a chunked one
+
+    def on_url(self, url: bytes) -> None:
+        if not self.complete:
+            self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.trailing:  # trailers are dropped
+            self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self.trailing = True
+
+    def on_body(self, data: bytes) -> None:
+        self.body.append(data)
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+
+    def feed(self, data: bytes) -> None:
+        """Raises BadFraming. After `complete`, nothing more of this connection may be read if `pipelined`."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass
+        except httptools.HttpParserError as error:
+            if not self.complete:
+                raise BadFraming(f"malformed HTTP: {error}") from None
+            self.pipelined = True
+
+
+def read_request_head(raw: bytes, parser: RequestParser) -> RequestHead:
+    """Read one complete head (with its blank line). Raises BadFraming."""
+    parser.feed(raw)
+    version = parser.parser.get_http_version()
+    if version not in ("1.1", "1.0"):
+        raise BadFraming(f"HTTP version {version} is not supported")
+    head = RequestHead(parser.parser.get_method(), parser.target, parser.headers, http10=version == "1.0")
+    hosts = 0
+    for name, value in parser.headers:
+        lower = name.lower()
+        if lower in _FRAMING:
+            if lower == b"host":
+                hosts += 1
+                if _HOST.fullmatch(value) is None:
+                    raise BadFraming("malformed Host header")
+            else:
+                _framing_header(head, lower, value)
+    if hosts != 1 and not (hosts == 0 and head.http10):
+        raise BadFraming("exactly one Host header is required")
+    if _TARGET.fullmatch(head.target) is None:
+        raise BadFraming("the request target must be in origin form")
+    if head.chunked and head.http10:
+        raise BadFraming("Transfer-Encoding is not defined for HTTP/1.0")
+    if head.http10 and b"keep-alive" not in head.connection:
+        head.keep_alive = False
+    return head
+
+
+def _framing_header(head: RequestHead, name: bytes, value: bytes) -> None:
+    if name == b"content-length":
+        if not value.isdigit() or len(value) > 18:
+            raise BadFraming("malformed Content-Length")
+        head.length = int(value)
+    elif name == b"transfer-encoding":
+        if head.chunked or value.lower() != b"chunked":
+            raise BadFraming("only Transfer-Encoding: chunked is supported")
+        head.chunked = True
+    elif name == b"connection":
+        tokens = frozenset(token.strip().lower() for token in value.split(b","))
+        head.connection |= tokens
+        if b"close" in tokens:
+            head.keep_alive = False
+    elif name == b"expect":
+        if value.lower() != b"100-continue":
+            raise BadFraming("unknown expectation")
+        head.expects_continue = not head.http10
+    elif name == b"upgrade":
+        head.upgrade = value.lower()
+
+
+class ResponseHead(Struct):
+    status: int
+    reason: bytes
+    headers: list[Header]
+    length: int | None
+    chunked: bool
+    keep_alive: bool
+
+
+class ResponseParser:
+    """Collects one answer: head by llhttp, then the pieces of a chunked body."""
+
+    __slots__ = ("body", "complete", "headers", "parser", "reason", "trailing")
+
+    def __init__(self) -> None:
+        self.headers: list[Header] = []
+        self.body: list[bytes] = []
+        self.reason = b""
+        self.complete = False
+        self.trailing = False
+        self.parser = httptools.HttpResponseParser(self)
+
+    def on_status(self, reason: bytes) -> None:
+        self.reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.trailing:
+            self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self.trailing = True
+
+    def on_body(self, data: bytes) -> None:
+        self.body.append(data)
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+
+    def feed(self, data: bytes) -> None:
+        """Raises httptools.HttpParserError."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass
+
+
+def read_response_head(raw: bytes, parser: ResponseParser) -> ResponseHead:
+    """Read one complete head. Raises httptools.HttpParserError or ValueError for what is not HTTP/1.x."""
+    parser.feed(raw)
+    status = parser.parser.get_status_code()
+    length: int | None = None
+    chunked = False
+    for name, value in parser.headers:
+        lower = name.lower()
+        if lower == b"content-length":
+            if not value.isdigit() or len(value) > 18:
+                raise ValueError("malformed Content-Length")
+            length = int(value)
+        elif lower == b"transfer-encoding":
+            if chunked or value.lower() != b"chunked":
+                raise ValueError("unsupported Transfer-Encoding")
+            chunked = True
+    if chunked and length is not None:
+        raise ValueError("both Content-Length and Transfer-Encoding")
+    return ResponseHead(status, parser.reason, parser.headers, length, chunked, parser.parser.should_keep_alive())

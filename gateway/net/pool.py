@@ -1,0 +1,150 @@
+"""Keep-alive pools per origin.
+
+Theory of operation: see `gateway.net.exchange` for one connection and one answer. Deadlines are numbers; `Pools.tick`
+fails what is overdue. A connection that the peer closed while idle is dropped at once, and before reuse the socket is
+asked once more, so that a request is never written into a connection that is known to be dead. A request that was
+written is never resent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import ssl
+from collections import deque
+
+from gateway.call import Attempt, Target
+from gateway.config.schema import Timeouts
+from gateway.errors import ConnectFailed, GatewayError, UpstreamTimeout
+from gateway.net.exchange import IDLE_SECONDS, Origin, UpstreamConnection, UpstreamExchange
+from gateway.ports import Downstream
+
+IDLE_LIMIT = 1_024  # kept connections per origin
+
+
+class Pools:
+    """Implements ports.Upstreams over every configured origin."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.origins: dict[Target, Origin] = {}
+        self.active: set[UpstreamExchange] = set()
+        self._connecting: set[asyncio.Task[None]] = set()
+
+    def add(self, target: Target, timeouts: Timeouts, tls: ssl.SSLContext | None) -> None:
+        try:
+            ipaddress.ip_address(target.host)
+            named = False
+        except ValueError:
+            named = target.host != "localhost"
+        self.origins[target] = Origin(target, timeouts, tls, named, deque())
+
+    async def open(self, attempt: Attempt, head: bytes, body: bytes, owner: Downstream) -> UpstreamExchange:
+        """Send `head` + `body`; return at the head of the answer. Raises UpstreamFault or ClientGone."""
+        origin = self.origins[attempt.target]
+        exchange = UpstreamExchange(self, head.startswith(b"HEAD "))
+        owner.on_gone = exchange.interrupt
+        try:
+            connection = self._idle(origin) or await self._connect(origin, exchange)
+            now = self.loop.time()
+            timeouts = origin.timeouts
+            exchange.total_deadline = now + timeouts.total
+            exchange.deadline = min(now + timeouts.first_byte, exchange.total_deadline)
+            exchange.idle_timeout = timeouts.idle
+            self.active.add(exchange)
+            exchange.send(connection, head + body)
+            attempt.reused = exchange.reused
+            await exchange.answered()
+        except BaseException:
+            exchange.close()
+            raise
+        return exchange
+
+    def _idle(self, origin: Origin) -> UpstreamConnection | None:
+        now = self.loop.time()
+        while origin.idle:
+            connection = origin.idle.pop()
+            if connection.usable(now):
+                return connection
+            connection.cut()
+        return None
+
+    def give_back(self, connection: UpstreamConnection) -> None:
+        idle = connection.origin.idle
+        if len(idle) < IDLE_LIMIT and self.origins.get(connection.origin.target) is connection.origin:
+            connection.idle_since = self.loop.time()
+            idle.append(connection)
+        else:
+            connection.transport.close()
+
+    async def _connect(self, origin: Origin, exchange: UpstreamExchange) -> UpstreamConnection:
+        """Connect in a task of its own, so that a client that leaves does not wait for it."""
+        made: list[UpstreamConnection] = []
+
+        async def connect() -> None:
+            try:
+                connection = await self._dial(origin)
+            except GatewayError as fault:
+                exchange.fail(fault)
+                return
+            if exchange.fault is None and not abandoned:
+                made.append(connection)
+                exchange.wake()
+            else:
+                self.give_back(connection)
+
+        abandoned = False
+        task = self.loop.create_task(connect())
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+        try:
+            while not made:
+                if exchange.fault is not None:
+                    raise exchange.fault
+                await exchange.wait()
+        except BaseException:
+            abandoned = True
+            if made:
+                self.give_back(made.pop())
+            raise
+        return made[0]
+
+    async def _dial(self, origin: Origin) -> UpstreamConnection:
+        """Open a connection. Raises ConnectFailed or UpstreamTimeout; foreign errors end here."""
+        target = origin.target
+        try:
+            async with asyncio.timeout(origin.timeouts.connect):
+                _, connection = await self.loop.create_connection(
+                    lambda: UpstreamConnection(origin, self.loop),
+                    target.host,
+                    target.port,
+                    ssl=origin.tls,
+                    server_hostname=target.host if origin.tls else None,
+                )
+        except TimeoutError:
+            raise UpstreamTimeout(f"no connection to {target.host} in time", code="upstream_connect_timeout") from None
+        except ssl.SSLError as error:
+            detail = getattr(error, "verify_message", "") or error.reason or "handshake failed"
+            raise ConnectFailed(f"TLS to {target.host} failed: {detail}", code="upstream_tls_failed") from None
+        except socket.gaierror:
+            raise ConnectFailed(f"the name {target.host} does not resolve", code="upstream_dns_failed") from None
+        except OSError as error:
+            raise ConnectFailed(f"no connection to {target.host}:{target.port}: {error.strerror or error}") from None
+        return connection
+
+    def tick(self) -> None:
+        """Fail what is overdue; close what idles too long. Called a few times per second."""
+        now = self.loop.time()
+        for exchange in [late for late in self.active if late.deadline <= now]:
+            exchange.overdue()
+        for origin in self.origins.values():
+            while origin.idle and now - origin.idle[0].idle_since > IDLE_SECONDS:
+                origin.idle.popleft().transport.close()
+
+    def close(self) -> None:
+        for task in self._connecting:
+            task.cancel()
+        for origin in self.origins.values():
+            while origin.idle:
+                origin.idle.pop().transport.close()
