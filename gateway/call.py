@@ -225,3 +225,4 @@ class Call(Struct, weakref=True):
     response_bytes: int = 0
     websocket: bool = False
     notes: dict[str, str] = {}
+    captured: bytes = b""  # decoded answer body up to `capture_bytes`; filled only while content capture is on
