@@ -138,6 +138,7 @@ class Answer(Struct):
     error_type: str = ""  # the provider's own error type, if the answer is an error
     error_message: str = ""
     complete: bool = True  # a stream: its terminal event was seen
+    background: bool = False  # accepted for later: its usage comes with a fetch of the response
 
 
 class Who(Struct):
@@ -199,6 +200,14 @@ class Attempt(Struct):
     fault: GatewayError | None = None
 
 
+class Edit(Struct, frozen=True):
+    """A minimal splice: replace body[start:end] by `text`."""
+
+    start: int
+    end: int
+    text: bytes
+
+
 class Call(Struct, weakref=True):
     """The one object that travels."""
 
@@ -223,6 +232,11 @@ class Call(Struct, weakref=True):
     fault: BaseException | None = None
     committed: bool = False  # first byte sent to the client: no retry after this
     response_bytes: int = 0
+    slot: int = -1  # of the in-flight table; -1: not noted there
+    via: bytes = b"tollgate"  # name of this gateway in Via
+    edits: tuple[Edit, ...] = ()  # splices of the body before it is sent
+    model_sent: str = ""  # where an alias stands for another model
+    meter: Any = None  # ports.Meter of the answer under way
     websocket: bool = False
     notes: dict[str, str] = {}
     captured: bytes = b""  # decoded answer body up to `capture_bytes`; filled only while content capture is on

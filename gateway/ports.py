@@ -10,18 +10,11 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from gateway.call import Answer, Asked, Attempt, Call, Money, Request, Route, Target, ToolCall, Usage, Who
+from gateway.call import Answer, Asked, Attempt, Call, Edit, Money, Request, Route, Target, ToolCall, Usage, Who
+
 from gateway.errors import GatewayError
 
 Headers = Sequence[tuple[bytes, bytes]]
-
-
-class Edit(Struct, frozen=True):
-    """A minimal splice: replace body[start:end] by `text`."""
-
-    start: int
-    end: int
-    text: bytes
 
 
 class ErrorAnswer(Struct, frozen=True):
@@ -86,6 +79,10 @@ class Dialect(Protocol):
         """The answer to a call that the gateway itself refuses or could not complete, before the commit point."""
         ...
 
+    def tap(self, extensions: bytes) -> Tap:
+        """A reader of the WebSocket that follows a 101; `extensions` as negotiated."""
+        ...
+
     def restate(self, route: Route, frame: bytes) -> ErrorAnswer | None:
         """The HTTP error that a first SSE frame stands for, with the provider's own error body."""
         ...
@@ -93,6 +90,14 @@ class Dialect(Protocol):
     def interruption(self, fault: GatewayError, meter: Meter, request_id: str) -> bytes:
         """The event that tells a client in mid-stream that the answer failed. Never a terminal event of success."""
         ...
+
+
+class Tap(Protocol):
+    """Reads both directions of a WebSocket as it is relayed, byte for byte; never raises, bounded memory."""
+
+    def feed(self, from_client: bool, data: bytes) -> None: ...
+
+    def end(self) -> Answer: ...
 
 
 class Prices(Protocol):
@@ -151,8 +156,9 @@ class Journal(Protocol):
 class Downstream(Protocol):
     """The wire to the client. Writing is synchronous; `drained` is where a slow reader holds the upstream back."""
 
-    on_gone: Callable[[GatewayError], None] | None  # called once when the client leaves
+    on_gone: Callable[[GatewayError], None] | None  # called when the client leaves or the call must end
     gone: bool
+    paused: bool  # the client is behind: await `drained` before reading on
 
     def start(self, status: int, reason: bytes, headers: Headers, length: int | None) -> None:
         """Begin the answer; nothing is sent before the first `write` or `finish`."""
@@ -162,6 +168,14 @@ class Downstream(Protocol):
 
     async def drained(self) -> None:
         """Wait until the client has taken what was written. Raises ClientGone."""
+        ...
+
+    def upgrade(self, sink: Callable[[bytes], None]) -> None:
+        """Send the head of a 101; from now on bytes pass as they are, the client's to `sink`."""
+        ...
+
+    def hold(self, paused: bool) -> None:
+        """Stop or go on reading from the client."""
         ...
 
     def finish(self, tail: bytes = b"") -> None:
@@ -192,12 +206,20 @@ class Exchange(Protocol):
         """From content-length; None when chunked or until close."""
         ...
 
+    def upgraded(self, on_pause: Callable[[bool], None]) -> Callable[[bytes], None]:
+        """After a 101: `read` gives raw bytes; returns how to send; `on_pause` says when the upstream is behind."""
+        ...
+
     def expire_in(self, seconds: float) -> None:
         """The answer said that it is over: wait for its framing to end only so long."""
         ...
 
     async def read(self) -> bytes:
         """The next piece of the body as it arrived; b"" at its clean end. Raises UpstreamFault or ClientGone."""
+        ...
+
+    def unread(self, data: bytes) -> None:
+        """Put back what was read to look at it."""
         ...
 
     def close(self) -> None:
@@ -211,19 +233,54 @@ class Upstreams(Protocol):
         ...
 
 
-class Router(Protocol):
-    def plan(self, call: Call) -> Sequence[Target]: ...
+class Routes(Protocol):
+    def resolve(self, method: bytes, target: bytes, family_hint: str) -> Route:
+        """What a raw path means. Raises BadPath or UnknownRoute."""
+        ...
+
+
+class Spec(Struct, frozen=True):
+    """One configured upstream, as the stages need it. Its text never shows `auth` or `headers`: they hold secrets."""
+
+    name: str
+    family: str
+    target: Target
+    host: bytes  # value of the Host header
+    auth: tuple[tuple[bytes, bytes], ...] = ()  # replaces what the client sent; empty: the client's own key passes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    inject_usage: bool = True
+    drain: bool = False  # when the client leaves: read the answer to its end, within bounds
+    drain_seconds: float = 30.0
+    drain_usd: float = 0.25
+    propagate_trace: bool = False
+
+    def __repr__(self) -> str:
+        return f"Spec({self.name!r}, {self.target!r})"
+
+
+class Learned(Struct):
+    """What a worker has found out about an upstream; forgotten at a restart."""
+
+    refuses_injection: set[str] = set()
 
 
 class Gateway(Struct, frozen=True):
-    """Built once by app.py, the only place that knows concrete classes."""
+    """Built once per configuration by app.py, the only place that knows concrete classes."""
 
     dialects: Mapping[str, Dialect]
+    routes: Routes
+    specs: Mapping[str, Spec]
+    aliases: Mapping[str, tuple[str, str]]  # model asked for -> (model, upstream or "")
     prices: Prices
     estimator: Estimator
     identity: Identity
+    links: Links
     journal: Journal
     upstreams: Upstreams
-    router: Router
+    instance: bytes  # names this gateway in Via
     monotonic: Callable[[], int]
     now: Callable[[], int]
+    random: Callable[[int], bytes]
+    learned: Learned
+    cost_header: bool = True
+    stream_cost_comment: bool = False

@@ -16,6 +16,7 @@ import contextlib
 import socket
 import ssl
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 import httptools
@@ -45,7 +46,7 @@ class Origin(Struct):
 class UpstreamConnection(asyncio.Protocol):
     """One TCP or TLS connection; carries one exchange at a time."""
 
-    __slots__ = ("born", "exchange", "idle_since", "loop", "lost", "origin", "paused", "resume", "transport", "used")
+    __slots__ = ("born", "exchange", "idle_since", "loop", "lost", "on_pause", "origin", "transport", "used")
 
     def __init__(self, origin: Origin, loop: asyncio.AbstractEventLoop) -> None:
         self.origin = origin
@@ -55,6 +56,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.born = self.idle_since = loop.time()
         self.lost = False
         self.used = False
+        self.on_pause: Callable[[bool], None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
@@ -77,6 +79,14 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             with contextlib.suppress(ValueError):
                 self.origin.idle.remove(self)
+
+    def pause_writing(self) -> None:
+        if self.on_pause is not None:
+            self.on_pause(True)
+
+    def resume_writing(self) -> None:
+        if self.on_pause is not None:
+            self.on_pause(False)
 
     def usable(self, now: float) -> bool:
         """Still open as far as the kernel knows, and neither idle nor old for too long."""
@@ -130,10 +140,10 @@ class UpstreamExchange:
         "head",
         "idle_timeout",
         "pools",
+        "raw",
         "reused",
         "started_at",
         "total_deadline",
-        "upgraded",
     )
 
     def __init__(self, pools: Owner, no_body: bool) -> None:
@@ -142,7 +152,7 @@ class UpstreamExchange:
         self.fault: GatewayError | None = None
         self.complete = False
         self.reused = False
-        self.upgraded = False
+        self.raw = False
         self.deadline = self.total_deadline = float("inf")
         self.idle_timeout = float("inf")
         self._no_body = no_body
@@ -188,13 +198,18 @@ class UpstreamExchange:
             self._connection.transport.resume_reading()
         return piece
 
+    def unread(self, data: bytes) -> None:
+        self._pieces.insert(0, data)
+
     def close(self) -> None:
         connection, self._connection = self._connection, None
         self.pools.active.discard(self)
         if connection is None:
             return
         connection.exchange = None
-        if self.complete and self.head is not None and self.head.keep_alive and not self.upgraded and not connection.lost:
+        head = self.head
+        clean = self.complete and head is not None and head.keep_alive and not self.raw
+        if clean and not connection.lost:
             self.pools.give_back(connection)
         else:
             connection.cut()
@@ -238,13 +253,12 @@ class UpstreamExchange:
         self.idle_timeout = seconds
         self.deadline = self.pools.loop.time() + seconds
 
-    def take_upgraded(self) -> tuple[UpstreamConnection, bytes]:
-        """After a 101: the connection itself, and what it already sent in the new protocol."""
+    def upgraded(self, on_pause: Callable[[bool], None]) -> Callable[[bytes], None]:
         assert self._connection is not None
-        self.upgraded = True
-        rest = b"".join(self._pieces)
-        self._pieces.clear()
-        return self._connection, rest
+        self.deadline = self.total_deadline = float("inf")
+        self.idle_timeout = float("inf")
+        self._connection.on_pause = on_pause
+        return self._connection.transport.write
 
     # -- from the connection
     def received(self, data: bytes) -> None:
@@ -283,7 +297,7 @@ class UpstreamExchange:
     def _begin_body(self, head: ResponseHead) -> None:
         self.head = head
         if head.status == 101:
-            self.upgraded = True
+            self.raw = True
         elif self._no_body or head.status in (204, 304):
             self.complete = True
         elif head.length is not None:
@@ -291,7 +305,7 @@ class UpstreamExchange:
             self.complete = head.length == 0
 
     def _receive_body(self, data: bytes) -> None:
-        if self.upgraded:
+        if self.raw:
             self._pieces.append(data)
         elif self.complete:
             self._surplus()
@@ -343,7 +357,7 @@ class UpstreamExchange:
         head = self.head
         if head is None:
             self.fail(UpstreamReset("the upstream closed the connection before it answered"))
-        elif self.upgraded:
+        elif self.raw:
             self.complete = True
         elif self._remaining is None and not head.chunked:
             self.complete = True

@@ -19,20 +19,6 @@ from gateway.errors import BadFraming
 
 Header = tuple[bytes, bytes]
 
-# RFC 9110 7.6.1, plus what each hop writes for itself.
-HOP_BY_HOP = frozenset(
-    (
-        b"connection",
-        b"keep-alive",
-        b"proxy-connection",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    )
-)
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _TARGET = re.compile(rb"/[!-~]*")
 _FRAMING = frozenset(

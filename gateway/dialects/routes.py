@@ -1,0 +1,177 @@
+"""What a path means, decided on the raw path alone: no decoding, no normalising.
+
+Rules
+1. What is routed is what is sent: dot segments, `//`, `%2e`, `%2f`, `%5c`, backslashes, fragments and anything outside
+   printable ASCII are refused, so that no hop can read the path differently.
+2. `/run/{run_id}` and `/agent/{name}` may stand before any route, in either order, and are taken off.
+3. A first segment that names a configured upstream is taken off and selects it; otherwise the route's API family does.
+4. Under a known upstream every path passes; those without a known meaning are opaque (no tokens).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+
+from msgspec import Struct
+
+from gateway.call import Route
+from gateway.errors import BadPath, UnknownRoute
+
+_UNSAFE = re.compile(rb"//|/\.{1,2}(?:/|$)|%2e|%2f|%5c|[^!-~]|[\\#]", re.IGNORECASE)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}")
+
+CACHED_TARGET = 256  # longer targets are not worth the memory
+UNROUTED = Route("other", "opaque", "", "", b"")
+
+
+class Known(Struct, frozen=True):
+    """One line of the route table: a pattern of the path behind the version prefix, and what it means."""
+
+    pattern: re.Pattern[str]
+    template: str
+    dialect: str
+    operation: str  # for POST; other methods fetch or delete and carry no tokens of their own
+    fetch: str = ""  # operation of GET
+
+
+def _known(pattern: str, template: str, dialect: str, operation: str, fetch: str = "") -> Known:
+    return Known(re.compile(pattern), template, dialect, operation, fetch)
+
+
+def _gemini(verb: str, operation: str) -> Known:
+    return _known(rf"(?:.+/)?models/[^/:]+:{verb}", f"/v1beta/models/{{model}}:{verb}", "gemini", operation)
+
+
+_ID = r"[^/]+"
+OPENAI = (
+    _known(r"chat/completions", "/v1/chat/completions", "openai_chat", "chat"),
+    _known(r"completions", "/v1/completions", "openai_completions", "text_completion"),
+    _known(r"responses", "/v1/responses", "openai_responses", "chat", "chat"),
+    _known(r"responses/compact", "/v1/responses/compact", "openai_responses", "chat"),
+    _known(r"responses/input_tokens", "/v1/responses/input_tokens", "openai_responses", ""),
+    _known(rf"responses/{_ID}/cancel", "/v1/responses/{id}/cancel", "openai_responses", "fetch_response"),
+    _known(rf"responses/{_ID}/input_items", "/v1/responses/{id}/input_items", "openai_responses", ""),
+    _known(rf"responses/{_ID}", "/v1/responses/{id}", "openai_responses", "", "fetch_response"),
+    _known(r"embeddings", "/v1/embeddings", "openai_embeddings", "embeddings"),
+    _known(r"realtime", "/v1/realtime", "openai_responses", "", "chat"),
+    _known(rf"models(?:/{_ID})*", "/v1/models", "opaque", ""),
+)
+ANTHROPIC = (
+    _known(r"messages", "/v1/messages", "anthropic", "chat"),
+    _known(r"messages/count_tokens", "/v1/messages/count_tokens", "anthropic", ""),
+    _known(r"messages/batches(?:/.*)?", "/v1/messages/batches", "anthropic", ""),
+    _known(rf"models(?:/{_ID})*", "/v1/models", "anthropic", ""),
+)
+GEMINI = (
+    _gemini("generateContent", "generate_content"),
+    _gemini("streamGenerateContent", "generate_content"),
+    _gemini("embedContent", "embeddings"),
+    _gemini("batchEmbedContents", "embeddings"),
+    _gemini("countTokens", ""),
+    _known(rf"models(?:/{_ID})*", "/v1beta/models", "gemini", ""),
+)
+FAMILIES: Mapping[str, tuple[Known, ...]] = {"openai": OPENAI, "anthropic": ANTHROPIC, "gemini": GEMINI, "opaque": ()}
+_OTHER_DIALECT = {"openai": "opaque", "anthropic": "anthropic", "gemini": "gemini", "opaque": "opaque"}
+_VERSION = re.compile(r"/(?:[^?]*/)?v\d+(?:alpha|beta)?\d*/|/(?:openai/)?(?:deployments/[^/?]+/)?")
+
+
+class Table:
+    """The routes of one configuration: upstream name -> API family, and which upstream serves a family by default."""
+
+    def __init__(self, families: Mapping[str, str]) -> None:
+        self.families = dict(families)
+        self.default: dict[str, str] = {}
+        for name, family in families.items():
+            self.default.setdefault(family, name)
+            if name == family:
+                self.default[family] = name  # the upstream that bears the family's name serves it
+        self._resolve = lru_cache(maxsize=4096)(self._resolve_uncached)
+
+    def resolve(self, method: bytes, target: bytes, family_hint: str) -> Route:
+        """Raises BadPath or UnknownRoute. `family_hint`: the API family the headers speak, or ""."""
+        resolve = self._resolve if len(target) <= CACHED_TARGET else self._resolve_uncached
+        return resolve(method, target, family_hint)
+
+    def _resolve_uncached(self, method: bytes, target: bytes, family_hint: str) -> Route:
+        path, mark, query = target.partition(b"?")
+        if _UNSAFE.search(path) is not None:
+            raise BadPath("the path is ambiguous: dot segments, empty segments and encoded slashes are refused")
+        text, run_id, agent = _take_prefixes(path.decode("ascii"))
+        first, _, rest = text[1:].partition("/")
+        upstream, family = "", ""
+        if first in self.families:
+            upstream, family, text = first, self.families[first], "/" + rest
+        else:
+            family = _family_of(text, family_hint)
+            upstream = self.default.get(family, "")
+        if not upstream:
+            raise UnknownRoute(f"no upstream serves {text}")
+        sent = text.encode() + mark + query
+        for known, subject in _candidates(FAMILIES[family], text):
+            if known.pattern.fullmatch(subject):
+                operation = known.operation if method == b"POST" else known.fetch if method == b"GET" else ""
+                return Route(known.template, known.dialect, operation, upstream, sent, run_id, agent)
+        return Route("other", _OTHER_DIALECT[family], "", upstream, sent, run_id, agent)
+
+
+def _candidates(table: tuple[Known, ...], text: str) -> list[tuple[Known, str]]:
+    """Each line with the part of the path behind its version prefix (or deployment, or nothing)."""
+    match = _VERSION.match(text)
+    tails = {text[1:], text[match.end() :] if match else text[1:]}
+    return [(known, tail) for known in table for tail in tails]
+
+
+def _take_prefixes(text: str) -> tuple[str, str, str]:
+    run_id = agent = ""
+    for _ in range(2):
+        kind, _, rest = text[1:].partition("/")
+        if kind not in ("run", "agent"):
+            break
+        value, slash, rest = rest.partition("/")
+        if _NAME.fullmatch(value) is None:
+            raise BadPath(f"/{kind}/ must be followed by a name of letters, digits and ._:@-")
+        if kind == "run" and not run_id:
+            run_id = value
+        elif kind == "agent" and not agent:
+            agent = value
+        else:
+            raise BadPath(f"/{kind}/ stands twice")
+        text = "/" + rest if slash else "/"
+    return text, run_id, agent
+
+
+_FAMILY_BY_PREFIX = (
+    ("/v1/messages", "anthropic"),
+    ("/v1beta/", "gemini"),
+    ("/v1alpha/", "gemini"),
+    ("/upload/v1beta/", "gemini"),
+    ("/v1/models/", ""),  # by hint
+    ("/v1/", ""),
+)
+
+
+def _family_of(text: str, hint: str) -> str:
+    """The API family of an unprefixed path. Raises UnknownRoute."""
+    if text.startswith("/v1/models/") and ":" in text:
+        return "gemini"
+    for prefix, family in _FAMILY_BY_PREFIX:
+        if text.startswith(prefix):
+            return family or _hinted(text, hint)
+    raise UnknownRoute(f"unknown route {text[:200]}")
+
+
+def _hinted(text: str, hint: str) -> str:
+    """Paths that both OpenAI and Anthropic have (models, files) follow what the headers speak."""
+    spoken_by_openai_alone = any(known.pattern.fullmatch(text[4:]) for known in OPENAI[:-1])
+    return "openai" if spoken_by_openai_alone or not hint else hint
+
+
+def family_of_headers(names: Mapping[bytes, bytes]) -> str:
+    """The API family a client's headers speak (PROTOCOLS: /v1/models has two shapes); "" when they do not say."""
+    if b"anthropic-version" in names or (b"x-api-key" in names and b"authorization" not in names):
+        return "anthropic"
+    if b"x-goog-api-key" in names:
+        return "gemini"
+    return ""

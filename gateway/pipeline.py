@@ -1,0 +1,45 @@
+"""The product on one screen: the path of a call.
+
+Places that stay visibly open for what is not built yet: budgets and limits belong behind `arrive`, a cache lookup
+before `attempt`, breaker, retry and fallback around it.
+"""
+
+from __future__ import annotations
+
+from gateway.call import Request
+from gateway.errors import GatewayError
+from gateway.ports import Downstream, Gateway
+from gateway.stages.arrive import arrive, new_call
+from gateway.stages.attempt import attempt
+from gateway.stages.close import close
+from gateway.stages.ending import ABORT
+from gateway.stages.pump import pump
+from gateway.stages.refuse import refuse
+from gateway.stages.tunnel import tunnel
+
+
+async def serve(request: Request, down: Downstream, gw: Gateway, fault: GatewayError | None = None) -> None:
+    """Carry one call from its request to its record. `fault`: why the request could not even be read."""
+    call = new_call(request, gw)
+    ending = ABORT
+    try:
+        if fault is not None:
+            raise fault
+        arrive(call, gw)  # route it, read it, find out who asks
+        exchange = await attempt(call, down, gw)  # until the commit point
+        if exchange.status == 101:
+            ending = await tunnel(call, exchange, down, gw)  # WebSocket: frame by frame
+        else:
+            ending = await pump(call, exchange, down, gw)  # upstream -> meter -> client
+    except GatewayError as error:
+        call.fault = error
+        ending = refuse(call, error, down, gw)  # in the client's dialect, also in mid-stream
+    except BaseException as error:  # cancellation and bugs: recorded below like everything else
+        call.fault = error
+        raise
+    finally:  # every exit path, and no await in here
+        close(call, gw)
+        if ending.complete:
+            down.finish(ending.tail)  # only now may the client see the end of its answer
+        else:
+            down.abort(ending.tail)

@@ -1,0 +1,138 @@
+"""Content codings, decoded piece by piece for metering only; what is relayed stays as it came.
+
+`Decoder.feed` never raises: a body that does not decode, or that expands beyond its limit, turns the decoder off.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Protocol
+
+import brotli
+import zstandard
+
+LIMIT = 64 * 1024 * 1024  # decoded bytes of one body that are still read
+STEP = 1024 * 1024  # decoded bytes taken at a time
+
+
+class Decoder(Protocol):
+    broken: bool
+
+    def feed(self, data: bytes) -> bytes: ...
+
+
+class Identity:
+    broken = False
+
+    def feed(self, data: bytes) -> bytes:
+        return data
+
+
+class Undecodable:
+    """An unknown coding: nothing can be read."""
+
+    broken = True
+
+    def feed(self, data: bytes) -> bytes:
+        return b""
+
+
+class Zlib:
+    """gzip, and deflate with or without its zlib wrapper (RFC 9110 8.4.1.2)."""
+
+    def __init__(self, raw_allowed: bool) -> None:
+        self.broken = False
+        self._decoder = zlib.decompressobj(47)
+        self._raw_allowed = raw_allowed
+        self._total = 0
+
+    def feed(self, data: bytes) -> bytes:
+        if self.broken:
+            return b""
+        out: list[bytes] = []
+        try:
+            while data and self._total <= LIMIT:
+                piece = self._decode(data)
+                self._total += len(piece)
+                out.append(piece)
+                data = self._decoder.unconsumed_tail
+                if self._decoder.eof and self._decoder.unused_data:
+                    data = self._decoder.unused_data  # gzip members may follow one another
+                    self._decoder = zlib.decompressobj(47)
+        except zlib.error:
+            self.broken = True
+        self.broken = self.broken or self._total > LIMIT
+        return b"".join(out)
+
+    def _decode(self, data: bytes) -> bytes:
+        try:
+            return self._decoder.decompress(data, STEP)
+        except zlib.error:
+            if not self._raw_allowed or self._total:
+                raise
+            self._raw_allowed = False
+            self._decoder = zlib.decompressobj(-15)
+            return self._decoder.decompress(data, STEP)
+
+
+class Brotli:
+    def __init__(self) -> None:
+        self.broken = False
+        self._decoder = brotli.Decompressor()
+        self._total = 0
+
+    def feed(self, data: bytes) -> bytes:
+        if self.broken:
+            return b""
+        out: list[bytes] = []
+        try:
+            piece = self._decoder.process(data, output_buffer_limit=STEP)
+            while piece:
+                out.append(piece)
+                self._total += len(piece)
+                if self._total > LIMIT or self._decoder.can_accept_more_data():
+                    break
+                piece = self._decoder.process(b"", output_buffer_limit=STEP)
+        except brotli.error:
+            self.broken = True
+        self.broken = self.broken or self._total > LIMIT
+        return b"".join(out)
+
+
+class Zstd:
+    def __init__(self) -> None:
+        self.broken = False
+        self._decoder = zstandard.ZstdDecompressor(max_window_size=2**27).decompressobj(read_across_frames=True)
+        self._total = 0
+
+    def feed(self, data: bytes) -> bytes:
+        if self.broken:
+            return b""
+        out: list[bytes] = []
+        try:
+            for start in range(0, len(data), 4096):  # the library has no output limit: small bites bound each step
+                piece = self._decoder.decompress(data[start : start + 4096])
+                out.append(piece)
+                self._total += len(piece)
+                if self._total > LIMIT:
+                    break
+        except zstandard.ZstdError:
+            self.broken = True
+        self.broken = self.broken or self._total > LIMIT
+        return b"".join(out)
+
+
+def decoder_for(coding: bytes) -> Decoder:
+    """The decoder of a Content-Encoding header value."""
+    name = coding.strip().lower()
+    if not name or name == b"identity":
+        return Identity()
+    if name in (b"gzip", b"x-gzip"):
+        return Zlib(raw_allowed=False)
+    if name == b"deflate":
+        return Zlib(raw_allowed=True)
+    if name == b"br":
+        return Brotli()
+    if name == b"zstd":
+        return Zstd()
+    return Undecodable()

@@ -1,0 +1,98 @@
+"""Account: what a call used and what that cost, each figure with its source. Pure but for the ports it asks."""
+
+from __future__ import annotations
+
+from gateway.call import Answer, Call, Money, Usage, UsageSource
+from gateway.errors import ConnectFailed, Rejected
+from gateway.ports import Gateway, Meter
+
+FREE = Money(total=0, status="free")
+UNKNOWN = Money(total=None, status="no_usage")
+UNSETTLED = b"background:"
+
+
+def account(call: Call, meter: Meter | None, gw: Gateway) -> None:
+    """Fill in `call.answer` and `call.money`, once."""
+    if call.answer is not None:
+        return
+    answer = meter.end() if meter is not None else Answer(complete=False)
+    call.answer = answer
+    if answer.usage is not None:
+        answer.usage_source = UsageSource.INJECTED if call.asked.injected else UsageSource.PROVIDER
+    elif may_be_billed(call):
+        answer.usage = gw.estimator.estimate(call, answer)
+        answer.usage_source = UsageSource.ESTIMATED
+    call.money = price(call, answer, gw) if is_ours_to_charge(call, answer, gw) else FREE
+
+
+def may_be_billed(call: Call) -> bool:
+    """Did the upstream work for this call, so that the provider will charge for it though it did not say how much?
+
+    Not when nothing was sent, nor when the answer was an error; yes for answers without usage and for cut ones.
+    """
+    if call.route.operation in ("", "fetch_response") or not call.attempts or call.websocket:
+        return False
+    last = call.attempts[-1]
+    if isinstance(last.fault, (ConnectFailed, Rejected)):
+        return False
+    if last.fault is not None and last.fault.code == "upstream_connect_timeout":
+        return False
+    return last.status < 400 and not (call.answer is not None and call.answer.error_type and not call.committed)
+
+
+def is_ours_to_charge(call: Call, answer: Answer, gw: Gateway) -> bool:
+    """False where the tokens of this answer were, or will be, charged to another call: fetched responses."""
+    key = UNSETTLED + answer.response_id.encode()
+    if call.route.operation != "fetch_response":
+        if answer.response_id and answer.background:
+            gw.links.put(key, b"1")
+        return True
+    if answer.usage is None or not gw.links.get(key):
+        answer.usage, answer.usage_source = None, UsageSource.NONE
+        return False
+    gw.links.put(key, b"")
+    return True
+
+
+def price(call: Call, answer: Answer, gw: Gateway) -> Money:
+    """The cost of an answer and of the parts billed apart. Unknown in any part is unknown in the whole."""
+    if not call.attempts or (answer.usage is None and not answer.parts):
+        return FREE if costs_nothing(call) else UNKNOWN
+    at = call.started_at / 1e9
+    provider = call.attempts[-1].target.provider
+    models = (answer.model, call.model_sent or call.asked.model)
+    money = UNKNOWN
+    if answer.usage is not None:
+        money = priced(gw, provider, models, (answer.usage, answer.pricing), at)
+    for usage, model, context in answer.parts:
+        part = priced(gw, provider, (model, *models), (usage, context), at)
+        money = part if money is UNKNOWN and answer.usage is None else added(money, part)
+    return money
+
+
+def costs_nothing(call: Call) -> bool:
+    """Calls that no provider charges for: errors, reads, token counts; not a POST whose meaning is unknown."""
+    sent = bool(call.attempts)
+    if not sent or call.attempts[-1].status >= 400 or call.attempts[-1].status == 0:
+        return True
+    return not call.route.operation and (call.request.method != b"POST" or call.route.template != "other")
+
+
+def priced(gw: Gateway, provider: str, models: tuple[str, ...], used: tuple[Usage, dict[str, str]], at: float) -> Money:
+    """By the model that answered; by the one asked for where the answer names none that has a price."""
+    money = Money(status="no_price")
+    for model in models:
+        if model:
+            money = gw.prices.price(provider, model, used[0], at, used[1])
+            if money.total is not None:
+                break
+    return money
+
+
+def added(left: Money, right: Money) -> Money:
+    if left.total is None or right.total is None:
+        return Money(None, {}, left.version or right.version, left.status if left.total is None else right.status)
+    components = dict(left.components)
+    for name, amount in right.components.items():
+        components[name] = components.get(name, 0) + amount
+    return Money(left.total + right.total, components, left.version, "priced")

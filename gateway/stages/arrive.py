@@ -1,0 +1,98 @@
+"""Arrive: what is asked, by whom. First, because every later stage decides on what is learned here."""
+
+from __future__ import annotations
+
+from gateway.call import Asked, Call, Edit, Request, Route, Trace, Who
+from gateway.errors import BadBody, LoopDetected
+from gateway.policy.encoding import Identity, decoder_for
+from gateway.policy.forward import header
+from gateway.policy.trace import trace_of
+from gateway.ports import Gateway
+
+UNROUTED = Route("other", "opaque", "", "", b"")
+NOTHING = Asked()
+
+
+def new_call(request: Request, gw: Gateway) -> Call:
+    """A call of which nothing is known yet but that it is here. Never raises."""
+    entropy = gw.random(34).hex()
+    now = gw.now()
+    trace = trace_of(request.headers, entropy[:32], entropy[32:48]) if request.headers else Trace()
+    return Call(
+        id=f"{now // 1_000_000:012x}{entropy[48:]}",
+        request=request,
+        route=UNROUTED,
+        asked=NOTHING,
+        who=Who(),
+        trace=trace,
+        started_at=now,
+        began=gw.monotonic(),
+        via=gw.instance,
+    )
+
+
+def arrive(call: Call, gw: Gateway) -> None:
+    """Route the call, read its body, find out who asks, and note it as in flight. Raises GatewayError."""
+    request = call.request
+    family, via = "", b""
+    for name, value in request.headers:
+        lower = name.lower()
+        if lower in FAMILY_HEADERS:
+            family = family_of(family, lower)
+        elif lower == b"via":
+            via += value
+        elif lower == b"upgrade":
+            call.websocket = value.lower() == b"websocket" and request.method == b"GET"
+    call.route = gw.routes.resolve(request.method, request.path, family)
+    if gw.instance in via:
+        raise LoopDetected("this call already passed this gateway: an upstream points back at it")
+    dialect = gw.dialects[call.route.dialect]
+    call.asked = dialect.read(call.route, readable(request))
+    apply_alias(call, gw)
+    call.who, call.tools = gw.identity.identify(call)
+    call.slot = gw.journal.begin(call)
+
+
+FAMILY_HEADERS = frozenset((b"anthropic-version", b"x-api-key", b"x-goog-api-key", b"authorization"))
+_SPOKEN = {b"anthropic-version": "anthropic", b"x-goog-api-key": "gemini", b"x-api-key": "anthropic"}
+
+
+def family_of(so_far: str, name: bytes) -> str:
+    """Which API family the headers speak: `anthropic-version` or a key header of its own says so; Bearer does not."""
+    if name == b"authorization":
+        return so_far
+    return _SPOKEN[name] if not so_far or name == b"anthropic-version" else so_far
+
+
+def readable(request: Request) -> Request:
+    """The request with its body decoded, for reading only; what is sent stays as it came. Raises BadBody."""
+    coding = header(request.headers, b"content-encoding")
+    if not coding:
+        return request
+    decoder = decoder_for(coding)
+    if isinstance(decoder, Identity):
+        return request
+    body = decoder.feed(request.body)
+    if decoder.broken:
+        raise BadBody("the compressed request body cannot be decoded, or is too large", code="invalid_encoding")
+    return Request(request.method, request.path, request.headers, body, request.client)
+
+
+def apply_alias(call: Call, gw: Gateway) -> None:
+    """Where the operator gave the model another name: send its real one, perhaps elsewhere (a minimal splice)."""
+    found = gw.aliases.get(call.asked.model) if gw.aliases else None
+    if found is None:
+        return
+    model, upstream = found
+    call.notes = {**call.notes, "alias": call.asked.model}
+    route = call.route
+    path = route.path
+    span = call.asked.spans.get("model")
+    if span is not None:
+        call.edits = (*call.edits, Edit(span[0], span[1], b'"%b"' % model.encode()))
+    else:
+        path = path.replace(b"models/" + call.asked.model.encode() + b":", b"models/" + model.encode() + b":")
+    call.model_sent = model
+    call.route = Route(
+        route.template, route.dialect, route.operation, upstream or route.upstream, path, route.run_id, route.agent
+    )

@@ -1,0 +1,79 @@
+"""Attempt: send the call upstream, wait for the head of an answer. Up to here everything may still be tried again."""
+
+from __future__ import annotations
+
+from gateway.call import Attempt, Call, Edit
+from gateway.errors import GatewayError, UnknownRoute
+from gateway.policy.forward import request_head
+from gateway.ports import Downstream, Exchange, Gateway, Spec
+
+ERROR_BODY_LIMIT = 65_536
+
+
+async def attempt(call: Call, down: Downstream, gw: Gateway) -> Exchange:
+    """Raises UpstreamFault or ClientGone."""
+    spec = gw.specs.get(call.route.upstream)
+    if spec is None:
+        raise UnknownRoute(f"no upstream is named {call.route.upstream}")
+    inject_usage(call, spec, gw)
+    exchange = await send(call, spec, down, gw)
+    if call.asked.injected and exchange.status in (400, 422):
+        return await without_injection(call, spec, exchange, down, gw)
+    return exchange
+
+
+def inject_usage(call: Call, spec: Spec, gw: Gateway) -> None:
+    """Ask for usage in a stream that would not carry it; taken out again on the way back (see pump)."""
+    if not call.asked.stream or not spec.inject_usage or spec.name in gw.learned.refuses_injection:
+        return
+    edit = gw.dialects[call.route.dialect].inject_usage(call.route, call.asked, call.request.body)
+    if edit is not None:
+        call.edits = (*call.edits, edit)
+        call.asked.injected = True
+
+
+async def send(call: Call, spec: Spec, down: Downstream, gw: Gateway) -> Exchange:
+    body = spliced(call.request.body, call.edits) if call.edits else call.request.body
+    head = request_head(call, spec, len(body), upgrade=call.websocket)
+    this = Attempt(spec.target, gw.monotonic())
+    call.attempts = [*call.attempts, this]
+    try:
+        exchange = await gw.upstreams.open(this, head, body, down)
+    except GatewayError as fault:
+        this.fault = fault
+        raise
+    finally:
+        this.ended = gw.monotonic()
+    this.status = exchange.status
+    call.upstream_first_byte = this.ended
+    return exchange
+
+
+def spliced(body: bytes, edits: tuple[Edit, ...]) -> bytes:
+    """Apply edits that do not overlap; all other bytes stay as they are."""
+    parts: list[bytes] = []
+    at = 0
+    for edit in sorted(edits, key=lambda edit: edit.start):
+        parts += (body[at : edit.start], edit.text)
+        at = edit.end
+    parts.append(body[at:])
+    return b"".join(parts)
+
+
+async def without_injection(call: Call, spec: Spec, exchange: Exchange, down: Downstream, gw: Gateway) -> Exchange:
+    """The upstream refused a call that we had changed: if it refused our change, learn that and send the original."""
+    body = b""
+    try:
+        while len(body) <= ERROR_BODY_LIMIT and (piece := await exchange.read()):
+            body += piece
+    except BaseException:
+        exchange.close()
+        raise
+    if not gw.dialects[call.route.dialect].rejects_injection(exchange.status, body):
+        exchange.unread(body)
+        return exchange
+    exchange.close()
+    gw.learned.refuses_injection.add(spec.name)
+    call.asked.injected = False
+    call.edits = call.edits[:-1]
+    return await send(call, spec, down, gw)

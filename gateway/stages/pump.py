@@ -1,0 +1,223 @@
+"""Pump: upstream -> meter -> client, bytes untouched. The commit point is in here.
+
+Rules
+1. COMMIT is the first byte towards the client. Before it a fault becomes an HTTP error; after it only an error event
+   and a cut connection can tell the truth.
+2. A JSON answer of bounded size is read whole first: then its cost can stand in its headers.
+3. A stream is looked at until its first meaningful event before it is committed, so that a 200 that carries an error is
+   answered as that error. Comments and pings do not count, but are not held for longer than HOLD_SECONDS.
+4. From the terminal event on, bytes are held back until the record is written (see `Ending`).
+5. A stream that ends without its terminal event, or with an error event, never ends cleanly.
+"""
+
+from __future__ import annotations
+
+from gateway.call import Call, Usage
+from gateway.errors import ClientGone, GatewayError, StreamErrored, StreamTruncated, UpstreamFault
+from gateway.policy.encoding import Decoder, decoder_for
+from gateway.policy.forward import header, response_headers
+from gateway.ports import Downstream, Exchange, Gateway, Meter, Spec, Stripper
+from gateway.stages.account import account
+from gateway.stages.ending import Ending
+from gateway.stages.refuse import own_headers, whole
+
+WHOLE_LIMIT = 1_048_576  # answers up to here are read whole before they are committed
+PEEK_LIMIT = 65_536
+HOLD_SECONDS = 3.0
+GRACE_SECONDS = 0.25  # from a terminal event to the end of the body
+BYTES_PER_TOKEN = 4  # of a stream; events wrap their tokens in far more, so a bound in bytes errs towards less cost
+ONE_THOUSAND_OUT = Usage(output_tokens=1000)
+STREAMS = (b"text/event-stream", b"application/x-ndjson", b"application/vnd.amazon.eventstream")
+
+
+class Passage:
+    """One answer on its way through: where its bytes come from, and who looks at them."""
+
+    __slots__ = ("call", "decoder", "down", "exchange", "gw", "meter", "spec", "streaming", "stripper")
+
+    def __init__(self, call: Call, exchange: Exchange, down: Downstream, gw: Gateway) -> None:
+        dialect = gw.dialects[call.route.dialect]
+        kind = header(exchange.headers, b"content-type")
+        self.call, self.exchange, self.down, self.gw = call, exchange, down, gw
+        self.spec: Spec = gw.specs[call.route.upstream]
+        self.streaming = kind.startswith(STREAMS) or call.asked.stream
+        self.meter: Meter = dialect.meter(call.route, call.asked, exchange.status, kind)
+        call.meter = self.meter
+        self.decoder: Decoder = decoder_for(header(exchange.headers, b"content-encoding"))
+        self.stripper: Stripper | None = None
+        if call.asked.injected and kind.startswith(b"text/event-stream"):
+            self.stripper = dialect.stripper()
+
+    def look(self, data: bytes) -> bytes:
+        """Meter a piece; return what of it the client shall see."""
+        self.call.response_bytes += len(data)
+        self.meter.feed(self.decoder.feed(data))
+        return data if self.stripper is None else self.stripper.feed(data)
+
+    def commit(self, data: bytes) -> None:
+        """COMMIT: the head and the first bytes go to the client."""
+        call = self.call
+        call.committed = True
+        call.status = self.exchange.status
+        call.first_byte = self.gw.monotonic()
+        self.start(own_headers(call), resized=self.stripper is not None)
+        self.down.write(data)
+
+    def start(self, added: list[tuple[bytes, bytes]], *, resized: bool) -> None:
+        exchange = self.exchange
+        headers = response_headers(exchange.headers, added, resized=resized)
+        self.down.start(exchange.status, exchange.reason, headers, None if resized else exchange.length)
+
+
+async def pump(call: Call, exchange: Exchange, down: Downstream, gw: Gateway) -> Ending:
+    """Returns what is still to be sent. Raises UpstreamFault, ClientGone."""
+    passage = Passage(call, exchange, down, gw)
+    try:
+        if call.route.operation and not (passage.streaming and exchange.status < 400):
+            return await pump_whole(passage)
+        return await pump_stream(passage)
+    except ClientGone:
+        if passage.spec.drain:
+            await drain(passage)
+        raise
+    finally:
+        call.upstream_last_byte = gw.monotonic()
+        exchange.close()
+
+
+async def pump_whole(passage: Passage) -> Ending:
+    """An answer that means nothing before it is complete."""
+    exchange, gw, call = passage.exchange, passage.gw, passage.call
+    held: list[bytes] = []
+    size = 0
+    while data := await exchange.read():
+        held.append(passage.look(data))
+        size += len(data)
+        if size > WHOLE_LIMIT:
+            passage.commit(b"".join(held))
+            return await pump_rest(passage)
+    call.upstream_last_byte = gw.monotonic()
+    account(call, passage.meter, gw)
+    call.committed = True
+    call.status = exchange.status
+    call.first_byte = gw.monotonic()
+    passage.start([*own_headers(call), *cost_headers(call, gw)], resized=False)
+    return Ending(held[0] if len(held) == 1 else b"".join(held), complete=True)
+
+
+async def pump_stream(passage: Passage) -> Ending:
+    """Look at the beginning, then pass on what comes as it comes."""
+    exchange, meter = passage.exchange, passage.meter
+    peeking = passage.streaming and bool(passage.call.route.operation)
+    held = b""
+    began = passage.gw.monotonic()
+    while peeking and not (meter.started or meter.failed):
+        data = await exchange.read()
+        if not data:
+            break
+        held += passage.look(data)
+        waited = (passage.gw.monotonic() - began) / 1e9
+        if len(held) > PEEK_LIMIT or waited > HOLD_SECONDS:
+            break
+    if meter.failed and exchange.status < 400:
+        return restated(passage, held)
+    if meter.terminal or (peeking and not held):
+        return await end_of_stream(passage, [held])
+    passage.commit(held)
+    return await pump_rest(passage)
+
+
+def restated(passage: Passage, frame: bytes) -> Ending:
+    """The answer began with an error event: give it the status it should have had."""
+    call, gw = passage.call, passage.gw
+    answer = gw.dialects[call.route.dialect].restate(call.route, frame)
+    if answer is None:
+        passage.commit(frame)
+        raise StreamErrored(f"the upstream's stream began with an error: {passage.meter.failed}")
+    call.attempts[-1].fault = StreamErrored(f"error in the first event: {passage.meter.failed}")
+    call.attempts[-1].status = answer.status
+    call.status = answer.status
+    kept = response_headers(passage.exchange.headers, own_headers(call), resized=True)
+    headers = [item for item in kept if item[0].lower() not in (b"content-type", b"content-encoding")]
+    return whole(passage.down, answer.status, [*answer.headers, *headers], answer.body)
+
+
+async def pump_rest(passage: Passage) -> Ending:
+    exchange, down, meter = passage.exchange, passage.down, passage.meter
+    while data := await exchange.read():
+        out = passage.look(data)
+        if meter.terminal or meter.failed:
+            return await end_of_stream(passage, [out])
+        if out:
+            down.write(out)
+        if down.paused or down.gone:
+            await down.drained()
+    return await end_of_stream(passage, [])
+
+
+async def end_of_stream(passage: Passage, tail: list[bytes]) -> Ending:
+    """Read what comes behind the terminal event, and judge how the stream ended. Raises StreamTruncated."""
+    exchange, meter, call = passage.exchange, passage.meter, passage.call
+    if tail:
+        exchange.expire_in(GRACE_SECONDS)
+    try:
+        while tail and (data := await exchange.read()):
+            tail.append(passage.look(data))
+    except UpstreamFault:
+        if not (meter.terminal or meter.failed):
+            raise
+    if passage.stripper is not None:
+        tail.append(passage.stripper.end())
+    call.upstream_last_byte = passage.gw.monotonic()
+    account(call, meter, passage.gw)
+    assert call.answer is not None
+    rest = b"".join(tail)
+    if meter.failed and exchange.status < 400:
+        call.fault = StreamErrored(f"the upstream reported an error in mid-stream: {meter.failed}")
+        ensure_committed(passage)
+        return Ending(rest, complete=False)
+    if passage.streaming and call.route.operation and not call.answer.complete:
+        if rest:
+            ensure_committed(passage)
+            passage.down.write(rest)
+        raise StreamTruncated("the upstream ended the stream without its terminal event")
+    ensure_committed(passage)
+    if passage.gw.stream_cost_comment and call.money.total is not None and passage.streaming:
+        rest += b": tollgate cost_usd=%.12f usage_source=%b\n\n" % (
+            call.money.total / 1e12,
+            call.answer.usage_source.encode(),
+        )
+    return Ending(rest, complete=True)
+
+
+def ensure_committed(passage: Passage) -> None:
+    if not passage.call.committed:
+        passage.commit(b"")
+
+
+def cost_headers(call: Call, gw: Gateway) -> list[tuple[bytes, bytes]]:
+    headers = []
+    if gw.cost_header and call.money.total is not None:
+        headers.append((b"x-tollgate-cost-usd", b"%.12f" % (call.money.total / 1e12)))
+    if call.answer is not None:
+        headers.append((b"x-tollgate-usage-source", call.answer.usage_source.encode()))
+    return headers
+
+
+async def drain(passage: Passage) -> None:
+    """The client left: read on, within bounds of time and cost, to learn what the answer really used."""
+    exchange, meter, spec, gw, call = passage.exchange, passage.meter, passage.spec, passage.gw, passage.call
+    model = call.model_sent or call.asked.model
+    per_token = gw.prices.price(spec.target.provider, model, ONE_THOUSAND_OUT, call.started_at / 1e9).total
+    limit = int(spec.drain_usd * 1e12 * 1000 * BYTES_PER_TOKEN / per_token) if per_token else WHOLE_LIMIT
+    until = gw.monotonic() + int(spec.drain_seconds * 1e9)
+    call.notes = {**call.notes, "client_gone": "drained"}
+    try:
+        while limit > 0 and gw.monotonic() < until and not (meter.terminal or meter.failed):
+            data = await exchange.read()
+            if not data:
+                break
+            passage.look(data)
+            limit -= len(data)
+    except GatewayError:
+        call.notes = {**call.notes, "client_gone": "drain_failed"}

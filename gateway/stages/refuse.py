@@ -1,0 +1,48 @@
+"""Refuse: tell the client, in its dialect, that the gateway could not or would not answer; also in mid-stream."""
+
+from __future__ import annotations
+
+import http
+
+from gateway.call import Call
+from gateway.errors import ClientGone, GatewayError
+from gateway.ports import Downstream, Gateway, Headers
+from gateway.stages.ending import ABORT, Ending
+
+
+def refuse(call: Call, fault: GatewayError, down: Downstream, gw: Gateway) -> Ending:
+    """Prepare the end of a failed call; what it returns is sent after the record is written."""
+    dialect = gw.dialects[call.route.dialect]
+    if isinstance(fault, ClientGone) or down.gone:
+        return ABORT
+    if call.committed:
+        if call.meter is None or not call.asked.stream:
+            return ABORT  # half a JSON document: only the cut connection can say so
+        return Ending(dialect.interruption(fault, call.meter, call.id), complete=False)
+    answer = dialect.refusal(fault, call.id, stream=call.asked.stream)
+    call.status = answer.status
+    return whole(down, answer.status, [*answer.headers, *own_headers(call)], answer.body)
+
+
+def whole(down: Downstream, status: int, headers: Headers, body: bytes) -> Ending:
+    """An answer that the gateway made, of known length."""
+    down.start(status, reason_of(status), [*headers, (b"content-length", b"%d" % len(body))], len(body))
+    return Ending(body, complete=True)
+
+
+def own_headers(call: Call) -> list[tuple[bytes, bytes]]:
+    """The x-tollgate-* headers that are known before the answer is."""
+    headers = [(b"x-tollgate-request-id", call.id.encode())]
+    if call.who.run_id:
+        headers.append((b"x-tollgate-run-id", call.who.run_id.encode("latin-1", "replace")))
+    if call.attempts:
+        headers.append((b"x-tollgate-upstream", call.route.upstream.encode()))
+        headers.append((b"x-tollgate-attempts", b"%d" % len(call.attempts)))
+    return headers
+
+
+def reason_of(status: int) -> bytes:
+    try:
+        return http.HTTPStatus(status).phrase.encode()
+    except ValueError:
+        return b"Overloaded" if status == 529 else b"Error"
