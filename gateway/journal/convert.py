@@ -1,0 +1,256 @@
+"""From a closed `Call` to its `CallRecord`."""
+
+from __future__ import annotations
+
+import hashlib
+from asyncio import CancelledError
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import msgspec
+
+from gateway.call import Attempt, Call, Outcome
+from gateway.errors import (
+    ClientGone,
+    Draining,
+    GatewayError,
+    JournalUnavailable,
+    Overloaded,
+    Rejected,
+    Source,
+    UpstreamFault,
+)
+from gateway.journal.record import AttemptRecord, CallRecord
+from gateway.journal.redact import Redactor, header_text
+
+Capture = Literal["off", "hash", "full"]
+_LEFT = (ClientGone, CancelledError)
+_REFUSALS = (Rejected, Draining, Overloaded, JournalUnavailable)
+_INT64 = 1 << 63
+_encode = msgspec.msgpack.Encoder().encode
+MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, msgspec.MsgspecError)
+"""What a value of the wrong kind may raise on its way into a record."""
+_EMPTY: dict[str, Any] = {
+    **dict.fromkeys(CallRecord.__struct_fields__, ""),
+    **dict.fromkeys(("started_at", "duration_ns", "overhead_ns", "status", "step", "trace_flags"), 0),
+    **dict.fromkeys(("request_bytes", "response_bytes"), 0),
+    **dict.fromkeys(("ttft_ns", "sdk_retry", "worker"), -1),
+    **dict.fromkeys(("finish_reasons", "tool_uses", "tools", "attempts"), ()),
+    **{name: {} for name in ("cost_components", "params", "notes")},
+    **dict.fromkeys(("input_content", "output_content"), b""),
+    **dict.fromkeys(("stream", "websocket"), False),
+    "run_confidence": 0.0,
+    "usage": None,
+    "usage_source": "none",
+    "cost": None,
+    "cost_status": "no_usage",
+}
+
+
+def sparse(id: str, started_at: int, outcome: Outcome, **known: Any) -> CallRecord:
+    """A record of a call of which little is known: no usage, and a cost that is unknown, not zero."""
+    return CallRecord(**{**_EMPTY, "id": id, "started_at": started_at, "outcome": outcome.value, **known})
+
+
+def outcome_of(call: Call) -> Outcome:
+    """How a call ended; see `gateway.call.Outcome`."""
+    fault = call.fault
+    if fault is None:
+        if call.status >= 400 and call.attempts:
+            return Outcome.UPSTREAM_ERROR
+        answer = call.answer
+        if answer is not None and not answer.complete and call.asked.stream:
+            return Outcome.TRUNCATED
+        return Outcome.OK if call.status else Outcome.ERROR
+    if isinstance(fault, _LEFT):
+        return Outcome.CANCELLED
+    if not isinstance(fault, GatewayError):
+        return Outcome.ERROR
+    if call.committed:
+        return Outcome.TRUNCATED
+    if isinstance(fault, UpstreamFault):
+        return Outcome.FAILED
+    if isinstance(fault, _REFUSALS):
+        return Outcome.FAILED if call.attempts else Outcome.REFUSED
+    return Outcome.ERROR
+
+
+def overhead_ns(call: Call, duration: int) -> int:
+    """Time spent in the gateway itself: the call without reading the request and without waiting on upstreams."""
+    waited = max(0, call.received - call.began) if call.received else 0
+    last = len(call.attempts) - 1
+    for index, attempt in enumerate(call.attempts):
+        until = (call.upstream_last_byte if index == last else 0) or attempt.ended or call.ended
+        waited += max(0, until - attempt.began)
+    return max(0, duration - waited)
+
+
+class Converter:
+    """Makes records; holds what the configuration says about them.
+
+    `capture` keeps message content: not at all, as "sha256:<hex>", or the first `capture_bytes` of it. The answer's
+    content is what the relay left in `call.captured`.
+    """
+
+    def __init__(
+        self, worker: int, capture: Capture = "off", capture_bytes: int = 65_536, secrets: Iterable[str] = ()
+    ) -> None:
+        self._worker = worker
+        self._capture = capture
+        self._capture_bytes = capture_bytes
+        self._redactor = Redactor(secrets)
+
+    def record_of(self, call: Call) -> CallRecord:
+        route, asked, who, trace, request = call.route, call.asked, call.who, call.trace, call.request
+        answer, money, attempts = call.answer, call.money, call.attempts
+        duration = max(0, call.ended - call.began)
+        outcome = outcome_of(call)
+        source, code, kind, message = "", "", "", ""
+        if outcome is not Outcome.OK:
+            source, code, kind, message = self._error(call, outcome)
+        user_agent, sdk_retry = _client(call)
+        target = attempts[-1].target if attempts else None
+        return CallRecord(
+            id=call.id,
+            started_at=call.started_at,
+            duration_ns=duration,
+            ttft_ns=max(0, call.first_byte - call.began) if call.first_byte else -1,
+            overhead_ns=overhead_ns(call, duration),
+            method=request.method.decode("latin-1"),
+            route=route.template,
+            dialect=route.dialect,
+            operation=route.operation,
+            upstream=target.upstream if target is not None else route.upstream,
+            provider=target.provider if target is not None else "",
+            status=call.status,
+            outcome=outcome.value,
+            stream=asked.stream,
+            websocket=call.websocket,
+            model_requested=asked.model,
+            model_used=answer.model if answer is not None else "",
+            tenant=who.tenant,
+            key_id="",
+            agent=who.agent,
+            agent_source=who.agent_source,
+            agent_version=who.agent_version,
+            parent_agent=who.parent_agent,
+            run_id=who.run_id,
+            run_source=who.run_source,
+            run_confidence=who.run_confidence,
+            step=who.step,
+            request_class=who.request_class,
+            conversation_id=who.conversation_id,
+            end_user=who.end_user,
+            trace_id=trace.trace_id,
+            span_id=trace.span_id,
+            parent_span_id=trace.parent_id,
+            trace_flags=trace.flags,
+            trace_state=trace.state,
+            usage=answer.usage if answer is not None else None,
+            usage_source=answer.usage_source.value if answer is not None else "none",
+            cost=money.total,
+            cost_components=money.components,
+            cost_status=money.status,
+            price_version=money.version,
+            finish_reasons=answer.finish_reasons if answer is not None else (),
+            response_id=answer.response_id if answer is not None else "",
+            tool_uses=answer.tool_uses if answer is not None else (),
+            tools=tuple(call.tools),
+            attempts=tuple([_attempt(call, attempt) for attempt in attempts]),
+            error_source=source,
+            error_code=code,
+            error_type=kind,
+            error_message=message,
+            request_bytes=len(request.body),
+            response_bytes=call.response_bytes,
+            user_agent=user_agent,
+            client_address=request.client,
+            sdk_retry=sdk_retry,
+            params=_params(call) if asked.params else {},
+            notes=call.notes,
+            worker=self._worker,
+            input_content=self._content(request.body) if self._capture != "off" else b"",
+            output_content=self._content(call.captured) if self._capture != "off" else b"",
+        )
+
+    def salvage(self, call: Call) -> CallRecord:
+        """The record of a call of which some value cannot be written: that value is left out."""
+        try:
+            record = self.record_of(call)
+        except MALFORMED:
+            return sparse(call.id, call.started_at, Outcome.ERROR, worker=self._worker, notes={"record": "reduced"})
+        for name in record.__struct_fields__:
+            value = getattr(record, name)
+            if isinstance(value, str):
+                setattr(record, name, value.encode("utf-8", "replace").decode())
+                continue
+            try:
+                _encode(value)
+            except MALFORMED:
+                setattr(record, name, _EMPTY[name])
+        return record
+
+    def _error(self, call: Call, outcome: Outcome) -> tuple[str, str, str, str]:
+        """(source, code, provider's type, message) of a call that did not end well."""
+        fault, answer = call.fault, call.answer
+        kind = answer.error_type if answer is not None else ""
+        said = answer.error_message if answer is not None else ""
+        if isinstance(fault, GatewayError):
+            source, code, said = fault.source.value, fault.code, said or fault.message
+        elif outcome is Outcome.CANCELLED:
+            source, code = Source.CLIENT.value, ClientGone.code
+        elif fault is not None:  # a bug: its text may quote anything
+            source, code, said = Source.GATEWAY.value, GatewayError.code, type(fault).__name__
+        elif outcome is Outcome.UPSTREAM_ERROR:
+            source, code = Source.UPSTREAM.value, outcome.value
+        elif outcome is Outcome.TRUNCATED:
+            source, code = Source.UPSTREAM.value, "upstream_truncated"
+        else:
+            source, code = Source.GATEWAY.value, GatewayError.code
+        return source, code, header_text(kind.encode("latin-1", "replace")), self._redactor.clean(said, call.request)
+
+    def _content(self, data: bytes) -> bytes:
+        if not data or self._capture == "full":
+            return data[: self._capture_bytes]
+        return b"sha256:" + hashlib.sha256(data).hexdigest().encode()
+
+
+def _attempt(call: Call, attempt: Attempt) -> AttemptRecord:
+    target = attempt.target
+    return AttemptRecord(
+        target.upstream,
+        target.provider,
+        target.host,
+        target.port,
+        max(0, attempt.began - call.began),
+        max(0, (attempt.ended or call.ended) - attempt.began),
+        attempt.status,
+        attempt.reused,
+        attempt.fault.code if attempt.fault is not None else "",
+    )
+
+
+def _client(call: Call) -> tuple[str, int]:
+    """(user agent, retry count of the client's SDK); -1 where it does not say."""
+    agent, retry = "", -1
+    for name, value in call.request.headers:
+        size = len(name)
+        if size == 10 and name.lower() == b"user-agent":
+            agent = header_text(value)
+        elif size == 23 and name.lower() == b"x-stainless-retry-count" and value.isdigit() and len(value) < 7:
+            retry = int(value)
+    return agent, retry
+
+
+def _params(call: Call) -> dict[str, str | int | float | bool | list[str]]:
+    """Request parameters, only of the shapes that the schema knows."""
+    found: dict[str, str | int | float | bool | list[str]] = {}
+    for name, value in call.asked.params.items():
+        if isinstance(value, str | float | bool):
+            found[name] = value
+        elif isinstance(value, int):
+            if -_INT64 <= value < _INT64:
+                found[name] = value
+        elif isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+            found[name] = list(value)
+    return found
