@@ -1,0 +1,48 @@
+"""What holds without a file: three upstreams, and a place for the state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from msgspec import Struct
+
+from gateway.config.schema import DialectName, Upstream
+
+
+class BuiltIn(Struct, frozen=True):
+    """An upstream everybody has. The first variable that is set holds its key; else the client's own key passes."""
+
+    dialect: DialectName
+    url: str
+    provider: str
+    key_variables: tuple[str, ...]
+
+
+BUILT_IN: dict[str, BuiltIn] = {
+    "openai": BuiltIn("openai", "https://api.openai.com", "openai", ("OPENAI_API_KEY",)),
+    "anthropic": BuiltIn("anthropic", "https://api.anthropic.com", "anthropic", ("ANTHROPIC_API_KEY",)),
+    "gemini": BuiltIn(
+        "gemini", "https://generativelanguage.googleapis.com", "google", ("GEMINI_API_KEY", "GOOGLE_API_KEY")
+    ),
+}
+
+
+def upstreams(env: Mapping[str, str]) -> dict[str, Upstream]:
+    """The built-in upstreams, their keys written as `$NAME` where the environment has them."""
+    return {
+        name: Upstream(
+            dialect=known.dialect,
+            url=known.url,
+            provider=known.provider,
+            key=next((f"${variable}" for variable in known.key_variables if env.get(variable)), None),
+        )
+        for name, known in BUILT_IN.items()
+    }
+
+
+def state_directory(env: Mapping[str, str]) -> Path:
+    """`$XDG_STATE_HOME/tollgate`, or `~/.local/state/tollgate` (XDG base directory specification)."""
+    base = env.get("XDG_STATE_HOME", "")
+    home = Path(base) if base.startswith("/") else Path(env.get("HOME") or "~").expanduser() / ".local" / "state"
+    return home / "tollgate"
