@@ -24,7 +24,9 @@
     └─ GatewayFault                   gateway  500     internal
        ├─ Draining                    gateway  503     draining
        ├─ Overloaded                  gateway  503     overloaded
-       └─ JournalUnavailable          gateway  503     journal_unavailable
+       ├─ JournalUnavailable          gateway  503     journal_unavailable
+       └─ LedgerUnavailable           gateway  503     ledger_unavailable
+          └─ LedgerDamaged            gateway  503     ledger_damaged       it is made again from the journal
 
 Each error states its source (who is to blame), a stable code, an HTTP status, and whether the same call may
 be tried again. Foreign exceptions are translated into this tree once, at the edge where they occur.
@@ -159,3 +161,11 @@ class Overloaded(GatewayFault):
 
 class JournalUnavailable(GatewayFault):
     code, status, retryable = "journal_unavailable", 503, True
+
+
+class LedgerUnavailable(GatewayFault):
+    code, status, retryable = "ledger_unavailable", 503, True
+
+
+class LedgerDamaged(LedgerUnavailable):
+    code = "ledger_damaged"

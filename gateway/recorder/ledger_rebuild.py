@@ -1,0 +1,98 @@
+"""Making the ledger again from the journal, and comparing two of them."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from gateway.errors import LedgerUnavailable
+from gateway.journal.read import JournalReader
+from gateway.recorder.ledger import Ledger
+
+BATCH = 2_000
+
+# The content, each table in the order of its key. Positions are no part of it: they say where it came from.
+_TABLES: Final = (
+    ("calls", "SELECT * FROM calls ORDER BY id"),
+    ("tools", "SELECT * FROM tools ORDER BY run_id, call_id, n"),
+    ("runs", "SELECT * FROM runs ORDER BY run_id"),
+    ("outcomes", "SELECT * FROM outcomes ORDER BY id"),
+    ("verdicts", "SELECT * FROM verdicts ORDER BY run_id"),
+    ("events", "SELECT * FROM events ORDER BY id"),
+)
+
+
+class Rebuilt(Struct, frozen=True):
+    """What a rebuild found."""
+
+    records: int
+    torn: int
+    corrupt: int
+    undecodable: int
+
+
+@contextlib.contextmanager
+def exclusive(ledger: Path) -> Iterator[None]:
+    """Keep every other process from writing this ledger; raises LedgerUnavailable where one does.
+
+    The lock goes with the process, however it ends.
+    """
+    ledger.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(ledger.with_name(f"{ledger.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as e:
+        os.close(fd)
+        raise LedgerUnavailable(f"{ledger} is in use by a running recorder") from e
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def rebuild(journal: Path, ledger: Path) -> Rebuilt:
+    """Fill a new ledger from all of the journal and put it in the place of the old one, at once.
+
+    Raises LedgerUnavailable (also while a recorder runs on this ledger) and OSError; the old ledger is untouched then.
+    """
+    with exclusive(ledger):
+        draft = ledger.with_name(f"{ledger.name}.rebuild")
+        _remove(draft)
+        reader, fresh, count = JournalReader(journal), Ledger(draft), 0
+        try:
+            fresh.open()
+            while batch := reader.read(BATCH):
+                fresh.apply([record for _, record in batch], reader.positions, reader.positions)
+                count += len(batch)
+            fresh.compact()
+        finally:
+            fresh.close()
+            reader.close()
+        _remove(ledger)
+        draft.rename(ledger)
+        damage = reader.damage
+        return Rebuilt(count, damage.torn, damage.corrupt, damage.undecodable)
+
+
+def dump(ledger: Path) -> Iterator[str]:
+    """The content as lines of JSON, equal for equal content. Raises sqlite3.Error."""
+    db = sqlite3.connect(ledger)
+    try:
+        for table, query in _TABLES:
+            for row in db.execute(query):
+                yield msgspec.json.encode((table, *row)).decode()
+    finally:
+        db.close()
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("-wal", "-shm", ""):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
