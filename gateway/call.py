@@ -38,7 +38,7 @@ class Outcome(enum.StrEnum):
     ERROR = "error"  # a fault of the gateway itself
 
 
-class Usage(Struct, frozen=True, omit_defaults=True):
+class Usage(Struct, frozen=True, omit_defaults=True, gc=False):
     """Tokens of one answer. `input_tokens` includes cache reads and writes; `output_tokens` includes reasoning.
 
     `detail` holds whatever else the provider counts, under the usage keys of genai-prices (`cache_write_1h_tokens`,
@@ -53,7 +53,7 @@ class Usage(Struct, frozen=True, omit_defaults=True):
     detail: dict[str, float] = {}
 
 
-class ToolUse(Struct, frozen=True):
+class ToolUse(Struct, frozen=True, gc=False):
     """A tool call the model asked for."""
 
     id: str
@@ -68,7 +68,7 @@ class ToolResult(Struct, frozen=True):
     name: str = ""
 
 
-class ToolCall(Struct, frozen=True, array_like=True):
+class ToolCall(Struct, frozen=True, array_like=True, gc=False):
     """A `ToolUse` paired with its `ToolResult`: one execution of a tool, as seen from the gate.
 
     `duration_ns` is an upper bound (answer sent to result received) unless `exact`.

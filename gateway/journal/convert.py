@@ -27,6 +27,7 @@ Capture = Literal["off", "hash", "full"]
 _LEFT = (ClientGone, CancelledError)
 _REFUSALS = (Rejected, Draining, Overloaded, JournalUnavailable)
 _INT64 = 1 << 63
+_SCALARS = frozenset({str, float, bool})
 _encode = msgspec.msgpack.Encoder().encode
 MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, msgspec.MsgspecError)
 """What a value of the wrong kind may raise on its way into a record."""
@@ -77,12 +78,13 @@ def outcome_of(call: Call) -> Outcome:
 
 def overhead_ns(call: Call, duration: int) -> int:
     """Time spent in the gateway itself: the call without reading the request and without waiting on upstreams."""
-    waited = max(0, call.received - call.began) if call.received else 0
-    last = len(call.attempts) - 1
-    for index, attempt in enumerate(call.attempts):
-        until = (call.upstream_last_byte if index == last else 0) or attempt.ended or call.ended
-        waited += max(0, until - attempt.began)
-    return max(0, duration - waited)
+    waited = call.received - call.began if call.received else 0
+    attempts = call.attempts
+    if attempts:
+        for attempt in attempts[:-1]:
+            waited += (attempt.ended or call.ended) - attempt.began
+        waited += (call.upstream_last_byte or attempts[-1].ended or call.ended) - attempts[-1].began
+    return duration - waited if duration > waited else 0
 
 
 class Converter:
@@ -110,67 +112,68 @@ class Converter:
             source, code, kind, message = self._error(call, outcome)
         user_agent, sdk_retry = _client(call)
         target = attempts[-1].target if attempts else None
+        # By position, in the order of the schema: naming 60 fields would cost more than encoding them.
         return CallRecord(
-            id=call.id,
-            started_at=call.started_at,
-            duration_ns=duration,
-            ttft_ns=max(0, call.first_byte - call.began) if call.first_byte else -1,
-            overhead_ns=overhead_ns(call, duration),
-            method=request.method.decode("latin-1"),
-            route=route.template,
-            dialect=route.dialect,
-            operation=route.operation,
-            upstream=target.upstream if target is not None else route.upstream,
-            provider=target.provider if target is not None else "",
-            status=call.status,
-            outcome=outcome.value,
-            stream=asked.stream,
-            websocket=call.websocket,
-            model_requested=asked.model,
-            model_used=answer.model if answer is not None else "",
-            tenant=who.tenant,
-            key_id="",
-            agent=who.agent,
-            agent_source=who.agent_source,
-            agent_version=who.agent_version,
-            parent_agent=who.parent_agent,
-            run_id=who.run_id,
-            run_source=who.run_source,
-            run_confidence=who.run_confidence,
-            step=who.step,
-            request_class=who.request_class,
-            conversation_id=who.conversation_id,
-            end_user=who.end_user,
-            trace_id=trace.trace_id,
-            span_id=trace.span_id,
-            parent_span_id=trace.parent_id,
-            trace_flags=trace.flags,
-            trace_state=trace.state,
-            usage=answer.usage if answer is not None else None,
-            usage_source=answer.usage_source.value if answer is not None else "none",
-            cost=money.total,
-            cost_components=money.components,
-            cost_status=money.status,
-            price_version=money.version,
-            finish_reasons=answer.finish_reasons if answer is not None else (),
-            response_id=answer.response_id if answer is not None else "",
-            tool_uses=answer.tool_uses if answer is not None else (),
-            tools=tuple(call.tools),
-            attempts=tuple([_attempt(call, attempt) for attempt in attempts]),
-            error_source=source,
-            error_code=code,
-            error_type=kind,
-            error_message=message,
-            request_bytes=len(request.body),
-            response_bytes=call.response_bytes,
-            user_agent=user_agent,
-            client_address=request.client,
-            sdk_retry=sdk_retry,
-            params=_params(call) if asked.params else {},
-            notes=call.notes,
-            worker=self._worker,
-            input_content=self._content(request.body) if self._capture != "off" else b"",
-            output_content=self._content(call.captured) if self._capture != "off" else b"",
+            call.id,
+            call.started_at,
+            duration,
+            call.first_byte - call.began if call.first_byte else -1,
+            overhead_ns(call, duration),
+            request.method.decode("latin-1"),
+            route.template,
+            route.dialect,
+            route.operation,
+            target.upstream if target is not None else route.upstream,
+            target.provider if target is not None else "",
+            call.status,
+            str(outcome),
+            asked.stream,
+            call.websocket,
+            asked.model,
+            answer.model if answer is not None else "",
+            who.tenant,
+            "",
+            who.agent,
+            who.agent_source,
+            who.agent_version,
+            who.parent_agent,
+            who.run_id,
+            who.run_source,
+            who.run_confidence,
+            who.step,
+            who.request_class,
+            who.conversation_id,
+            who.end_user,
+            trace.trace_id,
+            trace.span_id,
+            trace.parent_id,
+            trace.flags,
+            trace.state,
+            answer.usage if answer is not None else None,
+            str(answer.usage_source) if answer is not None else "none",
+            money.total,
+            money.components,
+            money.status,
+            money.version,
+            answer.finish_reasons if answer is not None else (),
+            answer.response_id if answer is not None else "",
+            answer.tool_uses if answer is not None else (),
+            tuple(call.tools),
+            tuple([_attempt(call, attempt) for attempt in attempts]),
+            source,
+            code,
+            kind,
+            message,
+            len(request.body),
+            call.response_bytes,
+            user_agent,
+            request.client,
+            sdk_retry,
+            _params(call) if asked.params else {},
+            call.notes,
+            self._worker,
+            self._content(request.body) if self._capture != "off" else b"",
+            self._content(call.captured) if self._capture != "off" else b"",
         )
 
     def salvage(self, call: Call) -> CallRecord:
@@ -235,8 +238,9 @@ def _client(call: Call) -> tuple[str, int]:
     agent, retry = "", -1
     for name, value in call.request.headers:
         size = len(name)
-        if size == 10 and name.lower() == b"user-agent":
-            agent = header_text(value)
+        if size == 10:
+            if name.lower() == b"user-agent":
+                agent = header_text(value)
         elif size == 23 and name.lower() == b"x-stainless-retry-count" and value.isdigit() and len(value) < 7:
             retry = int(value)
     return agent, retry
@@ -246,7 +250,8 @@ def _params(call: Call) -> dict[str, str | int | float | bool | list[str]]:
     """Request parameters, only of the shapes that the schema knows."""
     found: dict[str, str | int | float | bool | list[str]] = {}
     for name, value in call.asked.params.items():
-        if isinstance(value, str | float | bool):
+        kind = type(value)
+        if kind in _SCALARS:
             found[name] = value
         elif isinstance(value, int):
             if -_INT64 <= value < _INT64:

@@ -6,6 +6,7 @@ Rules
 2. A record says everything the projections need: ledger, metrics, traces and logs are made from records alone.
 3. No secret ever stands in a record: no header values but the few named here, no query strings, no body text
    unless content capture is on.
+4. Records never form cycles: `gc=False` spares the collector, which would be most of the cost of reading a journal.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from gateway.call import ToolCall, ToolUse, Usage
 SCHEMA = 1
 
 
-class AttemptRecord(Struct, array_like=True, frozen=True):
+class AttemptRecord(Struct, array_like=True, frozen=True, gc=False):
     upstream: str
     provider: str
     address: str  # host
@@ -30,7 +31,7 @@ class AttemptRecord(Struct, array_like=True, frozen=True):
     error_code: str = ""
 
 
-class CallRecord(Struct, array_like=True, tag="call"):
+class CallRecord(Struct, array_like=True, tag="call", gc=False):
     id: str
     started_at: int  # ns since the epoch
     duration_ns: int
@@ -93,7 +94,7 @@ class CallRecord(Struct, array_like=True, tag="call"):
     output_content: bytes
 
 
-class OutcomeRecord(Struct, array_like=True, tag="outcome"):
+class OutcomeRecord(Struct, array_like=True, tag="outcome", gc=False):
     """What a run achieved, as reported through the API. The last one of a run counts."""
 
     id: str
@@ -104,7 +105,7 @@ class OutcomeRecord(Struct, array_like=True, tag="outcome"):
     note: str = ""
 
 
-class EventRecord(Struct, array_like=True, tag="event"):
+class EventRecord(Struct, array_like=True, tag="event", gc=False):
     """Something that happened to the gateway: start, stop, reload, reload_failed, worker_died, records_lost."""
 
     id: str
