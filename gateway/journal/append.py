@@ -114,9 +114,10 @@ class JournalWriter:
             payload = encode(self._convert.salvage(call))
         self._put(frame(payload, self._seed), slot)
 
-    def append_record(self, record: Record) -> bool:
-        """Write a record as it is. False where it is not in the file (yet): it waits, or is lost and counted."""
-        return self._put(frame(encode(record), self._seed), -1)
+    def append_record(self, record: Record, *, wait: bool = True) -> bool:
+        """Write a record as it is. False where it is not in the file: then it waits, or is lost and counted; without
+        `wait` the caller keeps it."""
+        return self._put(frame(encode(record), self._seed), -1, wait=wait)
 
     def append_event(self, kind: str, **detail: str | int | float | bool) -> bool:
         return self.append_record(self._event(kind, detail))
@@ -142,9 +143,10 @@ class JournalWriter:
 
     # -- the file ---------------------------------------------------------------------------------------------
 
-    def _put(self, data: bytes, slot: int) -> bool:
+    def _put(self, data: bytes, slot: int, *, wait: bool = True) -> bool:
         if self._trouble is not None and not self._probe():
-            self._hold(data, slot)
+            if wait:
+                self._hold(data, slot)
             return False
         try:
             self._write(data)
@@ -156,7 +158,8 @@ class JournalWriter:
             except OSError as second:
                 self._repair()
                 self._fail(second)
-                self._hold(data, slot)
+                if wait:
+                    self._hold(data, slot)
                 return False
             _log.warning("journal: went on in a new segment after: %s", first)
         self.table.clear(slot)
