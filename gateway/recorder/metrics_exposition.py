@@ -1,0 +1,77 @@
+"""From counted points to the families of prometheus_client, which knows the text formats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from prometheus_client import Metric as PrometheusFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
+from prometheus_client.utils import floatToGoString
+
+from gateway.recorder.metrics_store import Point, view_of
+from gateway.recorder.names import METRICS, NS, Metric
+
+
+class Exposition(Collector):
+    """One scrape: the points of one moment."""
+
+    def __init__(self, points: Mapping[str, list[Point]], gauges: Mapping[str, float], version: str) -> None:
+        self._points = points
+        self._gauges = gauges
+        self._version = version
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """The body and its content type, in the format that `accept` (a header value) asks for."""
+        encoder, content_type = choose_encoder(accept)
+        return encoder(self), content_type
+
+    def collect(self) -> Iterator[PrometheusFamily]:
+        for metric in METRICS.values():
+            if metric.kind == "counter":
+                yield _counter(metric, view_of(metric, self._points))
+            elif metric.kind == "histogram":
+                yield _histogram(metric, view_of(metric, self._points))
+            elif metric.kind == "info":
+                yield InfoMetricFamily(metric.name, metric.help, {"version": self._version})
+            elif metric.name in self._gauges:
+                yield GaugeMetricFamily(metric.name, metric.help, self._gauges[metric.name])
+
+
+def _counter(metric: Metric, points: Sequence[Point]) -> PrometheusFamily:
+    family = CounterMetricFamily(metric.name, metric.help, labels=metric.labels)
+    for point in points:
+        family.add_metric(point.labels, point.value / metric.scale)
+    return family
+
+
+def _histogram(metric: Metric, points: Sequence[Point]) -> PrometheusFamily:
+    family = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
+    edges = [floatToGoString(bound) for bound in (*metric.buckets, float("inf"))]  # type: ignore[no-untyped-call]
+    for point in points:
+        family.add_metric(point.labels, _buckets(metric, edges, point), point.value / metric.scale)
+    return family
+
+
+def _buckets(
+    metric: Metric, edges: Sequence[str], point: Point
+) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
+    """Cumulative counts, each with the exemplar of its bucket."""
+    buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
+    total = 0
+    for index, edge in enumerate(edges):
+        total += point.counts[index]
+        seen = point.exemplars[index] if point.exemplars else None
+        if seen is None:
+            buckets.append((edge, total))
+        else:
+            trace_id, value, at = seen
+            buckets.append((edge, total, Exemplar({"trace_id": trace_id}, value / metric.scale, at / NS)))
+    return buckets

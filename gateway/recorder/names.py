@@ -1,0 +1,349 @@
+"""Every metric, label, bucket and span attribute of Tollgate, once.
+
+Rules
+1. Whatever is exported under a name has that name here; nothing else spells it.
+2. Metric names are Prometheus names without `_total`, base units, inside what Prometheus 2.42 accepts.
+3. Labels are enumerations or capped. A run, trace, user, prompt, raw model string, address or URL path is never one.
+4. `gen_ai.*` names are those of the OpenTelemetry GenAI conventions: v1.41 ("old") and gen-ai-dev ("new"), side by side
+   until the new ones have a release. Where both measure the same thing, the new family is a `View` of the old one.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+from msgspec import Struct
+
+NS = 10**9
+PICO = 10**12
+
+LATENCY = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
+SERVER_TTFT = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+SERVER_TPOT = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5)
+# Ours: reasoning models answer after minutes, the gateway itself within a fraction of a millisecond.
+DURATION = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600, 1800)
+OVERHEAD = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
+TTFT = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 10, 20, 30, 60, 120, 300)
+TPOT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2.5)
+STEPS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 987)
+RUN_COST = (0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 100)
+SCORE = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 2, 5, 10, 100)
+
+OTHER = "other"
+"""The model label of what is neither priced nor configured."""
+OVERFLOW = "__other__"
+"""What a label value becomes once its label is full."""
+
+INFERENCE = ("chat", "generate_content", "text_completion")
+TOKEN_TYPES = ("input", "output", "cache_read", "cache_write", "reasoning")
+
+PROVIDERS = {
+    "aws": "aws.bedrock",
+    "azure": "azure.ai.openai",
+    "google": "gcp.gemini",
+    "mistral": "mistral_ai",
+    "moonshotai": "moonshot_ai",
+    "x-ai": "x_ai",
+}
+"""genai-prices provider id to gen_ai.provider.name, where the two differ."""
+
+LABEL_ATTRIBUTES = {
+    "gen_ai_operation_name": "gen_ai.operation.name",
+    "gen_ai_provider_name": "gen_ai.provider.name",
+    "gen_ai_request_model": "gen_ai.request.model",
+    "gen_ai_response_model": "gen_ai.response.model",
+    "gen_ai_token_type": "gen_ai.token.type",
+    "gen_ai_token_modality": "gen_ai.token.modality",
+    "gen_ai_tool_name": "gen_ai.tool.name",
+    "server_address": "server.address",
+    "server_port": "server.port",
+    "error_type": "error.type",
+}
+"""Prometheus label to OTLP attribute; every other label has one name in both."""
+
+_GEN_AI = (
+    "gen_ai_operation_name",
+    "gen_ai_provider_name",
+    "gen_ai_request_model",
+    "gen_ai_response_model",
+    "server_address",
+    "server_port",
+)
+_FAILING = (*_GEN_AI, "error_type")
+_MODAL = (*_FAILING, "gen_ai_token_modality")
+
+
+class View(Struct, frozen=True):
+    """A family that shows the cells of another: those where `label` is one of `values`, without the labels `drop`."""
+
+    of: str
+    label: str
+    values: tuple[str, ...]
+    drop: tuple[str, ...] = ()
+
+
+class Metric(Struct, frozen=True):
+    """One family. Cells count in whole units of 1/`scale` (ns, pico-USD), so that sums are exact."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram", "info"]
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    scale: int = 1
+    exemplars: bool = False
+    otel: str = ""  # OTLP name, where it does not follow from `name`
+    unit: str = "1"  # OTLP unit (UCUM)
+    view: View | None = None
+
+    @property
+    def otel_name(self) -> str:
+        """`tollgate_overhead_seconds` is `tollgate.overhead` in seconds."""
+        if self.otel:
+            return self.otel
+        name = self.name.removesuffix("_seconds") if self.unit == "s" else self.name
+        return name.replace("tollgate_", "tollgate.", 1)
+
+
+def _counter(name: str, labels: str, help_: str, *, scale: int = 1, unit: str = "1", otel: str = "") -> Metric:
+    return Metric(name, "counter", help_, tuple(labels.split()), scale=scale, unit=unit, otel=otel)
+
+
+def _gauge(name: str, help_: str, unit: str = "1") -> Metric:
+    return Metric(name, "gauge", help_, unit=unit)
+
+
+def _hist(
+    name: str,
+    labels: str,
+    buckets: tuple[float, ...],
+    help_: str,
+    *,
+    scale: int = NS,
+    unit: str = "s",
+    trace: bool = False,
+) -> Metric:
+    return Metric(name, "histogram", help_, tuple(labels.split()), buckets, scale, trace, unit=unit)
+
+
+def _gen_ai(
+    otel: str, labels: tuple[str, ...], buckets: tuple[float, ...], help_: str, view: View | None = None
+) -> Metric:
+    name = otel.replace(".", "_")
+    if buckets is TOKENS:
+        return Metric(name, "histogram", help_, labels, buckets, otel=otel, unit="{token}", view=view)
+    return Metric(f"{name}_seconds", "histogram", help_, labels, buckets, NS, otel=otel, unit="s", view=view)
+
+
+def _usage(kind: str, help_: str) -> Metric:
+    otel = f"gen_ai.client.inference.usage.{kind}"
+    return _counter(otel.replace(".", "_"), " ".join(_MODAL), help_, unit="{token}", otel=otel)
+
+
+def _inference(of: str) -> View:
+    return View(of, "gen_ai_operation_name", INFERENCE)
+
+
+def _tokens(kind: str) -> View:
+    return View("gen_ai_client_token_usage", "gen_ai_token_type", (kind,), ("gen_ai_token_type",))
+
+
+class _Usd(TypedDict):
+    scale: int
+    unit: str
+
+
+_USD: _Usd = {"scale": PICO, "unit": "{USD}"}
+
+# fmt: off
+
+TRAFFIC = (
+    _counter("tollgate_requests", "route provider model outcome code", "Calls that ended, by HTTP status sent."),
+    _hist("tollgate_request_duration_seconds", "route provider model stream", DURATION,
+          "From the request head to the last byte of the answer.", trace=True),
+    _hist("tollgate_overhead_seconds", "phase", OVERHEAD, "Time spent in the gateway itself.", trace=True),
+    _hist("tollgate_time_to_first_token_seconds", "provider model", TTFT,
+          "From the request head to the first body byte, of streams.", trace=True),
+    _hist("tollgate_time_per_output_token_seconds", "provider model", TPOT,
+          "Streams: time after the first byte per further output token."),
+    _counter("tollgate_upstream_attempts", "provider model result", "Requests sent upstream, by how each ended."),
+    _counter("tollgate_retries", "reason", "Attempts after the first of a call, by how the one before ended."),
+    _counter("tollgate_errors", "type provider", "Failed calls, by stable code or the provider's error type."),
+    _counter("tollgate_client_retries", "provider", "Calls that the client says it sent again."),
+    _counter("tollgate_model_mismatch", "provider model used",
+             "Answers by another model than asked for (dated versions of it are the same)."),
+    _counter("tollgate_calls_identified", "run_source", "Calls by where their run id came from."),
+    _counter("tollgate_request_bytes", "route", "Bytes of request bodies received.", unit="By"),
+    _counter("tollgate_response_bytes", "route", "Bytes of answer bodies sent.", unit="By"),
+)
+
+MONEY = (
+    _counter("tollgate_tokens", "provider model type tenant",
+             "Tokens; input includes cache reads and writes, output includes reasoning.", unit="{token}"),
+    _counter("tollgate_cost_usd", "provider model tenant agent component estimated",
+             "US dollars, by component; estimated where the provider did not report usage.", **_USD),
+    _counter("tollgate_cost_unknown", "reason provider", "Calls whose cost is unknown (never counted as zero)."),
+    _counter("tollgate_cost_wasted_usd", "provider model outcome",
+             "US dollars of answers that the client did not get to the end.", **_USD),
+    _counter("tollgate_usage_source", "provider source", "Calls with tokens, by where their usage came from."),
+)
+
+AGENTS = (
+    _counter("tollgate_tool_calls", "server tool result", "Tool executions seen in LLM traffic."),
+    _hist("tollgate_tool_duration_seconds", "server tool", DURATION,
+          "From the tool call in an answer to its result in a request."),
+    _hist("tollgate_agent_steps", "agent", STEPS, "Calls per run, observed when it ends or idles.", scale=1, unit="1"),
+    _hist("tollgate_conversation_cost_usd", "agent", RUN_COST,
+          "US dollars per run, observed when it ends or idles.", **_USD),
+    _counter("tollgate_runs", "agent outcome", "Runs that ended, by reported outcome (none: no report)."),
+    _counter("tollgate_run_cost_usd", "agent outcome", "US dollars of runs that ended, by reported outcome.", **_USD),
+    _hist("tollgate_run_score", "agent", SCORE, "Scores reported for runs.", scale=10**6, unit="1"),
+    _gauge("tollgate_active_runs", "Runs with a recent call."),
+)
+
+SELF = (
+    _gauge("tollgate_inflight_requests", "Calls in progress in all workers."),
+    _gauge("tollgate_event_loop_lag_seconds", "Largest recent delay of a worker's event loop.", "s"),
+    _gauge("tollgate_journal_lag_seconds", "Age of the oldest record that the recorder has not read yet.", "s"),
+    _gauge("tollgate_journal_lag_bytes", "Bytes of the journal that the recorder has not read yet.", "By"),
+    _counter("tollgate_journal_lost_records", "", "Records that could not be written to the journal."),
+    _gauge("tollgate_journal_lost_pending", "Lost records that the journal could not note yet."),
+    _counter("tollgate_worker_deaths", "", "Workers that died and were replaced."),
+    _counter("tollgate_telemetry_dropped", "signal reason", "Telemetry items that were dropped."),
+    _counter("tollgate_label_overflow", "metric label", "Observations whose label value was replaced."),
+    Metric("tollgate_build", "info", "Version of the gateway.", ("version",)),
+    _gauge("tollgate_config_last_reload_success", "Whether the last reload of the configuration succeeded."),
+    _gauge("tollgate_config_last_reload_success_timestamp_seconds", "When it was last loaded.", "s"),
+)
+
+GEN_AI = (
+    _gen_ai("gen_ai.client.operation.duration", _FAILING, LATENCY, "GenAI operation duration."),
+    _gen_ai("gen_ai.client.token.usage", (*_FAILING, "gen_ai_token_type"), TOKENS, "Input and output tokens used."),
+    _gen_ai("gen_ai.client.operation.time_to_first_chunk", _GEN_AI, LATENCY, "Time to the first chunk of a stream."),
+    _gen_ai("gen_ai.server.time_to_first_token", _GEN_AI, SERVER_TTFT, "Time to first token, seen from the gateway."),
+    _gen_ai("gen_ai.server.time_per_output_token", _GEN_AI, SERVER_TPOT,
+            "Time per output token after the first, seen from the gateway."),
+    _gen_ai("gen_ai.client.inference.duration", _FAILING, LATENCY, "GenAI inference duration.",
+            _inference("gen_ai_client_operation_duration_seconds")),
+    _gen_ai("gen_ai.client.inference.time_to_first_chunk", _GEN_AI, LATENCY, "Time to the first chunk of a stream.",
+            _inference("gen_ai_client_operation_time_to_first_chunk_seconds")),
+    _gen_ai("gen_ai.client.inference.operation.input_tokens", _FAILING, TOKENS, "Input tokens per operation.",
+            _tokens("input")),
+    _gen_ai("gen_ai.client.inference.operation.output_tokens", _FAILING, TOKENS, "Output tokens per operation.",
+            _tokens("output")),
+    _usage("input_tokens", "Input tokens, cache reads and writes included."),
+    _usage("output_tokens", "Output tokens, reasoning included."),
+    _usage("cache_read.input_tokens", "Input tokens read from the provider's cache."),
+    _usage("cache_write.input_tokens", "Input tokens written to the provider's cache."),
+    _usage("reasoning.output_tokens", "Output tokens spent on reasoning."),
+    _gen_ai("gen_ai.execute_tool.duration", ("gen_ai_tool_name", "error_type"), LATENCY, "Tool execution duration."),
+)
+# fmt: on
+
+METRICS: dict[str, Metric] = {metric.name: metric for metric in (*TRAFFIC, *MONEY, *AGENTS, *SELF, *GEN_AI)}
+GAUGES = frozenset(metric.name for metric in SELF if metric.kind == "gauge")
+
+
+class Span:
+    """Span attributes; those of the conventions under their newest names."""
+
+    OPERATION = "gen_ai.operation.name"
+    PROVIDER = "gen_ai.provider.name"
+    SYSTEM = "gen_ai.system"  # legacy
+    REQUEST_MODEL = "gen_ai.request.model"
+    REQUEST_STREAM = "gen_ai.request.stream"
+    REQUEST_PARAM = "gen_ai.request."  # + name of the parameter
+    RESPONSE_MODEL = "gen_ai.response.model"
+    RESPONSE_ID = "gen_ai.response.id"
+    FINISH_REASONS = "gen_ai.response.finish_reasons"
+    FIRST_CHUNK = "gen_ai.response.time_to_first_chunk"
+    INPUT_TOKENS = "gen_ai.usage.input_tokens"
+    OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
+    REASONING_TOKENS = "gen_ai.usage.reasoning.output_tokens"
+    CACHE_READ_TOKENS = "gen_ai.usage.cache_read.input_tokens"
+    CACHE_WRITE_TOKENS = "gen_ai.usage.cache_write.input_tokens"
+    CACHE_CREATION_TOKENS = "gen_ai.usage.cache_creation.input_tokens"  # legacy
+    INPUT_MESSAGES = "gen_ai.input.messages"
+    SYSTEM_INSTRUCTIONS = "gen_ai.system_instructions"
+    TOOL_DEFINITIONS = "gen_ai.tool.definitions"
+    OUTPUT_MESSAGES = "gen_ai.output.messages"
+    CONVERSATION = "gen_ai.conversation.id"
+    AGENT_NAME = "gen_ai.agent.name"
+    AGENT_VERSION = "gen_ai.agent.version"
+    TOOL_NAME = "gen_ai.tool.name"
+    TOOL_CALL_ID = "gen_ai.tool.call.id"
+    TOOL_TYPE = "gen_ai.tool.type"
+    ERROR_TYPE = "error.type"
+    METHOD = "http.request.method"
+    ROUTE = "http.route"
+    STATUS_CODE = "http.response.status_code"
+    RESEND_COUNT = "http.request.resend_count"
+    REQUEST_SIZE = "http.request.body.size"
+    RESPONSE_SIZE = "http.response.body.size"
+    SCHEME = "url.scheme"
+    CLIENT_ADDRESS = "client.address"
+    USER_AGENT = "user_agent.original"
+    SERVER_ADDRESS = "server.address"
+    SERVER_PORT = "server.port"
+    REQUEST_ID = "tollgate.request.id"
+    OUTCOME = "tollgate.outcome"
+    TENANT = "tollgate.tenant"
+    UPSTREAM = "tollgate.upstream"
+    RUN = "tollgate.conversation.id"
+    RUN_SOURCE = "tollgate.conversation.source"
+    RUN_CONFIDENCE = "tollgate.conversation.confidence"
+    AGENT_SOURCE = "tollgate.agent.source"
+    PARENT_AGENT = "tollgate.agent.parent"
+    STEP = "tollgate.step"
+    REQUEST_CLASS = "tollgate.request.class"
+    COST = "tollgate.cost.usd"
+    COST_PART = "tollgate.cost."  # + component + ".usd"
+    COST_STATUS = "tollgate.cost.status"
+    PRICE_VERSION = "tollgate.price.version"
+    USAGE_SOURCE = "tollgate.usage.source"
+    OVERHEAD = "tollgate.overhead"
+    ATTEMPTS = "tollgate.attempts"
+    REUSED = "tollgate.connection.reused"
+    CLIENT_RETRY = "tollgate.client.retry_count"
+    TOOL_EXACT = "tollgate.tool.duration_exact"
+    CONTENT_IN = "tollgate.content.input"
+    CONTENT_OUT = "tollgate.content.output"
+    SAMPLING_REASON = "tollgate.sampling.reason"
+    SAMPLING_PROBABILITY = "tollgate.sampling.probability"
+    RUN_OUTCOME = "tollgate.run.outcome"
+    RUN_CALLS = "tollgate.run.calls"
+    RUN_COST = "tollgate.run.cost_usd"
+
+
+SPAN_HELP: dict[str, str] = {
+    Span.REQUEST_ID: "id of the call, as in x-tollgate-request-id and the API",
+    Span.OUTCOME: "how the call ended (gateway.call.Outcome)",
+    Span.TENANT: "who pays",
+    Span.UPSTREAM: "configured name of the upstream",
+    Span.RUN: "run that the call belongs to, also where it was derived",
+    Span.RUN_SOURCE: "what the run id was taken from",
+    Span.RUN_CONFIDENCE: "0 to 1",
+    Span.AGENT_SOURCE: "what the agent name was taken from",
+    Span.PARENT_AGENT: "agent that started this one",
+    Span.STEP: "number of the call in its run",
+    Span.REQUEST_CLASS: "what kind of request the client says it is",
+    Span.COST: "US dollars; absent where unknown",
+    Span.COST_PART: "prefix: US dollars of one component, `tollgate.cost.<component>.usd`",
+    Span.COST_STATUS: "priced, no_price, no_usage or free",
+    Span.PRICE_VERSION: "version of the price data",
+    Span.USAGE_SOURCE: "provider, injected, estimated or none",
+    Span.OVERHEAD: "seconds spent in the gateway itself",
+    Span.ATTEMPTS: "requests sent upstream for this call",
+    Span.REUSED: "whether the attempt used a kept-alive connection",
+    Span.CLIENT_RETRY: "how often the client's SDK says it sent this call again",
+    Span.TOOL_EXACT: "whether the duration was reported; otherwise it is an upper bound",
+    Span.CONTENT_IN: "captured request body: its digest, or its text where it does not parse",
+    Span.CONTENT_OUT: "captured answer body: its digest, or its text where it does not parse",
+    Span.SAMPLING_REASON: "why the trace was kept",
+    Span.SAMPLING_PROBABILITY: "probability with which it was kept; 1/p re-weights counts",
+    Span.RUN_OUTCOME: "success, failure or score, where reported",
+    Span.RUN_CALLS: "calls seen under this span since its trace was kept",
+    Span.RUN_COST: "US dollars of these calls",
+}
+"""What our own span attributes mean."""
