@@ -33,28 +33,59 @@ class Recovered(Struct):
     lost: int = 0  # records that the dead processes had lost without reporting it
 
 
-def recover(inflight: Path, directory: Path, writer: JournalWriter, name: str, now: int) -> Recovered:
-    """Settle every table in `inflight` whose process is gone, through `writer`, whose segments are called `name`.
+class Recovery:
+    """Settles the tables in `inflight` through `writer`, whose segments in `directory` are called `name`."""
 
-    `now` is in ns since the epoch. Tables of living processes are left alone. Where the journal cannot be written the
-    tables stay for a later attempt.
-    """
-    done = Recovered()
-    for path in sorted(inflight.glob(f"*{SUFFIX}")):
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _settle(fd, path, directory, writer, name, now, done)
-        except BlockingIOError:  # its process lives
-            continue
-        finally:
-            os.close(fd)
-    remove_drafts(inflight)
-    remove_drafts(directory)
-    return done
+    def __init__(self, inflight: Path, directory: Path, writer: JournalWriter, name: str) -> None:
+        self._inflight = inflight
+        self._directory = directory
+        self._writer = writer
+        self._name = name
+
+    def run(self, now: int) -> Recovered:
+        """Settle every table whose process is gone; `now` is in ns since the epoch.
+
+        Tables of living processes are left alone. Where the journal cannot be written they stay for a later attempt.
+        """
+        done = Recovered()
+        for path in sorted(self._inflight.glob(f"*{SUFFIX}")):
+            try:
+                fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._settle(fd, path, now, done)
+            except BlockingIOError:  # its process lives
+                continue
+            finally:
+                os.close(fd)
+        remove_drafts(self._inflight)
+        remove_drafts(self._directory)
+        return done
+
+    def _settle(self, fd: int, path: Path, now: int, done: Recovered) -> None:
+        with open(fd, "rb", closefd=False) as file:
+            left = parse(file.read())
+        if left is None:
+            _log.error("journal: %s is no table of calls in flight; set aside", path.name)
+            path.rename(path.with_suffix(".unreadable"))
+            return
+        known = _known(left, self._directory, self._name)
+        for intent in left.intents:
+            if intent.id not in known:
+                if not self._writer.append_record(abandoned(intent, left.worker, now), wait=False):
+                    return
+                done.calls += 1
+        lost = int(left.gauges.get("journal_lost_pending", 0))
+        event = EventRecord(f"lost-{left.token.hex()}", now, "records_lost", left.worker)
+        if lost and event.id not in known:
+            event.detail = {"count": lost, "reason": f"{left.writer} died before it could report them"}
+            if not self._writer.append_record(event, wait=False):
+                return
+            done.lost += lost
+        path.unlink()
+        done.tables += 1
 
 
 def remove_drafts(directory: Path, seconds: float = DRAFT_SECONDS) -> None:
@@ -66,31 +97,6 @@ def remove_drafts(directory: Path, seconds: float = DRAFT_SECONDS) -> None:
                 path.unlink()
         except FileNotFoundError:
             continue
-
-
-def _settle(fd: int, path: Path, directory: Path, writer: JournalWriter, name: str, now: int, done: Recovered) -> None:
-    with open(fd, "rb", closefd=False) as file:
-        left = parse(file.read())
-    if left is None:
-        _log.error("journal: %s is no table of calls in flight; set aside", path.name)
-        path.rename(path.with_suffix(".unreadable"))
-        return
-    known = _known(left, directory, name)
-    for intent in left.intents:
-        if intent.id not in known:
-            if not writer.append_record(abandoned(intent, left.worker, now), wait=False):
-                return
-            done.calls += 1
-    lost = int(left.gauges.get("journal_lost_pending", 0))
-    report = f"lost-{left.token.hex()}"
-    if lost and report not in known:
-        detail: dict[str, str | int | float | bool] = {"count": lost, "reason": f"{left.writer} died before reporting"}
-        event = EventRecord(report, now, "records_lost", left.worker, detail)
-        if not writer.append_record(event, wait=False):
-            return
-        done.lost += lost
-    path.unlink()
-    done.tables += 1
 
 
 def abandoned(intent: Intent, worker: int, now: int) -> CallRecord:
