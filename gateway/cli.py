@@ -1,0 +1,183 @@
+"""The command line. It only parses: what a subcommand needs is imported when it runs, so that `--help` is instant.
+
+Exit status: 0 done; 1 not done, and the message says why; 2 the command line is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from gateway import __version__
+from gateway.config.problems import ConfigError
+from gateway.errors import GatewayError
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of `tollgate`; returns the exit status."""
+    options = parser().parse_args(arguments)
+    command: Command = options.command
+    try:
+        status = command(options)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return 130  # 128 + SIGINT, as shells report it
+    except BrokenPipeError:  # `tollgate journal cat | head`; nothing may be written at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ConfigError, GatewayError) as error:
+        return _failed(str(error))
+    except OSError as error:
+        return _failed(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    root = argparse.ArgumentParser(
+        prog="tollgate", description="One gate that every LLM and tool call of an agent passes through."
+    )
+    root.add_argument("--version", action="version", version=f"tollgate {__version__}")
+    commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_serving(commands)
+    _add_configuring(commands)
+    _add_reading(commands)
+    _add(commands, "version", _version, "print the versions of tollgate and of Python")
+    return root
+
+
+def _add_serving(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    serve = _add(commands, "serve", _serve, "run the gateway until SIGTERM or Ctrl-C; SIGHUP reloads the configuration")
+    _config_option(serve)
+    _address_options(serve)
+    serve.add_argument("--workers", type=int, metavar="N", help="processes that carry traffic")
+    serve.add_argument("--state", metavar="DIR", help="directory of journal, ledger and everything else kept on disk")
+    demo = _add(commands, "demo", _demo, "run the gateway with a fake upstream and scripted agents; needs no keys")
+    _address_options(demo)
+    demo.add_argument("--seconds", type=float, default=30.0, metavar="S", help="how long the agents work (%(default)s)")
+    demo.add_argument("--once", action="store_true", help="end when the agents have, instead of waiting for Ctrl-C")
+
+
+def _add_configuring(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    check = _add(commands, "check", _check, "say what is wrong or doubtful in the configuration")
+    _config_option(check)
+    check.add_argument("--strict", action="store_true", help="fail on warnings too")
+    config = _group(commands, "config", "the schema of the configuration, and the configuration in force")
+    _add(config, "schema", _config_schema, "print the JSON Schema of tollgate.yaml")
+    _config_option(_add(config, "show", _config_show, "print the configuration in force, without its secrets"))
+
+
+def _add_reading(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    journal = _group(commands, "journal", "the record of every call")
+    cat = _add(journal, "cat", _journal_cat, "print the records, oldest first")
+    cat.add_argument("--follow", "-f", action="store_true", help="go on with new records until Ctrl-C")
+    cat.add_argument("--run", metavar="ID", help="only what belongs to this run")
+    verify = _add(journal, "verify", _journal_verify, "check the journal for damage")
+    for reader in (cat, verify):
+        reader.add_argument("--json", action="store_true", help="JSON instead of text")
+        _state_options(reader)
+    ledger = _group(commands, "ledger", "calls, runs and tools in SQLite")
+    _state_options(_add(ledger, "rebuild", _ledger_rebuild, "make the ledger again from the journal"))
+
+
+def _add(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, command: Command, text: str
+) -> argparse.ArgumentParser:
+    added = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    added.set_defaults(command=command)
+    return added
+
+
+def _group(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
+) -> argparse._SubParsersAction[argparse.ArgumentParser]:
+    group = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    return group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+
+def _config_option(command: argparse.ArgumentParser) -> None:
+    text = "the configuration (default: $TOLLGATE_CONFIG, ./tollgate.yaml, built-in defaults)"
+    command.add_argument("--config", type=Path, metavar="FILE", help=text)
+
+
+def _address_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--listen", metavar="HOST:PORT", help="data port")
+    command.add_argument("--admin", metavar="HOST:PORT", help="admin port")
+
+
+def _state_options(command: argparse.ArgumentParser) -> None:
+    _config_option(command)
+    command.add_argument("--state", metavar="DIR", help="state directory, in place of the configured one")
+
+
+def _overrides(options: argparse.Namespace) -> dict[str, object]:
+    """What the command line says of the configuration. Secrets are no options: argv is readable by everyone."""
+    given = vars(options)
+    fields = ("listen", "admin", "workers", "state")
+    return {field: given[field] for field in fields if given.get(field) is not None}
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from gateway.supervisor import run
+
+    return run(options.config, _overrides(options))
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from gateway.testing.demo import run
+
+    return run(seconds=options.seconds, stay=not options.once, overrides=_overrides(options))
+
+
+def _check(options: argparse.Namespace) -> int:
+    from gateway.commands.check import run
+
+    return run(options.config, os.environ, strict=options.strict)
+
+
+def _config_schema(_: argparse.Namespace) -> int:
+    from gateway.commands.config import schema
+
+    return schema()
+
+
+def _config_show(options: argparse.Namespace) -> int:
+    from gateway.commands.config import show
+
+    return show(options.config, os.environ)
+
+
+def _journal_cat(options: argparse.Namespace) -> int:
+    from gateway.commands.state import journal_directory
+    from gateway.journal.commands import cat
+
+    directory = journal_directory(options.config, os.environ, _overrides(options))
+    return cat(directory, follow=options.follow, run=options.run, json=options.json)
+
+
+def _journal_verify(options: argparse.Namespace) -> int:
+    from gateway.commands.state import journal_directory
+    from gateway.journal.commands import verify
+
+    return verify(journal_directory(options.config, os.environ, _overrides(options)), json=options.json)
+
+
+def _ledger_rebuild(options: argparse.Namespace) -> int:
+    from gateway.commands.state import ledger_rebuild
+
+    return ledger_rebuild(options.config, os.environ, _overrides(options))
+
+
+def _version(_: argparse.Namespace) -> int:
+    print(f"tollgate {__version__}, Python {sys.version.split()[0]}")
+    return 0
+
+
+def _failed(message: str) -> int:
+    print(f"tollgate: {message}", file=sys.stderr)
+    return 1

@@ -1,0 +1,53 @@
+"""`tollgate check`: everything wrong or doubtful in a configuration, before anything runs with it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TextIO
+
+from gateway.config.check import keys_in_use, warnings
+from gateway.config.load import Loaded, find, load_with_source
+from gateway.config.problems import ConfigError, Problem
+from gateway.policy.pricing import PriceTable
+from gateway.prices.catalogue import ensure_compiled
+from gateway.prices.load import load
+
+
+def run(path: Path | None, env: Mapping[str, str], *, strict: bool = False, out: TextIO | None = None) -> int:
+    """Print problems and warnings. Returns 1 if there are problems, or, where `strict`, warnings; else 0."""
+    out = out or sys.stdout
+    name = find(path, env) or "built-in defaults (no tollgate.yaml here)"
+    try:
+        loaded = load_with_source(path, env, {})
+        shipped, priced = _tables(loaded)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=out)
+        print(f"{name}: {_count(len(error.problems), 'problem')}", file=out)
+        return 1
+    found = warnings(loaded, shipped, priced)
+    for warning in found:
+        print(f"warning: {warning}", file=out)
+    for line in keys_in_use(loaded.config):
+        print(f"  {line}", file=out)
+    print(f"{name}: no problems, {_count(len(found), 'warning')}; prices of {priced.version}", file=out)
+    return 1 if strict and found else 0
+
+
+def _tables(loaded: Loaded) -> tuple[PriceTable, PriceTable]:
+    """The bare catalogue, and the one with the overrides of the configuration."""
+    source = ensure_compiled(Path(loaded.config.state or "."))
+    try:
+        priced = load(source, loaded.config.prices)
+    except (OSError, ValueError) as error:
+        path = ("prices", "litellm_file")
+        place = str(loaded.file) if loaded.file is not None else ""
+        problem = Problem(path, reason=f"not usable: {error}", source=place, line=loaded.document.line(path))
+        raise ConfigError([problem]) from None
+    return load(source), priced
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")

@@ -1,0 +1,24 @@
+"""Where a loaded configuration keeps its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gateway.config.schema import Config
+
+
+def state(config: Config) -> Path:
+    """The state directory. `load` fills it in; raises ValueError for a configuration that did not pass it."""
+    if config.state is None:
+        raise ValueError("the configuration has no state directory")
+    return Path(config.state)
+
+
+def journal(config: Config) -> Path:
+    """The directory of journal segments."""
+    return Path(config.journal.directory) if config.journal.directory else state(config) / "journal"
+
+
+def ledger(config: Config) -> Path:
+    """The SQLite file of calls, runs and tools."""
+    return state(config) / "ledger.sqlite"
