@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gateway.call import Outcome, UsageSource
+from gateway.call import Outcome
 from gateway.journal.record import CallRecord
 
 GOOD = frozenset({Outcome.OK, Outcome.CANCELLED})
 """Outcomes that are not errors: a client that leaves is not one."""
 
-_ANSWERED = frozenset({Outcome.OK, Outcome.TRUNCATED, Outcome.CANCELLED, Outcome.ABANDONED})
+_PRODUCED = frozenset({Outcome.OK, Outcome.TRUNCATED, Outcome.CANCELLED})
 
 
 def unknown_cost(r: CallRecord) -> bool:
@@ -20,9 +20,9 @@ def unknown_cost(r: CallRecord) -> bool:
     """
     if r.cost is not None or r.cost_status == "free":
         return False
-    if r.cost_status == "no_price" or r.usage_source != UsageSource.NONE:
+    if r.cost_status == "no_price" or r.outcome == Outcome.ABANDONED:
         return True
-    return bool(r.operation) and r.outcome in _ANSWERED and (bool(r.attempts) or r.outcome == Outcome.ABANDONED)
+    return bool(r.operation) and r.outcome in _PRODUCED
 
 
 class Totals:
