@@ -8,11 +8,11 @@ from gateway.testing.fake_errors import Facts, refusal
 from gateway.testing.fake_openai_chat import headers
 from gateway.testing.fake_world import Ids, Incoming, Wire, World, dump, pretty
 
-OPENAI = ("gpt-5", "gpt-5-mini", "gpt-4.1", "gpt-4o", "gpt-4o-mini", "o4-mini", "text-embedding-3-small")
+OPENAI = ("gpt-5.5", "gpt-5", "gpt-5-mini", "gpt-4.1", "gpt-4o", "gpt-4o-mini", "text-embedding-3-small")
 ANTHROPIC = {
-    "claude-sonnet-4-5-20250929": "Claude Sonnet 4.5",
-    "claude-opus-4-1-20250805": "Claude Opus 4.1",
-    "claude-haiku-4-5-20251001": "Claude Haiku 4.5",
+    "claude-opus-5-5": "Claude Opus 5.5",
+    "claude-sonnet-5": "Claude Sonnet 5",
+    "claude-haiku-4-5": "Claude Haiku 4.5",
 }
 GEMINI = ("gemini-2.5-pro", "gemini-2.5-flash", "gemini-2.5-flash-lite", "gemini-embedding-001")
 _CREATED = 1_735_689_600

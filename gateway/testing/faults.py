@@ -1,7 +1,6 @@
 """A raw-socket upstream: every connection follows a script of bytes, waits and cuts.
 
-    RST = Reset()
-    async with FaultUpstream([Receive(), Send(b"HTTP/1.1 200 OK\\r\\ncontent-length: 9\\r\\n\\r\\nhalf"), Reset()]) as up:
+    async with FaultUpstream([Receive(), Send(answer(b"half", length=9)), Reset()]) as up:
         ...  # talk to up.host, up.port; what arrived stands in up.received
 
 `scripts` maps the number of a connection to its script; the last one serves all later connections. `ANSWERS` holds
@@ -207,6 +206,9 @@ def chunked(*pieces: bytes, end: bytes = b"0\r\n\r\n", content_type: bytes = b"t
 
 
 _EVENT = b'data: {"id":"x","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n'
+_OLD = b'HTTP/1.0 200 OK\r\ncontent-type: application/json\r\n\r\n{"a":1}'
+_MOVED = answer(b"", b"location: http://127.0.0.1:1/", status=b"307 Temporary Redirect")
+_TRAILED = chunked(b"{}", end=b"0\r\nx-trailer: 1\r\n\r\n", content_type=b"application/json")
 _HTML = b"<!doctype html><html><body><h1>502 Bad Gateway</h1></body></html>"
 
 ANSWERS: dict[str, Script] = {
@@ -236,7 +238,7 @@ ANSWERS: dict[str, Script] = {
     "not_http": [Receive(), Send(b"SSH-2.0-OpenSSH_9.2p1\r\n"), Close()],
     "garbage": [Receive(), Send(bytes(range(256)) * 4), Close()],
     "http_0_9": [Receive(), Send(b"hello"), Close()],
-    "http_1_0_until_close": [Receive(), Send(b'HTTP/1.0 200 OK\r\ncontent-type: application/json\r\n\r\n{"a":1}'), Close()],
+    "http_1_0_until_close": [Receive(), Send(_OLD), Close()],
     "status_line_garbage": [Receive(), Send(b"HTTP/1.1 2OO OK\r\n\r\n"), Close()],
     "bare_lf": [Receive(), Send(b"HTTP/1.1 200 OK\ncontent-length: 2\n\n{}"), Close()],
     "obs_fold": [Receive(), Send(b"HTTP/1.1 200 OK\r\nx: a\r\n b\r\ncontent-length: 2\r\n\r\n{}"), Close()],
@@ -245,9 +247,9 @@ ANSWERS: dict[str, Script] = {
     "gzip_bomb": [Receive(), Send(answer(gzip.compress(b" " * 2**26), b"content-encoding: gzip")), Again()],
     "informational_first": [Receive(), Send(b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n" + answer()), Again()],
     "continue_first": [Receive(), Send(b"HTTP/1.1 100 Continue\r\n\r\n" + answer()), Again()],
-    "redirect": [Receive(), Send(answer(b"", b"location: http://127.0.0.1:1/", status=b"307 Temporary Redirect")), Again()],
+    "redirect": [Receive(), Send(_MOVED), Again()],
     "no_content": [Receive(), Send(b"HTTP/1.1 204 No Content\r\nx-a: 1\r\n\r\n"), Again()],
-    "trailers": [Receive(), Send(chunked(b"{}", end=b"0\r\nx-trailer: 1\r\n\r\n", content_type=b"application/json")), Again()],
+    "trailers": [Receive(), Send(_TRAILED), Again()],
     "set_cookie_twice": [Receive(), Send(answer(b"{}", b"set-cookie: a=1", b"Set-Cookie: b=2")), Again()],
     "two_answers": [Receive(), Send(answer(b"{}") + answer(b'{"second":1}')), Close()],
     "switching_protocols": [Receive(), Send(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\n\r\n"), Close()],

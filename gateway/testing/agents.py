@@ -1,0 +1,254 @@
+"""Scripted agents, each in the manner of a real one: its dialect, its headers, its tools, its sub-agents.
+
+An agent is a coroutine that plays one run against a base URL and notes what it saw. The model's moves are scripted in
+the prompts (`gateway.testing.fake_script`); tools are executed here, in no time or in a drawn one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from gateway.testing.agent_wire import CHAT, EMBEDDINGS, GEMINI, MESSAGES, RESPONSES, Caller, Seen
+
+
+@dataclass(slots=True)
+class Stage:
+    """Where and with what the agents play."""
+
+    session: aiohttp.ClientSession
+    url: str
+    log: list[Seen]
+    rng: random.Random
+    tool_seconds: float = 0.3  # longest execution of a tool
+
+    def uuid(self) -> str:
+        return str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
+
+    def caller(self, agent: str, run: str, headers: dict[str, str]) -> Caller:
+        return Caller(self.session, self.url, self.log, who=(agent, run), headers=headers)
+
+    async def work(self) -> None:
+        await asyncio.sleep(self.rng.random() * self.tool_seconds)
+
+
+Play = Callable[[Stage], Awaitable[None]]
+
+_FILES = ("app.py", "ledger.py", "README.md", "tests/test_ledger.py", "pyproject.toml")
+_TOPICS = ("vector clocks", "tail latency", "prompt caching", "write-ahead logs", "backpressure")
+
+
+def _tool(name: str, *arguments: str) -> dict[str, Any]:
+    properties = {argument: {"type": "string", "description": f"The {argument}."} for argument in arguments}
+    schema = {"type": "object", "properties": properties, "required": list(arguments)}
+    return {"name": name, "description": f"{name} for the agent.", "schema": schema}
+
+
+def _script(*steps: str) -> str:
+    return " [[then]] ".join(steps)
+
+
+def _call(name: str, **arguments: str) -> str:
+    return f"[[tool {name} {json.dumps(arguments)}]]"
+
+
+async def coder(stage: Stage) -> None:
+    """Like Claude Code: Messages API, streams, one long cached prompt, tools, now and then a sub-agent."""
+    session = stage.uuid()
+    person = json.dumps({"device_id": stage.uuid(), "account_uuid": "", "session_id": session})
+    headers = {
+        "user-agent": "claude-cli/2.1.330 (external, cli)",
+        "x-app": "cli",
+        "x-api-key": "sk-ant-demo",
+        "anthropic-version": "2023-06-01",
+        "x-claude-code-session-id": session,
+    }
+    name = stage.rng.choice(_FILES)
+    moves = [
+        _call("Read", file_path=name) + _call("Read", file_path="README.md"),
+        _call("Edit", file_path=name, change="rename a function"),
+        _call("Bash", command="pytest -q"),
+    ]
+    prompt = f"Tidy up {name}. " + _script(*moves[: stage.rng.randint(1, 3)], "[[tokens 80]]")
+    await _messages_loop(stage, stage.caller("claude-code", session, headers), "claude-sonnet-5", prompt, person)
+    if stage.rng.random() < 0.5:
+        helper = {**headers, "x-claude-code-agent-id": stage.uuid(), "x-claude-code-parent-agent-id": "main"}
+        prompt = "Look for dead code. " + _script(_call("Bash", command="grep -rn TODO"), "[[tokens 30]]")
+        await _messages_loop(stage, stage.caller("explorer", session, helper), "claude-haiku-4-5", prompt, person)
+
+
+async def _messages_loop(stage: Stage, caller: Caller, model: str, prompt: str, person: str) -> None:
+    tools = [_tool("Read", "file_path"), _tool("Edit", "file_path", "change"), _tool("Bash", "command")]
+    offered = [{"name": t["name"], "description": t["description"], "input_schema": t["schema"]} for t in tools]
+    rules = "You are a careful coding agent. Work in small steps and run the tests. " * 90
+    mark = {"cache_control": {"type": "ephemeral"}}
+    messages: list[dict[str, Any]] = [{"role": "user", "content": [{"type": "text", "text": prompt}]}]
+    while True:
+        body = {
+            "model": model,
+            "max_tokens": 4096,
+            "system": [{"type": "text", "text": rules, **mark}],
+            "tools": offered,
+            "messages": messages,
+            "metadata": {"user_id": person},
+            "stream": True,
+        }
+        answer = await caller.ask(MESSAGES, "/v1/messages?beta=true", body, stream=True)
+        if answer is None or not answer.tools:
+            return
+        await stage.work()
+        results = []
+        for tool in answer.tools:
+            failed = stage.rng.random() < 0.15
+            text = "error: no such file" if failed else f"{tool.name} done: " + "x = 1\n" * 40
+            result = {"type": "tool_result", "tool_use_id": tool.id, "content": text}
+            results.append({**result, "is_error": True} if failed else result)
+        messages += [answer.content, {"role": "user", "content": results}]
+
+
+async def researcher(stage: Stage) -> None:
+    """Like Codex: Responses API, streams, the whole input sent again each time, two sub-agents at once."""
+    session = stage.uuid()
+    topic = stage.rng.choice(_TOPICS)
+    plan = _script(_call("web_search", query=topic), "[[think weigh the sources]] [[tokens 60]]")
+    await _responses_loop(stage, session, session, f"Plan a report on {topic}. {plan}", "")
+    parts = [f"Summarise part {n} of {topic}. " + _script(_call("fetch", url=f"u{n}"), "[[tokens 90]]") for n in (1, 2)]
+    await asyncio.gather(*(_responses_loop(stage, session, stage.uuid(), part, session) for part in parts))
+    await _responses_loop(stage, session, session, f"Write the report on {topic}. [[tokens 150]]", "")
+
+
+async def _responses_loop(stage: Stage, session: str, thread: str, prompt: str, parent: str) -> None:
+    headers = {
+        "user-agent": "codex_exec/0.169.0 (Linux; x86_64) unknown",
+        "originator": "codex_exec",
+        "authorization": "Bearer sk-demo",
+        "session-id": session,
+        "thread-id": thread,
+    }
+    if parent:
+        headers |= {"x-codex-parent-thread-id": parent, "x-openai-subagent": "reader"}
+    caller = stage.caller("reader" if parent else "codex", session, headers)
+    tools = [
+        {"type": "function", **t, "parameters": t.pop("schema")}
+        for t in (_tool("web_search", "query"), _tool("fetch", "url"))
+    ]
+    items: list[dict[str, Any]] = [
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": prompt}]}
+    ]
+    while True:
+        body = {
+            "model": "gpt-5-mini" if parent else "gpt-5",
+            "instructions": "You research and cite. " * 40,
+            "input": items,
+            "tools": tools,
+            "reasoning": {"effort": "low"},
+            "store": False,
+            "stream": True,
+            "prompt_cache_key": session,
+        }
+        answer = await caller.ask(RESPONSES, "/v1/responses", body, stream=True)
+        if answer is None or not answer.tools:
+            return
+        await stage.work()
+        outputs = [
+            {"type": "function_call_output", "call_id": t.id, "output": f"{t.name}: " + "fact. " * 60}
+            for t in answer.tools
+        ]
+        items += [*answer.content, *outputs]
+
+
+async def support_bot(stage: Stage) -> None:
+    """A bot on the openai SDK: Chat Completions, its run and name in the URL, tools, every other answer streamed."""
+    ticket = f"ticket-{stage.rng.randrange(10**6)}"
+    headers = {"user-agent": "OpenAI/Python 3.54.0", "authorization": "Bearer sk-demo"}
+    caller = stage.caller("support-bot", ticket, headers)
+    tools = [
+        {
+            "type": "function",
+            "function": {"name": t["name"], "description": t["description"], "parameters": t["schema"]},
+        }
+        for t in (_tool("lookup_order", "order"), _tool("refund", "order"))
+    ]
+    asks = _script(_call("lookup_order", order=ticket), _call("refund", order=ticket), "[[tokens 40]]")
+    messages: list[dict[str, Any]] = [
+        {"role": "system", "content": "You are the support bot of a small shop. Be brief and kind."},
+        {"role": "user", "content": f"Where is my parcel? {asks}"},
+    ]
+    path, turn = f"/run/{ticket}/agent/support-bot/v1/chat/completions", 0
+    while True:
+        body: dict[str, Any] = {"model": "gpt-4o-mini", "messages": messages, "tools": tools, "max_tokens": 400}
+        if stream := turn % 2 == 1:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        answer = await caller.ask(CHAT, path, body, stream=stream)
+        turn += 1
+        if answer is None or not answer.tools:
+            return
+        await stage.work()
+        messages.append(answer.content)
+        messages += [{"role": "tool", "tool_call_id": t.id, "content": f"{t.name}: ok"} for t in answer.tools]
+
+
+async def embedder(stage: Stage) -> None:
+    """A batch job: a few embedding calls in parallel, all of one run."""
+    run = f"batch-{stage.rng.randrange(10**6)}"
+    headers = {"user-agent": "OpenAI/Python 3.54.0", "authorization": "Bearer sk-demo"}
+    headers |= {"x-tollgate-run-id": run, "x-tollgate-agent": "embedder"}
+    caller = stage.caller("embedder", run, headers)
+    texts = [f"Document {n} about {stage.rng.choice(_TOPICS)}. " * 8 for n in range(24)]
+    bodies = [
+        {"model": "text-embedding-3-small", "input": texts[at : at + 8], "encoding_format": "base64"}
+        for at in range(0, len(texts), 8)
+    ]
+    await asyncio.gather(*(caller.ask(EMBEDDINGS, "/v1/embeddings", body) for body in bodies))
+
+
+async def summariser(stage: Stage) -> None:
+    """A job on google-genai: two turns of one conversation, streamed."""
+    headers = {
+        "x-goog-api-key": "demo",
+        "x-goog-api-client": "google-genai-sdk/2.34.0 gl-python/3.11",
+        "user-agent": "google-genai-sdk/2.34.0",
+    }
+    caller = stage.caller("summariser", stage.uuid(), headers)
+    contents: list[dict[str, Any]] = []
+    for ask in (f"Summarise {stage.rng.choice(_TOPICS)} {stage.rng.random()}.", "Shorter, please."):
+        contents.append({"role": "user", "parts": [{"text": ask}]})
+        path = "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse"
+        answer = await caller.ask(GEMINI, path, {"contents": contents}, stream=True)
+        if answer is None:
+            return
+        contents.append(answer.content)
+
+
+async def leaver(stage: Stage) -> None:
+    """A user who closes the window in the middle of an answer."""
+    headers = {"user-agent": "OpenAI/Python 3.54.0", "authorization": "Bearer sk-demo", "x-tollgate-agent": "leaver"}
+    caller = stage.caller("leaver", stage.uuid(), headers)
+    story = {"role": "user", "content": f"Tell me a long story, number {stage.rng.random()}. [[tokens 400]]"}
+    body = {"model": "gpt-4o", "messages": [story], "stream": True}
+    await caller.ask(CHAT, "/v1/chat/completions", body, stream=True, leave_after=stage.rng.randint(5, 40))
+
+
+async def lost(stage: Stage) -> None:
+    """A misconfigured client: a model that does not exist."""
+    headers = {"user-agent": "OpenAI/Python 3.54.0", "authorization": "Bearer sk-demo", "x-tollgate-agent": "lost"}
+    body = {"model": "no-such-model", "messages": [{"role": "user", "content": f"Anyone there? {stage.rng.random()}"}]}
+    await stage.caller("lost", stage.uuid(), headers).ask(CHAT, "/v1/chat/completions", body)
+
+
+CAST: dict[str, Play] = {
+    "coder": coder,
+    "researcher": researcher,
+    "support bot": support_bot,
+    "embedder": embedder,
+    "summariser": summariser,
+    "leaver": leaver,
+    "lost": lost,
+}

@@ -1,0 +1,196 @@
+"""`tollgate demo`: the gateway, a fake upstream and a cast of scripted agents, without any key.
+
+Starts both as processes of their own, as in production, plays agents against them for a while, shows what happens,
+then holds what the agents saw against what the gateway recorded, and leaves the gateway up until Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import aiohttp
+from rich.console import Console
+
+from gateway.testing.agent_wire import Seen
+from gateway.testing.agents import CAST, Stage
+from gateway.testing.demo_view import Progress, summary
+from gateway.testing.gateway import GatewayDied, RunningGateway, free_port, is_free
+
+_CHANCES = {"429": 0.03, "503": 0.02, "500": 0.01, "cut": 0.01, "first_frame": 0.01}
+
+
+@contextlib.contextmanager
+def fake_upstream(seed: int) -> Iterator[str]:
+    """The URL of a fake upstream in a process of its own."""
+    chances = [part for kind, chance in _CHANCES.items() for part in ("--chance", f"{kind}={chance}")]
+    command = [sys.executable, "-m", "gateway.testing.fake_upstream", "--latency", "realistic", "--seed", str(seed)]
+    process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+        [*command, *chances, "--keep", "10"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C is ours to handle: the gateway stops first
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise RuntimeError("the fake upstream did not start")
+        yield line.split()[-1]
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def gateway(fake_url: str, console: Console, overrides: Mapping[str, Any]) -> RunningGateway:
+    """Not started yet; on the standard ports, or on free ones where those are taken."""
+    addresses = {"listen": "127.0.0.1:8787", "admin": "127.0.0.1:8788"}
+    for name, address in addresses.items():
+        if name not in overrides and not is_free(int(address.rpartition(":")[2])):
+            addresses[name] = f"127.0.0.1:{free_port()}"
+            console.print(f"{address} is taken: {name} is {addresses[name]}")
+    providers = {"openai": "openai", "anthropic": "anthropic", "gemini": "google"}
+    upstreams = {name: {"dialect": name, "url": fake_url, "provider": id_} for name, id_ in providers.items()}
+    config: dict[str, Any] = {"telemetry": {"log": None}, **addresses, **overrides}
+    return RunningGateway(upstreams, **config)
+
+
+async def play(stage: Stage, seconds: float, runs: int | None) -> None:
+    """Every agent of the cast plays run after run, all at once, until time or the number of runs is up."""
+    end = time.monotonic() + seconds
+
+    async def perform(name: str) -> None:
+        done = 0
+        while done < runs if runs is not None else time.monotonic() < end:
+            await CAST[name](stage)
+            done += 1
+            await asyncio.sleep(stage.rng.random() * 0.8)
+
+    # More coders than leavers, as in life.
+    cast = [*CAST, "coder", "support bot"]
+    await asyncio.gather(*(perform(name) for name in cast))
+
+
+async def perform(gate: RunningGateway, console: Console, *, seconds: float, runs: int | None, seed: int) -> list[Seen]:
+    """Play the cast against the gateway with live progress; returns what the agents saw."""
+    log: list[Seen] = []
+    timeout = aiohttp.ClientTimeout(total=120)
+    async with aiohttp.ClientSession(timeout=timeout, read_bufsize=2**20) as session:
+        stage = Stage(session, gate.url, log, random.Random(seed))
+        with Progress(console, log) as progress:
+            watcher = asyncio.create_task(_watch(gate, progress))
+            try:
+                await play(stage, seconds, runs)
+            finally:
+                watcher.cancel()
+                await asyncio.gather(watcher, return_exceptions=True)
+    return log
+
+
+async def _watch(gate: RunningGateway, progress: Progress) -> None:
+    """Feed the display from the admin API; it may lag, the agents do not wait for it."""
+    while True:
+        with contextlib.suppress(OSError, ValueError):
+            progress.update(await asyncio.to_thread(gate.get, "/api/runs", limit=500))
+        await asyncio.sleep(0.5)
+
+
+def compare(log: Sequence[Seen], calls: Sequence[dict[str, Any]]) -> list[str]:
+    """Every difference between what the agents saw and what the gateway recorded, in words."""
+    recorded = {call["id"]: call for call in calls}
+    faults = []
+    if len(log) != len(calls):
+        faults.append(f"the agents made {len(log)} calls, the gateway recorded {len(calls)}")
+    for seen in log:
+        call = recorded.get(seen.call_id)
+        if call is None:
+            faults.append(f"no record of call {seen.call_id or '(without an id)'} of {seen.agent}")
+            continue
+        usage = call["usage"] or {}
+        told = (seen.input_tokens, seen.output_tokens)
+        kept = (usage.get("input_tokens"), usage.get("output_tokens"))
+        if seen.input_tokens is not None and told != kept:
+            faults.append(f"call {seen.call_id}: the agent saw {told} tokens, recorded are {kept}")
+        if call["status"] != seen.status:
+            faults.append(f"call {seen.call_id}: the agent saw status {seen.status}, recorded is {call['status']}")
+        if (call["outcome"] == "ok") != (seen.ended == "ok"):
+            faults.append(f"call {seen.call_id}: ended {seen.ended} for the agent, recorded as {call['outcome']}")
+    return faults
+
+
+def run(
+    *,
+    seconds: float = 25,
+    runs: int | None = None,
+    stay: bool = True,
+    seed: int = 1,
+    overrides: Mapping[str, Any] | None = None,
+) -> int:
+    """Exit status 0 when the gateway's record agrees with what the agents saw, 1 when not or when it did not start.
+
+    `runs` (per agent) bounds the play in place of `seconds`; `overrides` are fields of the configuration.
+    """
+    console = Console()
+    with fake_upstream(seed) as fake_url:
+        gate = gateway(fake_url, console, overrides or {})
+        try:
+            gate.start()
+            console.print(f"gateway ready in {gate.ready_seconds:.1f} s: agents talk to {gate.url}")
+            log = asyncio.run(perform(gate, console, seconds=seconds, runs=runs, seed=seed))
+            agreed = report(gate, console, log)
+            if stay:
+                console.print("the gateway stays up; Ctrl-C stops it")
+                threading.Event().wait()
+        except GatewayDied as fault:
+            console.print(str(fault), markup=False)
+            return 1
+        except KeyboardInterrupt:
+            console.print("stopping")
+            return 0
+        finally:
+            gate.close()
+    return 0 if agreed else 1
+
+
+def report(gate: RunningGateway, console: Console, log: Sequence[Seen]) -> bool:
+    """Print what the gateway recorded; true when the agents saw the same."""
+    with contextlib.suppress(TimeoutError):  # compare() says what is missing
+        gate.calls(len(log), seconds=15, limit=500)
+    calls = gate.calls(0, limit=500)
+    summary(console, calls)
+    faults = compare(log, calls)
+    for fault in faults[:20]:
+        console.print(f"differs: {fault}", markup=False, style="red")
+    if not faults:
+        console.print(f"what the agents saw and what the gateway recorded agree: {len(log)} calls")
+    for path in ("/metrics", "/api/runs", "/api/calls"):
+        console.print(f"look at  {gate.admin_url}{path}")
+    return not faults
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m gateway.testing.demo", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=25, help="how long agents start new runs (%(default)s)")
+    parser.add_argument("--runs", type=int, help="runs per agent, instead of --seconds")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--exit", action="store_true", help="stop at the end instead of staying up")
+    options = parser.parse_args(argv)
+    return run(seconds=options.seconds, runs=options.runs, stay=not options.exit, seed=options.seed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""What the demo shows: live counters while it plays, and tables at the end."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from gateway.testing.agent_wire import Seen
+
+
+@dataclass(slots=True)
+class Totals:
+    calls: int = 0
+    runs: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    tools: int = 0
+    errors: int = 0
+    cost: float = 0
+    unpriced: int = 0  # calls with tokens whose cost is unknown
+
+
+def money(usd: float) -> str:
+    return f"${usd:,.4f}"
+
+
+class Progress:
+    """What the agents saw, and the dollars the gateway counted; plain lines where there is no terminal."""
+
+    def __init__(self, console: Console, log: Sequence[Seen], *, every: float = 2) -> None:
+        self._console, self._log, self._every = console, log, every
+        self._dollars: dict[str, float] = {}
+        self._live = (
+            Live(console=console, refresh_per_second=4, get_renderable=self._table) if console.is_terminal else None
+        )
+        self._next_line = 0.0
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+        else:
+            self._console.print(self._line())
+
+    def update(self, answer: dict[str, Any]) -> None:
+        """Take a page of `/api/runs`."""
+        for row in answer["runs"]:
+            self._dollars[row["id"]] = row["cost_usd"] or 0
+        if self._live is None and time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + self._every
+            self._console.print(self._line())
+
+    def totals(self) -> dict[str, Totals]:
+        found: dict[str, Totals] = defaultdict(Totals)
+        runs: dict[str, set[str]] = defaultdict(set)
+        for seen in self._log:
+            row = found[seen.agent]
+            row.calls += 1
+            row.input_tokens += seen.input_tokens or 0
+            row.output_tokens += seen.output_tokens or 0
+            row.tools += seen.tools
+            row.errors += seen.status >= 400 or (seen.status > 0 and seen.ended == "error")
+            runs[seen.agent].add(seen.run)
+        for name, row in found.items():
+            row.runs = len(runs[name])
+        return found
+
+    def _line(self) -> str:
+        rows = self.totals().values()
+        return (
+            f"runs {sum(r.runs for r in rows)}  calls {sum(r.calls for r in rows)}  "
+            f"tokens {sum(r.input_tokens + r.output_tokens for r in rows):,}  "
+            f"tool calls {sum(r.tools for r in rows)}  errors {sum(r.errors for r in rows)}  "
+            f"{money(sum(self._dollars.values()))}"
+        )
+
+    def _table(self) -> Table:
+        table = _new("agent", "runs", "calls", "tokens in", "tokens out", "tool calls", "errors")
+        for name, row in sorted(self.totals().items()):
+            counts = (row.runs, row.calls, row.input_tokens, row.output_tokens, row.tools, row.errors)
+            table.add_row(name, *(f"{count:,}" for count in counts))
+        table.caption = self._line()
+        return table
+
+
+def _new(first: str, *columns: str, title: str | None = None) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column(first)
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+def gather(calls: Iterable[dict[str, Any]], key: str) -> dict[str, Totals]:
+    """Calls of the admin API summed by one of their fields."""
+    found: dict[str, Totals] = defaultdict(Totals)
+    for call in calls:
+        row, usage = found[call[key] or "-"], call["usage"] or {}
+        row.calls += 1
+        row.input_tokens += usage.get("input_tokens", 0)
+        row.output_tokens += usage.get("output_tokens", 0)
+        row.tools += len(call["tools"] or ())
+        row.errors += call["outcome"] != "ok"
+        row.cost += call["cost_usd"] or 0
+        row.unpriced += call["cost_usd"] is None and bool(usage)
+    return found
+
+
+def summary(console: Console, calls: Sequence[dict[str, Any]], *, rows: int = 12) -> None:
+    """Cost by agent, by model and of the dearest runs, from the calls the gateway recorded."""
+    for key, title in (("agent", "by agent"), ("model_used", "by model"), ("run_id", f"dearest {rows} runs")):
+        found = sorted(gather(calls, key).items(), key=lambda item: -item[1].cost)
+        table = _new(
+            key.removesuffix("_used").removesuffix("_id"),
+            "calls",
+            "tokens in",
+            "tokens out",
+            "tools",
+            "not ok",
+            "cost",
+            title=title,
+        )
+        for name, row in found[:rows]:
+            cost = money(row.cost) + (f" + {row.unpriced} unknown" if row.unpriced else "")
+            counts = (row.calls, row.input_tokens, row.output_tokens, row.tools, row.errors)
+            table.add_row(name, *(f"{count:,}" for count in counts), cost)
+        console.print(table)
+    console.print(f"{len(calls)} calls, {money(sum(call['cost_usd'] or 0 for call in calls))} in all")
