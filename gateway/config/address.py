@@ -79,6 +79,8 @@ def parse_url(text: str) -> SplitResult:
         raise ValueError("a URL must hold no user name or password; use a key or a header")
     if not (_is_ip(host, version=6) if ":" in host else _is_host(host)):
         raise ValueError("the URL has no valid host")
+    if not re.fullmatch(re.escape(f"[{host}]" if ":" in host else host) + "(:[0-9]{1,5})?", url.netloc.lower()):
+        raise ValueError("the URL has no valid host")  # urlsplit overlooks what stands between "]" and ":"
     if port == 0:
         raise ValueError("the port of the URL must be from 1 to 65535")
     if "?" in text or "#" in text:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import stat
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path as File
 from typing import Any, Protocol
@@ -115,11 +115,16 @@ def _directories(config: Config) -> Iterator[Problem]:
 
 
 def _not_writable(directory: File) -> str:
-    """Why no file can be made in this directory, or "" where it can (or the directory itself can be made)."""
+    """Why no file can be made in this directory, or "" where one can, or the directory itself can be made.
+
+    It is tried, for permission bits say little of read-only mounts and of what root may do.
+    """
     nearest = next(place for place in (directory, *directory.parents) if place.exists())
-    if not nearest.is_dir():
-        return f"{nearest} is not a directory"
-    return "" if os.access(nearest, os.W_OK | os.X_OK) else f"{nearest} is not writable"
+    try:
+        File(tempfile.mkdtemp(prefix=".tollgate-check-", dir=nearest)).rmdir()
+    except OSError as error:
+        return f"{nearest} is not writable: {error.strerror}"
+    return ""
 
 
 def _collector(config: Config) -> Iterator[Problem]:

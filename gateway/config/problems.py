@@ -8,6 +8,7 @@ Rules
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Sequence
 
@@ -48,7 +49,7 @@ class ConfigError(Exception):
 
 def dotted(path: Sequence[str]) -> str:
     """`upstreams.openai.url`; keys that are not plain words are quoted: `aliases."gpt-5.6".model`."""
-    return ".".join(key if _PLAIN.match(key) else '"' + key.replace('"', '\\"') + '"' for key in path)
+    return ".".join(key if _PLAIN.match(key) else json.dumps(key, ensure_ascii=False) for key in path)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
