@@ -61,15 +61,13 @@ def load_with_source(path: File | None, env: Mapping[str, str], overrides: Mappi
     outside = [*environment.settings(env), *options]
     data = _merged(document.data, outside, env)
     origins = {setting.path: setting.source for setting in outside}
-    if document.problems:
-        raise ConfigError(document.problems)
-    problems = shape.faults(data)
+    problems = _besides(document.problems, shape.faults(data))
     if not problems:
         config = shape.build(data)
         config = structs.replace(config, upstreams={**defaults.upstreams(env), **config.upstreams})
-        config, problems = environment.resolve(config, env)
+        config, unset = environment.resolve(config, env)
         config = _placed(config, file, env, origins)
-        problems = [*problems, *semantics.faults(config, env)]
+        problems = _besides(unset, semantics.faults(config, env))
     if problems:
         raise ConfigError(_located(problem, document, name, origins) for problem in problems)
     return Loaded(config, file, document)
@@ -119,7 +117,15 @@ def _merged(data: Mapping[str, Any], outside: list[Setting], env: Mapping[str, s
     return merged
 
 
+def _besides(first: list[Problem], later: list[Problem]) -> list[Problem]:
+    """Both, without those of `later` about a field in `first`: they are the consequence of what was said already."""
+    blamed = {problem.path for problem in first}
+    return [*first, *(problem for problem in later if problem.path not in blamed)]
+
+
 def _located(problem: Problem, document: Document, name: str, origins: Mapping[Path, str]) -> Problem:
+    if problem.source:
+        return problem
     if problem.path in origins:
         return structs.replace(problem, source=origins[problem.path])
     if problem.path[:2] == ("telemetry", "otlp") and not document.line(("telemetry", "otlp")):
