@@ -25,7 +25,7 @@ from gateway.call import Call
 from gateway.config.schema import Journal as Settings
 from gateway.errors import JournalUnavailable
 from gateway.journal.convert import MALFORMED, Capture, Converter
-from gateway.journal.inflight import Gauges, InFlight
+from gateway.journal.inflight import SLOTS, Gauges, InFlight
 from gateway.journal.record import EventRecord, Record, encode
 from gateway.journal.segment import HEADER_BYTES, Disk, Segment, create, frame, seed_of
 
@@ -51,6 +51,7 @@ class JournalWriter:
         *,
         worker: int = -1,
         inflight: Path | None = None,
+        slots: int = SLOTS,
         capture: Capture = "off",
         capture_bytes: int = 65_536,
         secrets: Iterable[str] = (),
@@ -80,7 +81,7 @@ class JournalWriter:
         self._unsynced = 0
         self._sync_failed = False
         self.configure(settings, capture=capture, capture_bytes=capture_bytes, secrets=secrets)
-        self.table = self._open_table(inflight)
+        self.table = self._open_table(inflight, slots)
         try:
             self._open()
         except OSError as error:
@@ -287,10 +288,10 @@ class JournalWriter:
         self._events += 1
         return EventRecord(f"{self.token.hex()}-{self._events}", self._now(), kind, self._worker, detail)
 
-    def _open_table(self, directory: Path | None) -> InFlight:
+    def _open_table(self, directory: Path | None, slots: int) -> InFlight:
         if directory is not None:
             try:
-                return InFlight(directory, self._writer, self.token, worker=self._worker, now=self._now())
+                return InFlight(directory, self._writer, self.token, worker=self._worker, now=self._now(), slots=slots)
             except OSError as error:
                 _log.error("journal: no in-flight table (%s); calls of a killed process will not be seen", error)
         return InFlight.anonymous(self._writer, self.token)

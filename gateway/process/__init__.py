@@ -1,0 +1,1 @@
+"""What the processes of a gateway share: control channel, sockets, state directory."""
