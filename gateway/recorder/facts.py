@@ -12,7 +12,8 @@ from gateway.recorder.names import PROVIDERS
 # Not failures: a client may leave whenever it likes.
 _NO_ERROR = frozenset({Outcome.OK.value, Outcome.CANCELLED.value})
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,63}")
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+# Controls, line separators, marks that turn the direction of text, lone surrogates.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
 _DATE = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8}|\d{4}|\d{3}|latest)(?:-v\d+(?::\d+)?)?")
 
 
@@ -21,9 +22,9 @@ def trace_id_of(record: CallRecord) -> str:
 
     The caller's, where it sent one; else one for all calls of the run, else the call's own.
     """
-    if record.parent_span_id or not record.run_id:
-        return record.trace_id
-    return run_trace_id(record.run_id)
+    if record.run_id and not record.parent_span_id:
+        return run_trace_id(record.run_id)
+    return record.trace_id or run_trace_id(record.id)
 
 
 def error_type_of(record: CallRecord) -> str:
@@ -63,7 +64,7 @@ def same_model(requested: str, used: str) -> bool:
 
 
 def tidy(text: str, limit: int = 256) -> str:
-    """`text` on one line: without control characters or lone surrogates, at most `limit` characters."""
+    """`text` on one line, without what a terminal would obey, at most `limit` characters."""
     if len(text) > limit:
         text = text[:limit]
     return text if text.isprintable() else _UNPRINTABLE.sub(" ", text)

@@ -30,6 +30,8 @@ STEPS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 987)
 RUN_COST = (0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 100)
 SCORE = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 2, 5, 10, 100)
 
+SCHEMA_URL = "https://opentelemetry.io/schemas/gen-ai-dev/1.42.0-dev"
+
 OTHER = "other"
 """The model label of what is neither priced nor configured."""
 OVERFLOW = "__other__"
@@ -281,7 +283,6 @@ class Span:
     RESEND_COUNT = "http.request.resend_count"
     REQUEST_SIZE = "http.request.body.size"
     RESPONSE_SIZE = "http.response.body.size"
-    SCHEME = "url.scheme"
     CLIENT_ADDRESS = "client.address"
     USER_AGENT = "user_agent.original"
     SERVER_ADDRESS = "server.address"
