@@ -176,13 +176,13 @@ class Sender:
 
     async def _broken(self, response: web.StreamResponse, wire: Wire, fault: Fault, number: int) -> bool:
         """Apply the fault; true when the stream ends with it."""
-        self._record.ended = "broken"
         if fault.kind in {"stall", "pings"}:
             await self._silence(response, fault)
             return False
         if fault.kind == "garbage":
             await self._write(response, self._encoder.add(GARBAGE))
             return False
+        self._record.ended = "broken"
         if fault.kind in {"first_frame", "mid_frame"} and wire.broken is not None:
             await self._write(response, self._encoder.add(wire.broken(number)))
         if fault.kind in {"cut", "reset"}:

@@ -33,6 +33,7 @@ import yaml
 
 T = TypeVar("T")
 
+_TOLLGATE = "import sys; from gateway.cli import main; sys.exit(main())"  # what the console script does
 _SECRETS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY")
 
 
@@ -71,7 +72,7 @@ class RunningGateway:
         **config: Any,
     ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="tollgate-test-"))
-        self._upstreams, self._extra, self._env = dict(upstreams), config, dict(env or {})
+        self._upstreams, self.settings, self._env = dict(upstreams), config, dict(env or {})
         self._start_seconds, self._stop_seconds = start_seconds, stop_seconds
         self._process: subprocess.Popen[bytes] | None = None
         self.config: dict[str, Any] = {}
@@ -124,11 +125,11 @@ class RunningGateway:
 
     def _launch(self) -> None:
         listen, admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
-        self.write_config({"listen": listen, "admin": admin, "state": str(self.state), **self._extra})
+        self.write_config({"listen": listen, "admin": admin, "state": str(self.state), **self.settings})
         env = {k: v for k, v in os.environ.items() if k not in _SECRETS and not k.startswith(("TOLLGATE_", "OTEL_"))}
         with (self.directory / "output.log").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [sys.executable, "-m", "gateway.cli", "serve", "--config", str(self.config_file)],
+                [sys.executable, "-c", _TOLLGATE, "serve", "--config", str(self.config_file)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

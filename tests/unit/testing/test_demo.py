@@ -1,0 +1,88 @@
+"""The demo's own arithmetic: it must notice every difference between the agents and the record."""
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from gateway.testing import demo
+from gateway.testing.agent_wire import Seen
+from gateway.testing.demo_view import Progress, gather, summary
+
+
+def call(id_: str, **more: Any) -> dict[str, Any]:
+    plain = {
+        "id": id_, "agent": "bot", "model_used": "m", "run_id": "r", "status": 200, "outcome": "ok", "tools": [],
+        "usage": {"input_tokens": 10, "output_tokens": 5}, "cost_usd": 0.25,
+    }  # fmt: skip
+    return {**plain, **more}
+
+
+def seen(id_: str, **more: Any) -> Seen:
+    plain = {"status": 200, "ended": "ok", "input_tokens": 10, "output_tokens": 5}
+    return Seen("bot", "r", "m", id_, **{**plain, **more})
+
+
+def test_agreement() -> None:
+    left = seen("b", ended="left", input_tokens=None, output_tokens=None)
+    assert demo.compare([seen("a"), left], [call("a"), call("b", outcome="cancelled", usage=None)]) == []
+
+
+@pytest.mark.parametrize(
+    ("sightings", "calls", "word"),
+    [
+        ([seen("a")], [], "recorded 0"),
+        ([seen("a"), seen("b")], [call("a"), call("a")], "no record of call b"),
+        ([seen("")], [call("a")], "without an id"),
+        ([seen("a", input_tokens=11)], [call("a")], "(11, 5) tokens"),
+        ([seen("a")], [call("a", usage=None)], "(None, None)"),
+        (
+            [seen("a", status=429, ended="error", input_tokens=None)],
+            [call("a", outcome="upstream_error")],
+            "status 429",
+        ),
+        ([seen("a")], [call("a", outcome="truncated")], "truncated"),
+        ([seen("a", ended="left", input_tokens=None)], [call("a")], "left"),
+    ],
+)
+def test_differences(sightings: list[Seen], calls: list[dict[str, Any]], word: str) -> None:
+    faults = demo.compare(sightings, calls)
+    assert any(word in fault for fault in faults), faults
+
+
+def test_sums_keep_unknown_costs_apart() -> None:
+    calls = [call("a"), call("b", cost_usd=None), call("c", outcome="failed", usage=None, cost_usd=None)]
+    row = gather(calls, "agent")["bot"]
+    assert (row.calls, row.cost, row.unpriced, row.errors, row.input_tokens) == (3, 0.25, 1, 1, 20)
+
+
+def test_the_summary_names_runs_agents_and_models() -> None:
+    out = io.StringIO()
+    summary(Console(file=out, width=140), [call("a"), call("b", agent="", run_id="other", cost_usd=1.5)])
+    text = out.getvalue()
+    assert all(word in text for word in ("by agent", "by model", "bot", "other", "$1.5000", "2 calls, $1.7500 in all"))
+
+
+def test_progress_falls_back_to_plain_lines() -> None:
+    out = io.StringIO()
+    log = [seen("a", tools=2), seen("b", status=429, ended="error", input_tokens=None, output_tokens=None)]
+    with Progress(Console(file=out, width=140), log) as progress:
+        progress.update({"runs": [{"id": "r", "cost_usd": 0.5}, {"id": "s", "cost_usd": None}]})
+    first, last = out.getvalue().splitlines()
+    assert first == last == "runs 1  calls 2  tokens 15  tool calls 2  errors 1  $0.5000"
+
+
+def test_a_taken_port_is_said_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(demo, "is_free", lambda port: port != 8787)
+    gate = demo.gateway("http://127.0.0.1:1", Console(file=out, width=140), {"workers": 2})
+    try:
+        assert "127.0.0.1:8787 is taken" in out.getvalue()
+        gate.write_config(gate.settings)
+        assert gate.config["admin"] == "127.0.0.1:8788"
+        assert gate.config["listen"] != "127.0.0.1:8787"
+        assert gate.config["workers"] == 2
+        assert set(gate.config["upstreams"]) == {"openai", "anthropic", "gemini"}
+    finally:
+        gate.close()
