@@ -85,8 +85,10 @@ def _fits(type_: inspect.Type, value: Any) -> bool:
             return value is None
         case inspect.BoolType():
             return isinstance(value, bool)
-        case inspect.StrType(pattern=pattern):
-            return isinstance(value, str) and (pattern is None or re.search(pattern, value) is not None)
+        case inspect.StrType(pattern=None):
+            return isinstance(value, str)
+        case inspect.StrType(pattern=str(pattern)):  # where "$" would match before a line end, too
+            return isinstance(value, str) and "\n" not in value and re.search(pattern, value) is not None
         case inspect.LiteralType(values=values):
             return isinstance(value, str) and value in values
         case inspect.IntType() as number:

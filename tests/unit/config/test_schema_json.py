@@ -1,0 +1,111 @@
+"""The published schema and the loader give the same verdict."""
+
+import copy
+import math
+import string
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from gateway.config import shape
+from gateway.config.describe import FIELDS
+from gateway.config.schema import Config
+from gateway.config.schema_json import DRAFT, json_schema, undescribed
+from gateway.config.source import parse
+
+SCHEMA = json_schema()
+VALIDATOR = Draft202012Validator(SCHEMA)
+
+FULL = parse(Path(__file__).with_name("full.yaml").read_text(), "full.yaml").data
+
+
+def loads(data):
+    """Would the loader take this shape? The walk and the conversion must agree."""
+    faults = shape.faults(data)
+    try:
+        shape.build(data)
+    except (ValueError, OverflowError):
+        assert faults, "the conversion refuses what the walk takes"
+        return False
+    return not faults
+
+
+def test_it_is_a_valid_schema_of_draft_2020_12():
+    assert SCHEMA["$schema"] == DRAFT
+    Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_every_field_is_described_and_every_description_has_a_field():
+    assert undescribed() == []
+    texts = [text for section in FIELDS.values() for text in section.values()]
+    assert all(text.endswith(".") for text in texts)
+    properties = [SCHEMA["properties"], *(part["properties"] for part in SCHEMA["$defs"].values())]
+    assert all("description" in field for section in properties for field in section.values())
+
+
+def test_secrets_are_write_only():
+    assert SCHEMA["properties"]["admin_token"]["writeOnly"]
+    assert SCHEMA["$defs"]["Upstream"]["properties"]["key"]["writeOnly"]
+    assert SCHEMA["$defs"]["Otlp"]["properties"]["headers"]["writeOnly"]
+
+
+def test_the_full_example_names_every_field_and_passes_both():
+    assert set(FULL) == set(Config.__struct_fields__)
+    assert loads(FULL)
+    VALIDATOR.validate(FULL)
+
+
+def paths(value, path=()):
+    yield path, value
+    entries = value.items() if isinstance(value, dict) else ()
+    for key, entry in entries:
+        yield from paths(entry, (*path, key))
+
+
+def mutated(path, value):
+    data = copy.deepcopy(FULL)
+    section = data
+    for key in path[:-1]:
+        section = section[key]
+    section[path[-1]] = value
+    return data
+
+
+@pytest.mark.parametrize("path", [path for path, value in paths(FULL) if path], ids=".".join)
+def test_no_field_takes_a_list(path):
+    data = mutated(path, [1])
+    assert not loads(data)
+    assert not VALIDATOR.is_valid(data)
+
+
+@pytest.mark.parametrize("path", [path for path, value in paths(FULL) if isinstance(value, dict)], ids=".".join)
+def test_an_unknown_field_is_refused_by_both_where_names_are_fixed(path):
+    data = mutated((*path, "surprise"), {"x": 1})
+    assert not loads(data)
+    assert not VALIDATOR.is_valid(data)
+
+
+WORDS = st.sampled_from(["", "openai", "off", "10", "x y", "127.0.0.1:1", "http/protobuf", "a\nb", "name\n"])
+NUMBERS = st.sampled_from([-1, 0, 1, 0.5, 64, 65, 86_400, 86_401, 10**7, 65_535.5, 2**63 - 1])
+VALUES = st.none() | st.booleans() | WORDS | NUMBERS | st.just({}) | st.text(string.printable, max_size=5)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from([path for path, _ in paths(FULL) if path]), VALUES)
+def test_the_schema_and_the_loader_agree_on_any_change(path, value):
+    data = mutated(path, value)
+    if "name\n" in (value, *path) or (isinstance(value, str) and value.endswith("\n")):
+        assert loads(data) <= VALIDATOR.is_valid(
+            data
+        )  # "$" of a regular expression matches before a line end in Python
+    else:
+        assert loads(data) == VALIDATOR.is_valid(data)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 2**63, 10**400, -(2**64)])
+def test_numbers_out_of_range_are_refused(value):
+    assert shape.faults(mutated(("telemetry", "sampling", "expensive_usd"), value))
+    assert shape.faults(mutated(("limits", "body_bytes"), value))
