@@ -57,14 +57,12 @@ class Override(Struct, frozen=True):
 class Entry:
     """What is remembered of a (provider, model) pair: the lists that price it, and the plans made from them."""
 
-    __slots__ = ("found", "keys", "layers", "override", "plan", "plans")
+    __slots__ = ("found", "keys", "layers", "overrides", "plan", "plans")
 
-    def __init__(self, found: Found | None, override: Override | None) -> None:
+    def __init__(self, found: Found | None, overrides: Sequence[Override]) -> None:
         self.found = found
-        self.override = override
-        self.layers: list[Model] = [found.model] if found else []
-        if override:
-            self.layers.append(override.price)
+        self.overrides = overrides
+        self.layers = [*([found.model] if found else []), *(override.price for override in overrides)]
         keys = {key for layer in self.layers for variant in layer.variants for key in variant.context}
         if "processing" in keys:
             keys.add("service_tier")  # see _chosen
@@ -76,7 +74,8 @@ class Entry:
 class PriceTable:
     """Prices of models. Immutable but for what it remembers; one per process.
 
-    `data` is a compiled catalogue, `tag` names the set of overrides in `version`; the first override of a model counts.
+    `data` is a compiled catalogue; `tag` names the set of overrides in `version`. Of several sources of overrides the
+    earlier ones lie on top of the later ones; of several overrides from one source the first one counts.
     Raises msgspec.DecodeError for what is no catalogue, ValueError for one of another format.
     """
 
@@ -91,10 +90,10 @@ class PriceTable:
         self._units = catalogue.units
         self._lookup = Lookup(catalogue)
         names = {o.provider: self._lookup.provider(o.provider) if o.provider else None for o in overrides}
-        self._overrides = {
-            (owner.id if (owner := names[o.provider]) else o.provider.lower(), o.model.lower()): o
-            for o in reversed(overrides)
-        }
+        self._overrides: dict[str, dict[tuple[str, str], Override]] = {}
+        for o in overrides:
+            owner = known.id if (known := names[o.provider]) else o.provider.lower()
+            self._overrides.setdefault(o.source, {}).setdefault((owner, o.model.lower()), o)
         self._recent: dict[tuple[str, str], Entry | None] = {}
         self._older: dict[tuple[str, str], Entry | None] = {}
         self._half = max(remembered // 2, 1)
@@ -165,13 +164,16 @@ class PriceTable:
         entry = self._entry(provider, model)
         if entry is None:
             return head
-        found, override = entry.found, entry.override
-        head |= {"known": True, "source": override.source if override else self.source}
+        found, overrides = entry.found, entry.overrides
+        head |= {"known": True, "source": overrides[-1].source if overrides else self.source}
         if found:
             head |= {"provider": found.provider, "matched": found.id, "name": found.model.name}
             head |= self._listing(found.model)
-        if override:
-            head["override"] = {"provider": override.provider, "model": override.model, **self._listing(override.price)}
+        if overrides:  # the last one on top
+            head["overrides"] = [
+                {"source": o.source, "provider": o.provider, "model": o.model, **self._listing(o.price)}
+                for o in overrides
+            ]
         return head
 
     def _listing(self, model: Model) -> dict[str, Any]:
@@ -200,14 +202,14 @@ class PriceTable:
 
     def _resolve(self, provider: str, model: str) -> Entry | None:
         found = self._lookup.find(provider, model)
-        override = self._override(provider, model) if self._overrides else None
-        return Entry(found, override) if found or override else None
+        overrides = [o for table in reversed(self._overrides.values()) if (o := self._override(table, provider, model))]
+        return Entry(found, overrides) if found or overrides else None
 
-    def _override(self, provider: str, model: str) -> Override | None:
+    def _override(self, table: Mapping[tuple[str, str], Override], provider: str, model: str) -> Override | None:
         known = self._lookup.provider(provider) if provider else None
         for owner, form in self._lookup.candidates(provider, model):
             for name in (provider.lower(), owner, known.id if known else "", "*"):
-                if override := self._overrides.get((name, form)):
+                if override := table.get((name, form)):
                     return override
         return None
 

@@ -99,6 +99,8 @@ def from_config(models: Mapping[str, Price]) -> list[Override]:
         for setting, key in _CONFIG.items():
             if (value := getattr(price, setting)) is not None:
                 rates[key] = _text(value, 1, f"prices.models.{name}.{setting}")
+        if not rates:
+            continue  # says nothing
         model = Model(name=name, periods=[Period(When(), rates)])
         overrides.append(Override("*", name, model, "prices.models"))
         provider, slash, rest = name.partition("/")
