@@ -134,7 +134,7 @@ class _Cursor:
         if start > 0:
             damage.corrupt += 1
             self.offset += start
-            return False
+            return not self.fill(damage)
         damage.torn += bool(rest)
         self.offset += len(rest)
         return True
@@ -224,10 +224,10 @@ class JournalReader:
             cursor = self._cursors.get(segment.name) or self._open(segment)
             if cursor is None:
                 continue
-            if cursor.fill(self.damage):
-                blocked = segment.writer
-            elif not newest and cursor.finished(self.damage):
+            if not cursor.fill(self.damage) and not newest and cursor.finished(self.damage):
                 self._finish(cursor)
+            elif not cursor.exhausted:
+                blocked = segment.writer
 
     def _open(self, segment: Segment) -> _Cursor | None:
         offset = self._positions.get(segment.name, HEADER_BYTES)

@@ -2,7 +2,7 @@
 
     children.py serve <config>       the gateway
     children.py worker ...           answers one line per connection: "pid generation drain_seconds"
-    children.py recorder ...         answers the last Status as JSON
+    children.py recorder ...         answers the last Status and its own pid as JSON
 
 A worker takes one command line first: `say`, `call ID` (a whole call), `hang ID` (a call that never ends by itself),
 `die` (exit 3). A configuration with the capture mode "hash" is refused by workers.
@@ -135,7 +135,8 @@ class Recorder:
                 self.over.set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(msgspec.json.encode(self.status) + b"\n")
+        status = msgspec.structs.asdict(self.status) if self.status is not None else {}
+        writer.write(msgspec.json.encode({**status, "recorder": os.getpid()}) + b"\n")
         await writer.drain()
         writer.close()
 
