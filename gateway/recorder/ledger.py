@@ -158,7 +158,7 @@ class Ledger:
         try:
             self._db = sqlite3.connect(self.path, isolation_level=None, cached_statements=64)
         except sqlite3.Error as e:
-            raise _translated(e) from e
+            raise translated(e) from e
         with self._faults() as db:
             for pragma in _PRAGMAS:
                 db.execute(pragma)
@@ -179,7 +179,7 @@ class Ledger:
         try:
             yield self._db
         except sqlite3.Error as e:
-            raise _translated(e) from e
+            raise translated(e) from e
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -194,7 +194,8 @@ class Ledger:
                 raise
 
 
-def _translated(e: sqlite3.Error) -> LedgerUnavailable:
+def translated(e: sqlite3.Error) -> LedgerUnavailable:
+    """Is the file damaged, or only not to be had at the moment?"""
     code = getattr(e, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     return LedgerDamaged(str(e)) if code in _DAMAGE else LedgerUnavailable(str(e))
 

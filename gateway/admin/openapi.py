@@ -1,0 +1,156 @@
+"""The routes of the admin API as a table, and the OpenAPI 3.1 document made from it and from the answer types."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from gateway.admin import views
+from gateway.admin.params import LIMIT_DEFAULT, LIMIT_MAX, TEXT_MAX
+from gateway.call import Outcome
+
+
+class Price(Struct, kw_only=True):
+    """What is known of the price of a model: rates by component in USD per so many units, dated and by context."""
+
+    provider: str
+    model: str
+    known: bool
+    version: str
+
+
+class PriceList(Struct, kw_only=True):
+    """Prices of the models that calls asked for."""
+
+    version: str
+    models: list[Price]
+
+
+class Route(Struct, frozen=True):
+    """`name` is the handler; `query` the parameters it knows; `answers` the type by status, None for plain text."""
+
+    method: str
+    path: str
+    name: str
+    summary: str
+    answers: dict[int, type | None]
+    query: tuple[str, ...] = ()
+    body: type | None = None
+    open: bool = False  # without a token
+
+    @property
+    def pattern(self) -> str:
+        """The path as the router wants it: names of models may have slashes."""
+        return self.path.replace("{model}", "{model:.+}")
+
+
+_CALL_QUERY = ("run", "agent", "tenant", "model", "outcome", "since", "until", "limit", "cursor")
+_OUTCOME_QUERY = ("agent", "tenant", "since", "until")
+
+ROUTES: Final = (
+    Route("GET", "/", "index", "What is here.", {200: views.Index}),
+    Route("GET", "/healthz", "healthz", "The recorder is alive.", {200: views.Health}, open=True),
+    Route(
+        "GET", "/readyz", "readyz", "Whether the gateway takes traffic.",
+        {200: views.Readiness, 503: views.Readiness}, open=True,
+    ),
+    Route("GET", "/metrics", "metrics", "Prometheus metrics; OpenMetrics where accepted.", {200: None}),
+    Route("GET", "/openapi.json", "openapi", "This document.", {200: dict}),
+    Route("GET", "/api/calls", "calls", "Calls, newest first.", {200: views.CallPage}, _CALL_QUERY),
+    Route("GET", "/api/calls/{id}", "call", "One call.", {200: views.CallView}),
+    Route("GET", "/api/runs", "runs", "Runs, the one begun last first.", {200: views.RunPage}, _CALL_QUERY[1:]),
+    Route("GET", "/api/runs/{id}", "run", "One run with its tree.", {200: views.RunDetail}),
+    Route(
+        "POST", "/api/runs/{id}/outcome", "report_outcome", "Report what a run achieved; the last report counts.",
+        {201: views.OutcomeView, 202: views.OutcomeView}, body=views.OutcomeIn,
+    ),
+    Route("GET", "/api/outcomes", "outcomes", "Cost per outcome.", {200: views.OutcomePage}, _OUTCOME_QUERY),
+    Route("GET", "/api/prices", "prices", "Prices of the models in use.", {200: PriceList}),
+    Route("GET", "/api/prices/{model}", "price", "The price of one model.", {200: Price}, ("provider",)),
+)  # fmt: skip
+
+_TEXT = {"type": "string", "maxLength": TEXT_MAX}
+_QUERY: Final[dict[str, dict[str, Any]]] = {
+    "run": {"description": "Id of a run.", "schema": _TEXT},
+    "agent": {"description": "Name of an agent; of runs, one that took part.", "schema": _TEXT},
+    "tenant": {"description": "Name of a tenant.", "schema": _TEXT},
+    "model": {"description": "A model, requested or used.", "schema": _TEXT},
+    "outcome": {
+        "description": f"Of calls: {', '.join(Outcome)}. Of runs: success, failure, score, or none.",
+        "schema": _TEXT,
+    },
+    "since": {"description": "Begun at or after: RFC 3339 or seconds since the epoch.", "schema": _TEXT},
+    "until": {"description": "Begun before: RFC 3339 or seconds since the epoch.", "schema": _TEXT},
+    "limit": {
+        "description": "Entries on a page.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT},
+    },
+    "cursor": {"description": "`next` of the page before.", "schema": _TEXT},
+    "provider": {
+        "description": "Provider id of the price catalogue; default: the one the name implies.",
+        "schema": _TEXT,
+    },
+}
+_REF = "#/components/schemas/{name}"
+
+
+@functools.cache
+def document(version: str) -> dict[str, Any]:
+    """The OpenAPI document."""
+    types = [t for route in ROUTES for t in (*route.answers.values(), route.body) if t not in (None, dict)]
+    _, components = msgspec.json.schema_components([*types, views.Problem], ref_template=_REF)
+    paths: dict[str, dict[str, Any]] = {}
+    for route in ROUTES:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Tollgate admin API",
+            "version": version,
+            "description": "What every LLM call of your agents did, took and cost.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": "admin_token"}},
+        },
+        "security": [{"token": []}, {}],
+    }
+
+
+def _operation(route: Route) -> dict[str, Any]:
+    operation: dict[str, Any] = {"operationId": route.name, "summary": route.summary}
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in re.findall(r"{(\w+)}", route.path)
+    ]
+    parameters += [{"name": name, "in": "query", **_QUERY[name]} for name in route.query]
+    if parameters:
+        operation["parameters"] = parameters
+    if route.body is not None:
+        operation["requestBody"] = {"required": True, "content": _json(route.body)}
+    responses = {str(status): _answer(status, type_) for status, type_ in route.answers.items()}
+    problem = {"schema": {"$ref": _REF.format(name=views.Problem.__name__)}}
+    responses["default"] = {"description": "An error.", "content": {"application/problem+json": problem}}
+    operation["responses"] = responses
+    if route.open:
+        operation["security"] = []
+    return operation
+
+
+def _answer(status: int, type_: type | None) -> dict[str, Any]:
+    description = {200: "OK", 201: "Created", 202: "Written; shown soon", 503: "Not ready"}[status]
+    if type_ is None:
+        text = {"schema": {"type": "string"}}
+        return {"description": description, "content": {"text/plain": text, "application/openmetrics-text": text}}
+    return {"description": description, "content": _json(type_)}
+
+
+def _json(type_: type) -> dict[str, Any]:
+    schema = {"type": "object"} if type_ is dict else {"$ref": _REF.format(name=type_.__name__)}
+    return {"application/json": {"schema": schema}}

@@ -1,0 +1,98 @@
+"""Query parameters: only known ones, each with a fault that names it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime as dt
+import re
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from aiohttp import web
+
+from gateway.admin.problems import bad_parameter
+from gateway.recorder.ledger_read import CallFilter, Cursor, RunFilter
+
+LIMIT_DEFAULT = 50
+LIMIT_MAX = 1000
+TEXT_MAX = 512
+
+CALL_FILTERS: Final = ("run", "agent", "tenant", "model", "outcome", "since", "until")
+RUN_FILTERS: Final = ("agent", "tenant", "model", "outcome", "since", "until")
+PAGE: Final = ("limit", "cursor")
+
+_NUMBER = re.compile(r"-?\d{1,12}(\.\d{1,9})?")
+_INT64 = 2**63 - 1
+
+
+def given(request: web.Request, known: Collection[str]) -> dict[str, str]:
+    """The parameters by name. A name that is unknown or comes twice is a fault; an empty value is as good as none."""
+    values: dict[str, str] = {}
+    for name, value in request.query.items():
+        if name not in known:
+            raise bad_parameter(name, f"unknown; known are {', '.join(known) or 'none'}")
+        if name in values:
+            raise bad_parameter(name, "given more than once")
+        if len(value) > TEXT_MAX:
+            raise bad_parameter(name, f"longer than {TEXT_MAX} characters")
+        values[name] = value
+    return {name: value for name, value in values.items() if value}
+
+
+def call_filter(values: Mapping[str, str]) -> CallFilter:
+    texts = {name: values.get(name) for name in ("run", "agent", "tenant", "model", "outcome")}
+    return CallFilter(**texts, since=moment(values, "since"), until=moment(values, "until"))
+
+
+def run_filter(values: Mapping[str, str]) -> RunFilter:
+    texts = {name: values.get(name) for name in ("agent", "tenant", "model", "outcome")}
+    return RunFilter(**texts, since=moment(values, "since"), until=moment(values, "until"))
+
+
+def limit(values: Mapping[str, str]) -> int:
+    text = values.get("limit", str(LIMIT_DEFAULT))
+    if not (text.isascii() and text.isdecimal() and len(text) < 6 and 1 <= int(text) <= LIMIT_MAX):
+        raise bad_parameter("limit", f"expected a whole number from 1 to {LIMIT_MAX}")
+    return int(text)
+
+
+def moment(values: Mapping[str, str], name: str) -> int | None:
+    """RFC 3339 or seconds since the epoch, as ns since the epoch."""
+    text = values.get(name)
+    if text is None:
+        return None
+    if _NUMBER.fullmatch(text):
+        whole, _, part = text.lstrip("-").partition(".")
+        ns = int(whole) * 10**9 + int(part.ljust(9, "0"))
+        return _bounded(-ns if text.startswith("-") else ns)
+    try:
+        # A plus sign that was not percent-encoded arrives as a space.
+        at = dt.datetime.fromisoformat(text[:10] + text[10:].replace(" ", "+") if "T" in text else text)
+    except ValueError:
+        raise bad_parameter(name, "expected RFC 3339 (2026-11-23T08:00:00Z) or seconds since the epoch") from None
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=dt.UTC)
+    since = at - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+    return _bounded(((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1_000)
+
+
+def _bounded(ns: int) -> int:
+    return max(-_INT64, min(ns, _INT64))
+
+
+def cursor(values: Mapping[str, str]) -> Cursor | None:
+    text = values.get("cursor")
+    if text is None:
+        return None
+    try:
+        at, dot, id = base64.b64decode(text, b"-_", validate=True).decode().partition(".")
+        if not dot:
+            raise ValueError(text)
+        return _bounded(int(at)), id
+    except (ValueError, binascii.Error):
+        raise bad_parameter("cursor", "not one that this API gave out") from None
+
+
+def next_cursor(at: int, id: str) -> str:
+    return base64.urlsafe_b64encode(b"%d.%b" % (at, id.encode())).decode()

@@ -1,0 +1,61 @@
+"""What the admin API is given: the parts of the recorder it asks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from gateway.admin.views import Readiness
+from gateway.journal.record import OutcomeRecord
+from gateway.recorder.ledger_read import LedgerReader
+
+T = TypeVar("T")
+
+
+class Exposition(Protocol):
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """(body, content type) for a scrape with this Accept header."""
+        ...
+
+
+class PriceBook(Protocol):
+    version: str
+
+    def describe(self, provider: str, model: str) -> Mapping[str, Any]:
+        """What is known of a price; `known` says whether anything is."""
+        ...
+
+
+@dataclass(frozen=True)
+class AdminState:
+    """`token` and `prices` are asked at every request: a reload changes them."""
+
+    ledger: LedgerReader
+    metrics: Exposition
+    prices: Callable[[], PriceBook]
+    readiness: Callable[[], Readiness]
+    append: Callable[[OutcomeRecord], bool]  # into the journal; False: not written
+    caught_up_at: Callable[[], float]  # monotonic: what was written before is in the ledger
+    token: Callable[[], str | None]
+    now: Callable[[], int]  # ns since the epoch
+    new_id: Callable[[], str]
+    monotonic: Callable[[], float] = time.monotonic
+    patience: float = 2.0  # seconds to wait for the ledger to catch up
+    pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, "admin"))
+
+    async def ask(self, query: Callable[[], T]) -> T:
+        """Run a query of the ledger (or anything that takes its time) beside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self.pool, query)
+
+    async def caught_up(self) -> bool:
+        """Wait until the ledger has everything written by now; False where that takes too long."""
+        began = self.monotonic()
+        while self.caught_up_at() <= began:
+            if self.monotonic() > began + self.patience:
+                return False
+            await asyncio.sleep(0.01)
+        return True

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from aiohttp import ClientResponse
+from aiohttp.test_utils import TestClient, TestServer
+
+from gateway.admin.app import build
+from gateway.admin.openapi import ROUTES, document
+from gateway.admin.state import AdminState
+from gateway.admin.views import Readiness, WorkersView
+from gateway.journal.record import OutcomeRecord, Record
+from gateway.recorder.ledger import Ledger
+from gateway.recorder.ledger_read import LedgerReader
+
+
+class Prices:
+    version = "2026-11-01"
+
+    def describe(self, provider: str, model: str) -> Mapping[str, Any]:
+        known = model.startswith("gpt")
+        return {"provider": provider or "openai", "model": model, "known": known, "version": self.version}
+
+
+class Metrics:
+    def render(self, accept: str) -> tuple[bytes, str]:
+        if "openmetrics" in accept:
+            return b"# EOF\n", "application/openmetrics-text; version=1.0.0; charset=utf-8"
+        return b"tollgate_requests_total 1\n", "text/plain; version=0.0.4; charset=utf-8"
+
+
+@dataclass
+class Gate:
+    """The admin API over a real ledger that tests fill; every answer is held against the OpenAPI document."""
+
+    ledger: Ledger
+    client: TestClient[Any, Any] = None  # type: ignore[assignment]
+    journal: list[OutcomeRecord] = field(default_factory=list)
+    readiness: Readiness = field(
+        default_factory=lambda: Readiness(
+            ready=True, draining=False, workers=WorkersView(ready=1, total=1), ledger="ok", lag_seconds=0.0
+        )
+    )
+    token: str | None = None
+    lags: bool = False
+    refuses: bool = False
+
+    def fill(self, records: Sequence[Record]) -> None:
+        self.ledger.apply(records, {})
+
+    def append(self, record: OutcomeRecord) -> bool:
+        if self.refuses:
+            return False
+        self.journal.append(record)
+        if not self.lags:
+            self.fill([record])
+        return True
+
+    async def get(self, path: str, status: int = 200, **kwargs: Any) -> Any:
+        return await self.send("GET", path, status, **kwargs)
+
+    async def post(self, path: str, body: object, status: int = 201, **kwargs: Any) -> Any:
+        return await self.send("POST", path, status, json=body, **kwargs)
+
+    async def send(self, method: str, path: str, status: int, **kwargs: Any) -> Any:
+        async with self.client.request(method, path, **kwargs) as response:
+            text = await response.text()
+            assert response.status == status, text
+            return await conforming(method, response)
+
+
+async def conforming(method: str, response: ClientResponse) -> Any:
+    """The body, which must be as the OpenAPI document has it."""
+    described = document_for(method, response.url.raw_path)
+    statuses = described["responses"] if described else {}
+    content = statuses.get(str(response.status), statuses.get("default", PROBLEM))["content"]
+    assert response.content_type in content, (response.status, response.content_type)
+    if not response.content_type.endswith("json"):
+        return await response.text()
+    body = await response.json(content_type=None)
+    schema = {**content[response.content_type]["schema"], "components": document("test")["components"]}
+    jsonschema.Draft202012Validator(schema).validate(body)
+    return body
+
+
+PROBLEM = {"content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}}
+
+
+def document_for(method: str, path: str) -> dict[str, Any] | None:
+    for route in ROUTES:
+        wanted = re.sub(r"{id}", "[^/]+", re.sub(r"{model}", ".+", route.path))
+        if route.method == method and re.fullmatch(wanted, path):
+            operation: dict[str, Any] = document("test")["paths"][route.path][method.lower()]
+            return operation
+    return None
+
+
+@pytest.fixture
+async def gate(tmp_path: Path) -> AsyncIterator[Gate]:
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    ledger.open()
+    gate = Gate(ledger)
+    numbers = itertools.count(1)
+    state = AdminState(
+        ledger=LedgerReader(ledger.path),
+        metrics=Metrics(),
+        prices=Prices,
+        readiness=lambda: gate.readiness,
+        append=gate.append,
+        caught_up_at=lambda: float("-inf") if gate.lags else float("inf"),
+        token=lambda: gate.token,
+        now=lambda: 1_790_000_005_000_000_000,
+        new_id=lambda: f"outcome-{next(numbers)}",
+        patience=0.0,
+    )
+    async with TestClient(TestServer(build(state))) as client:
+        gate.client = client
+        yield gate
+    ledger.close()
+    await asyncio.sleep(0)
