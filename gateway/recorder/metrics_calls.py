@@ -14,7 +14,7 @@ from msgspec import Struct
 from gateway.call import Outcome, Usage
 from gateway.journal.record import AttemptRecord, CallRecord
 from gateway.recorder.facts import attempt_result, error_type_of, gen_ai_provider, same_model, tidy, trace_id_of
-from gateway.recorder.metrics_store import Cell, Counter, Family, Histogram, Labels, Store
+from gateway.recorder.metrics_store import Cell, Counter, Family, Histogram, Labels, Store, Traced
 from gateway.recorder.names import OTHER, TOKEN_TYPES
 
 COMBINATIONS = 8192
@@ -115,11 +115,11 @@ class Calls:
         cells.bytes_out.value += r.response_bytes
         for counter in cells.once:
             counter.value += 1
-        trace_id, at = trace_id_of(r), r.started_at + r.duration_ns
-        cells.duration.observe_traced(r.duration_ns, trace_id, at)
-        self._overhead.observe_traced(r.overhead_ns, trace_id, at)
+        trace = (trace_id_of(r), r.span_id, r.started_at + r.duration_ns)
+        cells.duration.observe_traced(r.duration_ns, trace)
+        self._overhead.observe_traced(r.overhead_ns, trace)
         if cells.streaming is not None and r.ttft_ns >= 0:
-            _stream(cells.streaming, r, trace_id, at)
+            _stream(cells.streaming, r, trace)
         if r.attempts:
             self._sent(cells, r.attempts)
         if r.sdk_retry > 0:
@@ -200,8 +200,8 @@ class Calls:
         return cells
 
 
-def _stream(cells: Streaming, r: CallRecord, trace_id: str, at: int) -> None:
-    cells.first.observe_traced(r.ttft_ns, trace_id, at)
+def _stream(cells: Streaming, r: CallRecord, trace: Traced) -> None:
+    cells.first.observe_traced(r.ttft_ns, trace)
     if cells.chunk is not None and cells.server_first is not None:
         cells.chunk.observe(r.ttft_ns)
         cells.server_first.observe(r.ttft_ns)

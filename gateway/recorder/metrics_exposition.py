@@ -72,6 +72,6 @@ def _buckets(
         if seen is None:
             buckets.append((edge, total))
         else:
-            trace_id, value, at = seen
+            (trace_id, _, at), value = seen
             buckets.append((edge, total, Exemplar({"trace_id": trace_id}, value / metric.scale, at / NS)))
     return buckets

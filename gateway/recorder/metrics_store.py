@@ -22,6 +22,12 @@ SERIES_PER_LABEL_LIMIT = 50
 UNCAPPED = frozenset({"metric", "label", "signal", "reason", "phase", "stream", "estimated", "version"})
 
 
+Traced = tuple[str, str, int]
+"""Trace id, span id (hex), time in ns since the epoch."""
+Exemplar = tuple[Traced, int]
+"""Where a value was seen, and the value."""
+
+
 class Counter:
     __slots__ = ("value",)
 
@@ -30,7 +36,7 @@ class Counter:
 
 
 class Histogram:
-    """`bounds` are inclusive upper bounds; one more count than bounds. An exemplar is (trace id, value, ns)."""
+    """`bounds` are inclusive upper bounds; one more count than bounds. The last exemplar of every bucket is kept."""
 
     __slots__ = ("bounds", "counts", "exemplars", "sum")
 
@@ -38,18 +44,18 @@ class Histogram:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0
-        self.exemplars: list[tuple[str, int, int] | None] | None = [None] * len(self.counts) if traced else None
+        self.exemplars: list[Exemplar | None] | None = [None] * len(self.counts) if traced else None
 
     def observe(self, value: int) -> None:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
-    def observe_traced(self, value: int, trace_id: str, at: int) -> None:
+    def observe_traced(self, value: int, trace: Traced) -> None:
         index = bisect_left(self.bounds, value)
         self.counts[index] += 1
         self.sum += value
-        if trace_id and self.exemplars is not None:
-            self.exemplars[index] = (trace_id, value, at)
+        if self.exemplars is not None:
+            self.exemplars[index] = (trace, value)
 
 
 Cell = TypeVar("Cell", Counter, Histogram)
@@ -131,7 +137,7 @@ class Point(msgspec.Struct, frozen=True, gc=False):
     labels: Labels
     value: int
     counts: tuple[int, ...] = ()
-    exemplars: tuple[tuple[str, int, int] | None, ...] = ()
+    exemplars: tuple[Exemplar | None, ...] = ()
 
 
 def _histogram(metric: Metric) -> Callable[[], Histogram]:
