@@ -1,0 +1,149 @@
+"""What is remembered to join the calls of a run, in a bounded table of small entries (`ports.Links`). Pure.
+
+Two kinds of entries, both under keys that only the gateway can make (keyed with a secret, the tenant and a hash of the
+client's credential, so that tenants never share evidence):
+
+* A *thread* is one agent instance within a run: run id, agent name, steps so far, last use.
+* A *lead* points from a piece of evidence (an answer within its history, a tool-call id, a response id, ...) to a
+  thread. Several threads may leave the same evidence, so a key holds a list of leads: one page of seven, and once that
+  is full eight further pages, each giving up its oldest lead.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from struct import Struct as Layout
+from struct import error as LayoutError
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from gateway.ports import Links
+
+REF = 8
+PAGE = 7
+SPILL_PAGES = 8
+TICK_BITS = 20  # times are counted in ticks of 2**20 ns (about 1 ms), modulo 2**32 (52 days)
+_TICKS = 1 << 32
+_LEAD = Layout("<8sQIHBBHH")
+_THREAD = Layout("<IIB")
+_FULL = PAGE * _LEAD.size
+
+FAILED = 1  # flag of a lead: that call did not succeed, so the same request again is its retry
+SHORT = 2  # flag of a lead: found by a text that others may have answered, too
+
+
+def ticks(nanoseconds: int) -> int:
+    return (nanoseconds >> TICK_BITS) % _TICKS
+
+
+def age(now: int, at: int) -> int:
+    """Ticks from `at` to `now`; clocks of workers differ a little, so the near future counts as now."""
+    passed = (now - at) % _TICKS
+    return passed if passed < _TICKS // 2 else 0
+
+
+class Lead(NamedTuple):
+    ref: bytes  # of the thread
+    shape: int  # 32 bits over the system prompt, 32 over the first message
+    at: int  # ticks
+    step: int
+    continued: int = 0  # how many calls have followed this lead
+    flags: int = 0
+    peer: int = 0  # 16 bits over the client's address
+    length: int = 0  # messages in the history
+
+
+class Thread(Struct):
+    run_id: str
+    agent: str = ""
+    steps: int = 0
+    at: int = 0
+
+
+def digest(*parts: bytes) -> bytes:
+    """Key of 16 bytes over parts whose boundaries are unambiguous (all but the last of fixed length)."""
+    return blake2b(b"".join(parts), digest_size=16).digest()
+
+
+class Memory:
+    """Threads and leads of one table. `scope` is the secret prefix of a tenant and credential, of fixed length."""
+
+    def __init__(self, links: Links) -> None:
+        self._get = links.get
+        self._put = links.put
+
+    def thread(self, scope: bytes, ref: bytes) -> Thread | None:
+        value = self._get(digest(scope, b"T", ref))
+        if value is None:
+            return None
+        try:
+            at, steps, length = _THREAD.unpack_from(value)
+            run_id, agent = value[_THREAD.size :][:length].decode(), value[_THREAD.size + length :].decode()
+        except (LayoutError, UnicodeDecodeError):
+            return None
+        return Thread(run_id, agent, steps, at)
+
+    def keep_thread(self, scope: bytes, ref: bytes, thread: Thread) -> None:
+        run_id = thread.run_id.encode()
+        head = _THREAD.pack(thread.at, min(thread.steps, _TICKS - 1), len(run_id))
+        self._put(digest(scope, b"T", ref), b"%b%b%b" % (head, run_id, thread.agent.encode()))
+
+    def leads(self, key: bytes) -> list[Lead]:
+        """All leads of a key, oldest first within each page."""
+        value = self._get(key)
+        if value is None:
+            return []
+        found = _read(value)
+        if len(value) >= _FULL:
+            for page in range(SPILL_PAGES):
+                spilled = self._get(_spill(key, page))
+                if spilled is not None:
+                    found += _read(spilled)
+        return found
+
+    def add(self, key: bytes, lead: Lead) -> None:
+        """Remember a lead; an older one of the same thread under this key gives way to it."""
+        value = self._get(key)
+        if value is None:
+            self._put(key, _LEAD.pack(*lead))
+            return
+        at = _place(value, lead.ref)
+        if at < 0 and len(value) >= _FULL:
+            key = _spill(key, lead.ref[0] % SPILL_PAGES)
+            value = self._get(key) or b""
+            at = _place(value, lead.ref)
+            if at < 0 and len(value) >= _FULL:
+                value = value[_LEAD.size :]
+        if at >= 0:
+            value = value[:at] + value[at + _LEAD.size :]
+        self._put(key, value + _LEAD.pack(*lead))
+
+    def follow(self, key: bytes, lead: Lead) -> None:
+        """Count one more call that followed this lead."""
+        followed = _LEAD.pack(*lead._replace(continued=min(lead.continued + 1, 255)))
+        for page in (key, _spill(key, lead.ref[0] % SPILL_PAGES)):
+            value = self._get(page)
+            if value is None:
+                return
+            at = _place(value, lead.ref)
+            if at >= 0:
+                self._put(page, value[:at] + followed + value[at + _LEAD.size :])
+                return
+
+
+def _read(value: bytes) -> list[Lead]:
+    whole = len(value) - len(value) % _LEAD.size
+    return [Lead._make(fields) for fields in _LEAD.iter_unpack(value[:whole])]
+
+
+def _place(value: bytes, ref: bytes) -> int:
+    """Offset of the lead of a thread, or -1."""
+    at = value.find(ref)
+    while at >= 0 and at % _LEAD.size:
+        at = value.find(ref, at + 1)
+    return at
+
+
+def _spill(key: bytes, page: int) -> bytes:
+    return digest(key, b"P", bytes((page,)))

@@ -1,0 +1,117 @@
+"""What a call says about itself: URL, headers and body together. Pure; never raises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gateway.call import Call
+from gateway.config.schema import Identity
+from gateway.policy.identity_agents import is_codex, states_cache_key
+from gateway.policy.identity_facts import (
+    BODY,
+    CONFIGURED,
+    URL,
+    VENDOR,
+    Stated,
+    clean_name,
+    json_object,
+    json_string,
+    offer_metadata,
+)
+from gateway.policy.identity_headers import HeaderReader
+
+CREDENTIAL_IN_QUERY = b"key="
+
+
+class StatedReader:
+    """`read(call)` gives all that the call says about itself. Built once from the configuration."""
+
+    def __init__(self, config: Identity) -> None:
+        self._tenant = config.tenant
+        self._tenant_header = (config.tenant_header or "").lower().encode()
+        configured = (("run", config.run_header), ("agent", config.agent_header))
+        self._headers = HeaderReader(
+            {header.lower().encode(): (key, CONFIGURED, "header") for key, header in configured if header}
+        )
+
+    def read(self, call: Call) -> Stated:
+        stated = Stated(self._tenant)
+        route, request = call.route, call.request
+        if route.run_id:
+            stated.offer("run", URL, "url", route.run_id)
+        if route.agent:
+            stated.offer("agent", URL, "url", route.agent)
+        self._headers.read(stated, request.headers)
+        if self._tenant_header:
+            self._read_tenant(stated, call)
+        if not stated.credential and CREDENTIAL_IN_QUERY in request.path:
+            stated.credential = _query_key(request.path)
+        fields = call.asked.fields
+        for name in _FIELDS.keys() & fields.keys():
+            _FIELDS[name](stated, fields[name])
+        if is_codex(stated.user_agent, stated.codex.get("originator", "")):
+            _read_codex(stated)
+        if states_cache_key(stated.user_agent) and "prompt_cache_key" in fields:
+            stated.offer("run", BODY + 9, "body", json_string(fields["prompt_cache_key"]))
+        return stated
+
+    def _read_tenant(self, stated: Stated, call: Call) -> None:
+        for name, value in call.request.headers:
+            if name.lower() == self._tenant_header:
+                stated.tenant = clean_name(value.decode("utf-8", "replace")) or self._tenant
+
+
+def _query_key(path: bytes) -> bytes:
+    """The key that Gemini's clients may put into the query."""
+    for part in path.partition(b"?")[2].split(b"&"):
+        if part.startswith(CREDENTIAL_IN_QUERY):
+            return part
+    return b""
+
+
+def _read_codex(stated: Stated) -> None:
+    """Codex's unprefixed headers: the session is the run, the thread one agent of it."""
+    codex = stated.codex
+    stated.offer("run", VENDOR + 5, "vendor", codex.get("session-id", ""))
+    stated.offer("thread", VENDOR + 5, "vendor", codex.get("thread-id", ""))
+    path = codex.get("agent-name", "").strip("/")
+    if path.startswith("root/"):
+        stated.offer("agent_type", VENDOR + 5, "vendor", path.removeprefix("root/"))
+
+
+FieldReader = Callable[[Stated, Any], None]
+
+
+def _metadata(stated: Stated, raw: Any) -> None:
+    offer_metadata(stated, raw, BODY + 1, "body")
+
+
+def _id(key: str, rank: int) -> FieldReader:
+    def read(stated: Stated, raw: Any) -> None:
+        stated.offer(key, BODY + rank, "body", json_string(raw))
+
+    return read
+
+
+def _conversation(stated: Stated, raw: Any) -> None:
+    """OpenAI's `conversation`: an id, or an object with one."""
+    text = json_string(raw) or json_string(json_object(raw).get("id", b""))
+    stated.offer("run", BODY, "body", text)
+
+
+_FIELDS: Mapping[str, FieldReader] = {
+    "conversation": _conversation,
+    "metadata": _metadata,
+    "litellm_metadata": _metadata,
+    "requestMetadata": _metadata,  # Bedrock
+    "client_metadata": _metadata,  # Codex
+    "labels": _metadata,  # Vertex
+    "litellm_session_id": _id("run", 7),
+    "session_id": _id("run", 7),  # OpenRouter
+    "conversation_id": _id("run", 7),
+    "thread_id": _id("run", 8),
+    "litellm_trace_id": _id("trace_run", 7),
+    "user": _id("end_user", 8),
+    "safety_identifier": _id("end_user", 7),
+}
