@@ -11,31 +11,11 @@ from gateway.call import ToolCall, ToolUse, Usage
 from gateway.journal.record import AttemptRecord, CallRecord
 from gateway.testing.records import START, call_record, workload
 
-FIELDS = [
-    "id",
-    "run_id",
-    "agent",
-    "step",
-    "dialect",
-    "upstream",
-    "model_requested",
-    "model_used",
-    "status",
-    "outcome",
-    "stream",
-    "attempts",
-    "usage",
-    "usage_source",
-    "cost_usd",
-    "cost_components",
-    "price_version",
-    "started_at",
-    "duration_ms",
-    "ttft_ms",
-    "overhead_ms",
-    "tools",
-    "trace_id",
-]
+FIELDS = {
+    *("id", "run_id", "agent", "step", "dialect", "upstream", "model_requested", "model_used", "status", "outcome"),
+    *("stream", "attempts", "usage", "usage_source", "cost_usd", "cost_components", "price_version", "started_at"),
+    *("duration_ms", "ttft_ms", "overhead_ms", "tools", "trace_id"),
+}
 TOKENS = ["input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens"]
 
 Gate = Any  # of conftest.py
@@ -62,7 +42,7 @@ async def test_a_call_has_every_field_with_its_value(gate: Gate) -> None:
     )
     gate.fill([record])
     body = await gate.get("/api/calls/c%2F1%20%C3%BC")
-    assert set(FIELDS) <= set(body)
+    assert set(body) >= FIELDS
     assert body["usage"] == {
         **dict(zip(TOKENS, (1000, 200, 300, 100, 50), strict=True)),
         "detail": {"cache_write_1h_tokens": 10},
