@@ -90,6 +90,7 @@ class Request(Struct):
     headers: Sequence[tuple[bytes, bytes]]  # order, case and duplicates as received
     body: bytes
     client: str = ""  # peer address
+    names: Mapping[bytes, bytes] = {}  # lower-case header name -> its first value
 
 
 class Route(Struct, frozen=True):

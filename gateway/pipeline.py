@@ -6,8 +6,10 @@ before `attempt`, breaker, retry and fallback around it.
 
 from __future__ import annotations
 
+import logging
+
 from gateway.call import Request
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, GatewayFault
 from gateway.ports import Downstream, Gateway
 from gateway.stages.arrive import arrive, new_call
 from gateway.stages.attempt import attempt
@@ -16,6 +18,8 @@ from gateway.stages.ending import ABORT
 from gateway.stages.pump import pump
 from gateway.stages.refuse import refuse
 from gateway.stages.tunnel import tunnel
+
+log = logging.getLogger("tollgate.pipeline")
 
 
 async def serve(request: Request, down: Downstream, gw: Gateway, fault: GatewayError | None = None) -> None:
@@ -34,7 +38,11 @@ async def serve(request: Request, down: Downstream, gw: Gateway, fault: GatewayE
     except GatewayError as error:
         call.fault = error
         ending = refuse(call, error, down, gw)  # in the client's dialect, also in mid-stream
-    except BaseException as error:  # cancellation and bugs: recorded below like everything else
+    except Exception as error:  # a bug: recorded and answered like every other fault, and told to the operator
+        call.fault = error
+        log.exception("call %s failed inside the gateway", call.id)
+        ending = refuse(call, GatewayFault("internal error"), down, gw)
+    except BaseException as error:  # cancellation
         call.fault = error
         raise
     finally:  # every exit path, and no await in here

@@ -75,8 +75,11 @@ class Dialect(Protocol):
         """Does this upstream error say that it does not know `stream_options`?"""
         ...
 
-    def refusal(self, fault: GatewayError, request_id: str, *, stream: bool) -> ErrorAnswer:
-        """The answer to a call that the gateway itself refuses or could not complete, before the commit point."""
+    def refusal(self, fault: GatewayError, request_id: str, *, stream: bool, route: Route | None = None) -> ErrorAnswer:
+        """The answer to a call that the gateway itself refuses or could not complete, before the commit point.
+
+        `route`, where known, lets a dialect word the error as that endpoint does.
+        """
         ...
 
     def tap(self, extensions: bytes) -> Tap:
@@ -160,8 +163,8 @@ class Downstream(Protocol):
     gone: bool
     paused: bool  # the client is behind: await `drained` before reading on
 
-    def start(self, status: int, reason: bytes, headers: Headers, length: int | None) -> None:
-        """Begin the answer; nothing is sent before the first `write` or `finish`."""
+    def start(self, status: int, reason: bytes, block: bytes, length: int | None) -> None:
+        """Begin the answer with its header lines; nothing is sent before the first `write` or `finish`."""
         ...
 
     def write(self, data: bytes) -> None: ...
@@ -200,6 +203,16 @@ class Exchange(Protocol):
 
     @property
     def headers(self) -> Headers: ...
+
+    @property
+    def names(self) -> Mapping[bytes, bytes]:
+        """Lower-case header name -> its first value."""
+        ...
+
+    @property
+    def block(self) -> bytes:
+        """The header lines as they came."""
+        ...
 
     @property
     def length(self) -> int | None:
@@ -284,3 +297,4 @@ class Gateway(Struct, frozen=True):
     learned: Learned
     cost_header: bool = True
     stream_cost_comment: bool = False
+    capture_bytes: int = 0  # of each decoded answer, kept on the call for its record

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
+import select
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import httptools
@@ -31,6 +31,7 @@ HIGH_WATER = 262_144
 HEAD_LIMIT = 262_144
 RENEW_SECONDS = 55.0  # a connection to a named host is not reused longer: DNS changes are followed within a minute
 IDLE_SECONDS = 60.0
+FRESH_SECONDS = 0.1  # a connection that was in use just now is not asked again (a system call)
 
 
 class Origin(Struct):
@@ -46,7 +47,7 @@ class Origin(Struct):
 class UpstreamConnection(asyncio.Protocol):
     """One TCP or TLS connection; carries one exchange at a time."""
 
-    __slots__ = ("born", "exchange", "idle_since", "loop", "lost", "on_pause", "origin", "transport", "used")
+    __slots__ = ("_poll", "born", "exchange", "idle_since", "loop", "lost", "on_pause", "origin", "transport", "used")
 
     def __init__(self, origin: Origin, loop: asyncio.AbstractEventLoop) -> None:
         self.origin = origin
@@ -56,10 +57,13 @@ class UpstreamConnection(asyncio.Protocol):
         self.born = self.idle_since = loop.time()
         self.lost = False
         self.used = False
+        self._poll = select.poll()
         self.on_pause: Callable[[bool], None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
+        sock = transport.get_extra_info("socket")
+        self._poll.register(sock.fileno(), select.POLLIN | select.POLLRDHUP)
 
     def data_received(self, data: bytes) -> None:
         if self.exchange is None:
@@ -96,16 +100,9 @@ class UpstreamConnection(asyncio.Protocol):
             return False
         if self.origin.tls is not None:
             return True  # a TLS alert may be pending as ordinary bytes; data_received cuts on those
-        sock: socket.socket | None = self.transport.get_extra_info("socket")
-        if sock is None:
-            return False
-        try:
-            sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except (BlockingIOError, InterruptedError):
+        if now - self.idle_since < FRESH_SECONDS:
             return True
-        except OSError:
-            return False
-        return False  # end of file, or bytes nobody asked for
+        return not self._poll.poll(0)  # end of file, an error, or bytes nobody asked for
 
     def cut(self) -> None:
         self.lost = True
@@ -177,6 +174,14 @@ class UpstreamExchange:
     @property
     def headers(self) -> list[Header]:
         return self.head.headers if self.head else []
+
+    @property
+    def names(self) -> Mapping[bytes, bytes]:
+        return self.head.names if self.head else {}
+
+    @property
+    def block(self) -> bytes:
+        return self.head.block if self.head else b""
 
     @property
     def length(self) -> int | None:

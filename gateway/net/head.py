@@ -37,7 +37,7 @@ class RequestHead(Struct):
     expects_continue: bool = False
     upgrade: bytes = b""  # protocol asked for, lower case
     connection: frozenset[bytes] = frozenset()  # header names the Connection header lists, lower case
-    parser: httptools.HttpRequestParser | None = None  # goes on to read a chunked body
+    names: dict[bytes, bytes] = {}  # lower-case name -> first value
 
 
 class RequestParser:
@@ -95,8 +95,11 @@ def read_request_head(raw: bytes, parser: RequestParser) -> RequestHead:
         raise BadFraming(f"HTTP version {version} is not supported")
     head = RequestHead(parser.parser.get_method(), parser.target, parser.headers, http10=version == "1.0")
     hosts = 0
+    names = head.names
     for name, value in parser.headers:
         lower = name.lower()
+        if lower not in names:
+            names[lower] = value
         if lower in _FRAMING:
             if lower == b"host":
                 hosts += 1
@@ -108,11 +111,16 @@ def read_request_head(raw: bytes, parser: RequestParser) -> RequestHead:
         raise BadFraming("exactly one Host header is required")
     if _TARGET.fullmatch(head.target) is None:
         raise BadFraming("the request target must be in origin form")
-    if head.chunked and head.http10:
-        raise BadFraming("Transfer-Encoding is not defined for HTTP/1.0")
-    if head.http10 and b"keep-alive" not in head.connection:
-        head.keep_alive = False
+    if head.http10:
+        _only_in_1_1(head)
     return head
+
+
+def _only_in_1_1(head: RequestHead) -> None:
+    if head.chunked:
+        raise BadFraming("Transfer-Encoding is not defined for HTTP/1.0")
+    if b"keep-alive" not in head.connection:
+        head.keep_alive = False
 
 
 def _framing_header(head: RequestHead, name: bytes, value: bytes) -> None:
@@ -141,6 +149,8 @@ class ResponseHead(Struct):
     status: int
     reason: bytes
     headers: list[Header]
+    names: dict[bytes, bytes]  # lower-case name -> first value
+    block: bytes  # the header lines as they came, each with its CRLF
     length: int | None
     chunked: bool
     keep_alive: bool
@@ -187,18 +197,29 @@ def read_response_head(raw: bytes, parser: ResponseParser) -> ResponseHead:
     """Read one complete head. Raises httptools.HttpParserError or ValueError for what is not HTTP/1.x."""
     parser.feed(raw)
     status = parser.parser.get_status_code()
-    length: int | None = None
-    chunked = False
+    names: dict[bytes, bytes] = {}
     for name, value in parser.headers:
         lower = name.lower()
-        if lower == b"content-length":
-            if not value.isdigit() or len(value) > 18:
-                raise ValueError("malformed Content-Length")
-            length = int(value)
+        if lower not in names:
+            names[lower] = value
         elif lower == b"transfer-encoding":
-            if chunked or value.lower() != b"chunked":
-                raise ValueError("unsupported Transfer-Encoding")
-            chunked = True
-    if chunked and length is not None:
-        raise ValueError("both Content-Length and Transfer-Encoding")
-    return ResponseHead(status, parser.reason, parser.headers, length, chunked, parser.parser.should_keep_alive())
+            raise ValueError("repeated Transfer-Encoding")
+    length, chunked = _framing(names)
+    block = raw[raw.index(b"\n") + 1 : -2]
+    keep_alive = parser.parser.should_keep_alive()
+    return ResponseHead(status, parser.reason, parser.headers, names, block, length, chunked, keep_alive)
+
+
+def _framing(names: dict[bytes, bytes]) -> tuple[int | None, bool]:
+    coding, length = names.get(b"transfer-encoding"), names.get(b"content-length")
+    if coding is not None:
+        if length is not None:
+            raise ValueError("both Content-Length and Transfer-Encoding")
+        if coding.lower() != b"chunked":
+            raise ValueError("unsupported Transfer-Encoding")
+        return None, True
+    if length is None:
+        return None, False
+    if not length.isdigit() or len(length) > 18:
+        raise ValueError("malformed Content-Length")
+    return int(length), False

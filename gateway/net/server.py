@@ -32,7 +32,6 @@ from gateway.errors import (
     SlowClient,
 )
 from gateway.net.head import RequestHead, RequestParser, read_request_head
-from gateway.ports import Headers
 
 EARLY_LIMIT = 65_536
 WRITE_HIGH, WRITE_LOW = 262_144, 65_536
@@ -66,6 +65,7 @@ class ClientConnection(asyncio.Protocol):
         "_next",
         "_out",
         "_parser",
+        "_ready",
         "_sink",
         "_stuck",
         "_task",
@@ -99,7 +99,8 @@ class ClientConnection(asyncio.Protocol):
         self.paused = False
         self._stuck = (0, NEVER)  # bytes in the write buffer, and until when that may stay so
         self._drain_waiter: asyncio.Future[None] | None = None
-        self._next: asyncio.Future[tuple[Request, GatewayError | None] | None] | None = None
+        self._next: asyncio.Future[None] | None = None
+        self._ready: tuple[Request, GatewayError | None] | None = None  # read, waiting to be carried
         self._sink: Callable[[bytes], None] | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -238,9 +239,10 @@ class ClientConnection(asyncio.Protocol):
         if head is None:
             request = Request(b"", b"", (), b"", self.peer)
         else:
-            request = Request(head.method, head.target, head.headers, body, self.peer)
+            request = Request(head.method, head.target, head.headers, body, self.peer, head.names)
+        self._ready = (request, fault)
         if self._next is not None and not self._next.done():
-            self._next.set_result((request, fault))
+            self._next.set_result(None)
 
     def _refuse_unread(self, fault: GatewayError) -> None:
         """Answer what was not read to its end; nothing more is read on this connection."""
@@ -253,15 +255,16 @@ class ClientConnection(asyncio.Protocol):
     async def _carry(self) -> None:
         loop, handle = self.server.loop, self.server.handle
         while not self.gone:
-            self._next = loop.create_future()
             if self.state is State.HEAD and self._early:
                 early, self._early = self._early, []
                 self.transport.resume_reading()
                 self.data_received(b"".join(early))
-            item = await self._next
-            if item is None:
+            if self._ready is None:
+                self._next = loop.create_future()
+                await self._next
+            if self._ready is None:
                 return
-            request, fault = item
+            (request, fault), self._ready = self._ready, None
             try:
                 await handle(request, self, fault)
             finally:
@@ -311,25 +314,20 @@ class ClientConnection(asyncio.Protocol):
             self._refuse_unread(SlowClient("the request did not arrive in time"))
 
     # -- ports.Downstream
-    def start(self, status: int, reason: bytes, headers: Headers, length: int | None) -> None:
+    def start(self, status: int, reason: bytes, block: bytes, length: int | None) -> None:
         head = self._head
         bodiless = status in (204, 304) or (head is not None and head.method == b"HEAD") or status == 101
         http10 = head is not None and head.http10
         self._chunked_out = length is None and not bodiless and not http10
         if length is None and not bodiless and http10:
             self._keep_alive = False
-        parts = [b"HTTP/1.1 %d %b\r\n" % (status, reason)]
-        for name, value in headers:
-            parts += (name, b": ", value, b"\r\n")
-        if self._chunked_out:
-            parts.append(b"transfer-encoding: chunked\r\n")
+        framing = b"transfer-encoding: chunked\r\n" if self._chunked_out else b""
         if not self._keep_alive or self.server.draining:
             self._keep_alive = False
-            parts.append(b"connection: close\r\n")
+            framing += b"connection: close\r\n"
         elif http10:
-            parts.append(b"connection: keep-alive\r\n")
-        parts.append(b"\r\n")
-        self._out = b"".join(parts)
+            framing += b"connection: keep-alive\r\n"
+        self._out = b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (status, reason, block, framing)
 
     def write(self, data: bytes) -> None:
         if self._chunked_out:

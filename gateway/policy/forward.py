@@ -9,10 +9,11 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from functools import lru_cache
 
 from gateway.call import Call
-from gateway.ports import Headers, Spec
+from gateway.ports import Exchange, Headers, Spec
 
 HOP_BY_HOP = frozenset(
     (
@@ -32,33 +33,25 @@ _REQUEST_DROPS = HOP_BY_HOP | {b"expect"}
 OURS = b"x-tollgate-"
 
 
+@lru_cache(maxsize=256)
+def _drops(spec: Spec, injected: bool) -> frozenset[bytes]:
+    """Lower-case names of the client's headers that stay behind."""
+    drops = _REQUEST_DROPS | {name.lower() for name, _ in spec.headers}
+    if spec.auth:
+        drops |= CREDENTIALS
+    drops |= {b"traceparent", b"tracestate"} if spec.propagate_trace else {b"baggage"}
+    if injected:
+        drops |= {b"accept-encoding"}  # what we add must be taken out again: ask for plain bytes
+    return drops
+
+
 def request_head(call: Call, spec: Spec, length: int, *, upgrade: bool = False) -> bytes:
     """The head to send upstream, for a body of `length` bytes."""
-    request = call.request
-    dropped = _REQUEST_DROPS
-    if spec.auth:
-        dropped = dropped | CREDENTIALS
-    replaced = {name.lower() for name, _ in spec.headers}
-    if replaced or not spec.propagate_trace:
-        dropped = dropped | replaced | {b"baggage"}
-    if spec.propagate_trace:
-        dropped = dropped | {b"traceparent", b"tracestate"}
-    if call.asked.injected:
-        dropped = dropped | {b"accept-encoding"}  # what we add must be taken out again: ask for plain bytes
-    dropped = dropped | listed(request.headers)
+    request, injected = call.request, call.asked.injected
     parts: list[bytes] = [request.method, b" ", _target(call, spec), b" HTTP/1.1\r\n"]
-    sized = False
-    for name, value in request.headers:
-        lower = name.lower()
-        if lower in dropped or lower.startswith(OURS):
-            continue
-        if lower == b"host":
-            value = spec.host
-        elif lower == b"content-length":
-            value, sized = b"%d" % length, True
-        parts += (name, b": ", value, b"\r\n")
-    if length and not sized:
-        parts.append(b"content-length: %d\r\n" % length)
+    _pass_headers(
+        request.headers, _drops(spec, injected) | listed(request.names, request.headers), spec.host, length, parts
+    )
     for name, value in (*spec.auth, *spec.headers):
         parts += (name, b": ", value, b"\r\n")
     if spec.propagate_trace:
@@ -66,12 +59,29 @@ def request_head(call: Call, spec: Spec, length: int, *, upgrade: bool = False) 
         parts.append(f"traceparent: 00-{trace.trace_id}-{trace.span_id}-{trace.flags:02x}\r\n".encode())
         if trace.state:
             parts.append(f"tracestate: {trace.state}\r\n".encode())
-    if call.asked.injected:
+    if injected:
         parts.append(b"accept-encoding: identity\r\n")
     if upgrade:
         parts.append(b"connection: Upgrade\r\nupgrade: websocket\r\n")
     parts += (b"via: 1.1 ", call.via, b"\r\n\r\n")
     return b"".join(parts)
+
+
+def _pass_headers(headers: Headers, dropped: frozenset[bytes], host: bytes, length: int, parts: list[bytes]) -> None:
+    sized = False
+    for name, value in headers:
+        lower = name.lower()
+        if lower in dropped or lower.startswith(OURS):
+            continue
+        if lower == b"host":
+            parts += (name, b": ", host, b"\r\n")
+        elif lower == b"content-length":
+            parts.append(b"%b: %d\r\n" % (name, length))
+            sized = True
+        else:
+            parts += (name, b": ", value, b"\r\n")
+    if length and not sized:
+        parts.append(b"content-length: %d\r\n" % length)
 
 
 def _target(call: Call, spec: Spec) -> bytes:
@@ -96,32 +106,31 @@ def without_key(path: bytes) -> bytes:
     return head + b"?" + b"&".join(kept) if kept and kept != [b""] else head
 
 
-def listed(headers: Headers) -> frozenset[bytes]:
+def listed(names: Mapping[bytes, bytes], headers: Headers) -> frozenset[bytes]:
     """The names that Connection headers list, lower case; they are hop-by-hop too."""
-    names: frozenset[bytes] = frozenset()
+    if b"connection" not in names:
+        return frozenset()
+    found: frozenset[bytes] = frozenset()
     for name, value in headers:
-        if len(name) == 10 and name.lower() == b"connection":
-            names |= frozenset(token.strip().lower() for token in value.split(b","))
-    return names
+        if name.lower() == b"connection":
+            found |= frozenset(token.strip().lower() for token in value.split(b","))
+    return found
 
 
-def response_headers(headers: Headers, added: Sequence[tuple[bytes, bytes]], *, resized: bool) -> Headers:
-    """The headers for the client. `resized`: the body will not have the length the upstream stated."""
-    dropped = HOP_BY_HOP | listed(headers)
-    if resized:
-        dropped = dropped | {b"content-length"}
-    out = []
-    for header in headers:
-        lower = header[0].lower()
+def response_block(exchange: Exchange, *, dropped: frozenset[bytes] = frozenset()) -> bytes:
+    """The header lines for the client: as they came, or without what is hop-by-hop, ours, or `dropped`."""
+    names, block = exchange.names, exchange.block
+    if not dropped and names.keys().isdisjoint(HOP_BY_HOP) and b"ollgate-" not in block:
+        return block
+    dropped = dropped | HOP_BY_HOP | listed(names, exchange.headers)
+    parts: list[bytes] = []
+    for name, value in exchange.headers:
+        lower = name.lower()
         if lower not in dropped and not lower.startswith(OURS):
-            out.append(header)
-    out.extend(added)
-    return out
+            parts += (name, b": ", value, b"\r\n")
+    return b"".join(parts)
 
 
-def header(headers: Headers, name: bytes) -> bytes:
-    """The first value of a header, or b""."""
-    for key, value in headers:
-        if len(key) == len(name) and key.lower() == name:
-            return value
-    return b""
+def rendered(headers: Headers) -> bytes:
+    """Header lines of name-value pairs."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])

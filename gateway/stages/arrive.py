@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from gateway.call import Asked, Call, Edit, Request, Route, Trace, Who
 from gateway.errors import BadBody, LoopDetected
 from gateway.policy.encoding import Identity, decoder_for
-from gateway.policy.forward import header
 from gateway.policy.trace import trace_of
 from gateway.ports import Gateway
 
@@ -17,7 +18,9 @@ def new_call(request: Request, gw: Gateway) -> Call:
     """A call of which nothing is known yet but that it is here. Never raises."""
     entropy = gw.random(34).hex()
     now = gw.now()
-    trace = trace_of(request.headers, entropy[:32], entropy[32:48]) if request.headers else Trace()
+    trace = Trace(entropy[:32], entropy[32:48])
+    if b"traceparent" in request.names:
+        trace = trace_of(request.headers, trace.trace_id, trace.span_id)
     return Call(
         id=f"{now // 1_000_000:012x}{entropy[48:]}",
         request=request,
@@ -34,18 +37,11 @@ def new_call(request: Request, gw: Gateway) -> Call:
 def arrive(call: Call, gw: Gateway) -> None:
     """Route the call, read its body, find out who asks, and note it as in flight. Raises GatewayError."""
     request = call.request
-    family, via = "", b""
-    for name, value in request.headers:
-        lower = name.lower()
-        if lower in FAMILY_HEADERS:
-            family = family_of(family, lower)
-        elif lower == b"via":
-            via += value
-        elif lower == b"upgrade":
-            call.websocket = value.lower() == b"websocket" and request.method == b"GET"
-    call.route = gw.routes.resolve(request.method, request.path, family)
-    if gw.instance in via:
+    names = request.names
+    call.route = gw.routes.resolve(request.method, request.path, family_of(names))
+    if b"via" in names and any(gw.instance in value for name, value in request.headers if name.lower() == b"via"):
         raise LoopDetected("this call already passed this gateway: an upstream points back at it")
+    call.websocket = names.get(b"upgrade", b"").lower() == b"websocket" and request.method == b"GET"
     dialect = gw.dialects[call.route.dialect]
     call.asked = dialect.read(call.route, readable(request))
     apply_alias(call, gw)
@@ -53,20 +49,18 @@ def arrive(call: Call, gw: Gateway) -> None:
     call.slot = gw.journal.begin(call)
 
 
-FAMILY_HEADERS = frozenset((b"anthropic-version", b"x-api-key", b"x-goog-api-key", b"authorization"))
-_SPOKEN = {b"anthropic-version": "anthropic", b"x-goog-api-key": "gemini", b"x-api-key": "anthropic"}
-
-
-def family_of(so_far: str, name: bytes) -> str:
-    """Which API family the headers speak: `anthropic-version` or a key header of its own says so; Bearer does not."""
-    if name == b"authorization":
-        return so_far
-    return _SPOKEN[name] if not so_far or name == b"anthropic-version" else so_far
+def family_of(names: Mapping[bytes, bytes]) -> str:
+    """Which API family the headers speak, or "": `anthropic-version` or a key header of its own says so."""
+    if b"anthropic-version" in names:
+        return "anthropic"
+    if b"x-goog-api-key" in names:
+        return "gemini"
+    return "anthropic" if b"x-api-key" in names and b"authorization" not in names else ""
 
 
 def readable(request: Request) -> Request:
     """The request with its body decoded, for reading only; what is sent stays as it came. Raises BadBody."""
-    coding = header(request.headers, b"content-encoding")
+    coding = request.names.get(b"content-encoding", b"")
     if not coding:
         return request
     decoder = decoder_for(coding)

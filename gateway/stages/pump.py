@@ -15,11 +15,11 @@ from __future__ import annotations
 from gateway.call import Call, Usage
 from gateway.errors import ClientGone, GatewayError, StreamErrored, StreamTruncated, UpstreamFault
 from gateway.policy.encoding import Decoder, decoder_for
-from gateway.policy.forward import header, response_headers
+from gateway.policy.forward import rendered, response_block
 from gateway.ports import Downstream, Exchange, Gateway, Meter, Spec, Stripper
 from gateway.stages.account import account
 from gateway.stages.ending import Ending
-from gateway.stages.refuse import own_headers, whole
+from gateway.stages.refuse import own_lines, whole
 
 WHOLE_LIMIT = 1_048_576  # answers up to here are read whole before they are committed
 PEEK_LIMIT = 65_536
@@ -27,6 +27,9 @@ HOLD_SECONDS = 3.0
 GRACE_SECONDS = 0.25  # from a terminal event to the end of the body
 BYTES_PER_TOKEN = 4  # of a stream; events wrap their tokens in far more, so a bound in bytes errs towards less cost
 ONE_THOUSAND_OUT = Usage(output_tokens=1000)
+NONE: frozenset[bytes] = frozenset()
+SIZED = frozenset((b"content-length",))
+RESTATED = frozenset((b"content-length", b"content-type", b"content-encoding"))
 STREAMS = (b"text/event-stream", b"application/x-ndjson", b"application/vnd.amazon.eventstream")
 
 
@@ -37,21 +40,26 @@ class Passage:
 
     def __init__(self, call: Call, exchange: Exchange, down: Downstream, gw: Gateway) -> None:
         dialect = gw.dialects[call.route.dialect]
-        kind = header(exchange.headers, b"content-type")
+        names = exchange.names
+        kind = names.get(b"content-type", b"")
         self.call, self.exchange, self.down, self.gw = call, exchange, down, gw
         self.spec: Spec = gw.specs[call.route.upstream]
         self.streaming = kind.startswith(STREAMS) or call.asked.stream
         self.meter: Meter = dialect.meter(call.route, call.asked, exchange.status, kind)
         call.meter = self.meter
-        self.decoder: Decoder = decoder_for(header(exchange.headers, b"content-encoding"))
+        self.decoder: Decoder = decoder_for(names.get(b"content-encoding", b""))
         self.stripper: Stripper | None = None
         if call.asked.injected and kind.startswith(b"text/event-stream"):
             self.stripper = dialect.stripper()
 
     def look(self, data: bytes) -> bytes:
         """Meter a piece; return what of it the client shall see."""
-        self.call.response_bytes += len(data)
-        self.meter.feed(self.decoder.feed(data))
+        call = self.call
+        call.response_bytes += len(data)
+        plain = self.decoder.feed(data)
+        self.meter.feed(plain)
+        if self.gw.capture_bytes > len(call.captured):
+            call.captured += plain[: self.gw.capture_bytes - len(call.captured)]
         return data if self.stripper is None else self.stripper.feed(data)
 
     def commit(self, data: bytes) -> None:
@@ -60,13 +68,13 @@ class Passage:
         call.committed = True
         call.status = self.exchange.status
         call.first_byte = self.gw.monotonic()
-        self.start(own_headers(call), resized=self.stripper is not None)
+        self.start(own_lines(call), resized=self.stripper is not None)
         self.down.write(data)
 
-    def start(self, added: list[tuple[bytes, bytes]], *, resized: bool) -> None:
+    def start(self, added: bytes, *, resized: bool) -> None:
         exchange = self.exchange
-        headers = response_headers(exchange.headers, added, resized=resized)
-        self.down.start(exchange.status, exchange.reason, headers, None if resized else exchange.length)
+        block = response_block(exchange, dropped=SIZED if resized else NONE) + added
+        self.down.start(exchange.status, exchange.reason, block, None if resized else exchange.length)
 
 
 async def pump(call: Call, exchange: Exchange, down: Downstream, gw: Gateway) -> Ending:
@@ -101,7 +109,7 @@ async def pump_whole(passage: Passage) -> Ending:
     call.committed = True
     call.status = exchange.status
     call.first_byte = gw.monotonic()
-    passage.start([*own_headers(call), *cost_headers(call, gw)], resized=False)
+    passage.start(own_lines(call) + cost_lines(call, gw), resized=False)
     return Ending(held[0] if len(held) == 1 else b"".join(held), complete=True)
 
 
@@ -137,9 +145,8 @@ def restated(passage: Passage, frame: bytes) -> Ending:
     call.attempts[-1].fault = StreamErrored(f"error in the first event: {passage.meter.failed}")
     call.attempts[-1].status = answer.status
     call.status = answer.status
-    kept = response_headers(passage.exchange.headers, own_headers(call), resized=True)
-    headers = [item for item in kept if item[0].lower() not in (b"content-type", b"content-encoding")]
-    return whole(passage.down, answer.status, [*answer.headers, *headers], answer.body)
+    block = rendered(answer.headers) + response_block(passage.exchange, dropped=RESTATED) + own_lines(call)
+    return whole(passage.down, answer.status, block, answer.body)
 
 
 async def pump_rest(passage: Passage) -> Ending:
@@ -195,13 +202,13 @@ def ensure_committed(passage: Passage) -> None:
         passage.commit(b"")
 
 
-def cost_headers(call: Call, gw: Gateway) -> list[tuple[bytes, bytes]]:
-    headers = []
+def cost_lines(call: Call, gw: Gateway) -> bytes:
+    lines = b""
     if gw.cost_header and call.money.total is not None:
-        headers.append((b"x-tollgate-cost-usd", b"%.12f" % (call.money.total / 1e12)))
+        lines = b"x-tollgate-cost-usd: %.12f\r\n" % (call.money.total / 1e12)
     if call.answer is not None:
-        headers.append((b"x-tollgate-usage-source", call.answer.usage_source.encode()))
-    return headers
+        lines += b"x-tollgate-usage-source: %b\r\n" % call.answer.usage_source.encode()
+    return lines
 
 
 async def drain(passage: Passage) -> None:

@@ -6,7 +6,8 @@ import http
 
 from gateway.call import Call
 from gateway.errors import ClientGone, GatewayError
-from gateway.ports import Downstream, Gateway, Headers
+from gateway.policy.forward import rendered
+from gateway.ports import Downstream, Gateway
 from gateway.stages.ending import ABORT, Ending
 
 
@@ -21,24 +22,23 @@ def refuse(call: Call, fault: GatewayError, down: Downstream, gw: Gateway) -> En
         return Ending(dialect.interruption(fault, call.meter, call.id), complete=False)
     answer = dialect.refusal(fault, call.id, stream=call.asked.stream)
     call.status = answer.status
-    return whole(down, answer.status, [*answer.headers, *own_headers(call)], answer.body)
+    return whole(down, answer.status, rendered(answer.headers) + own_lines(call), answer.body)
 
 
-def whole(down: Downstream, status: int, headers: Headers, body: bytes) -> Ending:
+def whole(down: Downstream, status: int, block: bytes, body: bytes) -> Ending:
     """An answer that the gateway made, of known length."""
-    down.start(status, reason_of(status), [*headers, (b"content-length", b"%d" % len(body))], len(body))
+    down.start(status, reason_of(status), b"%bcontent-length: %d\r\n" % (block, len(body)), len(body))
     return Ending(body, complete=True)
 
 
-def own_headers(call: Call) -> list[tuple[bytes, bytes]]:
-    """The x-tollgate-* headers that are known before the answer is."""
-    headers = [(b"x-tollgate-request-id", call.id.encode())]
+def own_lines(call: Call) -> bytes:
+    """The x-tollgate-* header lines that are known before the answer is."""
+    lines = f"x-tollgate-request-id: {call.id}\r\n"
     if call.who.run_id:
-        headers.append((b"x-tollgate-run-id", call.who.run_id.encode("latin-1", "replace")))
+        lines += f"x-tollgate-run-id: {call.who.run_id}\r\n"
     if call.attempts:
-        headers.append((b"x-tollgate-upstream", call.route.upstream.encode()))
-        headers.append((b"x-tollgate-attempts", b"%d" % len(call.attempts)))
-    return headers
+        lines += f"x-tollgate-upstream: {call.route.upstream}\r\nx-tollgate-attempts: {len(call.attempts)}\r\n"
+    return lines.encode("latin-1", "replace")
 
 
 def reason_of(status: int) -> bytes:

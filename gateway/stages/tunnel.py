@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from gateway.call import Call
 from gateway.errors import ClientGone, UpstreamFault
-from gateway.policy.forward import HOP_BY_HOP, header
 from gateway.ports import Downstream, Exchange, Gateway
 from gateway.stages.ending import Ending
-from gateway.stages.refuse import own_headers
-
-_SWITCH = HOP_BY_HOP - {b"connection", b"upgrade"}
+from gateway.stages.refuse import own_lines
 
 
 async def tunnel(call: Call, exchange: Exchange, down: Downstream, gw: Gateway) -> Ending:
     """Relay until either side ends; either may."""
-    tap = gw.dialects[call.route.dialect].tap(header(exchange.headers, b"sec-websocket-extensions"))
+    tap = gw.dialects[call.route.dialect].tap(exchange.names.get(b"sec-websocket-extensions", b""))
     send = exchange.upgraded(down.hold)
     call.committed, call.status = True, 101
     call.first_byte = gw.monotonic()
-    kept = [item for item in exchange.headers if item[0].lower() not in _SWITCH]
-    down.start(101, exchange.reason, [*kept, *own_headers(call)], None)
+    down.start(101, exchange.reason, exchange.block + own_lines(call), None)
 
     def from_client(data: bytes) -> None:
         tap.feed(True, data)
