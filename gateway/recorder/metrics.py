@@ -17,7 +17,6 @@ from gateway.call import ToolCall
 from gateway.config.schema import Telemetry
 from gateway.journal.record import CallRecord, EventRecord, OutcomeRecord, Record
 from gateway.recorder.drops import Drops
-from gateway.recorder.facts import tidy
 from gateway.recorder.metrics_calls import Calls, Models
 from gateway.recorder.metrics_exposition import Exposition
 from gateway.recorder.metrics_runs import Run, Runs
@@ -137,7 +136,7 @@ class MetricsProjection:
             self._dropped_before[key] = count
 
     def _tool(self, tool: ToolCall) -> None:
-        name, failed = tidy(tool.name, 128), tool.is_error
+        name, failed = tool.name, tool.is_error
         self._store.add("tollgate_tool_calls", (_TOOL_SERVER, name, "error" if failed else "ok"))
         self._store.observe("tollgate_tool_duration_seconds", (_TOOL_SERVER, name), tool.duration_ns)
         labels = (name, "tool_error" if failed else "")

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from gateway.call import Outcome, Usage
 from gateway.journal.record import AttemptRecord, CallRecord
-from gateway.recorder.facts import attempt_result, error_type_of, gen_ai_provider, same_model, tidy, trace_id_of
+from gateway.recorder.facts import attempt_result, error_type_of, gen_ai_provider, same_model, trace_id_of
 from gateway.recorder.metrics_store import Cell, Counter, Family, Histogram, Labels, Store, Traced
 from gateway.recorder.names import OTHER, TOKEN_TYPES
 
@@ -45,7 +45,7 @@ class Models:
         if not name:
             return ""
         if name in self._known or (self._knows is not None and self._knows(provider, name)):
-            return tidy(name, 128)
+            return name
         return OTHER
 
 
@@ -184,10 +184,13 @@ class Calls:
         found = cells.costs.get(component)
         if found is None:
             estimated = "true" if r.usage_source == "estimated" else "false"
-            labels = (cells.provider, cells.billed, tidy(r.tenant), tidy(r.agent), tidy(component, 64), estimated)
+            labels = (cells.provider, cells.billed, r.tenant, r.agent, component, estimated)
             found, over = self._store.counters["tollgate_cost_usd"].place(labels)
-            if not cells.costs:
-                cells.once += tuple(self._store.overflow("tollgate_cost_usd", label) for label in over)
+            if not cells.costs:  # from now on with every call of this combination, this one included
+                overflows = tuple(self._store.overflow("tollgate_cost_usd", label) for label in over)
+                for counter in overflows:
+                    counter.value += 1
+                cells.once += overflows
             cells.costs[component] = found
         return found
 
@@ -230,7 +233,7 @@ class _Opening:
     def __init__(self, store: Store, models: Models, r: CallRecord, last: AttemptRecord | None) -> None:
         self.store, self.r, self.last = store, r, last
         self.once: list[Counter] = []
-        self.provider = tidy(r.provider or r.upstream, 64)
+        self.provider = r.provider or r.upstream
         self.model = models.label(r.provider, r.model_requested or r.model_used)
         used = models.label(r.provider, r.model_used)
         self.mismatch = not same_model(r.model_requested, r.model_used)
@@ -255,7 +258,7 @@ class _Opening:
         wasted = None
         if r.outcome in _WASTED:
             wasted = self.counter("tollgate_cost_wasted_usd", provider, self.billed, r.outcome)
-        tenant, stream = tidy(r.tenant), "true" if r.stream else "false"
+        tenant, stream = r.tenant, "true" if r.stream else "false"
         return Cells(
             requests=self.counter("tollgate_requests", r.route, provider, self.model, r.outcome, str(r.status)),
             duration=self.histogram("tollgate_request_duration_seconds", r.route, provider, self.model, stream),

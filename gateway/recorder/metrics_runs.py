@@ -13,7 +13,6 @@ from __future__ import annotations
 from msgspec import Struct
 
 from gateway.journal.record import CallRecord, OutcomeRecord
-from gateway.recorder.facts import tidy
 from gateway.recorder.metrics_store import Store
 from gateway.recorder.names import METRICS, NS
 
@@ -50,11 +49,11 @@ class Runs:
         self.watermark = max(self.watermark, at)
         run = self.open.pop(r.run_id, None)
         if run is None:
-            run = Run(tidy(r.agent), at)
+            run = Run(r.agent, at)
             if len(self.open) >= self._limit:
                 self._end(self.open.pop(next(iter(self.open))), NONE)
         elif not run.agent:
-            run.agent = tidy(r.agent)
+            run.agent = r.agent
         self.open[r.run_id] = run
         run.last = at
         run.steps += 1
@@ -70,7 +69,7 @@ class Runs:
             run = self.open[record.run_id] = Run("", record.at)
         if run.outcome:
             return
-        self._end(run, tidy(record.kind, 32))
+        self._end(run, record.kind)
         value = record.value
         if value is not None and -_SCORE_MAX < value < _SCORE_MAX:
             self._store.observe("tollgate_run_score", (run.agent,), round(value * _SCORE_SCALE))

@@ -15,9 +15,11 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from gateway.recorder.facts import tidy
 from gateway.recorder.names import METRICS, OVERFLOW, Metric
 
 SERIES_PER_LABEL_LIMIT = 50
+VALUE_LIMIT = 128  # characters
 # Their values are ours, not the traffic's.
 UNCAPPED = frozenset({"metric", "label", "signal", "reason", "phase", "stream", "estimated", "version"})
 
@@ -97,6 +99,7 @@ class Family(Generic[Cell]):
         return self._take(capped), over
 
     def _cap(self, values: set[str] | None, value: str) -> str:
+        value = tidy(value, VALUE_LIMIT)
         if values is None or value in values or value == OVERFLOW:
             return value
         if len(values) >= self._limit:

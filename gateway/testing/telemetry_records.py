@@ -1,4 +1,4 @@
-"""Records to project: one call with everything in it, to vary."""
+"""Records for tests of telemetry: one call with everything in it, to vary."""
 
 from __future__ import annotations
 
@@ -76,8 +76,10 @@ BASE = CallRecord(
 
 
 def call(**changes: Any) -> CallRecord:
+    """`BASE` with other field values."""
     return msgspec.structs.replace(BASE, **changes)
 
 
 def streamed(**changes: Any) -> CallRecord:
+    """As `call`, answered by a stream whose first byte came after 0.3 s."""
     return call(**{"stream": True, "ttft_ns": 300_000_000, **changes})
