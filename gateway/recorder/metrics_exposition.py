@@ -69,9 +69,9 @@ def _buckets(
     for index, edge in enumerate(edges):
         total += point.counts[index]
         seen = point.exemplars[index] if point.exemplars else None
-        if seen is None:
-            buckets.append((edge, total))
-        else:
+        if seen is not None and seen[0][0].isascii() and seen[0][0].isalnum():
             (trace_id, _, at), value = seen
             buckets.append((edge, total, Exemplar({"trace_id": trace_id}, value / metric.scale, at / NS)))
+        else:
+            buckets.append((edge, total))
     return buckets
