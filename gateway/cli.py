@@ -1,6 +1,6 @@
 """The command line. It only parses: what a subcommand needs is imported when it runs, so that `--help` is instant.
 
-Exit status: 0 done; 1 not done, and the message says why; 2 the command line is wrong.
+Exit status: 0 done; 1 not done, and the message says why; 2 the command line or the configuration is wrong.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _add_serving(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     serve.add_argument("--state", metavar="DIR", help="directory of journal, ledger and everything else kept on disk")
     demo = _add(commands, "demo", _demo, "run the gateway with a fake upstream and scripted agents; needs no keys")
     _address_options(demo)
-    demo.add_argument("--seconds", type=float, default=30.0, metavar="S", help="how long the agents work (%(default)s)")
+    demo.add_argument("--seconds", type=float, default=25.0, metavar="S", help="how long the agents work (%(default)s)")
     demo.add_argument("--once", action="store_true", help="end when the agents have, instead of waiting for Ctrl-C")
 
 

@@ -1,0 +1,62 @@
+# make demo          the first thing to run: gateway, fake providers and a few agents, without any key
+# make test          everything that is checked here: lint, types, tests
+# make test-clients  Claude Code, Codex and opencode against the gateway (needs npm)
+# make bench         speed and memory, beside nginx and others
+# make check         lint and types alone
+# make clean         remove what the targets above made
+
+.DEFAULT_GOAL := test
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+
+# The first interpreter that is new enough; `make PYTHON=...` to choose.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PYTEST_ARGS ?=
+
+# Programs that some tests and the benchmark use, and the Debian packages that have them. Without them those tests are
+# skipped; as root, or where sudo asks no password, they are installed.
+TOOLS := openssl:openssl promtool:prometheus nginx:nginx-light gcc:gcc
+
+.PHONY: demo test test-clients bench check clean tools
+
+demo: $(VENV)/.installed
+	$(BIN)/tollgate demo
+
+test: $(VENV)/.installed-dev tools check
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-clients: $(VENV)/.installed-dev
+	sh tests/e2e/install_clients.sh
+	$(BIN)/python -m pytest tests/e2e/test_clients_npm.py $(PYTEST_ARGS)
+
+bench: $(VENV)/.installed-dev tools
+	$(BIN)/python -m tests.bench
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) .clients build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find gateway tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+tools:
+	@.ci/tools $(TOOLS)
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed (Debian: apt install python3 python3-venv)"; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "no venv module (Debian: apt install python3-venv)"; exit 1; }
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install --editable '.[dev,clients]'
+	@touch $@ $(VENV)/.installed
