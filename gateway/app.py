@@ -1,0 +1,214 @@
+"""The composition root of a worker: the only module that names concrete classes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from gateway.call import Request, Target
+from gateway.config.schema import Alias, Config, Upstream
+from gateway.dialects.auth import auth_lines
+from gateway.dialects.items import read_item
+from gateway.dialects.registry import DIALECTS
+from gateway.dialects.routes import Table
+from gateway.errors import GatewayError
+from gateway.journal.append import JournalWriter
+from gateway.net.connection import ClientConnection
+from gateway.net.pool import Pools
+from gateway.net.server import Server
+from gateway.net.tls import ListenerTls, client_context
+from gateway.pipeline import serve
+from gateway.policy.estimate import TokenEstimator
+from gateway.policy.identity import Resolver
+from gateway.policy.pricing import PriceTable
+from gateway.ports import Gateway, Learned, Spec
+from gateway.prices.catalogue import ensure_compiled
+from gateway.prices.load import load as load_prices
+from gateway.process.control import Configure
+from gateway.stores.shared_table import SharedTable
+
+TICK_SECONDS = 0.25
+TLS_SECONDS = 30.0  # between looks at the listener's certificate files
+CUT_SECONDS = 1.0  # for the last error events to leave
+SECRET_BYTES = 32
+
+
+class Entropy:
+    """Random bytes for ids, fetched from the kernel in bulk: a system call each would cost as much as a record."""
+
+    BULK = 8192
+
+    def __init__(self) -> None:
+        self._pool = b""
+        self._at = 0
+
+    def take(self, count: int) -> bytes:
+        at = self._at
+        if at + count > len(self._pool):
+            self._pool, at = os.urandom(self.BULK), 0
+        self._at = at + count
+        return self._pool[at : at + count]
+
+
+class Worker:
+    """One worker: its server, its pools, and the `Gateway` of the configuration in force.
+
+    `configure` builds a new Gateway beside the old one and swaps them; calls under way end with their own.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, first: Configure) -> None:
+        self.loop = loop
+        state = Path(first.state)
+        config = first.config
+        self.entropy = Entropy()
+        self.links = SharedTable(state / "links", config.identity.links)
+        self.secret = shared_secret(state / "identity.secret")
+        self.instance = f"tollgate-{hashlib.blake2b(f'{state}|{first.listen}'.encode(), digest_size=6).hexdigest()}"
+        self.catalogue = ensure_compiled(state)
+        self.journal = JournalWriter(
+            Path(first.journal),
+            f"w{first.index}",
+            config.journal,
+            worker=first.index,
+            inflight=Path(first.inflight),
+            capture=config.capture,
+            capture_bytes=config.capture_bytes,
+            secrets=secrets_of(config),
+        )
+        self.pools = Pools(loop)
+        self.gateway = self.build(config)
+        self.server = Server(loop, config.limits, self.handle)
+        self.tls = ListenerTls(config.tls) if config.tls is not None else None
+        self._tls_at = loop.time() + TLS_SECONDS
+        self._lag = 0.0
+        self._ticked = loop.time()
+        self._timer = loop.call_later(TICK_SECONDS, self.tick)
+
+    async def handle(self, request: Request, down: ClientConnection, fault: GatewayError | None) -> None:
+        await serve(request, down, self.gateway, fault)
+
+    def configure(self, config: Config) -> None:
+        """Bring a reloaded configuration into force. Raises OSError or ValueError and then changes nothing."""
+        gateway = self.build(config)
+        self.journal.configure(
+            config.journal, capture=config.capture, capture_bytes=config.capture_bytes, secrets=secrets_of(config)
+        )
+        self.gateway = gateway
+        self.server.limits = config.limits
+
+    def build(self, config: Config) -> Gateway:
+        prices = load_prices(self.catalogue, config.prices)
+        specs = {name: spec_of(name, upstream, prices) for name, upstream in config.upstreams.items()}
+        contexts = {
+            name: client_context(upstream.ca_file) if specs[name].target.tls else None
+            for name, upstream in config.upstreams.items()
+        }
+        pools = self.pools
+        for name, spec in specs.items():
+            pools.add(spec.target, config.upstreams[name].timeouts, contexts[name])
+        return Gateway(
+            dialects=DIALECTS,
+            routes=Table({name: upstream.dialect for name, upstream in config.upstreams.items()}),
+            specs=specs,
+            aliases={name: alias_of(alias) for name, alias in config.aliases.items()},
+            prices=prices,
+            estimator=TokenEstimator(),
+            identity=Resolver(config.identity, self.links, lambda: self.entropy.take(16).hex(), self.secret, read_item),
+            links=self.links,
+            journal=self.journal,
+            upstreams=pools,
+            instance=self.instance.encode(),
+            monotonic=time.monotonic_ns,
+            now=time.time_ns,
+            random=self.entropy.take,
+            learned=Learned(),
+            cost_header=config.cost_header,
+            stream_cost_comment=config.stream_cost_comment,
+            capture_bytes=config.capture_bytes if config.capture != "off" else 0,
+        )
+
+    def tick(self) -> None:
+        now = self.loop.time()
+        self._lag = max(now - self._ticked - TICK_SECONDS, self._lag * 0.8, 0.0)
+        self._ticked = now
+        self._timer = self.loop.call_later(TICK_SECONDS, self.tick)
+        self.server.tick()
+        self.pools.tick()
+        self.journal.tick()
+        if self.tls is not None and now > self._tls_at:
+            self._tls_at = now + TLS_SECONDS
+            self.tls.refresh()
+        gauges = self.journal.gauges
+        gauges.set("connections", len(self.server.connections))
+        gauges.set("loop_lag_seconds", self._lag)
+
+    async def drain(self, seconds: float) -> None:
+        """Let the calls under way end by themselves for `seconds`, then end them with an error of their dialect."""
+        self.server.drain()
+        for limit in (seconds, CUT_SECONDS):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(limit):
+                    await self.server.emptied.wait()
+            self.server.cut()
+
+    def close(self) -> None:
+        self._timer.cancel()
+        self.pools.close()
+        self.journal.close()
+        self.links.close()
+
+
+def spec_of(name: str, upstream: Upstream, prices: PriceTable) -> Spec:
+    """An upstream of the configuration as the stages need it."""
+    url = urlsplit(upstream.url)
+    host = url.hostname or ""
+    tls = url.scheme == "https"
+    port = url.port or (443 if tls else 80)
+    provider = upstream.provider or prices.guess_provider(host, url.path)
+    bracketed = f"[{host}]" if ":" in host else host
+    stated = bracketed if url.port is None else f"{bracketed}:{url.port}"
+    return Spec(
+        name=name,
+        family=upstream.dialect,
+        target=Target(name, provider, host, port, tls, url.path.rstrip("/").encode()),
+        host=stated.encode(),
+        auth=auth_lines(upstream.dialect, host, upstream.key),
+        headers=tuple((key.encode(), value.encode()) for key, value in upstream.headers.items()),
+        inject_usage=upstream.inject_usage,
+        drain=upstream.on_client_gone == "drain",
+        drain_seconds=upstream.drain_seconds,
+        drain_usd=upstream.drain_usd,
+        propagate_trace=upstream.propagate_trace,
+    )
+
+
+def alias_of(alias: Alias | str) -> tuple[str, str]:
+    return (alias, "") if isinstance(alias, str) else (alias.model, alias.upstream or "")
+
+
+def secrets_of(config: Config) -> list[str]:
+    """What must never stand in a record."""
+    found = [config.admin_token or ""]
+    for upstream in config.upstreams.values():
+        found += [upstream.key or "", *upstream.headers.values()]
+    return [secret for secret in found if len(secret) >= 8]
+
+
+def shared_secret(path: Path) -> bytes:
+    """A secret of this state directory, made by whichever process comes first."""
+    mine = path.with_name(f"{path.name}.{os.getpid()}")
+    mine.unlink(missing_ok=True)
+    fd = os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.write(fd, os.urandom(SECRET_BYTES))
+    finally:
+        os.close(fd)
+    with contextlib.suppress(FileExistsError):
+        os.link(mine, path)
+    mine.unlink()
+    return path.read_bytes()
