@@ -1,0 +1,84 @@
+"""What a dialect does unless it says otherwise."""
+
+from __future__ import annotations
+
+from gateway.call import Answer, Asked, Edit, Request, Route
+from gateway.dialects.meters import JsonMeter
+from gateway.dialects.streams import EventMeter, Sniffer
+from gateway.errors import GatewayError
+from gateway.ports import ErrorAnswer, Meter, Stripper, Tap
+
+
+class Untouched:
+    """The stripper of streams to which nothing was added."""
+
+    def feed(self, data: bytes) -> bytes:
+        return data
+
+    def end(self) -> bytes:
+        return b""
+
+
+class Unread:
+    """The tap of WebSockets whose messages mean nothing to the dialect."""
+
+    def feed(self, from_client: bool, data: bytes) -> None:
+        pass
+
+    def end(self) -> Answer:
+        return Answer()
+
+
+class BaseDialect:
+    """JSON or event-stream answers, nothing injected. Sub-classes supply the meters and the words of errors."""
+
+    name = ""
+
+    def read(self, route: Route, request: Request) -> Asked:
+        raise NotImplementedError
+
+    def document(self, route: Route, asked: Asked, status: int) -> Meter:
+        return JsonMeter(asked, status)
+
+    def stream(self, route: Route, asked: Asked) -> Meter:
+        raise NotImplementedError
+
+    def meter(self, route: Route, asked: Asked, status: int, content_type: bytes) -> Meter:
+        """By the content type; where that says JSON or nothing for a stream that was asked for, by the first byte."""
+        if status >= 400:
+            return self.document(route, asked, status)
+        if b"event-stream" in content_type:
+            return self.stream(route, asked)
+        if asked.stream:
+            return Sniffer(lambda: self.stream(route, asked), lambda: self.document(route, asked, status))
+        return self.document(route, asked, status)
+
+    def inject_usage(self, route: Route, asked: Asked, body: bytes) -> Edit | None:
+        return None
+
+    def stripper(self) -> Stripper:
+        return Untouched()
+
+    def rejects_injection(self, status: int, body: bytes) -> bool:
+        return False
+
+    def tap(self, extensions: bytes) -> Tap:
+        return Unread()
+
+    def refusal(self, fault: GatewayError, request_id: str, *, stream: bool, route: Route | None = None) -> ErrorAnswer:
+        raise NotImplementedError
+
+
+def closing(meter: Meter) -> bytes:
+    """What ends the event in which the stream was cut, if it was."""
+    if isinstance(meter, Sniffer):
+        meter = meter.chosen
+    if isinstance(meter, EventMeter):
+        meter.drain()
+        return b"\n\n" if meter.broken else b""
+    return b""
+
+
+def plain_path(route: Route) -> bytes:
+    """The path without its query."""
+    return route.path.partition(b"?")[0]

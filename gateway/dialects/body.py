@@ -1,0 +1,306 @@
+"""Request bodies: the raw top-level fields of a JSON object and where they stand, without decoding what is inside.
+
+Rules
+1. What is checked is what is sent: a body in which two top-level keys could be taken for one another (repeated,
+   repeated with escapes, or repeated in another letter case) is refused, because parsers disagree which one counts.
+2. Nothing that could blow up a later parser passes: depth above 128, numbers of more than 1,000 digits or with
+   exponents of four digits, NaN, infinities, lone surrogates, invalid UTF-8, trailing garbage.
+3. Time is linear in the body and memory is a small multiple of it.
+
+Theory of operation: one msgspec pass validates the grammar and slices the top-level values. Because the decoded
+mapping keeps the order of first occurrence, walking the text along it fits exactly if and only if no key is repeated;
+the walk also yields the spans. Depth and numbers are checked per piece (each message, each tool list); pieces seen
+before are known by their hash, since the turns of a conversation repeat almost all of their body.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from gateway.call import Edit
+from gateway.errors import BadBody
+
+MAX_DEPTH = 128
+MAX_DIGITS = 1000
+MAX_KEYS = 10_000
+MAX_SYMBOLS = 500_000  # quotes, and commas, in a body large enough for their number to matter
+LARGE = 512 * 1024
+SPLIT = 4096  # arrays above this size are checked item by item
+
+Span = tuple[int, int]
+
+_Object = Annotated[dict[str, Raw], Meta(max_length=MAX_KEYS)]
+_object: msgspec.json.Decoder[dict[str, Raw]] = msgspec.json.Decoder(_Object)
+_array: msgspec.json.Decoder[list[Raw]] = msgspec.json.Decoder(list[Raw])
+
+_SPACE = re.compile(rb"[ \t\r\n]*")
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+_SCALAR = re.compile(rb"[^,}\]\s]+")
+_BIG_NUMBER = re.compile(rb"[0-9.]{%d}|[0-9][eE][+-]?[0-9]{4}" % (MAX_DIGITS + 1))
+_SHAPE = bytes.maketrans(b"0123456789eE+-[]{}", b"0000000000ee--{}{}")
+_BRACKETS = bytes.maketrans(b"[]", b"{}")
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_QUOTE, _COMMA, _COLON, _OPEN, _CLOSE, _BLANK, _ARRAY = b'",:{} ['
+
+
+class Fields(Struct):
+    """A scanned object. `items` holds the elements of those top-level arrays that were split for checking."""
+
+    fields: dict[str, Raw]
+    spans: dict[str, Span]
+    items: dict[str, list[Raw]]
+
+
+def scan(body: bytes) -> tuple[Mapping[str, Raw], Mapping[str, Span]]:
+    """Top-level fields in order, and the exact byte span of each value. Raises BadBody."""
+    found = read_object(body)
+    return found.fields, found.spans
+
+
+def read_object(body: bytes, split: Iterable[str] = ()) -> Fields:
+    """Like `scan`, also splitting the arrays named in `split`. Raises BadBody with a stable code:
+
+    invalid_json, invalid_utf8, not_an_object, json_too_deep, json_too_complex, invalid_number, duplicate_key.
+    """
+    fields = _decode(body)
+    spans = _walk(body, fields)
+    if spans is None:
+        spans = _search(body, fields)
+    names = "".join(fields)
+    if not names.islower() and names:
+        _refuse_lookalikes(fields)
+    items: dict[str, list[Raw]] = {}
+    for key, (start, end) in spans.items():
+        first = body[start]
+        if first == _QUOTE:
+            continue
+        if first == _ARRAY and (end - start > SPLIT or key in split):
+            items[key] = elements = _array.decode(fields[key])
+            for element in elements:
+                _check(element, 2, key)
+        elif first in b"[{":
+            _check(fields[key], 1, key)
+        elif end - start > 5:
+            _check_number(fields[key], key)
+    return Fields(fields, spans, items)
+
+
+def nested(body: bytes, span: Span, param: str) -> tuple[Mapping[str, Raw], Mapping[str, Span]]:
+    """Fields of an object inside the body, with spans in the body's own offsets. Duplicate keys raise BadBody."""
+    start, end = span
+    try:
+        fields, spans = scan(body[start:end])
+    except BadBody as fault:
+        param = f"{param}.{fault.param}" if fault.param else param
+        raise BadBody(fault.message, code=fault.code, param=param) from None
+    return fields, {key: (start + a, start + b) for key, (a, b) in spans.items()}
+
+
+def splice(body: bytes, edits: Iterable[Edit]) -> bytes:
+    """Apply edits that do not overlap; offsets are those of the unedited body."""
+    pieces: list[bytes] = []
+    at = 0
+    for edit in sorted(edits, key=lambda edit: edit.start):
+        if not at <= edit.start <= edit.end <= len(body):
+            raise ValueError("edits overlap or leave the body")
+        pieces += (body[at : edit.start], edit.text)
+        at = edit.end
+    pieces.append(body[at:])
+    return b"".join(pieces)
+
+
+def _decode(body: bytes) -> dict[str, Raw]:
+    if len(body) > LARGE and (body.count(b'"') > MAX_SYMBOLS or body.count(b",") > MAX_SYMBOLS):
+        raise BadBody("The request body has too many JSON values.", code="json_too_complex")
+    try:
+        if not body.isascii():
+            body.decode()
+        return _object.decode(body)
+    except UnicodeDecodeError:
+        raise BadBody("The request body is not valid UTF-8.", code="invalid_utf8") from None
+    except RecursionError:
+        raise _too_deep() from None
+    except msgspec.ValidationError as fault:
+        if "length" in str(fault):
+            raise BadBody("The request body has too many fields.", code="json_too_complex") from None
+        raise BadBody("The request body must be a JSON object.", code="not_an_object") from None
+    except msgspec.DecodeError as fault:
+        raise BadBody(f"The request body is not valid JSON: {fault}", code="invalid_json") from None
+
+
+def _skip(body: bytes, at: int) -> int:
+    found = _SPACE.match(body, at)
+    return found.end() if found else at
+
+
+def _walk(body: bytes, fields: Mapping[str, Raw]) -> dict[str, Span] | None:
+    """Spans, or None when the text does not follow the decoded mapping key by key."""
+    spans: dict[str, Span] = {}
+    starts = body.startswith
+    at = (0 if body[0] == _OPEN else _skip(body, 0)) + 1
+    last = _COMMA
+    for key, raw in fields.items():
+        label = _labels.get(key) or _label(key)
+        if starts(label, at):
+            at += len(label)
+        else:
+            at = _past_label(body, at, label)
+        if body[at] <= _BLANK:
+            at = _skip(body, at)
+        end = at + len(raw)
+        if last != _COMMA or not starts(raw, at):  # Raw is a buffer
+            return None
+        spans[key] = (at, end)
+        last = body[end]
+        if last <= _BLANK:
+            end = _skip(body, end)
+            last = body[end]
+        at = end + 2 if body[end + 1 : end + 2] == b" " else end + 1
+    return spans if last == _CLOSE or not fields else None
+
+
+_labels: dict[str, bytes] = {}
+
+
+def _label(key: str) -> bytes:
+    label = b'"%b":' % key.encode()
+    if len(_labels) < 512 and len(label) < 64:
+        _labels[key] = label
+    return label
+
+
+def _past_label(body: bytes, at: int, label: bytes) -> int:
+    """Where the value behind this key begins, white space allowed; 0, where no value is, when it is another key."""
+    at = _skip(body, at)
+    if not body.startswith(label[:-1], at):
+        return 0
+    at = _skip(body, at + len(label) - 1)
+    return at + 1 if body[at] == _COLON else 0
+
+
+def _search(body: bytes, fields: Mapping[str, Raw]) -> dict[str, Span]:
+    """The exact way, for bodies that are valid JSON: reads every top-level key as written. Raises BadBody."""
+    spans: dict[str, Span] = {}
+    at = _skip(body, _skip(body, 0) + 1)
+    while body[at] != _CLOSE:
+        if body[at] == _COMMA:
+            at = _skip(body, at + 1)
+        quoted = _STRING.match(body, at)
+        assert quoted is not None
+        key: str = msgspec.json.decode(quoted[0], type=str)
+        if key in spans:
+            raise BadBody(f"The field '{key}' appears more than once.", code="duplicate_key", param=key)
+        at = _skip(body, _skip(body, quoted.end()) + 1)
+        end = _value_end(body, at)
+        spans[key] = (at, end)
+        at = _skip(body, end)
+    return {key: spans[key] for key in fields}
+
+
+def _value_end(body: bytes, at: int) -> int:
+    if body[at] not in b"[{":
+        found = (_STRING if body[at] == _QUOTE else _SCALAR).match(body, at)
+        assert found is not None
+        return found.end()
+    depth = 0
+    for token in _TOKEN.finditer(body, at):
+        text = token[0]
+        if text in b"[{":
+            depth += 1
+        elif text in b"]}":
+            depth -= 1
+            if not depth:
+                return token.end()
+    raise AssertionError("unbalanced JSON passed the decoder")
+
+
+def _refuse_lookalikes(fields: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for key in fields:
+        folded = key.casefold()
+        if folded in seen:
+            raise BadBody(f"The field '{key}' appears more than once.", code="duplicate_key", param=key)
+        seen.add(folded)
+
+
+class _Known:
+    """Hashes of pieces already found harmless, in two generations of bounded size."""
+
+    __slots__ = ("old", "young")
+
+    LIMIT = 16_384
+
+    def __init__(self) -> None:
+        self.young: set[int] = set()
+        self.old: set[int] = set()
+
+    def has(self, key: int) -> bool:
+        if key in self.young:
+            return True
+        if key in self.old:
+            self.add(key)
+            return True
+        return False
+
+    def add(self, key: int) -> None:
+        if len(self.young) >= self.LIMIT:
+            self.old, self.young = self.young, set()
+        self.young.add(key)
+
+
+_known = _Known()
+
+
+def _check(piece: Raw, depth: int, param: str) -> None:
+    """Refuse a piece that nests too deep below `depth` levels, or holds an absurd number. Raises BadBody."""
+    if len(piece) < 8:
+        return
+    text = bytes(piece)
+    if text[0] == _QUOTE:
+        return
+    key = hash(text) + depth
+    if _known.has(key):
+        return
+    shape = text.translate(_SHAPE)
+    suspicious = (
+        shape.count(b"{") > MAX_DEPTH - depth
+        or b"0e0000" in shape
+        or b"0e-0000" in shape
+        or b"0" * (MAX_DIGITS // 2) in shape  # half: the other half may follow a decimal point
+    )
+    if suspicious:
+        _check_exactly(text, depth, param)
+    _known.add(key)
+
+
+def _check_exactly(text: bytes, depth: int, param: str) -> None:
+    if b"\\" in text:
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    outside = b"".join(text.split(b'"')[::2])
+    if _BIG_NUMBER.search(outside):
+        raise _bad_number(param)
+    brackets = outside.translate(_BRACKETS, _NOT_BRACKETS)
+    while brackets:  # each round removes the innermost level
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise _too_deep(param)
+        brackets = brackets.replace(b"{}", b"")
+
+
+def _check_number(raw: Raw, param: str) -> None:
+    if _BIG_NUMBER.search(bytes(raw)):
+        raise _bad_number(param)
+
+
+def _bad_number(param: str) -> BadBody:
+    return BadBody("A number in the request body is out of range.", code="invalid_number", param=param)
+
+
+def _too_deep(param: str | None = None) -> BadBody:
+    return BadBody(f"The request body nests deeper than {MAX_DEPTH} levels.", code="json_too_deep", param=param)

@@ -1,0 +1,174 @@
+"""Errors made by the gateway, in the words of each API family.
+
+Sources of the shapes: the error references of the OpenAI, Anthropic and Gemini APIs, and the retry rules of their
+SDKs: `x-should-retry` is obeyed by the OpenAI and Anthropic SDKs; `retry-after` must be whole seconds and at most 60,
+since some clients give up above 120 and others sleep for hours.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from gateway.errors import GatewayError
+from gateway.ports import ErrorAnswer
+
+MAX_RETRY_AFTER = 60
+_encode = msgspec.json.Encoder().encode
+JSON_TYPE = (b"content-type", b"application/json")
+
+
+def retry_after(fault: GatewayError, status: int) -> int | None:
+    """Whole seconds to wait; overload without a stated wait says one second. Hard stops (402) never say any."""
+    if status == 402:
+        return None
+    if fault.retry_after is not None:
+        return max(0, min(int(fault.retry_after), MAX_RETRY_AFTER))
+    return 1 if status in {503, 529} and fault.retryable else None
+
+
+def headers(fault: GatewayError, status: int, *more: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    found = [JSON_TYPE, (b"x-should-retry", b"true" if fault.retryable else b"false"), *more]
+    wait = retry_after(fault, status)
+    if wait is not None:
+        found.append((b"retry-after", b"%d" % wait))
+    return found
+
+
+# --- OpenAI ---------------------------------------------------------------------------------------------------------
+
+_OPENAI_TYPES = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error"}
+
+
+def openai_error(fault: GatewayError) -> dict[str, Any]:
+    """The `error` object. Codex takes `insufficient_quota` as final and `rate_limit_exceeded` as a wait."""
+    kind = _OPENAI_TYPES.get(fault.status) or ("server_error" if fault.status >= 500 else "invalid_request_error")
+    code, message = fault.code, fault.message
+    if fault.status == 402:
+        code = "insufficient_quota"
+    elif fault.status == 429:
+        kind = code = "rate_limit_exceeded"
+        wait = retry_after(fault, 429)
+        if wait is not None and "try again in" not in message:
+            message = f"{message.rstrip('.')}. Please try again in {wait}s."
+    return {"message": message, "type": kind, "param": fault.param, "code": code}
+
+
+def openai_refusal(fault: GatewayError, request_id: str) -> ErrorAnswer:
+    more = headers(fault, fault.status, (b"x-request-id", request_id.encode()))
+    return ErrorAnswer(fault.status, more, _encode({"error": openai_error(fault)}))
+
+
+def openai_status(error: Any, default: int = 500) -> int:
+    """The HTTP status that an OpenAI-shaped error object inside a stream stands for."""
+    if type(error) is not dict:
+        return default
+    for key in ("code", "status", "status_code"):
+        value = error.get(key)
+        number = int(value) if type(value) is str and value.isdigit() and len(value) == 3 else value
+        if type(number) is int and 400 <= number <= 599:
+            return number
+    for key in ("code", "type"):
+        known = _OPENAI_STATUS.get(str(error.get(key)))
+        if known:
+            return known
+    return default
+
+
+_OPENAI_STATUS = {
+    "invalid_request_error": 400,
+    "context_length_exceeded": 400,
+    "invalid_prompt": 400,
+    "content_filter": 400,
+    "authentication_error": 401,
+    "invalid_api_key": 401,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "model_not_found": 404,
+    "insufficient_quota": 429,
+    "rate_limit_exceeded": 429,
+    "rate_limit_error": 429,
+    "requests": 429,
+    "tokens": 429,
+    "server_error": 500,
+    "api_error": 500,
+    "internal_server_error": 500,
+    "server_is_overloaded": 503,
+    "service_unavailable": 503,
+    "overloaded_error": 503,
+}
+
+# --- Anthropic ------------------------------------------------------------------------------------------------------
+
+ANTHROPIC_STATUS = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+_ANTHROPIC_TYPES = {status: kind for kind, status in ANTHROPIC_STATUS.items()}
+
+
+def anthropic_error(fault: GatewayError, request_id: str) -> tuple[int, dict[str, Any]]:
+    """(HTTP status, body). Overload is 529 in this dialect."""
+    status = 529 if fault.status == 503 else fault.status
+    kind = _ANTHROPIC_TYPES.get(status) or ("api_error" if status >= 500 else "invalid_request_error")
+    if fault.code == "loop_detected":
+        kind = "invalid_request_error"
+    error = {"type": kind, "message": fault.message, "details": {"error_code": fault.code}}
+    return status, {"type": "error", "error": error, "request_id": request_id}
+
+
+def anthropic_refusal(fault: GatewayError, request_id: str) -> ErrorAnswer:
+    status, body = anthropic_error(fault, request_id)
+    return ErrorAnswer(status, headers(fault, status, (b"request-id", request_id.encode())), _encode(body))
+
+
+# --- Gemini ---------------------------------------------------------------------------------------------------------
+
+GEMINI_STATUS = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    402: "RESOURCE_EXHAUSTED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    408: "DEADLINE_EXCEEDED",
+    409: "ABORTED",
+    413: "INVALID_ARGUMENT",
+    429: "RESOURCE_EXHAUSTED",
+    499: "CANCELLED",
+    500: "INTERNAL",
+    501: "UNIMPLEMENTED",
+    502: "UNAVAILABLE",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+
+
+def gemini_error(fault: GatewayError) -> dict[str, Any]:
+    """A google.rpc.Status as JSON, with our stable code as the reason of its ErrorInfo."""
+    status = GEMINI_STATUS.get(fault.status) or ("INTERNAL" if fault.status >= 500 else "FAILED_PRECONDITION")
+    info = {
+        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+        "reason": fault.code.upper(),
+        "domain": "tollgate",
+        "metadata": {"code": fault.code},
+    }
+    details: list[dict[str, Any]] = [info]
+    wait = retry_after(fault, fault.status)
+    if wait is not None:
+        details.append({"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{wait}s"})
+    return {"error": {"code": fault.status, "message": fault.message, "status": status, "details": details}}
+
+
+def gemini_refusal(fault: GatewayError, *, array: bool) -> ErrorAnswer:
+    """`array`: streams without `alt=sse` are JSON arrays, and so are their errors."""
+    body = gemini_error(fault)
+    return ErrorAnswer(fault.status, headers(fault, fault.status), _encode([body] if array else body))

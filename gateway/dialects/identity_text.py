@@ -1,0 +1,16 @@
+"""The one text digest by which an assistant's answer is recognised when a later request quotes it."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+LIMIT = 65_536
+"""Characters that count, after leading white space: meters keep no more of an answer than this."""
+
+
+def digest_text(text: str) -> bytes:
+    """16 bytes that do not change when white space is added, removed at the ends or folded; b"" for blank text."""
+    words = text.lstrip()[:LIMIT].split()
+    if not words:
+        return b""
+    return blake2b(" ".join(words).encode("utf-8", "surrogatepass"), digest_size=16).digest()

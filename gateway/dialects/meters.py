@@ -1,0 +1,220 @@
+"""What every meter shares: the draft of an answer, error bodies, and answers that are one JSON document."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from gateway.call import Answer, Asked, ToolUse, Usage, UsageSource
+from gateway.dialects.identity_text import LIMIT, digest_text
+
+MAX_BODY = 8 * 1024 * 1024  # of a JSON body that is decoded as a whole
+TAIL = 256 * 1024  # of a larger one, where its usage may stand
+MAX_TOOLS = 512
+MAX_MESSAGE = 500  # characters of a provider's error message
+
+DECODE_FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+NO_RAW = Raw(b"")
+
+
+def is_set(raw: Raw) -> bool:
+    """Is there a value other than null?"""
+    return len(raw) > 0 and raw != b"null"
+
+
+class Draft:
+    """Facts gathered while an answer passes; memory is bounded."""
+
+    __slots__ = (
+        "_stored",
+        "_text",
+        "_tools",
+        "background",
+        "chars",
+        "error_message",
+        "error_type",
+        "finish",
+        "model",
+        "parts",
+        "pricing",
+        "response_id",
+        "usage",
+    )
+
+    def __init__(self) -> None:
+        self.model = ""
+        self.response_id = ""
+        self.usage: Usage | None = None
+        self.pricing: dict[str, str] = {}
+        self.finish: dict[int, str] = {}
+        self.parts: tuple[tuple[Usage, str, dict[str, str]], ...] = ()
+        self.error_type = ""
+        self.error_message = ""
+        self.background = False
+        self.chars = 0
+        self._text: list[str] = []
+        self._stored = 0
+        self._tools: dict[object, list[str]] = {}
+
+    def text(self, value: str) -> None:
+        """Assistant text: counts, and identifies the answer."""
+        self.chars += len(value)
+        if self._stored < LIMIT:
+            if not self._text:
+                value = value.lstrip()
+                if not value:
+                    return
+            self._text.append(value)
+            self._stored += len(value)
+
+    def other(self, value: object) -> None:
+        """Reasoning, refusals, tool arguments: counts only."""
+        if type(value) is str:
+            self.chars += len(value)
+
+    def tool(self, key: object, id: object, name: object) -> None:
+        """A tool call, or what a later chunk adds to it under the same key."""
+        known = self._tools.get(key)
+        if known is None:
+            if len(self._tools) >= MAX_TOOLS:
+                return
+            known = self._tools[key] = ["", ""]
+        if type(id) is str and not known[0]:
+            known[0] = id
+        if type(name) is str and not known[1]:
+            known[1] = name
+
+    def named(self, model: object, response_id: object) -> None:
+        if model and type(model) is str:
+            self.model = model
+        if response_id and type(response_id) is str:
+            self.response_id = response_id
+
+    def error(self, kind: str, message: str) -> None:
+        self.error_type = kind or "error"
+        self.error_message = message[:MAX_MESSAGE]
+
+    def answer(self, asked: Asked, complete: bool) -> Answer:
+        source = UsageSource.NONE
+        if self.usage is not None:
+            source = UsageSource.INJECTED if asked.injected else UsageSource.PROVIDER
+        return Answer(
+            model=self.model,
+            response_id=self.response_id,
+            usage=self.usage,
+            usage_source=source,
+            pricing=self.pricing,
+            finish_reasons=tuple(self.finish[index] for index in sorted(self.finish)),
+            tool_uses=tuple(ToolUse(id, name) for id, name in self._tools.values() if name or id),
+            output_chars=self.chars,
+            text_digest=digest_text("".join(self._text)) if self._text else b"",
+            parts=self.parts,
+            error_type=self.error_type,
+            error_message=self.error_message,
+            complete=complete,
+            background=self.background,
+        )
+
+
+def error_facts(value: Any) -> tuple[str, str] | None:
+    """(type, message) of a decoded error body in any provider's shape, or None where it states none."""
+    if type(value) is list and value:
+        value = value[0]
+    if type(value) is not dict:
+        return None
+    error = value.get("error")
+    if type(error) is dict:
+        kind = first_text(error.get("status"), error.get("type"), error.get("code"))
+        return kind, first_text(error.get("message"), error.get("detail"))
+    if type(error) is str:
+        return first_text(value.get("code"), value.get("type")), first_text(value.get("message"), error)
+    message = first_text(value.get("message"), value.get("detail"))
+    return (first_text(value.get("error_type"), value.get("code"), value.get("type")), message) if message else None
+
+
+def first_text(*values: Any) -> str:
+    """The first value that is a non-empty string, or a number written as one."""
+    for value in values:
+        if type(value) is str and value:
+            return value
+        if type(value) is int:
+            return str(value)
+    return ""
+
+
+def decode_error(raw: bytes | Raw) -> tuple[str, str] | None:
+    try:
+        return error_facts(msgspec.json.decode(raw))
+    except DECODE_FAULTS:
+        return None
+
+
+class JsonMeter:
+    """A body that is one JSON document. Dialects override `read`; errors (status >= 400) are read here."""
+
+    def __init__(self, asked: Asked, status: int) -> None:
+        self.started = False
+        self.terminal = False
+        self.failed = ""
+        self.draft = Draft()
+        self._asked = asked
+        self._status = status
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._tail: bytes | None = None
+
+    def feed(self, data: bytes) -> None:
+        if not data:
+            return
+        self.started = True
+        if self._tail is not None:
+            self._tail = (self._tail + data)[-TAIL:]
+            return
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size > MAX_BODY:
+            self._tail = b"".join(self._parts)[-TAIL:]
+            self._parts.clear()
+        elif len(self._parts) > 4096:
+            self._parts = [b"".join(self._parts)]
+
+    def end(self) -> Answer:
+        body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts.clear()
+        if self._status >= 400:
+            facts = decode_error(body) if body else None
+            if facts:
+                self.draft.error(*facts)
+        elif self._tail is not None:
+            self.read_tail(self._tail)
+        elif body:
+            self.read(body)
+        self.failed = self.draft.error_type
+        self.terminal = True
+        return self.draft.answer(self._asked, complete=True)
+
+    def read(self, body: bytes) -> None:
+        """Fill the draft from a whole document of a successful answer. Must not raise."""
+
+    def read_tail(self, tail: bytes) -> None:
+        """Fill the draft from the last bytes of a document too large to decode. Must not raise."""
+
+
+_OBJECT_START = rb'"%b"\s*:\s*(?=\{)'
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}]', re.DOTALL)
+
+
+def find_object(text: bytes, key: bytes) -> bytes:
+    """The last object under `key` in a piece of JSON text, or b""."""
+    found = b""
+    for start in re.finditer(_OBJECT_START % key, text):
+        depth = 0
+        for token in _TOKEN.finditer(text, start.end()):
+            depth += {b"{": 1, b"}": -1}.get(token[0], 0)
+            if not depth:
+                found = text[start.end() : token.end()]
+                break
+    return found

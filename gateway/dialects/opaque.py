@@ -1,0 +1,66 @@
+"""Whatever no other dialect reads: relayed and recorded without tokens. Errors are worded as OpenAI does.
+
+A streamed answer counts as complete when the connection ends properly: nothing is known of its events.
+"""
+
+from __future__ import annotations
+
+from gateway.call import Answer, Asked, Request, Route
+from gateway.dialects import faults
+from gateway.dialects.meters import Draft, decode_error
+from gateway.dialects.openai_chat import OpenAIFamily
+from gateway.errors import GatewayError
+from gateway.ports import ErrorAnswer, Meter
+
+_ERROR_BYTES = 65_536
+
+
+class OpaqueMeter:
+    """Reads nothing but the error of a failed call."""
+
+    def __init__(self, asked: Asked, status: int) -> None:
+        self.started = False
+        self.terminal = False
+        self.failed = ""
+        self._asked = asked
+        self._status = status
+        self._body = b""
+
+    def feed(self, data: bytes) -> None:
+        self.started = self.started or bool(data)
+        if self._status >= 400 and len(self._body) < _ERROR_BYTES:
+            self._body += data
+
+    def end(self) -> Answer:
+        draft = Draft()
+        facts = decode_error(self._body) if self._body else None
+        if facts:
+            draft.error(*facts)
+        self.failed = draft.error_type
+        self.terminal = True
+        return draft.answer(self._asked, complete=True)
+
+
+class Opaque(OpenAIFamily):
+    """`words` tells the errors of another family where the operator says so: "openai", "anthropic" or "gemini"."""
+
+    name = "opaque"
+
+    def __init__(self, words: str = "openai") -> None:
+        self._words = words
+
+    def read(self, route: Route, request: Request) -> Asked:
+        return Asked()
+
+    def meter(self, route: Route, asked: Asked, status: int, content_type: bytes) -> Meter:
+        return OpaqueMeter(asked, status)
+
+    def refusal(self, fault: GatewayError, request_id: str, *, stream: bool, route: Route | None = None) -> ErrorAnswer:
+        if self._words == "anthropic":
+            return faults.anthropic_refusal(fault, request_id)
+        if self._words == "gemini":
+            return faults.gemini_refusal(fault, array=False)
+        return faults.openai_refusal(fault, request_id)
+
+    def restate(self, route: Route, frame: bytes) -> ErrorAnswer | None:
+        return None

@@ -1,0 +1,280 @@
+"""OpenAI chat completions and legacy completions, and the many servers that imitate them.
+
+Usage comes in the last chunk, in some flavours in every chunk (cumulative: the last counts), at Groq also under
+`x_groq`. Streams end with `[DONE]`; flavours that do not send it are taken as complete once every choice has its
+finish reason (and the usage has come, where the client asked for it).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from gateway.call import Answer, Asked, Edit, Request, Route
+from gateway.dialects import faults
+from gateway.dialects.asking import asked, elements, flag, limit, model_name, raw_bytes, read_body
+from gateway.dialects.base import BaseDialect, closing
+from gateway.dialects.body import nested
+from gateway.dialects.injection import UsageStripper, asks_usage, is_rejection, usage_edit
+from gateway.dialects.meters import (
+    DECODE_FAULTS,
+    NO_RAW,
+    Draft,
+    JsonMeter,
+    decode_error,
+    find_object,
+    first_text,
+    is_set,
+)
+from gateway.dialects.sse import parse
+from gateway.dialects.streams import EventMeter, Shape
+from gateway.dialects.usage import openai_usage
+from gateway.errors import GatewayError
+from gateway.ports import ErrorAnswer, Meter, Stripper
+
+
+class _Function(Struct):
+    name: Any = None
+    arguments: Any = None
+    input: Any = None
+
+
+class _ToolCall(Struct):
+    index: Any = None
+    id: Any = None
+    function: _Function | None = None
+    custom: _Function | None = None
+
+
+class _Message(Struct):
+    """A message, or the delta of one."""
+
+    content: Any = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    refusal: Any = None
+    tool_calls: list[_ToolCall] | None = None
+    function_call: _Function | None = None
+
+
+class _Choice(Struct):
+    index: Any = 0
+    delta: _Message | None = None
+    message: _Message | None = None
+    text: Any = None
+    finish_reason: Any = None
+
+
+class _Groq(Struct):
+    usage: Raw = NO_RAW
+
+
+class Completion(Struct):
+    """A completion, or one chunk of it."""
+
+    id: Any = None
+    object: Any = None
+    model: Any = None
+    choices: list[_Choice] | None = None
+    usage: Raw = NO_RAW
+    service_tier: Any = None
+    error: Raw = NO_RAW
+    message: Any = None
+    x_groq: _Groq | None = None
+
+
+def note(draft: Draft, chunk: Completion) -> None:
+    """Add what a completion or a chunk says."""
+    draft.named(chunk.model, chunk.id)
+    for choice in chunk.choices or ():
+        index = choice.index if type(choice.index) is int else 0
+        message = choice.delta or choice.message
+        if message is not None:
+            _note_message(draft, index, message)
+        elif type(choice.text) is str:
+            _note_text(draft, index, choice.text)
+        if choice.finish_reason and type(choice.finish_reason) is str:
+            draft.finish[index] = choice.finish_reason
+    if len(chunk.usage) > 4:  # longer than null
+        draft.usage = openai_usage(chunk.usage)
+    elif chunk.x_groq is not None and is_set(chunk.x_groq.usage):
+        draft.usage = openai_usage(chunk.x_groq.usage)
+    if chunk.service_tier is not None and type(chunk.service_tier) is str:
+        draft.pricing["service_tier"] = chunk.service_tier
+
+
+def _note_text(draft: Draft, index: int, text: str) -> None:
+    if index == 0:
+        draft.text(text)
+    else:
+        draft.other(text)
+
+
+def _note_message(draft: Draft, index: int, message: _Message) -> None:
+    content = message.content
+    if content:
+        if type(content) is str:
+            _note_text(draft, index, content)
+        else:
+            _note_parts(draft, index, content)
+    if message.reasoning_content is not None:
+        draft.other(message.reasoning_content)
+    elif message.reasoning is not None:
+        draft.other(message.reasoning)
+    if message.refusal is not None:
+        draft.other(message.refusal)
+    for position, call in enumerate(message.tool_calls or ()):
+        function = call.function or call.custom or _Function()
+        key = call.index if type(call.index) is int else call.id if type(call.id) is str else position
+        draft.tool((index, key), call.id, function.name)
+        draft.other(function.arguments)
+        draft.other(function.input)
+    if message.function_call is not None:  # the form before tools; it has no id
+        draft.tool((index, "function_call"), "", message.function_call.name)
+        draft.other(message.function_call.arguments)
+
+
+def _note_parts(draft: Draft, index: int, content: Any) -> None:
+    """Content in parts: text, and the thinking parts of Mistral, which nest more parts."""
+    for part in content if type(content) is list else ():
+        if type(part) is dict:
+            if type(part.get("text")) is str:
+                _note_text(draft, index, part["text"])
+            for thought in part["thinking"] if type(part.get("thinking")) is list else ():
+                draft.other(thought.get("text") if type(thought) is dict else thought)
+
+
+_completion = Shape(Completion)
+
+
+class ChatDocument(JsonMeter):
+    def read(self, body: bytes) -> None:
+        completion = _completion.salvage(body)
+        if completion is None:
+            return
+        note(self.draft, completion)
+        if self.draft.usage is not None and "service_tier" not in self.draft.pricing:
+            _note_tier(self.draft, completion.usage)
+        if is_set(completion.error):
+            facts = decode_error(body)
+            if facts:
+                self.draft.error(*facts)
+
+    def read_tail(self, tail: bytes) -> None:
+        self.draft.usage = openai_usage(find_object(tail, b"usage"))
+
+
+def _note_tier(draft: Draft, usage: Raw) -> None:
+    """Mistral states the service tier in its usage."""
+    if b"service_tier" in bytes(usage):
+        tier = msgspec.json.decode(usage).get("service_tier")
+        if type(tier) is str:
+            draft.pricing["service_tier"] = tier
+
+
+class ChatStream(EventMeter[Completion]):
+    shape = _completion
+    alarms = (b'"error"', b"[DONE]")
+
+    def take(self, events: list[Completion]) -> bool:
+        draft = self.draft
+        for chunk in events:
+            note(draft, chunk)
+            if len(chunk.error) and is_set(chunk.error):
+                self._fail(chunk.error)
+            elif chunk.object == "error" and not self.failed:  # vLLM
+                self.fail("error", first_text(chunk.message))
+            if len(chunk.usage) > 4 and "service_tier" not in draft.pricing and draft.usage is not None:
+                _note_tier(draft, chunk.usage)
+        return bool(events)
+
+    def _fail(self, raw: Raw) -> None:
+        facts = decode_error(b'{"error":%b}' % bytes(raw))
+        self.fail(*(facts or ("error", "")))
+
+    def done(self) -> None:
+        self.terminal = True
+
+    def end(self) -> Answer:
+        answer = super().end()
+        self.terminal = answer.complete
+        return answer
+
+    def finished(self) -> bool:
+        if self.terminal:
+            return True
+        if self.failed or not self.draft.finish:
+            return False
+        return self.draft.usage is not None or not asks_usage(self.asked.fields)
+
+
+class OpenAIFamily(BaseDialect):
+    """Error words and mid-stream errors of the OpenAI APIs that stream plain chunks."""
+
+    def refusal(self, fault: GatewayError, request_id: str, *, stream: bool, route: Route | None = None) -> ErrorAnswer:
+        return faults.openai_refusal(fault, request_id)
+
+    def restate(self, route: Route, frame: bytes) -> ErrorAnswer | None:
+        event = parse(frame.replace(b"\r\n", b"\n").lstrip(b"\xef\xbb\xbf").strip(b"\n"))
+        if event is None:
+            return None
+        return _restated(event[0], event[1])
+
+    def interruption(self, fault: GatewayError, meter: Meter, request_id: str) -> bytes:
+        error = msgspec.json.encode({"error": faults.openai_error(fault)})
+        return b"%bdata: %b\n\n" % (closing(meter), error)
+
+
+def _restated(name: bytes, data: bytes) -> ErrorAnswer | None:
+    try:
+        value = msgspec.json.decode(data)
+    except DECODE_FAULTS:
+        return None
+    if type(value) is not dict:
+        return None
+    error = value.get("error")
+    if error is None and (name == b"error" or value.get("object") == "error"):
+        error = value
+    if not error or value.get("choices"):
+        return None
+    return ErrorAnswer(faults.openai_status(error), [faults.JSON_TYPE], data)
+
+
+class OpenAIChat(OpenAIFamily):
+    """Chat completions, and legacy completions under the name `openai_completions`."""
+
+    def __init__(self, name: str = "openai_chat") -> None:
+        self.name = name
+
+    def read(self, route: Route, request: Request) -> Asked:
+        found = read_body(request.body, ("messages",))
+        if found is None:
+            return Asked()
+        fields = found.fields
+        if "stream_options" in fields and request.body[found.spans["stream_options"][0]] == 0x7B:
+            nested(request.body, found.spans["stream_options"], "stream_options")
+        return asked(
+            found,
+            model=model_name(fields),
+            stream=flag(fields.get("stream")),
+            max_tokens=limit(fields, "max_completion_tokens", "max_tokens"),
+            messages=elements(found, "messages" if "messages" in fields else "prompt"),
+            tools=raw_bytes(fields.get("tools") or fields.get("functions")),
+        )
+
+    def document(self, route: Route, asked: Asked, status: int) -> Meter:
+        return ChatDocument(asked, status)
+
+    def stream(self, route: Route, asked: Asked) -> Meter:
+        return ChatStream(asked)
+
+    def inject_usage(self, route: Route, asked: Asked, body: bytes) -> Edit | None:
+        return usage_edit(asked, body)
+
+    def stripper(self) -> Stripper:
+        return UsageStripper()
+
+    def rejects_injection(self, status: int, body: bytes) -> bool:
+        return is_rejection(status, body)

@@ -1,0 +1,217 @@
+"""OpenAI Responses: create, retrieve, cancel, compact, input_items, input_tokens.
+
+The usage stands in the response object: in the body of a plain answer, in `response.completed`, `.incomplete` or
+`.failed` of a stream. A background response is created without usage and settles on `GET /responses/{id}`; that GET
+bills only responses that say `background`, since any other was billed when it was created.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from gateway.call import Asked, Request, Route
+from gateway.dialects import faults
+from gateway.dialects.asking import asked, elements, flag, limit, member, model_name, raw_bytes, read_body
+from gateway.dialects.base import BaseDialect, closing, plain_path
+from gateway.dialects.meters import (
+    DECODE_FAULTS,
+    NO_RAW,
+    JsonMeter,
+    error_facts,
+    find_object,
+    first_text,
+    is_set,
+)
+from gateway.dialects.responses_facts import ENDINGS, RESPONSE, Item, note_error, note_item, note_output, note_response
+from gateway.dialects.sse import parse
+from gateway.dialects.streams import EventMeter, Shape, Sniffer
+from gateway.dialects.usage import as_dict, openai_usage
+from gateway.dialects.websocket import WebSocketMeter
+from gateway.dialects.websocket_frames import FrameTap
+from gateway.errors import GatewayError
+from gateway.ports import ErrorAnswer, Meter, Tap
+
+
+class StreamEvent(Struct):
+    type: Any = None
+    response: Raw = NO_RAW
+    item: Item | None = None
+    delta: Any = None
+    sequence_number: Any = None
+    error: Raw = NO_RAW
+    code: Any = None
+    message: Any = None
+
+
+class ResponseDocument(JsonMeter):
+    def __init__(self, asked: Asked, status: int, created: bool) -> None:
+        super().__init__(asked, status)
+        self._created = created
+
+    def read(self, body: bytes) -> None:
+        response = RESPONSE.salvage(body)
+        if response is None:
+            return
+        if response.object is None and is_set(response.error) and response.status is None:
+            facts = error_facts({"error": msgspec.json.decode(response.error)})
+            if facts:
+                self.draft.error(*facts)
+            return
+        note_response(self.draft, response, billed=self._created or response.background is True)
+        if self._created or response.background is True:
+            note_output(self.draft, response.output or [])
+
+    def read_tail(self, tail: bytes) -> None:
+        if self._created:
+            self.draft.usage = openai_usage(find_object(tail, b"usage"))
+
+
+class ResponseStream(EventMeter[StreamEvent]):
+    shape = Shape(StreamEvent)
+    alarms = (b'"error"', b'"response":')
+
+    def __init__(self, asked: Asked, created: bool) -> None:
+        super().__init__(asked)
+        self._created = created
+        self.sequence = -1
+
+    def take(self, events: list[StreamEvent]) -> bool:
+        for event in events:
+            if type(event.sequence_number) is int:
+                self.sequence = event.sequence_number
+            kind = event.type
+            if type(kind) is not str:
+                continue
+            if kind.endswith(".delta"):
+                self._delta(kind, event.delta)
+            elif event.item is not None and kind in {"response.output_item.added", "response.output_item.done"}:
+                note_item(self.draft, event.item)
+            elif is_set(event.response):
+                self._response(kind, event.response)
+            elif kind == "error":
+                self._error(event)
+        return bool(events)
+
+    def _delta(self, kind: str, delta: Any) -> None:
+        if type(delta) is not str:
+            return
+        if kind == "response.output_text.delta":
+            self.draft.text(delta)
+        elif "audio.delta" not in kind:
+            self.draft.other(delta)
+
+    def _response(self, kind: str, raw: Raw) -> None:
+        response = RESPONSE.salvage(bytes(raw))
+        if response is None:
+            return
+        if kind in ENDINGS:
+            note_response(self.draft, response, billed=self._created or response.background is True)
+            for item in response.output or ():
+                note_item(self.draft, item)
+            self.terminal = True
+            if kind == "response.failed":
+                self.fail(self.draft.error_type, self.draft.error_message)
+        else:
+            self.draft.named(response.model, response.id)
+
+    def _error(self, event: StreamEvent) -> None:
+        if is_set(event.error):
+            note_error(self.draft, event.error)
+            self.fail(self.draft.error_type, self.draft.error_message)
+        else:
+            self.fail(first_text(event.code, "error"), first_text(event.message))
+
+    def error_event(self, data: bytes) -> None:
+        event = self.shape.salvage(data)
+        if event is None:
+            super().error_event(data)
+            return
+        if type(event.sequence_number) is int:
+            self.sequence = event.sequence_number
+        self._error(event)
+
+
+class OpenAIResponses(BaseDialect):
+    name = "openai_responses"
+
+    def read(self, route: Route, request: Request) -> Asked:
+        found = read_body(request.body, ("input",))
+        if found is None:
+            return Asked(stream=b"stream=true" in route.path.partition(b"?")[2].split(b"&"))
+        fields = found.fields
+        effort = member(fields.get("reasoning"), "effort")
+        return asked(
+            found,
+            {"reasoning.level": effort} if effort else None,
+            model=model_name(fields),
+            stream=flag(fields.get("stream")),
+            max_tokens=limit(fields, "max_output_tokens"),
+            messages=elements(found, "input"),
+            system=raw_bytes(fields.get("instructions")),
+            tools=raw_bytes(fields.get("tools")),
+        )
+
+    def document(self, route: Route, asked: Asked, status: int) -> Meter:
+        return ResponseDocument(asked, status, creates(route))
+
+    def stream(self, route: Route, asked: Asked) -> Meter:
+        return ResponseStream(asked, creates(route))
+
+    def tap(self, extensions: bytes) -> Tap:
+        return FrameTap(WebSocketMeter(), extensions)
+
+    def refusal(self, fault: GatewayError, request_id: str, *, stream: bool, route: Route | None = None) -> ErrorAnswer:
+        return faults.openai_refusal(fault, request_id)
+
+    def restate(self, route: Route, frame: bytes) -> ErrorAnswer | None:
+        event = parse(frame.replace(b"\r\n", b"\n").lstrip(b"\xef\xbb\xbf").strip(b"\n"))
+        if event is None:
+            return None
+        name, data = event
+        try:
+            value = as_dict(msgspec.json.decode(data))
+        except DECODE_FAULTS:
+            return None
+        kind = value.get("type")
+        if kind == "response.failed":
+            error = as_dict(as_dict(value.get("response")).get("error"))
+            return ErrorAnswer(faults.openai_status(error), [faults.JSON_TYPE], msgspec.json.encode({"error": error}))
+        if name == b"error" or kind == "error" or type(value.get("error")) is dict:
+            error = value["error"] if type(value.get("error")) is dict else value
+            body = data if error is not value else msgspec.json.encode({"error": value})
+            return ErrorAnswer(faults.openai_status(error), [faults.JSON_TYPE], body)
+        return None
+
+    def interruption(self, fault: GatewayError, meter: Meter, request_id: str) -> bytes:
+        """`response.failed` with the next sequence number: the only end that clients take for a failure at once."""
+        prefix = closing(meter)
+        inner = meter.chosen if isinstance(meter, Sniffer) else meter
+        sequence, response_id, model = 0, "", ""
+        if isinstance(inner, ResponseStream):
+            sequence, response_id, model = inner.sequence + 1, inner.draft.response_id, inner.draft.model
+        error = faults.openai_error(fault)
+        response = {
+            "id": response_id or f"resp_{request_id}",
+            "object": "response",
+            "created_at": 0,
+            "status": "failed",
+            "model": model,
+            "output": [],
+            "parallel_tool_calls": True,
+            "tool_choice": "auto",
+            "tools": [],
+            "error": {"code": error["code"], "message": error["message"]},
+            "incomplete_details": None,
+            "usage": None,
+        }
+        event = {"type": "response.failed", "sequence_number": sequence, "response": response}
+        return b"%bevent: response.failed\ndata: %b\n\n" % (prefix, msgspec.json.encode(event))
+
+
+def creates(route: Route) -> bool:
+    """Does this route make a response (or a compaction), rather than look at one made before?"""
+    last = plain_path(route).rstrip(b"/").rpartition(b"/")[2]
+    return last in {b"responses", b"compact"}

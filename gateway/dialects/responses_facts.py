@@ -1,0 +1,114 @@
+"""What a response object of the Responses and realtime APIs says, wherever it stands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from gateway.dialects.meters import DECODE_FAULTS, NO_RAW, Draft, first_text, is_set
+from gateway.dialects.streams import Shape
+from gateway.dialects.usage import as_dict, openai_usage
+
+
+class _Content(Struct):
+    text: Any = None
+    refusal: Any = None
+    transcript: Any = None
+
+
+class Item(Struct):
+    """An output item."""
+
+    type: Any = None
+    id: Any = None
+    call_id: Any = None
+    name: Any = None
+    arguments: Any = None
+    input: Any = None
+    content: list[_Content] | None = None
+    summary: list[_Content] | None = None
+    action: Any = None
+
+
+class Response(Struct):
+    id: Any = None
+    object: Any = None
+    model: Any = None
+    status: Any = None
+    output: list[Item] | None = None
+    usage: Raw = NO_RAW
+    service_tier: Any = None
+    error: Raw = NO_RAW
+    incomplete_details: Any = None
+    background: Any = None
+    tool_usage: Any = None
+
+
+RESPONSE = Shape(Response)
+_OVER = {"completed", "incomplete", "failed", "cancelled"}
+ENDINGS = {"response.completed", "response.incomplete", "response.failed", "response.done", "response.cancelled"}
+_CALLS = {"function_call", "custom_tool_call", "local_shell_call", "shell_call", "computer_call", "apply_patch_call"}
+
+
+def note_item(draft: Draft, item: Item) -> None:
+    """Remember the tool calls that the client is asked to make."""
+    if item.type in _CALLS:
+        call = first_text(item.call_id, item.id)
+        draft.tool(call, call, first_text(item.name, item.type))
+
+
+def note_output(draft: Draft, items: list[Item]) -> None:
+    """All of a finished output: text, reasoning and tool calls."""
+    for item in items:
+        note_item(draft, item)
+        for part in item.content or ():
+            if item.type == "message" and type(part.text) is str:
+                draft.text(part.text)
+            else:
+                draft.other(part.text)
+            draft.other(part.refusal)
+            draft.other(part.transcript)
+        for part in item.summary or ():
+            draft.other(part.text)
+        draft.other(item.arguments)
+        draft.other(item.input)
+
+
+def note_response(draft: Draft, response: Response, *, billed: bool = True) -> None:
+    """Everything of a response object but its output."""
+    draft.named(response.model, response.id)
+    if type(response.service_tier) is str:
+        draft.pricing["service_tier"] = response.service_tier
+    if type(response.status) is str and response.status in _OVER:
+        reason = as_dict(response.incomplete_details).get("reason")
+        draft.finish[0] = reason if type(reason) is str else response.status
+    if billed and is_set(response.usage):
+        draft.usage = openai_usage(response.usage)
+        searches = _searches(response)
+        if draft.usage is not None and searches:
+            detail = {**draft.usage.detail, "web_searches": float(searches)}
+            draft.usage = msgspec.structs.replace(draft.usage, detail=detail)
+    draft.background = response.background is True and not is_set(response.usage)
+    if is_set(response.error):
+        note_error(draft, response.error)
+
+
+def note_error(draft: Draft, raw: Raw) -> None:
+    try:
+        error = as_dict(msgspec.json.decode(raw))
+    except DECODE_FAULTS:
+        error = {}
+    draft.error(first_text(error.get("code"), error.get("type")), first_text(error.get("message")))
+
+
+def _searches(response: Response) -> int:
+    """Web searches made: as stated, else the search actions in the output."""
+    stated = as_dict(as_dict(response.tool_usage).get("web_search")).get("num_requests")
+    if type(stated) is int and stated >= 0:
+        return stated
+    return sum(
+        item.type == "web_search_call" and as_dict(item.action).get("type", "search") == "search"
+        for item in response.output or ()
+    )

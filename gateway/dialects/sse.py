@@ -1,0 +1,114 @@
+"""Server-sent events: an incremental splitter after the WHATWG rules (HTML standard, section 9.2.6).
+
+Rules
+1. A line ends with LF, CR or CRLF, an event with an empty line; the pieces fed may be cut anywhere.
+2. One byte order mark at the very start is ignored, so are comments and unknown fields.
+3. The values of several `data` fields are joined with LF; one space after the colon is not part of a value.
+4. An event larger than `MAX_EVENT` is given up: it is skipped to its end and `overflowed` is set. No other input
+   makes the splitter hold more than that.
+5. An event without its final empty line is returned by `end` (a browser would drop it; a meter wants the usage
+   in it).
+
+CR and CRLF become LF as bytes come in, so that the splitter itself only looks for two LFs.
+"""
+
+from __future__ import annotations
+
+MAX_EVENT = 2 * 1024 * 1024
+_BOM = b"\xef\xbb\xbf"
+
+Event = tuple[bytes, bytes]
+"""(event name or b"", data)."""
+
+
+def parse(block: bytes) -> Event | None:
+    """Read the lines of one event, ended by LF. None for a block without data."""
+    if block[:6] == b"data: " and b"\n" not in block:
+        return b"", block[6:]
+    name = b""
+    data: list[bytes] = []
+    for line in block.split(b"\n"):
+        field, _, value = line.partition(b":")
+        if value[:1] == b" ":
+            value = value[1:]
+        if field == b"data":
+            data.append(value)
+        elif field == b"event":
+            name = value
+    return (name, b"\n".join(data)) if data else None
+
+
+class Splitter:
+    """Bytes in, events out. `partial`: the bytes so far stop inside an event; `idle`: the next byte begins an event."""
+
+    __slots__ = ("_begun", "_cr", "_rest", "_skipping", "overflowed")
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._begun = False
+        self._cr = False
+        self._skipping = False
+        self.overflowed = False
+
+    @property
+    def idle(self) -> bool:
+        return self._begun and not (self._rest or self._cr or self._skipping)
+
+    @property
+    def partial(self) -> bool:
+        return bool(self._rest) or self._skipping
+
+    def feed(self, data: bytes) -> list[Event]:
+        rest = self._rest
+        known = len(rest)
+        if self._cr or b"\r" in data:
+            data = self._unify(data)
+        rest += data
+        if not self._begun and not self._begin():
+            return []
+        cut = rest.rfind(b"\n\n", max(known - 1, 0))
+        if cut < 0:
+            if len(rest) > MAX_EVENT:
+                self._give_up()
+            return []
+        block = bytes(rest[:cut])
+        del rest[: cut + 2]
+        if self._skipping:
+            self._skipping = False
+            block = block.partition(b"\n\n")[2]
+        if len(rest) > MAX_EVENT:
+            self._give_up()
+        events = (parse(part) for part in block.split(b"\n\n") if part)
+        return [event for event in events if event is not None]
+
+    def end(self) -> list[Event]:
+        """What was not ended by an empty line."""
+        block = bytes(self._rest)
+        self._rest.clear()
+        if self._skipping or not block:
+            return []
+        event = parse(block)
+        return [event] if event is not None else []
+
+    def _unify(self, data: bytes) -> bytes:
+        if self._cr and data:
+            self._cr = False
+            if data[:1] == b"\n":  # the second half of a CRLF whose CR already counted as a line end
+                data = data[1:]
+        if data[-1:] == b"\r":
+            self._cr = True
+        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+    def _begin(self) -> bool:
+        """Drop the byte order mark; false while it may still be incomplete."""
+        if self._rest[:3] == _BOM:
+            del self._rest[:3]
+        elif len(self._rest) < 3 and _BOM.startswith(self._rest):
+            return False
+        self._begun = True
+        return True
+
+    def _give_up(self) -> None:
+        self.overflowed = True
+        self._skipping = True
+        del self._rest[:-1]  # the last byte may be the first half of the empty line

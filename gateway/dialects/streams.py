@@ -1,0 +1,247 @@
+"""Event streams, metered in batches.
+
+Theory of operation: a paced stream costs one cheap look per event. Whole events that carry neither of the dialect's
+two alarm texts (an error, a terminal event) are only kept; when 64 KiB have gathered, an alarm sounds or the body
+ends, they are decoded together: their data, joined by commas inside brackets, is one JSON array for one typed
+decoder. Whatever does not fit that mould (comments, mixed line ends, events cut in the middle, invalid JSON) goes the
+exact way through the splitter, event by event if need be. Both ways give the same facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from gateway.call import Answer, Asked
+from gateway.dialects.meters import DECODE_FAULTS, Draft, decode_error
+from gateway.dialects.sse import Event, Splitter
+from gateway.ports import Meter
+
+FLUSH = 64 * 1024  # bytes of events kept before they are decoded
+_LF, _CRLF = b"\n\n", b"\r\n\r\n"
+_DONE = b"[DONE]"
+
+E = TypeVar("E", bound=Struct)
+
+
+class Shape(Generic[E]):
+    """The decoders of one event type."""
+
+    def __init__(self, event: type[E]) -> None:
+        self.event = event
+        self.many: msgspec.json.Decoder[list[E]] = msgspec.json.Decoder(list[event])  # type: ignore[valid-type]
+        self.one: msgspec.json.Decoder[E] = msgspec.json.Decoder(event)
+        self._object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+        self._fields: dict[str, msgspec.json.Decoder[Any]] = {
+            field.encode_name: msgspec.json.Decoder(field.type) for field in msgspec.structs.fields(event)
+        }
+
+    def salvage(self, data: bytes) -> E | None:
+        """What can be read of one event; fields of an unexpected type are left out. None where it is no object."""
+        try:
+            return self.one.decode(data)
+        except DECODE_FAULTS:
+            pass
+        try:
+            raw = self._object.decode(data)
+        except DECODE_FAULTS:
+            return None
+        found: dict[str, Any] = {}
+        for name, decoder in self._fields.items():
+            if name in raw:
+                try:
+                    found[name] = decoder.decode(raw[name])
+                except DECODE_FAULTS:
+                    continue
+        return self.event(**found)
+
+
+class Cutter(Protocol):
+    """Cuts a body into events: `Splitter`, or its like for other framings."""
+
+    overflowed: bool
+
+    @property
+    def idle(self) -> bool: ...
+
+    @property
+    def partial(self) -> bool: ...
+
+    def feed(self, data: bytes) -> list[Event]: ...
+
+    def end(self) -> list[Event]: ...
+
+
+class EventMeter(Generic[E]):
+    """Base of the stream meters. A dialect states its event type and alarms, and overrides `take` and `finished`."""
+
+    shape: Shape[E]
+    alarms: ClassVar[tuple[bytes, bytes]]
+
+    def __init__(self, asked: Asked, cutter: Cutter | None = None) -> None:
+        self.started = False
+        self.terminal = False
+        self.failed = ""
+        self.draft = Draft()
+        self.asked = asked
+        self._cutter = cutter or Splitter()
+        self._held: list[bytes] = []
+        self._size = 0
+        self._calm = False  # nothing is awaited, and everything kept ends with an event
+        self._cut = False
+
+    def feed(self, data: bytes) -> None:
+        if self._calm and data[-1:] == b"\n" and data.endswith((_LF, _CRLF)):
+            error, terminal = self.alarms
+            if error not in data and terminal not in data:
+                self._held.append(data)
+                self._size += len(data)
+                if self._size < FLUSH:
+                    return
+                data = b""
+        self.drain(data)
+
+    def end(self) -> Answer:
+        self.drain()
+        self._cut = self._cutter.partial
+        if self._cut:
+            self._exactly(self._cutter.end())
+        self.settle()
+        return self.draft.answer(self.asked, self.finished())
+
+    @property
+    def broken(self) -> bool:
+        """Does the body so far stop inside an event?"""
+        return self._cut or self._cutter.partial
+
+    def drain(self, data: bytes = b"") -> None:
+        """Decode all that is kept, and `data`."""
+        if self._held:
+            self._held.append(data)
+            data = b"".join(self._held)
+            self._held.clear()
+            self._size = 0
+        if not data:
+            return
+        events = self._quickly(data) if self._cutter.idle else None
+        if events is None:
+            self._exactly(self._cutter.feed(data))
+        elif not events or self.take(events):  # none at all: the terminal event alone
+            self.started = True
+        if self._cutter.overflowed:
+            self.started = True
+        self._calm = self.started and not self.failed and self._cutter.idle
+
+    def take(self, events: list[E]) -> bool:
+        """Note the facts of decoded events, in order. False where they are only signs of life."""
+        raise NotImplementedError
+
+    def error_event(self, data: bytes) -> None:
+        """An SSE event named `error`."""
+        self.fail(*(decode_error(data) or ("error", "")))
+
+    def fail(self, kind: str, message: str) -> None:
+        self.started = True
+        self.draft.error(kind, message)
+        self.failed = self.draft.error_type
+
+    def done(self) -> None:
+        """The `[DONE]` that ends streams of the OpenAI family."""
+
+    def settle(self) -> None:
+        """Called once all events are noted."""
+
+    def finished(self) -> bool:
+        """Did the stream come to its proper end?"""
+        return self.terminal
+
+    def _quickly(self, blob: bytes) -> list[E] | None:
+        """All events of a blob in one decode; None, with nothing noted, where they do not look alike."""
+        gap = _CRLF if blob.endswith(_CRLF) else _LF
+        if not blob.endswith(gap):
+            return None
+        done = False
+        if blob.startswith(b"data: "):
+            inner = blob[6 : -len(gap)]
+            count = inner.count(gap) + 1
+            label = gap + b"data: "
+            if inner.endswith(_DONE):
+                done = True
+                inner = inner[: -len(label) - len(_DONE)]
+                count -= 1
+            array = inner.replace(label, b",")
+        else:
+            if b"event: error" in blob or b"event:error" in blob:
+                return None
+            blocks = blob[: -len(gap)].split(gap)
+            count = len(blocks)
+            array = b",".join([block.partition(b"\ndata: ")[2] for block in blocks])
+        try:
+            events = self.shape.many.decode(b"[%b]" % array)
+        except DECODE_FAULTS:
+            return None
+        if len(events) != count:
+            return None
+        if done:
+            self.done()
+        return events
+
+    def _exactly(self, events: list[Event]) -> None:
+        data: list[bytes] = []
+        for name, text in events:
+            if name == b"error":
+                self.error_event(text)
+            elif text == _DONE:
+                self.started = True
+                self.done()
+            else:
+                data.append(text)
+        if not data:
+            return
+        try:
+            decoded = self.shape.many.decode(b"[%b]" % b",".join(data))
+        except DECODE_FAULTS:
+            decoded = []
+        if len(decoded) != len(data):
+            decoded = [event for event in map(self.shape.salvage, data) if event is not None]
+        if self.take(decoded) or not decoded:  # what cannot be read is content all the same
+            self.started = True
+
+
+class Sniffer:
+    """Decides between a stream and a document by the first visible byte, where the content type does not tell."""
+
+    def __init__(self, stream: Callable[[], Meter], document: Callable[[], Meter]) -> None:
+        self.started = False
+        self.terminal = False
+        self.failed = ""
+        self._stream = stream
+        self._document = document
+        self._meter: Meter | None = None
+
+    @property
+    def chosen(self) -> Meter:
+        if self._meter is None:
+            self._meter = self._stream()
+        return self._meter
+
+    def feed(self, data: bytes) -> None:
+        if self._meter is None:
+            visible = data.lstrip()
+            if not visible:
+                return
+            self._meter = self._document() if visible[0] in b'{["<' else self._stream()
+        self._meter.feed(data)
+        self._note()
+
+    def end(self) -> Answer:
+        answer = self.chosen.end()
+        self._note()
+        return answer
+
+    def _note(self) -> None:
+        meter = self.chosen
+        self.started, self.terminal, self.failed = meter.started, meter.terminal, meter.failed
