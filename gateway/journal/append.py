@@ -97,7 +97,7 @@ class JournalWriter:
         """Take over a reloaded configuration; from the next record on."""
         self._required = settings.required
         self._fsync = settings.fsync
-        self._segment_bytes = settings.segment_bytes
+        self._segment_bytes = self._limit = settings.segment_bytes
         self._convert = Converter(self._worker, capture, capture_bytes, secrets)
 
     def begin(self, call: Call) -> int:
@@ -168,7 +168,7 @@ class JournalWriter:
 
     def _write(self, data: bytes) -> None:
         size = len(data)
-        if self._size + size > self._segment_bytes and self._size > HEADER_BYTES:
+        if self._size + size > self._limit and self._size > HEADER_BYTES:
             self._rotate()
         written = self._disk.write(self._fd, data)
         if written != size:
@@ -192,18 +192,20 @@ class JournalWriter:
             self._fail(error)
 
     def _rotate(self) -> None:
-        """Go on in a new segment; where there can be none, in the old one."""
+        """Go on in a new segment; where there can be none, in the old one, for another such length."""
         before = self._fd
         try:
             self._open()
         except OSError as error:
-            _log.warning("journal: no new segment (%s)", error)
+            if self._trouble is None:
+                _log.warning("journal: no new segment (%s)", error)
+            self._limit += self._segment_bytes
             return
         os.close(before)
 
     def _open(self) -> None:
         fd, segment = create(self._directory, self._writer, self.token, self._now(), self._disk, sync=self._fsync)
-        self._fd, self._segment, self._size = fd, segment, HEADER_BYTES
+        self._fd, self._segment, self._size, self._limit = fd, segment, HEADER_BYTES, self._segment_bytes
 
     def _repair(self) -> None:
         """After a failed write: cut off what is left of the frame, then leave the segment."""
