@@ -134,6 +134,7 @@ class Answer(Struct):
     finish_reasons: tuple[str, ...] = ()
     tool_uses: tuple[ToolUse, ...] = ()
     output_chars: int = 0  # text, reasoning and tool arguments seen, in characters: the base of an estimate
+    sample: str = ""  # the beginning of the assistant text: how dense in tokens those characters are
     text_digest: bytes = b""  # identity: digest of the normalised assistant text, see policy.identity
     parts: tuple[tuple[Usage, str, dict[str, str]], ...] = ()  # (usage, model, pricing) billed apart from `usage`
     error_type: str = ""  # the provider's own error type, if the answer is an error
