@@ -120,9 +120,9 @@ def compare(log: Sequence[Seen], calls: Sequence[dict[str, Any]]) -> list[str]:
         if call is None:
             faults.append(f"no record of call {seen.call_id or '(without an id)'} of {seen.agent}")
             continue
-        usage = call["usage"] or {}
+        usage = call["usage"]
         told = (seen.input_tokens, seen.output_tokens)
-        kept = (usage.get("input_tokens"), usage.get("output_tokens"))
+        kept = (usage["input_tokens"], usage["output_tokens"])
         if seen.input_tokens is not None and told != kept:
             faults.append(f"call {seen.call_id}: the agent saw {told} tokens, recorded are {kept}")
         if call["status"] != seen.status:

@@ -109,14 +109,14 @@ def gather(calls: Iterable[dict[str, Any]], key: str) -> dict[str, Totals]:
     """Calls of the admin API summed by one of their fields."""
     found: dict[str, Totals] = defaultdict(Totals)
     for call in calls:
-        row, usage = found[call[key] or "-"], call["usage"] or {}
+        row, usage = found[call[key] or "-"], call["usage"]
         row.calls += 1
-        row.input_tokens += usage.get("input_tokens", 0)
-        row.output_tokens += usage.get("output_tokens", 0)
-        row.tools += len(call["tools"] or ())
+        row.input_tokens += usage["input_tokens"]
+        row.output_tokens += usage["output_tokens"]
+        row.tools += len(call["tools"])
         row.errors += call["outcome"] != "ok"
         row.cost += call["cost_usd"] or 0
-        row.unpriced += call["cost_usd"] is None and bool(usage)
+        row.unpriced += call["cost_status"] == "no_price"
     return found
 
 

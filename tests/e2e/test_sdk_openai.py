@@ -339,7 +339,7 @@ def test_models(twice: Twice) -> None:
             )
 
     played = twice.both(scenario)
-    assert [call["usage"] for call in played.calls] == [None, None]
+    assert [call["usage_source"] for call in played.calls] == ["none", "none"]
 
 
 def test_other_paths_pass_through(twice: Twice) -> None:

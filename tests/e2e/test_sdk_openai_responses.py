@@ -154,7 +154,7 @@ def test_stored_responses(twice: Twice) -> None:
 
     played = twice.both(scenario)
     assert played.result[2] == "cancelled"
-    compact = next(call for call in played.calls if call["usage"] and call["usage"]["output_tokens"] > 20)
+    compact = next(call for call in played.calls if call["usage"]["output_tokens"] > 20)
     assert compact["usage"]["input_tokens"] == played.result[3]["usage"]["input_tokens"]
 
 

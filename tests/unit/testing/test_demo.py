@@ -11,10 +11,13 @@ from gateway.testing.agent_wire import Seen
 from gateway.testing.demo_view import Progress, gather, summary
 
 
+NONE = {"input_tokens": 0, "output_tokens": 0}
+
+
 def call(id_: str, **more: Any) -> dict[str, Any]:
     plain = {
         "id": id_, "agent": "bot", "model_used": "m", "run_id": "r", "status": 200, "outcome": "ok", "tools": [],
-        "usage": {"input_tokens": 10, "output_tokens": 5}, "cost_usd": 0.25,
+        "usage": {"input_tokens": 10, "output_tokens": 5}, "cost_usd": 0.25, "cost_status": "priced",
     }  # fmt: skip
     return {**plain, **more}
 
@@ -26,7 +29,7 @@ def seen(id_: str, **more: Any) -> Seen:
 
 def test_agreement() -> None:
     left = seen("b", ended="left", input_tokens=None, output_tokens=None)
-    assert demo.compare([seen("a"), left], [call("a"), call("b", outcome="cancelled", usage=None)]) == []
+    assert demo.compare([seen("a"), left], [call("a"), call("b", outcome="cancelled", usage=NONE)]) == []
 
 
 @pytest.mark.parametrize(
@@ -36,7 +39,7 @@ def test_agreement() -> None:
         ([seen("a"), seen("b")], [call("a"), call("a")], "no record of call b"),
         ([seen("")], [call("a")], "without an id"),
         ([seen("a", input_tokens=11)], [call("a")], "(11, 5) tokens"),
-        ([seen("a")], [call("a", usage=None)], "(None, None)"),
+        ([seen("a")], [call("a", usage=NONE)], "(0, 0)"),
         (
             [seen("a", status=429, ended="error", input_tokens=None)],
             [call("a", outcome="upstream_error")],
@@ -52,7 +55,7 @@ def test_differences(sightings: list[Seen], calls: list[dict[str, Any]], word: s
 
 
 def test_sums_keep_unknown_costs_apart() -> None:
-    calls = [call("a"), call("b", cost_usd=None), call("c", outcome="failed", usage=None, cost_usd=None)]
+    calls = [call("a"), call("b", cost_usd=None, cost_status="no_price"), call("c", outcome="failed", usage=NONE, cost_usd=None)]
     row = gather(calls, "agent")["bot"]
     assert (row.calls, row.cost, row.unpriced, row.errors, row.input_tokens) == (3, 0.25, 1, 1, 20)
 
