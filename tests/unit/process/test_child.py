@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import pytest
+
+from gateway.process.child import BACKOFF_LIMIT, BACKOFF_SECONDS, Child, cause
+from gateway.process.control import Message, Stop
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [(0, "exit status 0"), (3, "exit status 3"), (-9, "SIGKILL"), (-11, "SIGSEGV"), (-99, "signal 99")],
+)
+def test_causes(code: int, words: str) -> None:
+    assert cause(code) == words
+
+
+class Watched:
+    def __init__(self, *command: str) -> None:
+        self.exits: asyncio.Queue[tuple[int, int]] = asyncio.Queue()
+        self.messages: list[Message] = []
+        self.child = Child("worker 0", 0, command, [], on_message=self.received, on_exit=self.exited)
+
+    def received(self, child: Child, message: Message) -> None:
+        self.messages.append(message)
+
+    def exited(self, child: Child, code: int, lived: float, pid: int) -> None:
+        self.exits.put_nowait((code, pid))
+
+
+async def test_the_end_of_a_process_is_noticed_and_delays_the_next() -> None:
+    watched = Watched(sys.executable, "-c", "raise SystemExit(5)")
+    child = watched.child
+    delays = []
+    for _ in range(8):
+        delays.append(child.delay)
+        await child.start([])
+        pid = child.pid
+        assert await watched.exits.get() == (5, pid)
+        await child.exited()
+        assert child.pid == 0
+        child.failures += 1  # as if it had died more often
+    assert delays[0] == 0
+    assert delays[1] == BACKOFF_SECONDS * 2
+    assert delays == sorted(delays)
+    assert delays[-1] == BACKOFF_LIMIT
+    assert child.status.restarts == 7
+
+
+async def test_a_child_is_killed_and_what_is_sent_to_the_dead_goes_nowhere() -> None:
+    watched = Watched(sys.executable, "-c", "import time; time.sleep(60)")
+    await watched.child.start([Stop()])
+    watched.child.kill()
+    assert (await watched.exits.get())[0] == -9
+    watched.child.send(Stop())
+    watched.child.kill()
+
+
+async def test_a_command_that_does_not_exist() -> None:
+    watched = Watched("/nonexistent/program")
+    with pytest.raises(FileNotFoundError):
+        await watched.child.start([])
+    assert watched.child.pid == 0
+    await watched.child.exited()
