@@ -153,6 +153,11 @@ class LedgerReader:
         self._seconds = seconds
         self._monotonic = monotonic
         self._local = threading.local()
+        self._closed = False
+
+    def close(self) -> None:
+        """Cut what still runs; nothing is answered any more."""
+        self._closed = True
 
     def calls(self, where: CallFilter, limit: int, after: Cursor | None = None) -> Rows:
         """The newest `limit` calls that match, after (that is: older than) the cursor."""
@@ -228,7 +233,7 @@ class LedgerReader:
     def _rows(self, query: str, values: Sequence[Any] | Mapping[str, Any]) -> Rows:
         db = self._connection()
         deadline = self._monotonic() + self._seconds
-        db.set_progress_handler(lambda: self._monotonic() > deadline, _CHECK_EVERY)
+        db.set_progress_handler(lambda: self._closed or self._monotonic() > deadline, _CHECK_EVERY)
         with self._faults():
             return db.execute(query, values).fetchall()
 

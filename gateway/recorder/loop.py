@@ -13,6 +13,7 @@ Rules
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -61,12 +62,14 @@ class Loop:
     ) -> None:
         self._follow = follow
         self._ledger = ledger
-        self._counted = counted
-        self._delivered = delivered
+        self.counted = counted
+        self.delivered = delivered
         self._tidy = tidy
         self._monotonic = monotonic
         self._now = now
         self._stop = threading.Event()
+        self._deadline = float("inf")
+        self._actions: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._damaged = threading.Event()
         self._attached = False
         self._failing = False
@@ -84,9 +87,14 @@ class Loop:
 
     # -- from other threads ---------------------------------------------------------------------------------------
 
-    def stop(self) -> None:
-        """Make `run` return once everything written so far has been read, or its deadline is over."""
+    def stop(self, seconds: float = 1.0) -> None:
+        """Make `run` return once everything written so far has been read, within `seconds`."""
+        self._deadline = self._monotonic() + seconds
         self._stop.set()
+
+    def between_batches(self, action: Callable[[], None]) -> None:
+        """Have `action` run in the thread of the loop, where it may change `counted` and `delivered`."""
+        self._actions.put(action)
 
     def report_damage(self) -> None:
         """A reader found the ledger damaged: make it again."""
@@ -96,16 +104,18 @@ class Loop:
     def ledger_attached(self) -> bool:
         return self._attached
 
+    def lag_bytes(self) -> int:
+        """What is in the journal and was not read yet."""
+        source = self._source
+        return source.lag_bytes() if source is not None else 0
+
     # -- the thread -----------------------------------------------------------------------------------------------
 
-    def run(self, drain_seconds: float = 1.0) -> None:
-        """Until `stop`, then for up to `drain_seconds` until there is nothing left to read."""
-        deadline = float("inf")
+    def run(self) -> None:
+        """Until `stop`, and then until there is nothing left to read or the time is over."""
         while True:
-            if self._stop.is_set() and deadline == float("inf"):
-                deadline = self._monotonic() + drain_seconds
             busy = self.turn()
-            if self._stop.is_set() and (not busy or self._monotonic() > deadline):
+            if self._stop.is_set() and (not busy or self._monotonic() > self._deadline):
                 break
             if not busy:
                 self._stop.wait(IDLE_SECONDS)
@@ -113,6 +123,8 @@ class Loop:
 
     def turn(self) -> bool:
         """One batch. False if there was nothing to do."""
+        while not self._actions.empty():
+            self._actions.get()()
         if self._damaged.is_set():
             self._damaged.clear()
             self._make_again()
@@ -139,12 +151,12 @@ class Loop:
     def _take(self, batch: Batch, positions: dict[str, int]) -> None:
         self.behind_ns = max(0, self._now() - _written(batch[-1][1]))
         self._write(batch, positions)
-        for counted in self._counted:
+        for counted in self.counted:
             counted.projection.apply(counted.feed.fresh(batch))
             counted.feed.reached = counted.feed.advanced(positions)
         sinks = self._sinks
         fresh = sinks.fresh(batch)
-        for projection in self._delivered:
+        for projection in self.delivered:
             projection.apply(fresh)
         sinks.reached = sinks.advanced(positions)
         self.records += len(batch)
@@ -202,7 +214,7 @@ class Loop:
         self._attached = False
 
     def _open_source(self) -> Source:
-        feeds = [self._sinks, *(counted.feed for counted in self._counted)]
+        feeds = [self._sinks, *(counted.feed for counted in self.counted)]
         if self._attached:
             feeds.append(self._in_ledger)
         start = behind_all([feed.reached for feed in feeds])
@@ -229,7 +241,7 @@ class Loop:
 
     def committed(self) -> dict[str, int]:
         """What every projection has taken for good, by segment: the journal may forget it."""
-        return behind_all([self._in_ledger.reached, self._marked, *(c.feed.reached for c in self._counted)])
+        return behind_all([self._in_ledger.reached, self._marked, *(c.feed.reached for c in self.counted)])
 
     def _mark(self) -> None:
         news = _changed(self._sinks.reached, self._marked)
@@ -243,7 +255,7 @@ class Loop:
             self._marked = self._sinks.reached
 
     def _keep(self) -> None:
-        for counted in self._counted:
+        for counted in self.counted:
             counted.keep(counted.feed.reached)
 
     def _finish(self) -> None:

@@ -187,7 +187,7 @@ def test_what_may_be_forgotten_is_what_all_have_taken(world: World) -> None:
     world.write(records(200))
     world.catch_up()
     assert world.loop.committed() == world.ledger.positions(LEDGER)
-    world.loop._counted[0].feed.reached = {}
+    world.loop.counted[0].feed.reached = {}
     assert set(world.loop.committed().values()) <= {0}
 
 

@@ -1,0 +1,329 @@
+"""The recorder process: journal in; ledger, metrics, traces, logs and the admin API out.
+
+Started by the supervisor as `python -m gateway.recorder.service`; this module puts the parts together. Three kinds of
+threads: the event loop (control channel, admin API, the recorder's own journal), the loop that follows the journal,
+and a few for queries and exports. None of them is waited for without a bound: `Drain` ends in its time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from gateway.admin.app import build
+from gateway.admin.guard import TokenRequired, check
+from gateway.admin.state import AdminState
+from gateway.admin.views import Readiness, WorkersView
+from gateway.config import places
+from gateway.config.address import parse_address
+from gateway.config.schema import Config
+from gateway.errors import LedgerUnavailable
+from gateway.journal.append import JournalWriter
+from gateway.journal.inflight import read_gauges
+from gateway.journal.read import JournalReader
+from gateway.journal.segment import listing
+from gateway.policy.pricing import PriceTable
+from gateway.prices import load as load_prices
+from gateway.prices.catalogue import ensure_compiled
+from gateway.process.control import (
+    ChildArguments,
+    Configure,
+    Configured,
+    Consumed,
+    Control,
+    Drain,
+    Message,
+    Ready,
+    Status,
+    Stop,
+    child_arguments,
+    leave_signals_to_supervisor,
+    receive_configure,
+)
+from gateway.recorder.keep import SnapshotFile
+from gateway.recorder.ledger import Ledger
+from gateway.recorder.ledger_read import LedgerReader
+from gateway.recorder.ledger_rebuild import exclusive
+from gateway.recorder.loop import Counted, Loop
+from gateway.recorder.projection import Positions
+from gateway.recorder.retention import Retention
+from gateway.recorder.telemetry import Projections, projections
+
+WRITER = "rec"
+GONE_SECONDS = 3.0  # to end in, where the supervisor is gone
+STOP_SECONDS = 1.0
+
+_log = logging.getLogger("tollgate.recorder")
+
+
+class Recorder:
+    """All parts of the process. Raises OSError or ValueError for a configuration that cannot be put into force."""
+
+    def __init__(self, configure: Configure) -> None:
+        self._config = configure.config
+        self._inflight = Path(configure.inflight)
+        self._journal_directory = Path(configure.journal)
+        self._status: Status | None = None
+        self._draining = False
+        self._events = asyncio.get_running_loop()
+        self.ended: asyncio.Future[None] = self._events.create_future()  # nothing follows the journal any more
+        self.control: Control | None = None
+        state, ledger = Path(configure.state), places.ledger(configure.config)
+        self._catalogue = ensure_compiled(state)
+        self.prices = load_prices.load(self._catalogue, self._config.prices)
+        self._snapshots = SnapshotFile(state / "metrics.snapshot")
+        self.telemetry = self._project(self._config, self.prices)
+        reached = self._snapshots.restore(self.telemetry.metrics)
+        self.writer = JournalWriter(self._journal_directory, WRITER, self._config.journal)
+        self._ledger = Ledger(ledger)
+        self._retention = Retention(self._ledger, self._config.journal)
+        self.loop = Loop(
+            lambda positions: JournalReader(self._journal_directory, positions),
+            self._ledger,
+            [self._counted(self.telemetry, reached)],
+            self.telemetry.sinks,
+            tidy=self._tidy,
+        )
+        self.reader = LedgerReader(ledger, damaged=self.loop.report_damage)
+        self._thread = threading.Thread(target=self._follow, name="recorder", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def admin(self) -> web.Application:
+        return build(
+            AdminState(
+                ledger=self.reader,
+                metrics=self,
+                prices=lambda: self.prices,
+                readiness=self.readiness,
+                append=self.writer.append_record,
+                caught_up_at=lambda: self.loop.caught_up_at,
+                token=lambda: self._config.admin_token,
+                now=time.time_ns,
+                new_id=lambda: f"out_{uuid.uuid4().hex}",
+            )
+        )
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        return self.telemetry.metrics.render(accept)
+
+    def take(self, status: Status) -> None:
+        self._status = status
+
+    def drain(self) -> None:
+        """From now on not ready."""
+        self._draining = True
+
+    def readiness(self) -> Readiness:
+        status, draining = self._status, self._draining
+        workers = status.workers if status is not None else ()
+        return Readiness(
+            ready=status is not None and status.ready and not draining,
+            draining=draining or (status is not None and status.draining),
+            workers=WorkersView(ready=sum(worker.ready for worker in workers), total=len(workers)),
+            ledger="ok" if self.loop.ledger_attached else "unavailable",
+            lag_seconds=self.loop.behind_ns / 1e9,
+        )
+
+    async def reconfigure(self, config: Config) -> None:
+        """Put another configuration into force, as far as it can be without a restart. Raises OSError or ValueError."""
+        prices = self.prices
+        if config.prices != self._config.prices:
+            prices = await asyncio.to_thread(load_prices.load, self._catalogue, config.prices)
+        if _telemetry_differs(config, self._config):
+            await self._replace_telemetry(await asyncio.to_thread(self._project, config, prices))
+        self.prices = prices
+        self._retention.settings = config.journal
+        self.writer.configure(config.journal)
+        self._config = config
+
+    async def close(self, seconds: float) -> None:
+        """Read what is left, flush everything; in `seconds` at most."""
+        deadline = time.monotonic() + seconds
+        self.loop.stop(seconds * 0.4)
+        await asyncio.to_thread(self._thread.join, seconds * 0.5)
+        self.reader.close()
+        await asyncio.to_thread(self.telemetry.close, max(0.1, deadline - time.monotonic() - 0.2))
+        self.writer.close()
+
+    # -- the thread of the loop -----------------------------------------------------------------------------------
+
+    def _follow(self) -> None:
+        try:
+            self.loop.run()
+        finally:  # whatever ends it: a recorder that does not record must not stay
+            self._call(lambda: None if self.ended.done() else self.ended.set_result(None))
+
+    def _tidy(self, committed: Positions) -> None:
+        self._retention([segment.name for segment in listing(self._journal_directory)])
+        message = Consumed(dict(committed))
+        self._call(lambda: self.control.send(message) if self.control is not None else None)
+
+    def _call(self, action: Callable[[], None]) -> None:
+        """Run `action` in the event loop, if that still runs."""
+        with contextlib.suppress(RuntimeError):
+            self._events.call_soon_threadsafe(action)
+
+    # -- telemetry ------------------------------------------------------------------------------------------------
+
+    def _project(self, config: Config, prices: PriceTable) -> Projections:
+        return projections(
+            config.telemetry,
+            self._gauges,
+            time.time,
+            os.environ,
+            models=[*config.aliases, *config.prices.models],
+            knows=prices.knows,
+            run_idle_seconds=config.identity.run_idle_seconds,
+        )
+
+    def _counted(self, telemetry: Projections, reached: Positions) -> Counted:
+        metrics = telemetry.metrics
+        return Counted(metrics, reached, lambda positions: self._snapshots.save(metrics, positions))
+
+    async def _replace_telemetry(self, new: Projections) -> None:
+        """Between two batches, so that no record is missed or counted twice."""
+        done, old = asyncio.Event(), self.telemetry
+
+        def swap() -> None:
+            new.metrics.restore(old.metrics.snapshot())
+            self.loop.counted = [self._counted(new, self.loop.counted[0].feed.reached)]
+            self.loop.delivered = new.sinks
+            self.telemetry = new
+            self._call(done.set)
+
+        self.loop.between_batches(swap)
+        await done.wait()
+        await asyncio.to_thread(old.close, GONE_SECONDS)
+
+    def _gauges(self) -> Mapping[str, float]:
+        """What is not in the records: asked at every scrape."""
+        found = list(read_gauges(self._inflight).values())
+        gauges = {
+            "tollgate_inflight_requests": sum(g.get("inflight_requests", 0.0) for g in found),
+            "tollgate_event_loop_lag_seconds": max((g.get("event_loop_lag_seconds", 0.0) for g in found), default=0.0),
+            "tollgate_journal_lag_seconds": self.loop.behind_ns / 1e9,
+            "tollgate_journal_lag_bytes": float(self.loop.lag_bytes()),
+        }
+        status = self._status
+        if status is not None:
+            gauges["tollgate_config_last_reload_success"] = float(status.reload_ok)
+            gauges["tollgate_config_last_reload_success_timestamp_seconds"] = status.configured_at / 1e9
+        return gauges
+
+
+class Service:
+    """The process as the supervisor sees it: messages in and out."""
+
+    def __init__(self, recorder: Recorder, generation: int) -> None:
+        self._recorder = recorder
+        self._generation = generation
+        self._ending: asyncio.Future[float] = asyncio.get_running_loop().create_future()  # seconds to end in
+        self._reload: asyncio.Task[None] | None = None
+
+    async def run(self, arguments: ChildArguments) -> int:
+        """Until told to end; returns the exit status."""
+        recorder = self._recorder
+        runner = web.AppRunner(recorder.admin(), access_log=None, shutdown_timeout=0.2)
+        await runner.setup()
+        for fd in arguments.listen:
+            await web.SockSite(runner, socket.socket(fileno=fd)).start()
+        control = recorder.control = await Control.open(
+            arguments.control, self._on_message, lambda: self._end(GONE_SECONDS)
+        )
+        recorder.start()
+        control.send(Configured(self._generation, True))
+        control.send(Ready())
+        ticks = asyncio.create_task(self._tick())
+        either: set[asyncio.Future[Any]] = {recorder.ended, self._ending}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        failed = not self._ending.done()
+        recorder.drain()
+        ticks.cancel()
+        await recorder.close(STOP_SECONDS if failed else self._ending.result())
+        await runner.cleanup()
+        control.close()
+        return int(failed)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            self._recorder.writer.tick()
+
+    def _end(self, seconds: float) -> None:
+        self._recorder.drain()
+        if not self._ending.done():
+            self._ending.set_result(seconds)
+
+    def _on_message(self, message: Message) -> None:
+        match message:
+            case Status():
+                self._recorder.take(message)
+            case Drain(seconds=seconds):
+                self._end(seconds)
+            case Stop():
+                self._end(STOP_SECONDS)
+            case Configure():
+                self._reload = asyncio.create_task(self._reconfigure(message, self._reload))
+
+    async def _reconfigure(self, message: Configure, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await before
+        reason = ""
+        try:
+            check(parse_address(message.admin).host, message.config.admin_token)
+            await self._recorder.reconfigure(message.config)
+        except (TokenRequired, OSError, ValueError) as e:
+            reason = str(e)
+        if self._recorder.control is not None:
+            self._recorder.control.send(Configured(message.generation, not reason, reason))
+
+
+def _telemetry_differs(new: Config, old: Config) -> bool:
+    return (new.telemetry, new.aliases, new.prices, new.identity) != (
+        old.telemetry, old.aliases, old.prices, old.identity,
+    )  # fmt: skip
+
+
+async def serve(arguments: ChildArguments, configure: Configure) -> int:
+    """Run until told to end; a configuration that cannot be put into force is said to the supervisor."""
+    try:
+        check(parse_address(configure.admin).host, configure.config.admin_token)
+        with exclusive(places.ledger(configure.config)):
+            recorder = Recorder(configure)
+            return await Service(recorder, configure.generation).run(arguments)
+    except (TokenRequired, LedgerUnavailable, OSError, ValueError) as e:
+        _log.error("recorder: %s", e)
+        control = await Control.open(arguments.control, lambda message: None, lambda: None)
+        control.send(Configured(configure.generation, False, str(e)))
+        await asyncio.sleep(0)
+        control.close()
+        return 1
+
+
+def main(argv: Sequence[str]) -> int:
+    leave_signals_to_supervisor()
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    arguments = child_arguments(argv)
+    try:
+        configure = receive_configure(arguments)
+    except EOFError:
+        return 1
+    return asyncio.run(serve(arguments, configure))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
