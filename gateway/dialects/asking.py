@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Raw
 
 from gateway.call import Asked
-from gateway.dialects.body import Fields, read_object
+from gateway.dialects.body import NULL, TRUE, Fields, read_object
 from gateway.errors import BadBody
 
 _text = msgspec.json.Decoder(str)
@@ -43,13 +43,13 @@ def integer(raw: Raw | None) -> int | None:
 
 
 def flag(raw: Raw | None) -> bool:
-    return raw is not None and raw == b"true"
+    return raw is not None and raw == TRUE
 
 
 def model_name(fields: Mapping[str, Raw]) -> str:
     """The model asked for. Raises BadBody where it is there but no string: policy must see what the upstream sees."""
     raw = fields.get("model")
-    if raw is None or raw == b"null":
+    if raw is None or raw == NULL:
         return ""
     try:
         return _text.decode(raw)
@@ -137,7 +137,7 @@ def elements(found: Fields, key: str) -> tuple[Raw, ...]:
     if key in found.items:
         return tuple(found.items[key])
     raw = found.fields.get(key)
-    return () if raw is None or raw == b"null" else (raw,)
+    return () if raw is None or raw == NULL else (raw,)
 
 
 def read_body(body: bytes, split: Iterable[str]) -> Fields | None:

@@ -33,6 +33,8 @@ LARGE = 512 * 1024
 SPLIT = 4096  # arrays above this size are checked item by item
 
 Span = tuple[int, int]
+NULL = Raw(b"null")  # a Raw equals nothing but a Raw
+TRUE = Raw(b"true")
 
 _Object = Annotated[dict[str, Raw], Meta(max_length=MAX_KEYS)]
 _object: msgspec.json.Decoder[dict[str, Raw]] = msgspec.json.Decoder(_Object)

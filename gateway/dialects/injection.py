@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Raw
 
 from gateway.call import Asked, Edit
-from gateway.dialects.body import nested, scan
+from gateway.dialects.body import NULL, TRUE, nested, scan
 from gateway.dialects.sse import MAX_EVENT, parse
 from gateway.errors import BadBody
 
@@ -37,7 +37,7 @@ def usage_edit(asked: Asked, body: bytes) -> Edit | None:
         at = body.index(b"{") + 1
         return Edit(at, at, b'"stream_options":{%b},' % _WANTED)
     start, end = asked.spans["stream_options"]
-    if options == b"null":
+    if options == NULL:
         return Edit(start, end, b"{%b}" % _WANTED)
     if body[start : start + 1] != b"{":
         return None
@@ -45,7 +45,7 @@ def usage_edit(asked: Asked, body: bytes) -> Edit | None:
     wanted = fields.get("include_usage")
     if wanted is None:
         return Edit(start + 1, start + 1, _WANTED + (b"," if fields else b""))
-    if wanted == b"true":
+    if wanted == TRUE:
         return None
     return Edit(*spans["include_usage"], b"true")
 
@@ -56,7 +56,7 @@ def asks_usage(fields: Mapping[str, Raw]) -> bool:
     if options is None or b"include_usage" not in bytes(options):
         return False
     try:
-        return scan(bytes(options))[0].get("include_usage") == b"true"
+        return scan(bytes(options))[0].get("include_usage") == TRUE
     except BadBody:
         return False
 
@@ -132,14 +132,14 @@ def strip_event(block: bytes) -> bytes:
     usage = fields.get("usage")
     if usage is None:
         return block
-    if usage != b"null":
+    if usage != NULL:
         return b"" if _is_added(fields) else block
     return _without(block, data, list(spans), spans)
 
 
 def _is_added(fields: Mapping[str, Raw]) -> bool:
     try:
-        return msgspec.json.decode(fields.get("choices", b"null")) == [] and bytes(fields["usage"])[:1] == b"{"
+        return msgspec.json.decode(fields.get("choices", NULL)) == [] and bytes(fields["usage"])[:1] == b"{"
     except msgspec.DecodeError:
         return False
 

@@ -16,7 +16,7 @@ from msgspec import Raw, Struct
 
 from gateway.call import ToolResult
 from gateway.dialects.identity_text import digest_text
-from gateway.dialects.meters import DECODE_FAULTS, NO_RAW
+from gateway.dialects.meters import DECODE_FAULTS, NO_RAW, is_set
 from gateway.dialects.streams import Shape
 
 _TEXT_TYPES = frozenset(("text", "input_text", "output_text", "summary_text"))
@@ -138,7 +138,7 @@ def _read_responses(item: Item, message: _Message) -> None:
     call = _text(message.call_id) or _text(message.id)
     if kind.endswith("_call_output"):
         item.role = "tool"
-        failed = len(message.error) > 0 and message.error != b"null"
+        failed = is_set(message.error)
         item.tool_results = (ToolResult(call, failed, _text(message.name)),)
     elif kind.endswith("_call") and kind not in _SERVED:
         item.role = "assistant"

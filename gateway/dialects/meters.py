@@ -9,11 +9,13 @@ import msgspec
 from msgspec import Raw
 
 from gateway.call import Answer, Asked, ToolUse, Usage, UsageSource
+from gateway.dialects.body import NULL
 from gateway.dialects.identity_text import LIMIT, digest_text
 
 MAX_BODY = 8 * 1024 * 1024  # of a JSON body that is decoded as a whole
 TAIL = 256 * 1024  # of a larger one, where its usage may stand
 MAX_TOOLS = 512
+SAMPLE = 1000  # characters of the text that show how dense in tokens it is
 MAX_MESSAGE = 500  # characters of a provider's error message
 
 DECODE_FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -22,7 +24,7 @@ NO_RAW = Raw(b"")
 
 def is_set(raw: Raw) -> bool:
     """Is there a value other than null?"""
-    return len(raw) > 0 and raw != b"null"
+    return len(raw) > 0 and raw != NULL
 
 
 class Draft:
@@ -101,6 +103,7 @@ class Draft:
         source = UsageSource.NONE
         if self.usage is not None:
             source = UsageSource.INJECTED if asked.injected else UsageSource.PROVIDER
+        text = "".join(self._text)
         return Answer(
             model=self.model,
             response_id=self.response_id,
@@ -110,7 +113,8 @@ class Draft:
             finish_reasons=tuple(self.finish[index] for index in sorted(self.finish)),
             tool_uses=tuple(ToolUse(id, name) for id, name in self._tools.values() if name or id),
             output_chars=self.chars,
-            text_digest=digest_text("".join(self._text)) if self._text else b"",
+            sample=text[:SAMPLE],
+            text_digest=digest_text(text) if text else b"",
             parts=self.parts,
             error_type=self.error_type,
             error_message=self.error_message,

@@ -85,12 +85,12 @@ class Completion(Struct):
     x_groq: _Groq | None = None
 
 
-def note(draft: Draft, chunk: Completion) -> None:
-    """Add what a completion or a chunk says."""
+def note(draft: Draft, chunk: Completion, *, whole: bool = False) -> None:
+    """Add what a completion (`whole`) or a chunk says; where both kinds of message stand in one, the fitting one."""
     draft.named(chunk.model, chunk.id)
     for choice in chunk.choices or ():
         index = choice.index if type(choice.index) is int else 0
-        message = choice.delta or choice.message
+        message = (choice.message or choice.delta) if whole else (choice.delta or choice.message)
         if message is not None:
             _note_message(draft, index, message)
         elif type(choice.text) is str:
@@ -154,7 +154,7 @@ class ChatDocument(JsonMeter):
         completion = _completion.salvage(body)
         if completion is None:
             return
-        note(self.draft, completion)
+        note(self.draft, completion, whole=True)
         if self.draft.usage is not None and "service_tier" not in self.draft.pricing:
             _note_tier(self.draft, completion.usage)
         if is_set(completion.error):
