@@ -29,7 +29,9 @@ class StdoutSink:
         self._fd = fd
 
     def write(self, data: bytes) -> None:
-        _write_all(self._fd, data)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._fd, view) :]
 
     def close(self) -> None:
         pass
@@ -46,12 +48,10 @@ class FileSink:
 
     def write(self, data: bytes) -> None:
         self._open()
-        try:
-            _write_all(self._fd, b"\n" + data if self._torn else data)
-        except OSError:
-            self._torn = True
-            raise
-        self._torn = False
+        view = memoryview(b"\n" + data if self._torn else data)
+        while view:
+            view = view[os.write(self._fd, view) :]
+            self._torn = bool(view)
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -138,9 +138,3 @@ class Writer:
                 size += len(chunk)
             self._size -= size
         return b"".join(taken), lines
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
