@@ -11,7 +11,7 @@ import logging
 from gateway.call import Request
 from gateway.errors import GatewayError, GatewayFault
 from gateway.ports import Downstream, Gateway
-from gateway.stages.arrive import arrive, new_call
+from gateway.stages.arrive import arrive, locate, new_call
 from gateway.stages.attempt import attempt
 from gateway.stages.close import close
 from gateway.stages.ending import ABORT
@@ -28,6 +28,7 @@ async def serve(request: Request, down: Downstream, gw: Gateway, fault: GatewayE
     ending = ABORT
     try:
         if fault is not None:
+            locate(call, gw)
             raise fault
         arrive(call, gw)  # route it, read it, find out who asks
         exchange = await attempt(call, down, gw)  # until the commit point

@@ -30,11 +30,12 @@ from gateway.errors import (
     Overloaded,
     SlowClient,
 )
-from gateway.net.head import RequestHead, RequestParser, read_request_head
+from gateway.net.head import RequestHead, RequestParser, apparent, read_request_head
 
 EARLY_LIMIT = 65_536
 WRITE_HIGH, WRITE_LOW = 262_144, 65_536
 LINGER_SECONDS = 2.0
+APPARENT_BYTES = 1024
 NEVER = float("inf")
 
 Handler = Callable[[Request, "ClientConnection", GatewayError | None], Awaitable[None]]
@@ -79,6 +80,7 @@ class ClientConnection(asyncio.Protocol):
         "_sink",
         "_stuck",
         "_task",
+        "_unread",
         "deadline",
         "gone",
         "on_gone",
@@ -102,6 +104,7 @@ class ClientConnection(asyncio.Protocol):
         self._head: RequestHead | None = None
         self._parser: RequestParser | None = None
         self._body: list[bytes] = []
+        self._unread = b""  # the beginning of a head that was refused
         self._left = 0  # bytes of the body still to come; -1: chunked
         self._keep_alive = True
         self._out = b""  # head of the answer, not yet written
@@ -247,7 +250,8 @@ class ClientConnection(asyncio.Protocol):
         self.state = State.BUSY
         self.deadline = NEVER
         if head is None:
-            request = Request(b"", b"", (), b"", self.peer)
+            method, target = apparent(self._unread)
+            request = Request(method, target, (), b"", self.peer)
         else:
             request = Request(head.method, head.target, head.headers, body, self.peer, head.names)
         self._ready = (request, fault)
@@ -256,6 +260,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _refuse_unread(self, fault: GatewayError) -> None:
         """Answer what was not read to its end; nothing more is read on this connection."""
+        self._unread = self._in[:APPARENT_BYTES]
         self._in = b""
         self._early.clear()
         self._keep_alive = False

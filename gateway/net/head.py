@@ -21,6 +21,7 @@ Header = tuple[bytes, bytes]
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _TARGET = re.compile(rb"/[!-~]*")
+_APPARENT = re.compile(rb"([A-Z]{1,16}) (/[!-~]{0,512})")
 _FRAMING = frozenset(
     (b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade", b"keep-alive")
 )
@@ -143,6 +144,12 @@ def _framing_header(head: RequestHead, name: bytes, value: bytes) -> None:
         head.expects_continue = not head.http10
     elif name == b"upgrade":
         head.upgrade = value.lower()
+
+
+def apparent(raw: bytes) -> tuple[bytes, bytes]:
+    """Method and target that a refused head seems to have: good for choosing the dialect of its answer, no more."""
+    match = _APPARENT.match(raw)
+    return (match[1], match[2]) if match else (b"", b"")
 
 
 class ResponseHead(Struct):

@@ -34,7 +34,7 @@ import signal
 import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from typing import Self
+from typing import Self, cast
 
 import msgspec
 from msgspec import Struct
@@ -170,8 +170,7 @@ class Control(asyncio.Protocol):
             self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports do not inherit from it
 
     def data_received(self, data: bytes) -> None:
         for message in self._unpacker.feed(data):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 
 from gateway.call import Asked, Call, Edit, Request, Route, Trace, Who
-from gateway.errors import BadBody, LoopDetected
+from gateway.errors import BadBody, GatewayError, LoopDetected
 from gateway.policy.encoding import Identity, decoder_for
 from gateway.policy.trace import trace_of
 from gateway.ports import Gateway
@@ -47,6 +48,13 @@ def arrive(call: Call, gw: Gateway) -> None:
     apply_alias(call, gw)
     call.who, call.tools = gw.identity.identify(call)
     call.slot = gw.journal.begin(call)
+
+
+def locate(call: Call, gw: Gateway) -> None:
+    """Find the route of a call that could not be read, so that it is refused in its client's dialect."""
+    request = call.request
+    with contextlib.suppress(GatewayError):
+        call.route = gw.routes.resolve(request.method, request.path, family_of(request.names))
 
 
 def family_of(names: Mapping[bytes, bytes]) -> str:
