@@ -64,33 +64,6 @@ class State(enum.Enum):
 class ClientConnection(asyncio.Protocol):
     """One connection of a client; implements ports.Downstream for the call under way."""
 
-    __slots__ = (
-        "_body",
-        "_chunked_out",
-        "_drain_waiter",
-        "_early",
-        "_head",
-        "_in",
-        "_keep_alive",
-        "_left",
-        "_next",
-        "_out",
-        "_parser",
-        "_ready",
-        "_sink",
-        "_stuck",
-        "_task",
-        "_unread",
-        "deadline",
-        "gone",
-        "on_gone",
-        "paused",
-        "peer",
-        "server",
-        "state",
-        "transport",
-    )
-
     def __init__(self, server: Host) -> None:
         self.server = server
         self.state = State.HEAD
