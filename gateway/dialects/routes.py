@@ -46,16 +46,16 @@ def _gemini(verb: str, operation: str) -> Known:
 
 _ID = r"[^/]+"
 OPENAI = (
-    _known(r"chat/completions", "/v1/chat/completions", "openai_chat", "chat"),
-    _known(r"completions", "/v1/completions", "openai_completions", "text_completion"),
-    _known(r"responses", "/v1/responses", "openai_responses", "chat", "chat"),
-    _known(r"responses/compact", "/v1/responses/compact", "openai_responses", "chat"),
-    _known(r"responses/input_tokens", "/v1/responses/input_tokens", "openai_responses", ""),
-    _known(rf"responses/{_ID}/cancel", "/v1/responses/{id}/cancel", "openai_responses", "fetch_response"),
-    _known(rf"responses/{_ID}/input_items", "/v1/responses/{id}/input_items", "openai_responses", ""),
-    _known(rf"responses/{_ID}", "/v1/responses/{id}", "openai_responses", "", "fetch_response"),
-    _known(r"embeddings", "/v1/embeddings", "openai_embeddings", "embeddings"),
-    _known(r"realtime", "/v1/realtime", "openai_responses", "", "chat"),
+    _known(r"(?:.+/)?chat/completions", "/v1/chat/completions", "openai_chat", "chat"),
+    _known(r"(?:.+/)?completions", "/v1/completions", "openai_completions", "text_completion"),
+    _known(r"(?:.+/)?responses", "/v1/responses", "openai_responses", "chat", "chat"),
+    _known(r"(?:.+/)?responses/compact", "/v1/responses/compact", "openai_responses", "chat"),
+    _known(r"(?:.+/)?responses/input_tokens", "/v1/responses/input_tokens", "openai_responses", ""),
+    _known(rf"(?:.+/)?responses/{_ID}/cancel", "/v1/responses/{id}/cancel", "openai_responses", "fetch_response"),
+    _known(rf"(?:.+/)?responses/{_ID}/input_items", "/v1/responses/{id}/input_items", "openai_responses", ""),
+    _known(rf"(?:.+/)?responses/{_ID}", "/v1/responses/{id}", "openai_responses", "", "fetch_response"),
+    _known(r"(?:.+/)?embeddings", "/v1/embeddings", "openai_embeddings", "embeddings"),
+    _known(r"(?:.+/)?realtime", "/v1/realtime", "openai_responses", "", "chat"),
     _known(rf"models(?:/{_ID})*", "/v1/models", "opaque", ""),
 )
 ANTHROPIC = (
@@ -74,7 +74,7 @@ GEMINI = (
 )
 FAMILIES: Mapping[str, tuple[Known, ...]] = {"openai": OPENAI, "anthropic": ANTHROPIC, "gemini": GEMINI, "opaque": ()}
 _OTHER_DIALECT = {"openai": "opaque", "anthropic": "anthropic", "gemini": "gemini", "opaque": "opaque"}
-_VERSION = re.compile(r"/(?:[^?]*/)?v\d+(?:alpha|beta)?\d*/|/(?:openai/)?(?:deployments/[^/?]+/)?")
+_VERSION = re.compile(r"/(?:[^?]*/)?v\d+(?:alpha|beta)?\d*/")
 
 
 class Table:
@@ -117,7 +117,7 @@ class Table:
 
 
 def _candidates(table: tuple[Known, ...], text: str) -> list[tuple[Known, str]]:
-    """Each line with the part of the path behind its version prefix (or deployment, or nothing)."""
+    """Each line with the whole path, and with the part of it behind a version prefix."""
     match = _VERSION.match(text)
     tails = {text[1:], text[match.end() :] if match else text[1:]}
     return [(known, tail) for known in table for tail in tails]
