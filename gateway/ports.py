@@ -11,7 +11,6 @@ from typing import Protocol
 from msgspec import Struct
 
 from gateway.call import Answer, Asked, Attempt, Call, Edit, Money, Request, Route, Target, ToolCall, Usage, Who
-
 from gateway.errors import GatewayError
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -139,6 +138,10 @@ class Links(Protocol):
     def get(self, key: bytes) -> bytes | None: ...
 
     def put(self, key: bytes, value: bytes) -> None: ...
+
+    def update(self, key: bytes, change: Callable[[bytes | None], bytes | None]) -> None:
+        """Put what `change` makes of the value; None leaves it. Two workers at once: one of the changes is lost."""
+        ...
 
 
 class Journal(Protocol):

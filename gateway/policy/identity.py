@@ -111,7 +111,7 @@ class Resolver:
         asked = call.asked
         history = None
         if asked.messages:
-            history = History(call.route.dialect, asked, call.request.body, self._read_item)
+            history = History(call.route.dialect, asked, self._read_item)
         peer = crc32(call.request.client.encode()) & 0xFFFF
         counted = call.route.operation not in NOT_STEPS
         return Question(stated, scope, ticks(call.started_at), peer, history, counted=counted)
@@ -132,7 +132,7 @@ class Resolver:
         thread = self._memory.thread(question.scope, evidence.lead.ref) if evidence is not None else None
         if evidence is not None and thread is not None:
             who.run_id, who.run_source, who.run_confidence = thread.run_id, evidence.source, evidence.confidence
-            who.agent = thread.agent
+            who.agent, question.joined = thread.agent, thread
             return evidence
         if question.counted:
             who.run_id, who.run_source, who.run_confidence = self._new_id(), "new", 0.5
@@ -184,8 +184,7 @@ class Resolver:
         if not question.counted:
             who.step = evidence.lead.step if evidence is not None else 0
             return
-        thread = None if who.run_source == "new" else self._memory.thread(scope, question.ref)
-        thread = thread or Thread(who.run_id)
+        thread = self._thread(question, who, evidence)
         if evidence is not None and evidence.same_step and evidence.lead.ref == question.ref:
             who.step = evidence.lead.step
         else:
@@ -203,6 +202,14 @@ class Resolver:
             if self._links.get(key) is None:
                 self._memory.add(key, self._lead(question, question.at))
 
+    def _thread(self, question: Question, who: Who, evidence: Evidence | None) -> Thread:
+        """The call's thread as it was, or a fresh one."""
+        if who.run_source == "new":
+            return Thread(who.run_id)
+        if evidence is not None and question.joined is not None and evidence.lead.ref == question.ref:
+            return question.joined
+        return self._memory.thread(question.scope, question.ref) or Thread(who.run_id)
+
     def _lead(self, question: Question, at: int) -> Lead:
         history = question.history
         shape, length = (history.shape, history.count) if history is not None else (0, 0)
@@ -217,8 +224,8 @@ class Resolver:
         if history is None:
             return
         self._memory.add(turn_key(scope, history, history.count, signature_of(answer)), lead)
-        if answer.text_digest and answer.output_chars >= SHORT_TEXT:
-            flags = 0 if answer.output_chars >= LONG_TEXT else SHORT
+        if answer.text_digest and len(answer.sample) >= SHORT_TEXT:
+            flags = 0 if len(answer.sample) >= LONG_TEXT else SHORT
             self._memory.add(text_key(scope, answer.text_digest), lead._replace(flags=flags))
 
 

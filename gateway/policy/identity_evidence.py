@@ -22,7 +22,7 @@ from msgspec import Struct
 from gateway.call import Call
 from gateway.policy.identity_facts import Stated, json_string
 from gateway.policy.identity_history import History, Turn, same_first, same_prompt
-from gateway.policy.identity_links import FAILED, SHORT, Lead, Memory, age, digest
+from gateway.policy.identity_links import FAILED, SHORT, Lead, Memory, Thread, age, digest
 
 SHORT_TEXT, LONG_TEXT = 24, 80  # characters from which on an answer's text is evidence, in part and alone
 OLDER_TURNS = 2
@@ -44,6 +44,7 @@ class Question(Struct):
     peer: int
     history: History | None
     ref: bytes = b""  # its thread, once known
+    joined: Thread | None = None  # to which the evidence led
     step: int = 0
     derived: bool = False
     counted: bool = False
@@ -127,8 +128,8 @@ class Joiner:
         alike = [lead for lead in hits if same_first(lead.shape, shape) and same_prompt(lead.shape, shape)]
         if (lead := _only(alike)) is not None:
             return Evidence(lead, "tool_call", 0.9)
-        if turn.texts:
-            said = self._fresh(question, text_key(question.scope, turn.texts[-1]))
+        if text := turn.text():
+            said = self._fresh(question, text_key(question.scope, text))
             said = [lead for lead in said if _plausible(lead, question, shape)]
             if (lead := _only(said)) is not None:
                 return Evidence(lead, "prefix", 0.85)

@@ -14,18 +14,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from zlib import crc32
 
 from gateway.call import Answer, Asked, ToolResult
 
+if TYPE_CHECKING:
+    from hashlib import _Hash as HASH
+
 READ_LIMIT = 256  # items read from the end while no turn of the assistant shows up
 LEADING_LIMIT = 4  # system messages in front
+STEP_BACK = 24  # items by which a second look at an earlier turn may go back without hashing all again
 SHAPE_BYTES = 4096  # of the prompt, and of the first message
 _ASSISTANT = "assistant"
 _SYSTEM = frozenset(("system", "developer"))
 _MARK = b'"cache_control"'
-_MARKS = re.compile(rb'\s*,\s*"cache_control"\s*:\s*(?:\{[^{}]*\}|null)|"cache_control"\s*:\s*(?:\{[^{}]*\}|null)\s*,?')
+_MARK_VALUE = re.compile(rb"\s*:\s*(?:\{[^{}]*\}|null)\s*")
 
 
 class Item(Protocol):
@@ -47,21 +51,24 @@ ReadItem = Callable[[str, Any], Item]
 class Turn:
     """Consecutive items of the assistant: `start` to `end` (exclusive) of the history."""
 
-    __slots__ = ("end", "ids", "start", "texts")
+    __slots__ = ("_items", "end", "ids", "start")
 
     def __init__(self, end: int) -> None:
         self.start = self.end = end
         self.ids: list[str] = []
-        self.texts: list[bytes] = []
+        self._items: list[Item] = []
 
     def prepend(self, item: Item) -> None:
         self.start -= 1
         self.ids[:0] = item.tool_use_ids
-        if item.text_digest:
-            self.texts.insert(0, item.text_digest)
+        self._items.append(item)
+
+    def text(self) -> bytes:
+        """Digest of the last text in it, or ""."""
+        return next((item.text_digest for item in self._items if item.text_digest), b"")
 
     def signature(self) -> bytes:
-        return signature(self.ids, self.texts[-1] if self.texts else b"")
+        return signature(self.ids, b"" if self.ids else self.text())
 
 
 def signature(ids: Sequence[str], text: bytes) -> bytes:
@@ -78,19 +85,20 @@ def signature_of(answer: Answer) -> bytes:
 class History:
     """The messages of one request. `last` is the assistant's last turn, `results` are those behind it."""
 
-    def __init__(self, dialect: str, asked: Asked, body: bytes, read: ReadItem) -> None:
+    def __init__(self, dialect: str, asked: Asked, read: ReadItem) -> None:
         self._dialect = dialect
         self._read = read
-        self._items = asked.messages
-        self._marked = _MARK in body
-        self.count = len(asked.messages)
-        self.prompt, self._head = self._leading(asked)
-        fresh: list[Item] = []
-        self.last = self._back(self.count, fresh)
-        self.results = [result for item in fresh for result in item.tool_results]
-        self.shape = self._shape()
-        self._hash = sha256()
-        self._hashed = self._head
+        self._items = items = asked.messages
+        self.count = len(items)
+        self.prompt = bytes(asked.system)
+        self._head = self._skip_system()
+        self.results: list[ToolResult] = []
+        self.last = self._back(self.count, self.results)
+        first = bytes(items[self._head])[:SHAPE_BYTES] if self._head < self.count else b""
+        self.shape = crc32(self.prompt[:SHAPE_BYTES]) << 32 | crc32(unmarked(first))
+        self._hash: HASH | None = None
+        self._hashed = 0
+        self._before: tuple[HASH, int] | None = None  # from where an earlier end can be reached
 
     def earlier(self, turn: Turn) -> Turn | None:
         """The assistant's turn before this one."""
@@ -98,27 +106,33 @@ class History:
 
     def digest(self, end: int) -> bytes:
         """Over the items in front of `end`, system messages left out."""
-        if end < self._hashed:
-            self._hash, self._hashed = sha256(), self._head
-        if end > self._hashed:
-            text = b",".join(self._items[self._hashed : end]) + b","
-            self._hash.update(_MARKS.sub(b"", text) if self._marked else text)
-            self._hashed = end
+        if self._hash is None or end < self._hashed:
+            if self._before is not None and self._before[1] <= end:
+                self._hash, self._hashed = self._before[0].copy(), self._before[1]
+            else:
+                self._hash, self._hashed = sha256(), self._head
+        if end - self._hashed > 2 * STEP_BACK:
+            self._hash_to(self._hash, end - STEP_BACK)
+            self._before = (self._hash.copy(), self._hashed)
+        self._hash_to(self._hash, end)
         return self._hash.copy().digest()
 
-    def _leading(self, asked: Asked) -> tuple[bytes, int]:
-        """The system prompt as raw JSON, and how many items in front belong to it."""
-        head = 0
-        prompt = bytes(asked.system)
-        for raw in self._items[:LEADING_LIMIT]:
-            if self._read(self._dialect, raw).role not in _SYSTEM:
-                break
-            prompt = prompt or bytes(raw)
-            head += 1
-        return prompt, head
+    def _hash_to(self, hashing: HASH, end: int) -> None:
+        if end > self._hashed:
+            hashing.update(unmarked(b",".join(self._items[self._hashed : end]) + b","))
+            self._hashed = end
 
-    def _back(self, end: int, passed: list[Item]) -> Turn | None:
-        """The last turn of the assistant before `end`; the items behind it go into `passed`, in order."""
+    def _skip_system(self) -> int:
+        """How many items in front make up the system prompt, which is taken from them where the body has no other."""
+        for at in range(min(LEADING_LIMIT, self.count)):
+            raw = self._items[at]
+            if self._read(self._dialect, raw).role not in _SYSTEM:
+                return at
+            self.prompt = self.prompt or bytes(raw)
+        return min(LEADING_LIMIT, self.count)
+
+    def _back(self, end: int, results: list[ToolResult]) -> Turn | None:
+        """The last turn of the assistant before `end`; the tool results behind it go into `results`, in order."""
         turn: Turn | None = None
         for at in range(end - 1, max(self._head, end - READ_LIMIT) - 1, -1):
             item = self._read(self._dialect, self._items[at])
@@ -127,16 +141,27 @@ class History:
                 turn.prepend(item)
             elif turn is not None:
                 break
-            else:
-                passed.append(item)
-        passed.reverse()
+            elif item.tool_results:
+                results[:0] = item.tool_results
         return turn
 
-    def _shape(self) -> int:
-        first = bytes(self._items[self._head])[:SHAPE_BYTES] if self._head < self.count else b""
-        if self._marked:
-            first = _MARKS.sub(b"", first)
-        return crc32(self.prompt[:SHAPE_BYTES]) << 32 | crc32(first)
+
+def unmarked(text: bytes) -> bytes:
+    """JSON text without its `cache_control` members."""
+    first, *pieces = text.rsplit(_MARK)  # on large texts several times as fast as split, find or re
+    kept = [first]
+    for piece in pieces:
+        value = _MARK_VALUE.match(piece)
+        if value is None:
+            kept.append(_MARK + piece)
+            continue
+        before, behind = kept[-1].rstrip(), piece[value.end() :]
+        if before.endswith(b","):
+            kept[-1] = before[:-1]
+        else:
+            behind = behind.removeprefix(b",").lstrip()
+        kept.append(behind)
+    return b"".join(kept)
 
 
 def same_prompt(one: int, other: int) -> bool:

@@ -72,6 +72,7 @@ class Memory:
     def __init__(self, links: Links) -> None:
         self._get = links.get
         self._put = links.put
+        self._update = links.update
 
     def thread(self, scope: bytes, ref: bytes) -> Thread | None:
         value = self._get(digest(scope, b"T", ref))
@@ -104,32 +105,41 @@ class Memory:
 
     def add(self, key: bytes, lead: Lead) -> None:
         """Remember a lead; an older one of the same thread under this key gives way to it."""
-        value = self._get(key)
-        if value is None:
-            self._put(key, _LEAD.pack(*lead))
-            return
-        at = _place(value, lead.ref)
-        if at < 0 and len(value) >= _FULL:
-            key = _spill(key, lead.ref[0] % SPILL_PAGES)
-            value = self._get(key) or b""
-            at = _place(value, lead.ref)
-            if at < 0 and len(value) >= _FULL:
-                value = value[_LEAD.size :]
-        if at >= 0:
-            value = value[:at] + value[at + _LEAD.size :]
-        self._put(key, value + _LEAD.pack(*lead))
+        packed = _LEAD.pack(*lead)
+        spilled = False
+
+        def first_page(value: bytes | None) -> bytes | None:
+            nonlocal spilled
+            if value is None:
+                return packed
+            spilled = len(value) >= _FULL and _place(value, lead.ref) < 0
+            return None if spilled else _without(value, lead.ref) + packed
+
+        def further_page(value: bytes | None) -> bytes:
+            value = _without(value or b"", lead.ref)
+            return (value[_LEAD.size :] if len(value) >= _FULL else value) + packed
+
+        self._update(key, first_page)
+        if spilled:
+            self._update(_spill(key, lead.ref[0] % SPILL_PAGES), further_page)
 
     def follow(self, key: bytes, lead: Lead) -> None:
         """Count one more call that followed this lead."""
         followed = _LEAD.pack(*lead._replace(continued=min(lead.continued + 1, 255)))
-        for page in (key, _spill(key, lead.ref[0] % SPILL_PAGES)):
-            value = self._get(page)
-            if value is None:
-                return
-            at = _place(value, lead.ref)
-            if at >= 0:
-                self._put(page, value[:at] + followed + value[at + _LEAD.size :])
-                return
+        full = False
+
+        def page(value: bytes | None) -> bytes | None:
+            nonlocal full
+            at = _place(value, lead.ref) if value is not None else -1
+            if value is None or at < 0:
+                full = value is not None and len(value) >= _FULL
+                return None
+            full = False
+            return value[:at] + followed + value[at + _LEAD.size :]
+
+        self._update(key, page)
+        if full:
+            self._update(_spill(key, lead.ref[0] % SPILL_PAGES), page)
 
 
 def _read(value: bytes) -> list[Lead]:
@@ -143,6 +153,11 @@ def _place(value: bytes, ref: bytes) -> int:
     while at >= 0 and at % _LEAD.size:
         at = value.find(ref, at + 1)
     return at
+
+
+def _without(value: bytes, ref: bytes) -> bytes:
+    at = _place(value, ref)
+    return value if at < 0 else value[:at] + value[at + _LEAD.size :]
 
 
 def _spill(key: bytes, page: int) -> bytes:

@@ -33,6 +33,7 @@ _MAGIC = b"tollgate links 1\n"
 _CRC = Struct("<I")
 _HEAD = Struct("<16sQB")  # the part under the checksum, followed by the value
 _AT_VALUE = _CRC.size + _HEAD.size
+_PREFIX = Struct("<Q")
 _PREFIXES = Struct("<" + "4xQ244x" * WAYS)  # the first half of every key of a bucket
 _TIMES = Struct("<" + "20xQ228x" * WAYS)
 _GEOMETRY = Struct("<QI")
@@ -54,52 +55,56 @@ class SharedTable:
     def get(self, key: bytes) -> bytes | None:
         if len(key) != KEY:
             key = _digest(key)
-        prefix = int.from_bytes(key[:8], "little")
         try:
-            bucket = os.pread(self._fd, BUCKET, (1 + prefix % self.buckets) * BUCKET)
+            return self._find(key)[1]
         except OSError:
             return None
-        if len(bucket) < BUCKET:
-            return None  # the file was cut by somebody
-        prefixes = _PREFIXES.unpack(bucket)
-        if prefix not in prefixes:
-            return None
-        at = prefixes.index(prefix) * SLOT
-        end = at + _AT_VALUE + bucket[at + _AT_VALUE - 1]
-        entry = bucket[at + _CRC.size : end]
-        if crc32(entry) != _CRC.unpack_from(bucket, at)[0] or not entry.startswith(key):
-            return None
-        return entry[_HEAD.size :]
 
     def put(self, key: bytes, value: bytes) -> None:
         """Raises ValueError for a value of more than 200 bytes."""
-        length = len(value)
-        if length > VALUE_LIMIT:
-            raise ValueError(f"a value of {length} bytes; {VALUE_LIMIT} is the limit")
+        self.update(key, lambda _: value)
+
+    def update(self, key: bytes, change: Callable[[bytes | None], bytes | None]) -> None:
+        """Put what `change` makes of the value in one read and one write; None leaves it as it is.
+
+        Raises ValueError for a value of more than 200 bytes.
+        """
         if len(key) != KEY:
             key = _digest(key)
-        entry = _HEAD.pack(key, self._clock(), length) + value
-        prefix = int.from_bytes(key[:8], "little")
-        start = (1 + prefix % self.buckets) * BUCKET
         try:
-            bucket = os.pread(self._fd, BUCKET, start).ljust(BUCKET, b"\0")
-            prefixes = _PREFIXES.unpack(bucket)
-            slot = prefixes.index(prefix) if prefix in prefixes else _oldest(bucket)
-            os.pwrite(self._fd, _CRC.pack(crc32(entry)) + entry, start + slot * SLOT)
+            at, old = self._find(key)
+            value = change(old)
+            if value is None:
+                return
+            if len(value) > VALUE_LIMIT:
+                raise ValueError(f"a value of {len(value)} bytes; {VALUE_LIMIT} is the limit")
+            entry = _HEAD.pack(key, self._clock(), len(value)) + value
+            os.pwrite(self._fd, _CRC.pack(crc32(entry)) + entry, at)
         except OSError:
             self.lost += 1
+
+    def _find(self, key: bytes) -> tuple[int, bytes | None]:
+        """Offset of the slot of this key, or of the one to give up for it; and its value. Raises OSError."""
+        prefix = _PREFIX.unpack_from(key)[0]
+        start = (1 + prefix % self.buckets) * BUCKET
+        bucket = os.pread(self._fd, BUCKET, start)
+        if len(bucket) < BUCKET:
+            bucket = bucket.ljust(BUCKET, b"\0")  # the file was cut by somebody
+        prefixes = _PREFIXES.unpack(bucket)
+        if prefix not in prefixes:
+            times = _TIMES.unpack(bucket)
+            return start + times.index(min(times)) * SLOT, None
+        at = prefixes.index(prefix) * SLOT
+        end = at + _AT_VALUE + bucket[at + _AT_VALUE - 1]
+        entry = bucket[at + _CRC.size : end]
+        sound = crc32(entry) == _CRC.unpack_from(bucket, at)[0] and entry.startswith(key)
+        return start + at, entry[_HEAD.size :] if sound else None
 
     def close(self) -> None:
         """Idempotent; afterwards every read misses and every write counts as lost."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
-
-
-def _oldest(bucket: bytes) -> int:
-    """The slot to give up: an empty one, or the one written longest ago."""
-    times = _TIMES.unpack(bucket)
-    return times.index(min(times))
 
 
 def _digest(key: bytes) -> bytes:

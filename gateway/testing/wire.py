@@ -161,6 +161,7 @@ class Sent:
     body: bytes
     client: str
     truth: Truth
+    results: list[Use]  # of tools, sent for the first time
 
 
 class Client:
@@ -198,7 +199,8 @@ class Client:
             headers.append((b"X-Stainless-Retry-Count", b"%d" % self.retry))
         truth = Truth(self.run, self.thread, self.retry > 0)
         text = json.dumps(body, separators=(",", ":")).encode()
-        return Sent(self.path_prefix + self.form.path, headers, text, self.address, truth)
+        results = [] if self.retry else self.turns[-1].results
+        return Sent(self.path_prefix + self.form.path, headers, text, self.address, truth, results)
 
     def hear(self, reply: Reply) -> None:
         """Take an answer; what is asked next depends on it."""

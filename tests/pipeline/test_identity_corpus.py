@@ -16,22 +16,22 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import msgspec
 import pytest
 
-from gateway.call import Answer, Asked, Call, Request, Route, ToolResult, ToolUse, Who
+from gateway.call import Call
 from gateway.config.schema import Identity
-from gateway.dialects.identity_text import digest_text
+from gateway.dialects.items import read_item
 from gateway.policy.identity import Resolver
-from gateway.policy.trace import trace_of
 from gateway.stores.shared_table import SharedTable
 from gateway.testing import wire
+from gateway.testing.calls import arrive, settle
 from gateway.testing.wire import Client, Form, Model, Reply, Sent, Turn
 
 SECOND = 10**9
 START = 1_790_000_000 * SECOND
 WORKERS = 3
 ROUNDS = 3
+CHAT = "/v1/chat/completions"
 HELPFUL = "You are a careful research assistant. Use tools where they help."
 OPENAI, ANTHROPIC_UA = "AsyncOpenAI/Python 3.54.0", "Anthropic/Python 2.12.0"
 
@@ -58,9 +58,10 @@ class Tally:
     calls: list[tuple[str, str]] = field(default_factory=list)  # (true run, found run)
     wrong_steps: Counter[str] = field(default_factory=Counter)
     sources: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    agents: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    tools: int = 0
-    results: int = 0
+    agents: dict[tuple[str, str], set[str]] = field(default_factory=lambda: defaultdict(set))
+    results: int = 0  # sent for the first time
+    paired: int = 0
+    mistaken: int = 0
 
     def figures(self) -> tuple[float, float]:
         """(precision, recall) over pairs of calls."""
@@ -71,80 +72,6 @@ class Tally:
         both = pairs(Counter(self.calls))
         true, found = pairs(Counter(run for run, _ in self.calls)), pairs(Counter(run for _, run in self.calls))
         return both / max(found, 1), both / max(true, 1)
-
-
-# -- the gateway side: what the pipeline would hand to the resolver
-
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_items = msgspec.json.Decoder(list[msgspec.Raw])
-_DIALECTS = {"/v1/chat": "openai_chat", "/v1/messages": "anthropic", "/v1/responses": "openai_responses"}
-
-
-class Item(msgspec.Struct):
-    role: str
-    tool_use_ids: tuple[str, ...] = ()
-    tool_results: tuple[ToolResult, ...] = ()
-    text_digest: bytes = b""
-
-
-def read_item(dialect: str, raw: Any) -> Item:
-    item = msgspec.json.decode(raw)
-    if isinstance(item, str):
-        return Item("user")
-    role = {"model": "assistant"}.get(item.get("role"), item.get("role"))
-    kind = item.get("type", "")
-    if kind == "function_call_output":
-        return Item("tool", (), (ToolResult(item["call_id"]),))
-    if kind == "function_call":
-        return Item("assistant", (item["call_id"],))
-    if kind == "reasoning":
-        return Item("assistant")
-    if role == "tool":
-        return Item("tool", (), (ToolResult(item["tool_call_id"]),))
-    content = item.get("content", item.get("parts")) or []
-    parts = [{"text": content}] if isinstance(content, str) else content
-    ids = [call["id"] for call in item.get("tool_calls", ())]
-    results = []
-    for part in parts:
-        if part.get("type") == "tool_use":
-            ids.append(part["id"])
-        elif part.get("type") == "tool_result":
-            results.append(ToolResult(part["tool_use_id"]))
-        elif "functionResponse" in part:
-            results.append(ToolResult("", name=part["functionResponse"]["name"]))
-    text = "".join(part.get("text", "") for part in parts)
-    return Item(role, tuple(ids), tuple(results), digest_text(text) if role == "assistant" else b"")
-
-
-def arrive(sent: Sent, now: int, number: int) -> Call:
-    path, run_id, agent = sent.path, "", ""
-    if path.startswith("/run/"):
-        _, _, run_id, path = path.split("/", 3)
-        path = "/" + path
-    dialect = next((name for prefix, name in _DIALECTS.items() if path.startswith(prefix)), "gemini")
-    fields = _fields.decode(sent.body)
-    messages = fields.get("messages") or fields.get("input") or fields["contents"]
-    asked = Asked(
-        fields=fields,
-        messages=_items.decode(messages) if bytes(messages).startswith(b"[") else [messages],
-        system=bytes(fields.get("system") or fields.get("instructions") or fields.get("systemInstruction") or b""),
-    )
-    route = Route(path, dialect, "chat", "any", path.encode(), run_id, agent)
-    request = Request(b"POST", sent.path.encode(), sent.headers, sent.body, sent.client)
-    trace = trace_of(sent.headers, f"{number:032x}", f"{number:016x}")
-    return Call(f"call-{number}", request, route, asked, Who(), trace, now, 1_000)
-
-
-def answered(call: Call, reply: Reply, took: int) -> None:
-    call.status, call.ended = reply.status, call.began + took
-    if reply.status != 200:
-        return
-    call.answer = Answer(
-        response_id=reply.id,
-        tool_uses=tuple(ToolUse(use.id, use.name) for use in reply.uses),
-        output_chars=len(reply.text),
-        text_digest=digest_text(reply.text),
-    )
 
 
 class World:
@@ -180,7 +107,7 @@ class World:
                 reply = Reply(status=self.random.choice((429, 500, 503))) if fails else model.answer()
 
                 def done(then: int) -> None:
-                    answered(call, reply, took)
+                    settle(call, reply, took)
                     worker.learn(call)
                     client.hear(reply)
                     if client.left > 0:
@@ -202,7 +129,12 @@ class World:
         self.steps[truth.run, truth.thread] += not truth.again
         tally.wrong_steps[script.name] += call.who.step != self.steps[truth.run, truth.thread]
         tally.sources[script.name][call.who.run_source] += 1
-        tally.agents[f"{script.name} {truth.thread}"].add(call.who.agent)
+        tally.agents[truth.run, truth.thread].add(call.who.agent)
+        expected = Counter(use.name for use in sent.results)
+        paired = Counter(tool.name for tool in call.tools)
+        tally.results += expected.total()
+        tally.paired += (expected & paired).total()
+        tally.mistaken += (paired - expected).total()
 
 
 # -- the clients
@@ -272,6 +204,52 @@ def trimmed(turns: list[Turn]) -> list[Turn]:
         Turn(reply=Reply(" ".join(turn.reply.text.split()), turn.reply.uses, turn.reply.id)) if turn.reply else turn
         for turn in turns
     ]
+
+
+def clock(system: str, turns: list[Turn]) -> dict[str, Any]:
+    """A prompt that says what time it is."""
+    return wire.chat(f"It is 2026-11-22 10:{len(turns):02}:07. {system}", turns)
+
+
+def retrieved(system: str, turns: list[Turn]) -> dict[str, Any]:
+    """Documents stand in the last user message only; the history keeps the bare questions."""
+    body = wire.chat(system, turns)
+    if body["messages"][-1]["role"] == "user":
+        body["messages"][-1]["content"] += " Use these documents: " + "lorem ipsum " * 20
+    return body
+
+
+def shifting(system: str, turns: list[Turn]) -> dict[str, Any]:
+    """Only the marked message is written in blocks; all others are strings."""
+    body = wire.anthropic(system, turns)
+    for message in body["messages"][:-1]:
+        if len(message["content"]) == 1 and message["content"][0]["type"] == "text":
+            message["content"] = message["content"][0]["text"]
+    return body
+
+
+def swapping(system: str, turns: list[Turn]) -> dict[str, Any]:
+    """Every call goes to another model."""
+    return {**wire.chat(system, turns), "model": f"model-{len(turns) % 3}"}
+
+
+class Canned(Model):
+    """A server that says the same to everybody, as fakes do."""
+
+    def answer(self) -> Reply:
+        text = "This is what the server says to everybody, whatever the question was, at some length. " * 2
+        return Reply(text=text, id="chatcmpl-1")
+
+
+def canned(random: Random) -> list[tuple[Client, Model]]:
+    made = []
+    for _ in range(40):
+        client = Client(
+            wire.CHAT, wire.bearer("sk-one", OPENAI), random, run=f"canned {random.random()}", calls=5,
+            system=HELPFUL, prompts=prompts(random),
+        )  # fmt: skip
+        made.append((client, Canned(random, wire.openai_ids)))
+    return made
 
 
 def claude_code(random: Random) -> list[tuple[Client, Model]]:
@@ -406,6 +384,11 @@ SCRIPTS = [
     Script("window, anthropic", parallel(wire.ANTHROPIC, wire.anthropic_ids, ANTHROPIC_UA, edit=window)),
     Script("compaction", parallel(wire.CHAT, wire.openai_ids, OPENAI, edit=summarised)),
     Script("trimmed", parallel(wire.CHAT, wire.openai_ids, OPENAI, edit=trimmed)),
+    Script("clock in the prompt", parallel(Form(CHAT, clock), wire.counted_ids, OPENAI)),
+    Script("retrieval", parallel(Form(CHAT, retrieved), wire.openai_ids, OPENAI)),
+    Script("shifting blocks", parallel(Form("/v1/messages", shifting), wire.anthropic_ids, ANTHROPIC_UA)),
+    Script("swapping models", parallel(Form(CHAT, swapping), wire.counted_ids, OPENAI, same_prompts=True)),
+    Script("canned answers", canned),
     Script("claude code", claude_code, failures=0.1),
     Script("codex", codex),
     Script("opencode", opencode),
@@ -454,3 +437,21 @@ def test_runs_are_grouped_right(world: World) -> None:
         print(f"{script.name:26} wrong steps {world.tally.wrong_steps[script.name]:3} {sources}")
     assert precision >= 0.999
     assert recall >= 0.99
+
+
+def test_steps_are_counted_right(world: World) -> None:
+    """A client that rewrites its history may, behind a short answer, begin a new run; nobody else may."""
+    wrong = +world.tally.wrong_steps
+    assert wrong.keys() <= {"compaction", "retrieval", "shifting blocks", "window", "window, anthropic"}, wrong
+    assert wrong.total() <= len(world.tally.calls) // 300
+
+
+def test_tool_results_are_paired_once_and_with_their_calls(world: World) -> None:
+    tally = world.tally
+    print(f"\n{tally.paired} of {tally.results} tool results paired, {tally.mistaken} mistaken")
+    assert tally.mistaken == 0
+    assert tally.paired >= 0.99 * tally.results
+
+
+def test_an_agent_keeps_its_name(world: World) -> None:
+    assert {agent: names for agent, names in world.tally.agents.items() if len(names) != 1} == {}
