@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
@@ -30,7 +29,7 @@ from gateway.config.reload import diff
 from gateway.config.schema import Config
 from gateway.process.adopt import ListenerMoved, adopted, files
 from gateway.process.banner import banner
-from gateway.process.child import Child, cause
+from gateway.process.child import Child, cause, until_gone
 from gateway.process.control import (
     Configure,
     Configured,
@@ -40,24 +39,22 @@ from gateway.process.control import (
     Ready,
     Stats,
     Status,
-    Stop,
     ToChild,
     WorkerStatus,
 )
-from gateway.process.sockets import CannotListen, bind, bound
-from gateway.process.state import StateDirectory, StateUnusable
+from gateway.process.sockets import CannotListen, bind, bound, raise_file_limit
+from gateway.process.state import ORPHAN_SECONDS, StateDirectory, StateUnusable
 from gateway.process.upkeep import Upkeep
 from gateway.process.watch import FileWatch
 
 WORKER = (sys.executable, "-m", "gateway.worker")
 RECORDER = (sys.executable, "-m", "gateway.recorder.service")
 START_SECONDS = 30.0  # a gateway that is not ready by then gives up
-START_FAILURES = 3  # deaths of one process before it was ever ready
+START_FAILURES = 2  # deaths of one process before it was ever ready
 CONFIGURE_SECONDS = 10.0
 WATCH_SECONDS = 0.5
 GRACE_SECONDS = 2.0  # for workers, beyond their time to drain
 FLUSH_SECONDS = 3.0  # for the recorder
-CUT_SECONDS = 1.0  # for anybody, after the second signal
 
 _log = logging.getLogger("tollgate.supervisor")
 
@@ -88,8 +85,9 @@ class Supervisor:
         self._state = StateDirectory(Path(config.state), Path(config.journal.directory))
         self._sockets: list[socket.socket] = []
         try:
-            self._sockets = bind(parse_address(config.listen), config.workers)
-            self._admin = bind(parse_address(config.admin))[0]
+            patience = ORPHAN_SECONDS if self._state.unclean else 0.0
+            self._sockets = bind(parse_address(config.listen), config.workers, patience)
+            self._admin = bind(parse_address(config.admin), 1, patience)[0]
         except CannotListen:
             self._close_sockets()
             self._state.close()
@@ -101,7 +99,15 @@ class Supervisor:
             Child(f"worker {index}", index, worker, [sock], on_message=self._received, on_exit=self._exited)
             for index, sock in enumerate(self._sockets)
         ]
-        self._recorder = Child("recorder", -1, recorder, [self._admin], on_message=self._received, on_exit=self._exited)
+        self._recorder = Child(
+            "recorder",
+            -1,
+            recorder,
+            [self._admin],
+            keep=self._state.locks,
+            on_message=self._received,
+            on_exit=self._exited,
+        )
         self._watch = FileWatch(files(loaded))
         self._answers: dict[Child, asyncio.Future[Configured]] = {}
         self._reloading = asyncio.Lock()
@@ -325,35 +331,19 @@ class Supervisor:
 
     async def _end(self) -> None:
         seconds = self._config.limits.drain_seconds
-        _log.info("draining for up to %.0f s", seconds)
+        if not self._cutting.is_set():
+            _log.info("draining for up to %.0f s", seconds)
         self._tell(draining=True)
         for child in self._workers:
             child.send(Drain(seconds))
         self._close_sockets(admin=False)
-        await self._until_gone(self._workers, seconds + GRACE_SECONDS)
+        await until_gone(self._workers, seconds + GRACE_SECONDS, self._cutting)
         self._keeper.cancel()
         self._upkeep.recover()
         self._upkeep.event("stop", cut=self._cutting.is_set())
         self._upkeep.close()
         self._recorder.send(Drain(FLUSH_SECONDS))
-        await self._until_gone([self._recorder], FLUSH_SECONDS + GRACE_SECONDS / 4)
-
-    async def _until_gone(self, children: Sequence[Child], seconds: float) -> None:
-        """Wait for children to end; after `seconds` or the second signal they are cut, then killed."""
-        gone = asyncio.gather(*(child.exited() for child in children))
-        cut = asyncio.create_task(self._cutting.wait())
-        either: set[asyncio.Future[Any]] = {gone, cut}
-        await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        cut.cancel()
-        if not gone.done():
-            for child in children:
-                child.send(Stop())
-            await asyncio.wait({gone}, timeout=CUT_SECONDS)
-        for child in children:
-            if child.pid:
-                _log.warning("%s did not end in time; killed", child.name)
-                child.kill()
-        await gone
+        await until_gone([self._recorder], FLUSH_SECONDS + GRACE_SECONDS / 4, self._cutting)
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)
@@ -384,7 +374,7 @@ def run(
 
     try:
         loaded = load()
-        _raise_file_limit()
+        raise_file_limit()
         return asyncio.run(_serve(loaded, load, worker, recorder))
     except ConfigError as error:
         for problem in error.problems:
@@ -397,9 +387,3 @@ def run(
 
 async def _serve(loaded: Loaded, load: Callable[[], Loaded], worker: Sequence[str], recorder: Sequence[str]) -> int:
     return await Supervisor(loaded, load, worker=worker, recorder=recorder).run()
-
-
-def _raise_file_limit() -> None:
-    """Two descriptors per call: take as many as this user may have; children inherit it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from gateway.process.control import Control, FromChild, Message, ToChild, WorkerStatus
+from gateway.process.control import Control, FromChild, Message, Stop, ToChild, WorkerStatus
 
 STEADY_SECONDS = 10.0  # a process that lived so long did not fail at its start
 BACKOFF_SECONDS = 0.1  # doubled with every failure in a row
 BACKOFF_LIMIT = 5.0
+CUT_SECONDS = 1.0  # between the word to stop at once and the kill
 DEAF_SECONDS = 5.0  # how long a process may live on without its control channel
+
+_log = logging.getLogger("tollgate.supervisor")
 
 
 class Child:
     """One place in the gateway, and the process that fills it at the moment.
 
+    It inherits `sockets`, named on its command line, and the descriptors `keep`, which it just holds open.
     `on_message(child, message)` and `on_exit(child, code, seconds it lived, pid)` are called from the event loop.
     """
 
@@ -29,6 +35,7 @@ class Child:
         command: Sequence[str],
         sockets: Sequence[socket.socket],
         *,
+        keep: Sequence[int] = (),
         on_message: Callable[[Child, Message], None],
         on_exit: Callable[[Child, int, float, int], None],
     ) -> None:
@@ -39,6 +46,7 @@ class Child:
         self.failures = 0  # deaths in a row soon after the start
         self._command = command
         self._sockets = sockets
+        self._keep = keep
         self._on_message = on_message
         self._on_exit = on_exit
         self._process: asyncio.subprocess.Process | None = None
@@ -70,7 +78,7 @@ class Child:
                     *self._command,
                     *("--control", str(theirs.fileno()), *options, "--index", str(self.index)),
                     stdin=asyncio.subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno(), *listening],
+                    pass_fds=[theirs.fileno(), *listening, *self._keep],
                     start_new_session=True,  # a signal to the terminal's group reaches the supervisor alone
                 )
         except OSError:
@@ -112,9 +120,28 @@ class Child:
         self.ready = False
         self._process = None
         if self._control is not None:
-            self._control.close()
+            self._control.abort()
             self._control = None
+            await asyncio.sleep(0)  # the channel is closed in the next turn of the loop
         self._on_exit(self, code, lived, process.pid)
+
+
+async def until_gone(children: Sequence[Child], seconds: float, cutting: asyncio.Event) -> None:
+    """Wait for children to end; after `seconds`, or once `cutting` is set, they are told to stop, then killed."""
+    gone = asyncio.gather(*(child.exited() for child in children))
+    cut = asyncio.create_task(cutting.wait())
+    either: set[asyncio.Future[Any]] = {gone, cut}
+    await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    cut.cancel()
+    if not gone.done():
+        for child in children:
+            child.send(Stop())
+        await asyncio.wait({gone}, timeout=CUT_SECONDS)
+    for child in children:
+        if child.pid:
+            _log.warning("%s did not end in time; killed", child.name)
+            child.kill()
+    await gone
 
 
 def cause(code: int) -> str:

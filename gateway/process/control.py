@@ -166,8 +166,14 @@ class Control(asyncio.Protocol):
             self._transport.write(pack(message))
 
     def close(self) -> None:
+        """Close once everything is sent."""
         if self._transport is not None:
             self._transport.close()
+
+    def abort(self) -> None:
+        """Close now: nobody is there to read."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transports do not inherit from it

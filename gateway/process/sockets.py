@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import errno
+import resource
 import socket
+import time
 
 from gateway.config.address import Address
 
 BACKLOG = 4096
+_POLL_SECONDS = 0.05
 
 
 class CannotListen(Exception):
     """An address cannot be bound; the message says which and why."""
 
 
-def bind(address: Address, count: int = 1) -> list[socket.socket]:
+def bind(address: Address, count: int = 1, patience: float = 0.0) -> list[socket.socket]:
     """`count` listening sockets on one address; with more than one the kernel spreads connections over them.
 
-    Connections queue from now on, also while nobody accepts. Raises CannotListen.
+    Connections queue from now on, also while nobody accepts. Raises CannotListen; where the port is taken, after
+    `patience` seconds.
     """
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return _bind(address, count)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() >= deadline:
+                raise CannotListen(_reason(address, error)) from None
+        time.sleep(_POLL_SECONDS)
+
+
+def _bind(address: Address, count: int) -> list[socket.socket]:
     family, where = _resolve(address)
     sockets: list[socket.socket] = []
     try:
@@ -37,10 +52,10 @@ def bind(address: Address, count: int = 1) -> list[socket.socket]:
             where = (where[0], sock.getsockname()[1], *where[2:])
         for sock in sockets:
             sock.listen(BACKLOG)
-    except OSError as error:
+    except OSError:
         for sock in sockets:
             sock.close()
-        raise CannotListen(_reason(address, error)) from None
+        raise
     return sockets
 
 
@@ -55,6 +70,12 @@ def reachable(address: Address) -> Address:
     if not address.wildcard:
         return address
     return Address("::1" if ":" in address.host else "127.0.0.1", address.port)
+
+
+def raise_file_limit() -> None:
+    """Two descriptors per call: take as many as this user may have; children inherit it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _resolve(address: Address) -> tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
+from collections.abc import Sequence
 
 import pytest
 
-from gateway.process.child import BACKOFF_LIMIT, BACKOFF_SECONDS, Child, cause
+from gateway.process.child import BACKOFF_LIMIT, BACKOFF_SECONDS, Child, cause, until_gone
 from gateway.process.control import Message, Stop
 
 
@@ -18,10 +20,10 @@ def test_causes(code: int, words: str) -> None:
 
 
 class Watched:
-    def __init__(self, *command: str) -> None:
+    def __init__(self, *command: str, keep: Sequence[int] = ()) -> None:
         self.exits: asyncio.Queue[tuple[int, int]] = asyncio.Queue()
         self.messages: list[Message] = []
-        self.child = Child("worker 0", 0, command, [], on_message=self.received, on_exit=self.exited)
+        self.child = Child("worker 0", 0, command, [], keep=keep, on_message=self.received, on_exit=self.exited)
 
     def received(self, child: Child, message: Message) -> None:
         self.messages.append(message)
@@ -64,3 +66,24 @@ async def test_a_command_that_does_not_exist() -> None:
         await watched.child.start([])
     assert watched.child.pid == 0
     await watched.child.exited()
+
+
+async def test_who_does_not_end_is_killed() -> None:
+    stubborn = Watched(sys.executable, "-c", "import time; time.sleep(60)")
+    await stubborn.child.start([])
+    await until_gone([stubborn.child], 0.01, asyncio.Event())
+    assert stubborn.exits.get_nowait()[0] == -9
+
+
+async def test_inherited_descriptors_stay_open_in_the_child() -> None:
+    read, write = os.pipe()
+    watched = Watched(sys.executable, "-c", "import time; time.sleep(60)", keep=[write])
+    await watched.child.start([])
+    os.close(write)
+    os.set_blocking(read, False)
+    with pytest.raises(BlockingIOError):
+        os.read(read, 1)
+    watched.child.kill()
+    await watched.exits.get()
+    assert os.read(read, 1) == b""
+    os.close(read)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 
 import pytest
 
@@ -33,6 +34,15 @@ def test_a_port_of_another_gateway_is_taken(count: int, theirs: int) -> None:
         bind(address, count)
     close(taken)
     close(bind(address, count))  # free again at once
+
+
+def test_a_port_that_becomes_free_is_waited_for() -> None:
+    taken = bind(Address("127.0.0.1", 0))
+    address = bound(taken[0])
+    timer = threading.Timer(0.1, close, [taken])
+    timer.start()
+    close(bind(address, 2, patience=20))
+    timer.join()
 
 
 def test_ipv6() -> None:
