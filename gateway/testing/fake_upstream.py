@@ -102,10 +102,10 @@ class FakeUpstream:
     def url(self) -> str:
         return f"http://{self.host}:{self.port}"
 
-    def reset(self) -> None:
-        """Forget all requests and conversations; the next answers are the first ones again."""
+    def reset(self, salt: int = 0) -> None:
+        """Forget all requests and conversations; the next answers are the first ones again (ids too, for one salt)."""
         self.requests.clear()
-        self.world.reset()
+        self.world.reset(salt)
 
     async def start(self) -> None:
         # handler_cancellation: a client that leaves must be noticed, as a provider notices it.

@@ -112,8 +112,9 @@ class World:
         self._cache_minimum = cache_minimum
         self.reset()
 
-    def reset(self) -> None:
-        """Forget all requests: the next ones get the answers the first ones got."""
+    def reset(self, salt: int = 0) -> None:
+        """Forget all requests: the next ones get the answers the first ones got; with another salt, under other ids."""
+        self._salt = salt
         self._seen: dict[str, int] = {}
         self.prefixes = PrefixCache(self._cache_minimum)
         self.breakpoints = BreakpointCache(self._cache_minimum)
@@ -125,7 +126,7 @@ class World:
         key = hashlib.sha256(repr(facts).encode()).hexdigest()
         nth = self._seen.get(key, 0)
         self._seen[key] = nth + 1
-        ids = Ids(random.Random(f"{self.seed}/{key}/{nth}"))
+        ids = Ids(random.Random(f"{self.seed}/{self._salt}/{key}/{nth}"))
         reply = self.script(ask) if self.script is not None else None
         if reply is None:
             reply = answer(ask, random.Random(f"{self.seed}/{key}"), self.typical_tokens)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from gateway.testing.fake_upstream import FakeUpstream
-from gateway.testing.gateway import RunningGateway
-from gateway.testing.twice import Twice
+pytest.register_assert_rewrite("gateway.testing.twice")  # before its import: its assertions shall say what differs
+
+from gateway.testing.fake_upstream import FakeUpstream  # noqa: E402
+from gateway.testing.gateway import RunningGateway  # noqa: E402
+from gateway.testing.twice import Twice  # noqa: E402
 
 NOW = 1_790_000_000.0
 
@@ -43,6 +46,11 @@ def gate(fake: FakeUpstream) -> Iterator[RunningGateway]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def salts() -> Iterator[int]:
+    return itertools.count(1)
+
+
 @pytest.fixture
-def twice(fake: FakeUpstream, gate: RunningGateway) -> Twice:
-    return Twice(fake, gate)
+def twice(fake: FakeUpstream, gate: RunningGateway, salts: Iterator[int]) -> Twice:
+    return Twice(fake, gate, next(salts))

@@ -95,7 +95,7 @@ def play(
         if request.param == "gateway":
             played = twice.through(scenario)
             return played.result, played
-        twice.fake.reset()
+        twice.fake.reset(twice.salt)
         return scenario(twice.fake.url), None
 
     return way
@@ -105,7 +105,7 @@ Play = Callable[[Callable[[str], Ended]], tuple[Ended, Played | None]]
 MakeHome = Callable[[], Home]
 
 
-def script(tool: str, **arguments: str) -> str:
+def script(tool: str, **arguments: Any) -> str:
     return f"Run it, please. [[tool {tool} {json.dumps(arguments)}]] [[then]] [[say {DONE}]]"
 
 
@@ -163,7 +163,7 @@ def test_claude_code(make_home: MakeHome, play: Play) -> None:
 def test_claude_code_with_a_sub_agent(make_home: MakeHome, play: Play) -> None:
     inner = f"[[tool Bash {json.dumps({'command': COMMAND, 'description': 'Print'})}]] [[then]] [[say Sub-agent done.]]"
     task = {"description": "Print", "prompt": f"Print it. {inner}", "subagent_type": "general-purpose"}
-    ended, played = play(lambda url: claude(make_home, url, script("Agent", **task)))
+    ended, played = play(lambda url: claude(make_home, url, script("Agent", run_in_background=False, **task)))
     assert ended.status == 0, ended.err
     (report,) = ended.lines()
     assert report["result"] == DONE

@@ -49,7 +49,7 @@ def test_an_answer_in_one_piece(twice: Twice) -> None:
 
     played = twice.both(scenario)
     assert_recorded(played.call, played.result[0]["usage"])
-    assert played.requests[0].header("x-api-key") == KEY
+    assert played.requests[0].header("authorization") == f"Bearer {KEY}"
     assert len(played.result[1]) > 5
 
 
@@ -253,17 +253,22 @@ def test_sub_agents_of_claude_code_are_told_apart(twice: Twice) -> None:
     session = "5f2d6a1e-3c44-4a53-9a55-0c1f7f0c1e11"
 
     def scenario(url: str) -> None:
-        for agent, parent in (("", ""), ("agent-1", "main"), ("agent-2", "main")):
+        for agent, kind in (("", ""), ("a1389468c6cfda3b8", "Explore"), ("a7b1c22d4e5f60718", "Explore")):
             headers = {"x-claude-code-session-id": session, "user-agent": "claude-cli/2.1.330 (external, cli)"}
             if agent:
-                headers |= {"x-claude-code-agent-id": agent, "x-claude-code-parent-agent-id": parent}
+                headers |= {"x-claude-code-agent-id": agent, "x-claude-code-agent-type": kind}
             with client(url, default_headers=headers) as sdk:
-                sdk.messages.create(
-                    model=MODEL, max_tokens=50, messages=[{"role": "user", "content": f"I am {agent}."}]
-                )
+                prompt: Any = {"role": "user", "content": f"I am {agent or 'the first'}."}
+                sdk.messages.create(model=MODEL, max_tokens=50, messages=[prompt])
 
     played = twice.both(scenario)
     assert played.run() == session
+    first, *others = played.calls
+    assert (first["parent_agent"], first["request_class"]) != ("", "subagent")
+    assert {(call["parent_agent"], call["request_class"], call["step"]) for call in others} == {
+        (first["agent"], "subagent", 1)
+    }
+    assert {call["agent"] for call in others} == {f"{first['agent']}/Explore"}
     run = twice.gate.get(f"/api/runs/{session}")
-    assert json.dumps(run).count("agent-1") >= 1
+    assert [(node["agent"], node["calls"]) for node in run["tree"]] == [(first["agent"], 1), (others[0]["agent"], 2)]
     assert run["cost_usd"] == pytest.approx(sum(call["cost_usd"] for call in played.calls))
