@@ -16,24 +16,16 @@ from gateway.call import Answer, Asked, Request, Route, Usage, UsageSource
 from gateway.dialects import faults
 from gateway.dialects.asking import asked, elements, flag, limit, model_name, raw_bytes, read_body
 from gateway.dialects.base import BaseDialect, closing
-from gateway.dialects.meters import (
-    DECODE_FAULTS,
-    NO_RAW,
-    Draft,
-    JsonMeter,
-    decode_error,
-    find_object,
-    first_text,
-    is_set,
-)
+from gateway.dialects.meters import Draft, JsonMeter, decode_error, find_object, first_text
+from gateway.dialects.shape import DECODE_FAULTS, NO_RAW, Shape, is_set
 from gateway.dialects.sse import parse
-from gateway.dialects.streams import EventMeter, Shape
+from gateway.dialects.streams import EventMeter
 from gateway.dialects.usage import anthropic_usage, as_dict
 from gateway.errors import GatewayError
 from gateway.ports import ErrorAnswer, Meter
 
 
-class _Block(Struct):
+class _Block(Struct, gc=False):
     """A content block, or the delta of one."""
 
     type: Any = None
@@ -46,7 +38,7 @@ class _Block(Struct):
     input: Raw = NO_RAW
 
 
-class Message(Struct):
+class Message(Struct, gc=False):
     type: Any = None
     id: Any = None
     model: Any = None
@@ -56,7 +48,7 @@ class Message(Struct):
     error: Raw = NO_RAW
 
 
-class StreamEvent(Struct):
+class StreamEvent(Struct, gc=False):
     type: Any = None
     index: Any = None
     message: Message | None = None

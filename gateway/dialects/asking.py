@@ -9,7 +9,8 @@ import msgspec
 from msgspec import Raw
 
 from gateway.call import Asked
-from gateway.dialects.body import NULL, TRUE, Fields, read_object
+from gateway.dialects.body import Fields, read_object
+from gateway.dialects.shape import NULL, TRUE
 from gateway.errors import BadBody
 
 _text = msgspec.json.Decoder(str)

@@ -33,8 +33,6 @@ LARGE = 512 * 1024
 SPLIT = 4096  # arrays above this size are checked item by item
 
 Span = tuple[int, int]
-NULL = Raw(b"null")  # a Raw equals nothing but a Raw
-TRUE = Raw(b"true")
 
 _Object = Annotated[dict[str, Raw], Meta(max_length=MAX_KEYS)]
 _object: msgspec.json.Decoder[dict[str, Raw]] = msgspec.json.Decoder(_Object)
@@ -51,7 +49,7 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _QUOTE, _COMMA, _COLON, _OPEN, _CLOSE, _BLANK, _ARRAY = b'",:{} ['
 
 
-class Fields(Struct):
+class Fields(Struct, gc=False):
     """A scanned object. `items` holds the elements of those top-level arrays that were split for checking."""
 
     fields: dict[str, Raw]

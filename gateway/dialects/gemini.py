@@ -19,37 +19,38 @@ from gateway.dialects.asking import asked, elements, first_of, limit, params, ra
 from gateway.dialects.base import BaseDialect, closing, plain_path
 from gateway.dialects.body import nested
 from gateway.dialects.json_array import ArrayCutter
-from gateway.dialects.meters import DECODE_FAULTS, NO_RAW, Draft, JsonMeter, decode_error, find_object, is_set
+from gateway.dialects.meters import Draft, JsonMeter, decode_error, find_object
+from gateway.dialects.shape import DECODE_FAULTS, NO_RAW, Shape, is_set
 from gateway.dialects.sse import parse
-from gateway.dialects.streams import EventMeter, Shape
+from gateway.dialects.streams import EventMeter
 from gateway.dialects.usage import as_dict, gemini_usage
 from gateway.errors import BadBody, GatewayError
 from gateway.ports import ErrorAnswer, Meter
 
 
-class _Call(Struct):
+class _Call(Struct, gc=False):
     id: Any = None
     name: Any = None
     args: Raw = NO_RAW
 
 
-class _Part(Struct):
+class _Part(Struct, gc=False):
     text: Any = None
     thought: Any = None
     functionCall: _Call | None = None
 
 
-class _Content(Struct):
+class _Content(Struct, gc=False):
     parts: list[_Part] | None = None
 
 
-class _Candidate(Struct):
+class _Candidate(Struct, gc=False):
     index: Any = 0
     content: _Content | None = None
     finishReason: Any = None
 
 
-class Chunk(Struct):
+class Chunk(Struct, gc=False):
     candidates: list[_Candidate] | None = None
     usageMetadata: Raw = NO_RAW
     modelVersion: Any = None

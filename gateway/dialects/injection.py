@@ -17,7 +17,8 @@ import msgspec
 from msgspec import Raw
 
 from gateway.call import Asked, Edit
-from gateway.dialects.body import NULL, TRUE, nested, scan
+from gateway.dialects.body import nested, scan
+from gateway.dialects.shape import NULL, TRUE
 from gateway.dialects.sse import MAX_EVENT, parse
 from gateway.errors import BadBody
 

@@ -16,24 +16,23 @@ from msgspec import Raw, Struct
 
 from gateway.call import ToolResult
 from gateway.dialects.identity_text import digest_text
-from gateway.dialects.meters import DECODE_FAULTS, NO_RAW, is_set
-from gateway.dialects.streams import Shape
+from gateway.dialects.shape import DECODE_FAULTS, NO_RAW, Shape, is_set
 
 _TEXT_TYPES = frozenset(("text", "input_text", "output_text", "summary_text"))
 _TOOL_ROLES = frozenset(("tool", "function"))
 
 
-class _Function(Struct):
+class _Function(Struct, gc=False):
     name: Any = None
 
 
-class _Call(Struct):
+class _Call(Struct, gc=False):
     id: Any = None
     name: Any = None
     function: _Function | None = None
 
 
-class _Part(Struct):
+class _Part(Struct, gc=False):
     """A content block of any dialect."""
 
     type: Any = None
@@ -46,7 +45,7 @@ class _Part(Struct):
     functionResponse: _Call | None = None
 
 
-class _Message(Struct):
+class _Message(Struct, gc=False):
     type: Any = None
     role: Any = None
     name: Any = None

@@ -9,22 +9,14 @@ import msgspec
 from msgspec import Raw
 
 from gateway.call import Answer, Asked, ToolUse, Usage, UsageSource
-from gateway.dialects.body import NULL
 from gateway.dialects.identity_text import LIMIT, digest_text
+from gateway.dialects.shape import DECODE_FAULTS
 
 MAX_BODY = 8 * 1024 * 1024  # of a JSON body that is decoded as a whole
 TAIL = 256 * 1024  # of a larger one, where its usage may stand
 MAX_TOOLS = 512
 SAMPLE = 1000  # characters of the text that show how dense in tokens it is
 MAX_MESSAGE = 500  # characters of a provider's error message
-
-DECODE_FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-NO_RAW = Raw(b"")
-
-
-def is_set(raw: Raw) -> bool:
-    """Is there a value other than null?"""
-    return len(raw) > 0 and raw != NULL
 
 
 class Draft:
@@ -110,8 +102,8 @@ class Draft:
             usage=self.usage,
             usage_source=source,
             pricing=self.pricing,
-            finish_reasons=tuple(self.finish[index] for index in sorted(self.finish)),
-            tool_uses=tuple(ToolUse(id, name) for id, name in self._tools.values() if name or id),
+            finish_reasons=tuple([self.finish[index] for index in sorted(self.finish)]),
+            tool_uses=tuple([ToolUse(id, name) for id, name in self._tools.values() if name or id]),
             output_chars=self.chars,
             sample=text[:SAMPLE],
             text_digest=digest_text(text) if text else b"",

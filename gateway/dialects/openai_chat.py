@@ -18,37 +18,29 @@ from gateway.dialects.asking import asked, elements, flag, limit, model_name, ra
 from gateway.dialects.base import BaseDialect, closing
 from gateway.dialects.body import nested
 from gateway.dialects.injection import UsageStripper, asks_usage, is_rejection, usage_edit
-from gateway.dialects.meters import (
-    DECODE_FAULTS,
-    NO_RAW,
-    Draft,
-    JsonMeter,
-    decode_error,
-    find_object,
-    first_text,
-    is_set,
-)
+from gateway.dialects.meters import Draft, JsonMeter, decode_error, find_object
+from gateway.dialects.shape import DECODE_FAULTS, NO_RAW, Shape, is_set
 from gateway.dialects.sse import parse
-from gateway.dialects.streams import EventMeter, Shape
-from gateway.dialects.usage import openai_usage
+from gateway.dialects.streams import EventMeter
+from gateway.dialects.usage import as_dict, openai_usage
 from gateway.errors import GatewayError
 from gateway.ports import ErrorAnswer, Meter, Stripper
 
 
-class _Function(Struct):
+class _Function(Struct, gc=False):
     name: Any = None
     arguments: Any = None
     input: Any = None
 
 
-class _ToolCall(Struct):
+class _ToolCall(Struct, gc=False):
     index: Any = None
     id: Any = None
     function: _Function | None = None
     custom: _Function | None = None
 
 
-class _Message(Struct):
+class _Message(Struct, gc=False):
     """A message, or the delta of one."""
 
     content: Any = None
@@ -59,7 +51,7 @@ class _Message(Struct):
     function_call: _Function | None = None
 
 
-class _Choice(Struct):
+class _Choice(Struct, gc=False):
     index: Any = 0
     delta: _Message | None = None
     message: _Message | None = None
@@ -67,27 +59,30 @@ class _Choice(Struct):
     finish_reason: Any = None
 
 
-class _Groq(Struct):
+class _Groq(Struct, gc=False):
     usage: Raw = NO_RAW
 
 
-class Completion(Struct):
-    """A completion, or one chunk of it."""
+class Chunk(Struct, gc=False):
+    """What every chunk of a completion may bring."""
 
-    id: Any = None
-    object: Any = None
-    model: Any = None
     choices: list[_Choice] | None = None
     usage: Raw = NO_RAW
-    service_tier: Any = None
     error: Raw = NO_RAW
-    message: Any = None
+    message: Any = None  # of errors that vLLM words without `error`
     x_groq: _Groq | None = None
+    service_tier: Any = None
 
 
-def note(draft: Draft, chunk: Completion, *, whole: bool = False) -> None:
+class Completion(Chunk, gc=False):
+    """A completion, or a chunk from which its names are still to be learned."""
+
+    id: Any = None
+    model: Any = None
+
+
+def note(draft: Draft, chunk: Chunk, *, whole: bool = False) -> None:
     """Add what a completion (`whole`) or a chunk says; where both kinds of message stand in one, the fitting one."""
-    draft.named(chunk.model, chunk.id)
     for choice in chunk.choices or ():
         index = choice.index if type(choice.index) is int else 0
         message = (choice.message or choice.delta) if whole else (choice.delta or choice.message)
@@ -97,12 +92,14 @@ def note(draft: Draft, chunk: Completion, *, whole: bool = False) -> None:
             _note_text(draft, index, choice.text)
         if choice.finish_reason and type(choice.finish_reason) is str:
             draft.finish[index] = choice.finish_reason
+    if type(chunk.service_tier) is str:
+        draft.pricing["service_tier"] = chunk.service_tier
     if len(chunk.usage) > 4:  # longer than null
         draft.usage = openai_usage(chunk.usage)
+        if b"service_tier" in bytes(chunk.usage):
+            _note_tier(draft, chunk.usage)
     elif chunk.x_groq is not None and is_set(chunk.x_groq.usage):
         draft.usage = openai_usage(chunk.x_groq.usage)
-    if chunk.service_tier is not None and type(chunk.service_tier) is str:
-        draft.pricing["service_tier"] = chunk.service_tier
 
 
 def _note_text(draft: Draft, index: int, text: str) -> None:
@@ -146,7 +143,19 @@ def _note_parts(draft: Draft, index: int, content: Any) -> None:
                 draft.other(thought.get("text") if type(thought) is dict else thought)
 
 
+def _note_tier(draft: Draft, usage: Raw) -> None:
+    """Mistral states the service tier in its usage."""
+    try:
+        tier = as_dict(msgspec.json.decode(usage)).get("service_tier")
+    except DECODE_FAULTS:
+        return
+    if type(tier) is str:
+        draft.pricing.setdefault("service_tier", tier)
+
+
 _completion = Shape(Completion)
+_named_chunk = Shape[Chunk](Completion)
+_chunk: Shape[Chunk] = Shape(Chunk)
 
 
 class ChatDocument(JsonMeter):
@@ -155,8 +164,7 @@ class ChatDocument(JsonMeter):
         if completion is None:
             return
         note(self.draft, completion, whole=True)
-        if self.draft.usage is not None and "service_tier" not in self.draft.pricing:
-            _note_tier(self.draft, completion.usage)
+        self.draft.named(completion.model, completion.id)
         if is_set(completion.error):
             facts = decode_error(body)
             if facts:
@@ -166,33 +174,54 @@ class ChatDocument(JsonMeter):
         self.draft.usage = openai_usage(find_object(tail, b"usage"))
 
 
-def _note_tier(draft: Draft, usage: Raw) -> None:
-    """Mistral states the service tier in its usage."""
-    if b"service_tier" in bytes(usage):
-        tier = msgspec.json.decode(usage).get("service_tier")
-        if type(tier) is str:
-            draft.pricing["service_tier"] = tier
-
-
-class ChatStream(EventMeter[Completion]):
-    shape = _completion
+class ChatStream(EventMeter[Chunk]):
+    shape: Shape[Chunk] = _named_chunk
     alarms = (b'"error"', b"[DONE]")
 
-    def take(self, events: list[Completion]) -> bool:
+    def take(self, events: list[Chunk]) -> bool:
         draft = self.draft
+        said: list[str] = []
         for chunk in events:
+            choices = chunk.choices
+            if choices is not None and len(choices) == 1 and len(chunk.usage) <= 4 and not len(chunk.error):
+                choice = choices[0]
+                delta = choice.delta
+                if (  # a piece of text of the first choice and nothing else: almost every chunk
+                    delta is not None
+                    and type(delta.content) is str
+                    and choice.finish_reason is None
+                    and choice.index == 0
+                    and chunk.x_groq is None
+                    and delta.tool_calls is None
+                    and delta.reasoning_content is None
+                    and delta.reasoning is None
+                    and delta.refusal is None
+                    and delta.function_call is None
+                ):
+                    said.append(delta.content)
+                    continue
+            if said:
+                draft.text("".join(said))
+                said.clear()
             note(draft, chunk)
-            if len(chunk.error) and is_set(chunk.error):
-                self._fail(chunk.error)
-            elif chunk.object == "error" and not self.failed:  # vLLM
-                self.fail("error", first_text(chunk.message))
-            if len(chunk.usage) > 4 and "service_tier" not in draft.pricing and draft.usage is not None:
-                _note_tier(draft, chunk.usage)
+            if is_set(chunk.error):
+                self.fail(*(decode_error(b'{"error":%b}' % bytes(chunk.error)) or ("error", "")))
+            elif chunk.choices is None and type(chunk.message) is str and not self.failed:
+                self.fail("error", chunk.message)
+        if said:
+            draft.text("".join(said))
+        if self.shape is _named_chunk:
+            self._learn_names(events)
         return bool(events)
 
-    def _fail(self, raw: Raw) -> None:
-        facts = decode_error(b'{"error":%b}' % bytes(raw))
-        self.fail(*(facts or ("error", "")))
+    def _learn_names(self, events: list[Chunk]) -> None:
+        """The first model and id count; once both are known, chunks are decoded without them."""
+        draft = self.draft
+        for chunk in events:
+            assert isinstance(chunk, Completion)
+            draft.named(None if draft.model else chunk.model, None if draft.response_id else chunk.id)
+        if draft.model and draft.response_id:
+            self.shape = _chunk
 
     def done(self) -> None:
         self.terminal = True

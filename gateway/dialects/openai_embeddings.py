@@ -8,14 +8,14 @@ from msgspec import Raw, Struct
 
 from gateway.call import Asked, Request, Route
 from gateway.dialects.asking import asked, flag, model_name, read_body
-from gateway.dialects.meters import NO_RAW, JsonMeter, decode_error, find_object, is_set
+from gateway.dialects.meters import JsonMeter, decode_error, find_object
 from gateway.dialects.openai_chat import ChatStream, OpenAIFamily
-from gateway.dialects.streams import Shape
+from gateway.dialects.shape import NO_RAW, Shape, is_set
 from gateway.dialects.usage import openai_usage
 from gateway.ports import Meter
 
 
-class _Embeddings(Struct):
+class _Embeddings(Struct, gc=False):
     id: Any = None
     model: Any = None
     usage: Raw = NO_RAW

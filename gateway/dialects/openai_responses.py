@@ -16,18 +16,11 @@ from gateway.call import Asked, Request, Route
 from gateway.dialects import faults
 from gateway.dialects.asking import asked, elements, flag, limit, member, model_name, raw_bytes, read_body
 from gateway.dialects.base import BaseDialect, closing, plain_path
-from gateway.dialects.meters import (
-    DECODE_FAULTS,
-    NO_RAW,
-    JsonMeter,
-    error_facts,
-    find_object,
-    first_text,
-    is_set,
-)
+from gateway.dialects.meters import JsonMeter, error_facts, find_object, first_text
 from gateway.dialects.responses_facts import ENDINGS, RESPONSE, Item, note_error, note_item, note_output, note_response
+from gateway.dialects.shape import DECODE_FAULTS, NO_RAW, Shape, is_set
 from gateway.dialects.sse import parse
-from gateway.dialects.streams import EventMeter, Shape, Sniffer
+from gateway.dialects.streams import EventMeter, Sniffer
 from gateway.dialects.usage import as_dict, openai_usage
 from gateway.dialects.websocket import WebSocketMeter
 from gateway.dialects.websocket_frames import FrameTap
@@ -35,7 +28,7 @@ from gateway.errors import GatewayError
 from gateway.ports import ErrorAnswer, Meter, Tap
 
 
-class StreamEvent(Struct):
+class StreamEvent(Struct, gc=False):
     type: Any = None
     response: Raw = NO_RAW
     item: Item | None = None

@@ -7,18 +7,18 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from gateway.dialects.meters import DECODE_FAULTS, NO_RAW, Draft, first_text, is_set
-from gateway.dialects.streams import Shape
+from gateway.dialects.meters import Draft, first_text
+from gateway.dialects.shape import DECODE_FAULTS, NO_RAW, Shape, is_set
 from gateway.dialects.usage import as_dict, openai_usage
 
 
-class _Content(Struct):
+class _Content(Struct, gc=False):
     text: Any = None
     refusal: Any = None
     transcript: Any = None
 
 
-class Item(Struct):
+class Item(Struct, gc=False):
     """An output item."""
 
     type: Any = None
@@ -32,7 +32,7 @@ class Item(Struct):
     action: Any = None
 
 
-class Response(Struct):
+class Response(Struct, gc=False):
     id: Any = None
     object: Any = None
     model: Any = None

@@ -10,13 +10,13 @@ exact way through the splitter, event by event if need be. Both ways give the sa
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
-import msgspec
 from msgspec import Struct
 
 from gateway.call import Answer, Asked
-from gateway.dialects.meters import DECODE_FAULTS, Draft, decode_error
+from gateway.dialects.meters import Draft, decode_error
+from gateway.dialects.shape import DECODE_FAULTS, Shape
 from gateway.dialects.sse import Event, Splitter
 from gateway.ports import Meter
 
@@ -25,38 +25,6 @@ _LF, _CRLF = b"\n\n", b"\r\n\r\n"
 _DONE = b"[DONE]"
 
 E = TypeVar("E", bound=Struct)
-
-
-class Shape(Generic[E]):
-    """The decoders of one event type."""
-
-    def __init__(self, event: type[E]) -> None:
-        self.event = event
-        self.many: msgspec.json.Decoder[list[E]] = msgspec.json.Decoder(list[event])  # type: ignore[valid-type]
-        self.one: msgspec.json.Decoder[E] = msgspec.json.Decoder(event)
-        self._object = msgspec.json.Decoder(dict[str, msgspec.Raw])
-        self._fields: dict[str, msgspec.json.Decoder[Any]] = {
-            field.encode_name: msgspec.json.Decoder(field.type) for field in msgspec.structs.fields(event)
-        }
-
-    def salvage(self, data: bytes) -> E | None:
-        """What can be read of one event; fields of an unexpected type are left out. None where it is no object."""
-        try:
-            return self.one.decode(data)
-        except DECODE_FAULTS:
-            pass
-        try:
-            raw = self._object.decode(data)
-        except DECODE_FAULTS:
-            return None
-        found: dict[str, Any] = {}
-        for name, decoder in self._fields.items():
-            if name in raw:
-                try:
-                    found[name] = decoder.decode(raw[name])
-                except DECODE_FAULTS:
-                    continue
-        return self.event(**found)
 
 
 class Cutter(Protocol):
@@ -163,27 +131,20 @@ class EventMeter(Generic[E]):
         gap = _CRLF if blob.endswith(_CRLF) else _LF
         if not blob.endswith(gap):
             return None
-        done = False
         if blob.startswith(b"data: "):
-            inner = blob[6 : -len(gap)]
-            count = inner.count(gap) + 1
-            label = gap + b"data: "
-            if inner.endswith(_DONE):
-                done = True
-                inner = inner[: -len(label) - len(_DONE)]
-                count -= 1
-            array = inner.replace(label, b",")
+            data = blob[6 : -len(gap)].split(gap + b"data: ")
+        elif b"event: error" in blob or b"event:error" in blob:
+            return None
         else:
-            if b"event: error" in blob or b"event:error" in blob:
-                return None
-            blocks = blob[: -len(gap)].split(gap)
-            count = len(blocks)
-            array = b",".join([block.partition(b"\ndata: ")[2] for block in blocks])
+            data = [block.partition(b"\ndata: ")[2] for block in blob[: -len(gap)].split(gap)]
+        done = data[-1] == _DONE
+        if done:
+            data.pop()
         try:
-            events = self.shape.many.decode(b"[%b]" % array)
+            events = self.shape.many.decode(b"[%b]" % b",".join(data))
         except DECODE_FAULTS:
             return None
-        if len(events) != count:
+        if len(events) != len(data):
             return None
         if done:
             self.done()

@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 from msgspec import Raw, Struct
 
 from gateway.call import Usage
+from gateway.dialects.shape import Shape
 
 MAX_COUNT = 10**10
 
@@ -27,13 +27,13 @@ class NotACount(ValueError):
 
 def count(value: Any) -> int:
     """A token count; None counts as 0. Raises NotACount."""
+    if type(value) is int and 0 <= value <= MAX_COUNT:
+        return value
     if value is None:
         return 0
-    if type(value) is float and value.is_integer():
-        value = int(value)
-    if type(value) is not int or not 0 <= value <= MAX_COUNT:
-        raise NotACount(repr(value)[:40])
-    return value
+    if type(value) is float and value.is_integer() and 0 <= value <= MAX_COUNT:
+        return int(value)
+    raise NotACount(repr(value)[:40])
 
 
 def first(*values: Any) -> Any:
@@ -60,7 +60,20 @@ def fitting(total: int, **details: Any) -> dict[str, float]:
     return found
 
 
-class OpenAIUsage(Struct):
+class _Details(Struct, gc=False):
+    """`*_tokens_details` of either side."""
+
+    cached_tokens: Any = None
+    cache_write_tokens: Any = None
+    cache_read_input_tokens: Any = None  # Perplexity
+    reasoning_tokens: Any = None
+    audio_tokens: Any = None
+    image_tokens: Any = None
+    video_tokens: Any = None
+    cached_tokens_details: Any = None  # realtime
+
+
+class OpenAIUsage(Struct, gc=False):
     """`usage` of chat, completions, embeddings, responses and realtime, with the additions of those who imitate it."""
 
     prompt_tokens: Any = None
@@ -68,13 +81,13 @@ class OpenAIUsage(Struct):
     total_tokens: Any = None
     input_tokens: Any = None
     output_tokens: Any = None
-    prompt_tokens_details: Any = None
-    prompt_token_details: Any = None  # OpenAI threads, Writer
-    input_tokens_details: Any = None
-    input_token_details: Any = None  # realtime
-    completion_tokens_details: Any = None
-    output_tokens_details: Any = None
-    output_token_details: Any = None
+    prompt_tokens_details: _Details | None = None
+    prompt_token_details: _Details | None = None  # OpenAI threads, Writer
+    input_tokens_details: _Details | None = None
+    input_token_details: _Details | None = None  # realtime
+    completion_tokens_details: _Details | None = None
+    output_tokens_details: _Details | None = None
+    output_token_details: _Details | None = None
     prompt_cache_hit_tokens: Any = None  # DeepSeek
     cached_tokens: Any = None  # Together, Moonshot, Hugging Face
     num_cached_tokens: Any = None  # Mistral
@@ -88,74 +101,76 @@ class OpenAIUsage(Struct):
     server_tool_use_details: Any = None
 
 
-_openai = msgspec.json.Decoder(OpenAIUsage)
+_NO_DETAILS = _Details()
+_openai = Shape(OpenAIUsage)
 
 
 def openai_usage(raw: Raw | bytes) -> Usage | None:
     """Read a `usage` object of the OpenAI family; None where it is null, empty or malformed."""
+    u = _openai.salvage(raw)
+    if u is None or (u.prompt_tokens is None and u.input_tokens is None and u.total_tokens is None):
+        return None
     try:
-        u = _openai.decode(raw)
-        if u.prompt_tokens is None and u.input_tokens is None and u.total_tokens is None:
-            return None
         return _openai_usage(u)
-    except (msgspec.DecodeError, NotACount, UnicodeDecodeError, RecursionError):
+    except NotACount:
         return None
 
 
 def _openai_usage(u: OpenAIUsage) -> Usage:
-    into = as_dict(
-        first(u.prompt_tokens_details, u.input_tokens_details, u.input_token_details, u.prompt_token_details)
-    )
-    out = as_dict(first(u.completion_tokens_details, u.output_tokens_details, u.output_token_details))
-    outputs = count(first(u.completion_tokens, u.output_tokens))
-    inputs = first(u.prompt_tokens, u.input_tokens)
+    into = u.prompt_tokens_details or u.input_tokens_details or u.input_token_details or u.prompt_token_details
+    into = into or _NO_DETAILS
+    out = u.completion_tokens_details or u.output_tokens_details or u.output_token_details or _NO_DETAILS
+    outputs = count(u.completion_tokens if u.completion_tokens is not None else u.output_tokens)
+    inputs = u.prompt_tokens if u.prompt_tokens is not None else u.input_tokens
     inputs = count(u.total_tokens) - outputs if inputs is None else count(inputs)  # Voyage only says total_tokens
     if inputs < 0:
         raise NotACount("total_tokens < completion_tokens")
-    reasoning = count(first(out.get("reasoning_tokens"), u.reasoning_tokens))
+    reasoning = count(out.reasoning_tokens if out.reasoning_tokens is not None else u.reasoning_tokens)
     detail: dict[str, float] = {}
     if u.search_context_size is not None or u.num_search_queries is not None:
         outputs += count(u.reasoning_tokens) + count(u.citation_tokens)  # Perplexity counts them apart
         detail = fitting(outputs, output_citation_tokens=u.citation_tokens)
     elif reasoning and count(u.total_tokens) == inputs + outputs + reasoning:
         outputs += reasoning  # xAI's chat counts them apart
-    if into or out:
+    if into.audio_tokens or into.image_tokens or into.video_tokens or out.audio_tokens or out.image_tokens:
         detail |= _modalities(inputs, outputs, into, out)
-    searches = as_dict(first(u.server_tool_use_details, u.server_tool_use)).get("web_search_requests")
-    detail |= fitting(MAX_COUNT, web_searches=first(u.num_search_queries, searches))
+    if u.num_search_queries is not None or u.server_tool_use_details or u.server_tool_use:
+        searches = as_dict(u.server_tool_use_details or u.server_tool_use).get("web_search_requests")
+        detail |= fitting(MAX_COUNT, web_searches=first(u.num_search_queries, searches))
     if u.prompt_audio_seconds is not None:
         detail |= fitting(MAX_COUNT, input_audio_seconds=u.prompt_audio_seconds)
     return Usage(
-        input_tokens=inputs,
-        output_tokens=outputs,
-        cache_read_tokens=count(
-            first(
-                into.get("cached_tokens"),
-                u.prompt_cache_hit_tokens,
-                u.cached_tokens,
-                u.num_cached_tokens,
-                u.cache_read_input_tokens,
-                into.get("cache_read_input_tokens"),
-            )
-        ),
-        cache_write_tokens=count(into.get("cache_write_tokens")),
-        reasoning_tokens=reasoning,
-        detail=detail,
+        inputs,
+        outputs,
+        count(into.cached_tokens if into.cached_tokens is not None else _cached_elsewhere(u, into)),
+        count(into.cache_write_tokens),
+        reasoning,
+        detail,
     )
 
 
-def _modalities(inputs: int, outputs: int, into: Mapping[str, Any], out: Mapping[str, Any]) -> dict[str, float]:
+def _cached_elsewhere(u: OpenAIUsage, into: _Details) -> Any:
+    return first(
+        u.prompt_cache_hit_tokens,
+        u.cached_tokens,
+        u.num_cached_tokens,
+        u.cache_read_input_tokens,
+        into.cache_read_input_tokens,
+    )
+
+
+def _modalities(inputs: int, outputs: int, into: _Details, out: _Details) -> dict[str, float]:
     detail = fitting(
         inputs,
-        input_audio_tokens=into.get("audio_tokens"),
-        input_image_tokens=into.get("image_tokens"),
-        input_video_tokens=into.get("video_tokens"),
+        input_audio_tokens=into.audio_tokens,
+        input_image_tokens=into.image_tokens,
+        input_video_tokens=into.video_tokens,
     )
-    detail |= fitting(outputs, output_audio_tokens=out.get("audio_tokens"), output_image_tokens=out.get("image_tokens"))
-    cached = as_dict(into.get("cached_tokens_details"))
+    detail |= fitting(outputs, output_audio_tokens=out.audio_tokens, output_image_tokens=out.image_tokens)
+    cached = as_dict(into.cached_tokens_details)
     if cached:
         detail |= fitting(
-            count(into.get("cached_tokens")),
+            count(into.cached_tokens),
             cache_audio_read_tokens=cached.get("audio_tokens"),
             cache_image_read_tokens=cached.get("image_tokens"),
         )
@@ -188,7 +203,7 @@ def anthropic_usage(u: Mapping[str, Any]) -> Usage | None:
         return None
 
 
-class GeminiUsage(Struct):
+class GeminiUsage(Struct, gc=False):
     """`usageMetadata`. Thoughts stand beside candidates, tool prompts beside the prompt; the cache is in the prompt."""
 
     promptTokenCount: Any = None
@@ -205,18 +220,18 @@ class GeminiUsage(Struct):
     trafficType: Any = None
 
 
-_gemini = msgspec.json.Decoder(GeminiUsage)
+_gemini = Shape(GeminiUsage)
 
 
 def gemini_usage(raw: Raw | bytes) -> tuple[Usage | None, dict[str, str]]:
     """Read `usageMetadata`: the usage (None where malformed or absent) and the price context it states."""
-    try:
-        u = _gemini.decode(raw)
-        if u.promptTokenCount is None and u.candidatesTokenCount is None:
-            return None, _tier(u)
-        return _gemini_usage(u), _tier(u)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    u = _gemini.salvage(raw)
+    if u is None:
         return None, {}
+    if u.promptTokenCount is None and u.candidatesTokenCount is None:
+        return None, _tier(u)
+    try:
+        return _gemini_usage(u), _tier(u)
     except NotACount:
         return None, _tier(u)
 

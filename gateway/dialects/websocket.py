@@ -12,15 +12,15 @@ from msgspec import Raw, Struct
 
 from gateway.call import Answer, Asked, Usage
 from gateway.dialects import faults
-from gateway.dialects.meters import NO_RAW, Draft, first_text, is_set
+from gateway.dialects.meters import Draft, first_text
 from gateway.dialects.responses_facts import ENDINGS, RESPONSE, note_error, note_output, note_response
+from gateway.dialects.shape import NO_RAW, Shape, is_set
 from gateway.dialects.sse import MAX_EVENT
-from gateway.dialects.streams import Shape
 from gateway.dialects.usage import add, as_dict
 from gateway.errors import GatewayError
 
 
-class _Message(Struct):
+class _Message(Struct, gc=False):
     type: Any = None
     response: Raw = NO_RAW
     session: Any = None
