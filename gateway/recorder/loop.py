@@ -73,6 +73,7 @@ class Loop:
         self._damaged = threading.Event()
         self._attached = False
         self._failing = False
+        self._readable = True
         self._retry_at = float("-inf")
         self._keep_at = monotonic() + KEEP_SECONDS
         self._in_ledger = Feed({})
@@ -136,9 +137,12 @@ class Loop:
         try:
             batch = self._source.read(BATCH)
         except OSError as e:
-            _log.error("recorder: cannot read the journal: %s", e)
+            if self._readable:
+                _log.error("recorder: the journal cannot be read: %s", e)
+            self._readable = False
             self._close_source()
             return False
+        self._readable = True
         if batch:
             self._take(batch, self._source.positions)
         else:

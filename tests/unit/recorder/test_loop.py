@@ -159,6 +159,51 @@ def test_a_ledger_that_cannot_be_written_holds_nobody_up_and_catches_up(
     assert sorted(world.metrics.ids) == sorted(world.traces.ids) == sorted(world.written)
 
 
+def test_a_full_disk_is_waited_for(world: World) -> None:
+    world.write(records(100))
+    world.catch_up()
+    db = world.ledger._db
+    assert db is not None
+    pages = db.execute("PRAGMA page_count").fetchone()[0]
+    db.execute(f"PRAGMA max_page_count = {pages}")  # SQLITE_FULL from here on, for this connection
+    world.write([r for r in workload(random.Random(9), 900) if r.id not in set(world.written)])
+    world.catch_up()
+    assert not world.loop.ledger_attached
+    assert sorted(world.metrics.ids) == sorted(world.written)
+    world.clock += 2
+    world.catch_up()
+    assert world.ledger_ids() == set(world.written)
+    assert sorted(world.metrics.ids) == sorted(world.traces.ids) == sorted(world.written)
+
+
+def test_a_journal_that_cannot_be_read_is_read_later(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.write(records(100))
+    world.catch_up()
+    with monkeypatch.context() as patch:
+        patch.setattr(JournalReader, "read", lambda self, limit: (_ for _ in ()).throw(OSError(5, "I/O error")))
+        assert not world.loop.turn()
+        assert not world.loop.turn()
+    world.write([call_record("later")])
+    world.catch_up()
+    assert world.ledger_ids() == set(world.written)
+    assert sorted(world.metrics.ids) == sorted(world.traces.ids) == sorted(world.written)
+
+
+def test_projections_change_between_two_batches(world: World) -> None:
+    world.write(records(100))
+    world.catch_up()
+    other = Sink()
+
+    def swap() -> None:
+        world.loop.delivered = [other]
+
+    world.loop.between_batches(swap)
+    world.write([call_record("later")])
+    world.catch_up()
+    assert other.ids == ["later"]
+    assert "later" not in world.traces.ids
+
+
 def test_a_damaged_ledger_is_made_again_while_the_others_go_on(world: World) -> None:
     world.write(records(400))
     world.catch_up()
