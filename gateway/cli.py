@@ -31,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `tollgate journal cat | head`; nothing may be written at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ConfigError, GatewayError) as error:
+    except ConfigError as error:
+        return _failed(str(error), 2)
+    except GatewayError as error:
         return _failed(str(error))
     except OSError as error:
         return _failed(f"{error.filename}: {error.strerror}" if error.filename else str(error))
@@ -178,6 +180,10 @@ def _version(_: argparse.Namespace) -> int:
     return 0
 
 
-def _failed(message: str) -> int:
+def _failed(message: str, status: int = 1) -> int:
     print(f"tollgate: {message}", file=sys.stderr)
-    return 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

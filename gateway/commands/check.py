@@ -16,7 +16,7 @@ from gateway.prices.load import load
 
 
 def run(path: Path | None, env: Mapping[str, str], *, strict: bool = False, out: TextIO | None = None) -> int:
-    """Print problems and warnings. Returns 1 if there are problems, or, where `strict`, warnings; else 0."""
+    """Print problems and warnings. Returns 2 if there are problems, 1 for warnings where `strict`, else 0."""
     out = out or sys.stdout
     name = find(path, env) or "built-in defaults (no tollgate.yaml here)"
     try:
@@ -26,7 +26,7 @@ def run(path: Path | None, env: Mapping[str, str], *, strict: bool = False, out:
         for problem in error.problems:
             print(f"error: {problem}", file=out)
         print(f"{name}: {_count(len(error.problems), 'problem')}", file=out)
-        return 1
+        return 2
     found = warnings(loaded, shipped, priced)
     for warning in found:
         print(f"warning: {warning}", file=out)
