@@ -64,19 +64,8 @@ def usage(row: Row, detail: dict[str, float] | None = None) -> UsageView:
 def call(row: Row) -> CallView:
     detail = decode_detail(row["detail"])
     return CallView(
+        **_who(row, detail),
         id=row["id"],
-        run_id=row["run_id"] or None,
-        run_source=row["run_source"] or None,
-        run_confidence=detail.run_confidence,
-        agent=row["agent"] or None,
-        agent_source=detail.agent_source or None,
-        agent_version=row["agent_version"] or None,
-        parent_agent=row["parent_agent"] or None,
-        tenant=row["tenant"],
-        step=row["step"],
-        request_class=detail.request_class or None,
-        conversation_id=detail.conversation_id or None,
-        end_user=detail.end_user or None,
         method=row["method"],
         route=row["route"],
         dialect=row["dialect"],
@@ -115,6 +104,23 @@ def call(row: Row) -> CallView:
         params=detail.params,
         notes=detail.notes,
     )
+
+
+def _who(row: Row, detail: Detail) -> dict[str, Any]:
+    return {
+        "run_id": row["run_id"] or None,
+        "run_source": row["run_source"] or None,
+        "run_confidence": detail.run_confidence,
+        "agent": row["agent"] or None,
+        "agent_source": detail.agent_source or None,
+        "agent_version": row["agent_version"] or None,
+        "parent_agent": row["parent_agent"] or None,
+        "tenant": row["tenant"],
+        "step": row["step"],
+        "request_class": detail.request_class or None,
+        "conversation_id": detail.conversation_id or None,
+        "end_user": detail.end_user or None,
+    }
 
 
 def _error(row: Row, detail: Detail) -> ErrorView | None:
