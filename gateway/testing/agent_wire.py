@@ -26,7 +26,7 @@ class Seen:
     model: str
     call_id: str = ""  # x-tollgate-request-id
     status: int = 0
-    ended: str = "error"  # ok | error | left
+    ended: str = "open"  # ok | error | left
     input_tokens: int | None = None  # None: the answer did not say
     output_tokens: int | None = None
     tools: int = 0  # tool calls asked for in the answer
@@ -88,8 +88,11 @@ class Caller:
                 )
             except (aiohttp.ClientError, ConnectionError, json.JSONDecodeError):
                 answer, wait = None, 0.2  # the answer was cut
-            if answer is not None or seen.ended == "left" or wait is None:
+            if answer is not None or seen.ended == "left":
                 return answer
+            seen.ended = "error"
+            if wait is None:
+                return None
             await asyncio.sleep(min(wait, 1))
         return None
 

@@ -25,6 +25,7 @@ from gateway.testing.agents import CAST, Stage
 from gateway.testing.demo_view import Progress, summary
 from gateway.testing.gateway import GatewayDied, RunningGateway, free_port, is_free
 
+_REST = {"embedder": 6, "leaver": 5, "lost": 12}  # longest pause between two runs, in seconds; 1 for all others
 _CHANCES = {"429": 0.03, "503": 0.02, "500": 0.01, "cut": 0.01, "first_frame": 0.01}
 
 
@@ -73,16 +74,14 @@ async def play(stage: Stage, seconds: float, runs: int | None) -> None:
     """Every agent of the cast plays run after run, all at once, until time or the number of runs is up."""
     end = time.monotonic() + seconds
 
-    async def perform(name: str) -> None:
+    async def act(name: str) -> None:
         done = 0
         while done < runs if runs is not None else time.monotonic() < end:
             await CAST[name](stage)
             done += 1
-            await asyncio.sleep(stage.rng.random() * 0.8)
+            await asyncio.sleep(stage.rng.random() * _REST.get(name, 1))
 
-    # More coders than leavers, as in life.
-    cast = [*CAST, "coder", "support bot"]
-    await asyncio.gather(*(perform(name) for name in cast))
+    await asyncio.gather(*(act(name) for name in (*CAST, "coder", "support bot")))
 
 
 async def perform(gate: RunningGateway, console: Console, *, seconds: float, runs: int | None, seed: int) -> list[Seen]:

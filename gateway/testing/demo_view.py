@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -73,7 +73,7 @@ class Progress:
             row.input_tokens += seen.input_tokens or 0
             row.output_tokens += seen.output_tokens or 0
             row.tools += seen.tools
-            row.errors += seen.status >= 400 or (seen.status > 0 and seen.ended == "error")
+            row.errors += seen.ended == "error"
             runs[seen.agent].add(seen.run)
         for name, row in found.items():
             row.runs = len(runs[name])
@@ -105,11 +105,11 @@ def _new(first: str, *columns: str, title: str | None = None) -> Table:
     return table
 
 
-def gather(calls: Iterable[dict[str, Any]], key: str) -> dict[str, Totals]:
-    """Calls of the admin API summed by one of their fields."""
+def gather(calls: Iterable[dict[str, Any]], label: Callable[[dict[str, Any]], str]) -> dict[str, Totals]:
+    """Calls of the admin API summed by what `label` makes of them."""
     found: dict[str, Totals] = defaultdict(Totals)
     for call in calls:
-        row, usage = found[call[key] or "-"], call["usage"]
+        row, usage = found[label(call)], call["usage"]
         row.calls += 1
         row.input_tokens += usage["input_tokens"]
         row.output_tokens += usage["output_tokens"]
@@ -120,20 +120,24 @@ def gather(calls: Iterable[dict[str, Any]], key: str) -> dict[str, Totals]:
     return found
 
 
-def summary(console: Console, calls: Sequence[dict[str, Any]], *, rows: int = 12) -> None:
+def by_agent(call: dict[str, Any]) -> str:
+    return call["agent"] or "-"
+
+
+def by_model(call: dict[str, Any]) -> str:
+    return call["model_used"] or call["model_requested"] or "-"
+
+
+def by_run(call: dict[str, Any]) -> str:
+    return call["run_id"] or "-"
+
+
+def summary(console: Console, calls: Sequence[dict[str, Any]], *, rows: int = 10) -> None:
     """Cost by agent, by model and of the dearest runs, from the calls the gateway recorded."""
-    for key, title in (("agent", "by agent"), ("model_used", "by model"), ("run_id", f"dearest {rows} runs")):
-        found = sorted(gather(calls, key).items(), key=lambda item: -item[1].cost)
-        table = _new(
-            key.removesuffix("_used").removesuffix("_id"),
-            "calls",
-            "tokens in",
-            "tokens out",
-            "tools",
-            "not ok",
-            "cost",
-            title=title,
-        )
+    for label, what in ((by_agent, "agent"), (by_model, "model"), (by_run, "run")):
+        found = sorted(gather(calls, label).items(), key=lambda item: (-item[1].cost, -item[1].calls))
+        left = f", the {rows} dearest of {len(found)}" if len(found) > rows else ""
+        table = _new(what, "calls", "tokens in", "tokens out", "tools", "not ok", "cost", title=f"by {what}{left}")
         for name, row in found[:rows]:
             cost = money(row.cost) + (f" + {row.unpriced} unknown" if row.unpriced else "")
             counts = (row.calls, row.input_tokens, row.output_tokens, row.tools, row.errors)

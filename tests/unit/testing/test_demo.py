@@ -8,17 +8,15 @@ from rich.console import Console
 
 from gateway.testing import demo
 from gateway.testing.agent_wire import Seen
-from gateway.testing.demo_view import Progress, gather, summary
-
+from gateway.testing.demo_view import Progress, by_agent, gather, summary
 
 NONE = {"input_tokens": 0, "output_tokens": 0}
 
 
 def call(id_: str, **more: Any) -> dict[str, Any]:
-    plain = {
-        "id": id_, "agent": "bot", "model_used": "m", "run_id": "r", "status": 200, "outcome": "ok", "tools": [],
-        "usage": {"input_tokens": 10, "output_tokens": 5}, "cost_usd": 0.25, "cost_status": "priced",
-    }  # fmt: skip
+    plain = {"id": id_, "agent": "bot", "model_used": "m", "model_requested": "m", "run_id": "r", "status": 200}
+    plain |= {"outcome": "ok", "tools": [], "cost_usd": 0.25, "cost_status": "priced"}
+    plain["usage"] = {"input_tokens": 10, "output_tokens": 5}
     return {**plain, **more}
 
 
@@ -55,8 +53,12 @@ def test_differences(sightings: list[Seen], calls: list[dict[str, Any]], word: s
 
 
 def test_sums_keep_unknown_costs_apart() -> None:
-    calls = [call("a"), call("b", cost_usd=None, cost_status="no_price"), call("c", outcome="failed", usage=NONE, cost_usd=None)]
-    row = gather(calls, "agent")["bot"]
+    calls = [
+        call("a"),
+        call("b", cost_usd=None, cost_status="no_price"),
+        call("c", outcome="failed", usage=NONE, cost_usd=None),
+    ]
+    row = gather(calls, by_agent)["bot"]
     assert (row.calls, row.cost, row.unpriced, row.errors, row.input_tokens) == (3, 0.25, 1, 1, 20)
 
 
@@ -69,11 +71,12 @@ def test_the_summary_names_runs_agents_and_models() -> None:
 
 def test_progress_falls_back_to_plain_lines() -> None:
     out = io.StringIO()
-    log = [seen("a", tools=2), seen("b", status=429, ended="error", input_tokens=None, output_tokens=None)]
+    none = {"input_tokens": None, "output_tokens": None}
+    log = [seen("a", tools=2), seen("b", status=429, ended="error", **none), seen("c", ended="open", **none)]
     with Progress(Console(file=out, width=140), log) as progress:
         progress.update({"runs": [{"id": "r", "cost_usd": 0.5}, {"id": "s", "cost_usd": None}]})
     first, last = out.getvalue().splitlines()
-    assert first == last == "runs 1  calls 2  tokens 15  tool calls 2  errors 1  $0.5000"
+    assert first == last == "runs 1  calls 3  tokens 15  tool calls 2  errors 1  $0.5000"
 
 
 def test_a_taken_port_is_said_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
