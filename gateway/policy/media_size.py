@@ -1,0 +1,92 @@
+"""Sizes of pictures, recordings and documents, read from the first bytes of what a request carries in base64.
+
+Only headers are decoded, never the content, and nothing here raises: what cannot be read has no size.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import struct
+from typing import NamedTuple
+
+HEAD = 65_536  # base64 characters looked at for a header; a JPEG may carry a thumbnail before its frame
+DOCUMENT = 4_194_304  # of a document, whose pages are spread over it
+PAGE_BYTES = 40_000  # a page of a document whose pages cannot be counted
+
+_URL_SAFE = str.maketrans("-_", "+/")
+_PAGE = re.compile(rb"/Type\s*/Page(?![A-Za-z])")
+_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG frame headers
+
+
+class Pixels(NamedTuple):
+    width: int
+    height: int
+
+
+def decoded(data: str, limit: int) -> bytes:
+    """The bytes of a base64 text, or of as much of it as lies within `limit` characters; b"" for what is none."""
+    part = data[:limit].rstrip("=\n")
+    try:
+        return base64.b64decode(part[: len(part) // 4 * 4].translate(_URL_SAFE))
+    except (binascii.Error, ValueError):
+        return b""
+
+
+def image_size(data: str) -> Pixels | None:
+    """Width and height of a PNG, GIF, WebP or JPEG in base64."""
+    head = decoded(data, HEAD)
+    try:
+        if head.startswith(b"\x89PNG"):
+            return Pixels(*struct.unpack_from(">II", head, 16))
+        if head.startswith(b"GIF8"):
+            return Pixels(*struct.unpack_from("<HH", head, 6))
+        if head[8:12] == b"WEBP":
+            return _webp(head)
+        if head.startswith(b"\xff\xd8"):
+            return _jpeg(head)
+    except (struct.error, IndexError):
+        pass
+    return None
+
+
+def _webp(head: bytes) -> Pixels | None:
+    if head[12:16] == b"VP8X":
+        return Pixels(1 + int.from_bytes(head[24:27], "little"), 1 + int.from_bytes(head[27:30], "little"))
+    if head[12:16] == b"VP8L":
+        bits = int.from_bytes(head[21:25], "little")
+        return Pixels(1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF))
+    width, height = struct.unpack_from("<HH", head, 26)
+    return Pixels(width & 0x3FFF, height & 0x3FFF)
+
+
+def _jpeg(head: bytes) -> Pixels | None:
+    at = 2
+    while at < len(head):
+        marker, length = head[at + 1], int.from_bytes(head[at + 2 : at + 4], "big")
+        if marker in _SOF:
+            height, width = struct.unpack_from(">HH", head, at + 5)
+            return Pixels(width, height)
+        if length < 2:
+            return None
+        at += 2 + length
+    return None
+
+
+def audio_seconds(data: str, kind: str) -> float:
+    """The length of a recording; of compressed ones from their size at 16 kB/s (128 kbit/s)."""
+    size = len(data) * 3 / 4
+    if "wav" in kind:
+        head = decoded(data, 64)
+        if head[:4] == b"RIFF" and len(head) >= 32 and (rate := int.from_bytes(head[28:32], "little")):
+            return size / rate
+    if "pcm" in kind:
+        return size / 48_000  # 24 kHz, 16 bit
+    return size / 16_000
+
+
+def document_pages(data: str) -> int:
+    """Pages of a PDF in base64, at least one; counted where the file shows them, else from its size."""
+    pages = len(_PAGE.findall(decoded(data, DOCUMENT)))
+    return pages or 1 + int(len(data) * 3 / 4 / PAGE_BYTES)
