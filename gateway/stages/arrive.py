@@ -9,6 +9,7 @@ from gateway.call import Asked, Call, Edit, Request, Route, Trace, Who
 from gateway.errors import BadBody, GatewayError, LoopDetected
 from gateway.policy.encoding import Identity, decoder_for
 from gateway.policy.trace import trace_of
+from gateway.policy.trace_ids import run_trace_id
 from gateway.ports import Gateway
 
 UNROUTED = Route("other", "opaque", "", "", b"")
@@ -47,6 +48,8 @@ def arrive(call: Call, gw: Gateway) -> None:
     call.asked = dialect.read(call.route, readable(request))
     apply_alias(call, gw)
     call.who, call.tools = gw.identity.identify(call)
+    if call.who.run_id and not call.trace.parent_id:
+        call.trace.trace_id = run_trace_id(call.who.run_id)  # so that the spans of a run hang together
     call.slot = gw.journal.begin(call)
 
 
