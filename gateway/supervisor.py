@@ -10,6 +10,7 @@ Rules
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -330,10 +331,14 @@ class Supervisor:
         self._stopping.set()
 
     async def _end(self) -> None:
-        seconds = self._config.limits.drain_seconds
+        limits = self._config.limits
+        seconds = limits.drain_seconds
         if not self._cutting.is_set():
             _log.info("draining for up to %.0f s", seconds)
         self._tell(draining=True)
+        if limits.lame_duck_seconds and not self._cutting.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._cutting.wait(), limits.lame_duck_seconds)
         for child in self._workers:
             child.send(Drain(seconds))
         self._close_sockets(admin=False)

@@ -116,5 +116,6 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
         "keepalive_seconds": "Time an idle client connection is kept.",
         "connections": "Most client connections of one worker.",
         "drain_seconds": "Time for calls in flight to end after SIGTERM.",
+        "lame_duck_seconds": "Time to go on accepting after SIGTERM while /readyz says 503, for balancers that poll.",
     },
 }

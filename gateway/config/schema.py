@@ -138,6 +138,7 @@ class Limits(Config_, frozen=True):
     keepalive_seconds: Seconds = 75
     connections: Count = 10_000
     drain_seconds: Seconds = 30
+    lame_duck_seconds: Annotated[float, Meta(ge=0, le=600)] = 0  # unready, but still accepting, before the drain
 
 
 class Config(Config_, frozen=True):

@@ -242,6 +242,16 @@ def test_draining_is_said_at_once_and_new_connections_are_refused(serve: Callabl
     assert gateway.calls() == {"h1": "refused"}
 
 
+def test_a_lame_duck_accepts_until_balancers_have_noticed(serve: Callable[..., Gateway]) -> None:
+    gateway = serve(PLAIN + "limits: {lame_duck_seconds: 600}\n").ready()
+    gateway.process.send_signal(signal.SIGTERM)
+    gateway.status_where(lambda status: status["draining"])
+    for n in range(5):
+        assert gateway.ask(f"call c{n}") is not None
+    assert gateway.end(signal.SIGTERM) == 0
+    assert gateway.calls() == {f"c{n}": "ok" for n in range(5)}
+
+
 def test_a_second_signal_ends_it_at_once_and_nothing_is_lost(serve: Callable[..., Gateway]) -> None:
     gateway = serve(PLAIN + "limits: {drain_seconds: 600}\n").ready()
     for i in range(5):
