@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.call import Answer, Asked, Edit, Request, Route
-from gateway.dialects.meters import JsonMeter
+from gateway.dialects.meters import JsonMeter, OpaqueMeter
 from gateway.dialects.streams import EventMeter, Sniffer
 from gateway.errors import GatewayError
 from gateway.ports import ErrorAnswer, Meter, Stripper, Tap
@@ -44,7 +44,12 @@ class BaseDialect:
         raise NotImplementedError
 
     def meter(self, route: Route, asked: Asked, status: int, content_type: bytes) -> Meter:
-        """By the content type; where that says JSON or nothing for a stream that was asked for, by the first byte."""
+        """By the content type; where that says JSON or nothing for a stream that was asked for, by the first byte.
+
+        Where no tokens pass, only errors are read.
+        """
+        if not route.operation:
+            return OpaqueMeter(asked, status)
         if status >= 400:
             return self.document(route, asked, status)
         if b"event-stream" in content_type:

@@ -165,7 +165,13 @@ class Gemini(BaseDialect):
         return GeminiStream(asked)
 
     def meter(self, route: Route, asked: Asked, status: int, content_type: bytes) -> Meter:
-        if asked.stream and status < 400 and b"event-stream" not in content_type and not wants_sse(route):
+        if (
+            route.operation
+            and asked.stream
+            and status < 400
+            and b"event-stream" not in content_type
+            and not wants_sse(route)
+        ):
             return GeminiStream(asked, ArrayCutter())
         return super().meter(route, asked, status, content_type)
 

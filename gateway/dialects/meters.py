@@ -13,6 +13,7 @@ from gateway.dialects.identity_text import LIMIT, digest_text
 from gateway.dialects.shape import DECODE_FAULTS
 
 MAX_BODY = 8 * 1024 * 1024  # of a JSON body that is decoded as a whole
+ERROR_BYTES = 64 * 1024  # of the error body of a call that is not read otherwise
 TAIL = 256 * 1024  # of a larger one, where its usage may stand
 MAX_TOOLS = 512
 SAMPLE = 1000  # characters of the text that show how dense in tokens it is
@@ -123,7 +124,8 @@ def error_facts(value: Any) -> tuple[str, str] | None:
         return None
     error = value.get("error")
     if type(error) is dict:
-        kind = first_text(error.get("status"), error.get("type"), error.get("code"))
+        status = error.get("status")  # a word at Gemini, a number elsewhere
+        kind = first_text(status if type(status) is str else None, error.get("type"), error.get("code"))
         return kind, first_text(error.get("message"), error.get("detail"))
     if type(error) is str:
         return first_text(value.get("code"), value.get("type")), first_text(value.get("message"), error)
@@ -197,6 +199,32 @@ class JsonMeter:
 
     def read_tail(self, tail: bytes) -> None:
         """Fill the draft from the last bytes of a document too large to decode. Must not raise."""
+
+
+class OpaqueMeter:
+    """Reads nothing but the error of a failed call; a stream is complete when its connection ends properly."""
+
+    def __init__(self, asked: Asked, status: int) -> None:
+        self.started = False
+        self.terminal = False
+        self.failed = ""
+        self._asked = asked
+        self._status = status
+        self._body = b""
+
+    def feed(self, data: bytes) -> None:
+        self.started = self.started or bool(data)
+        if self._status >= 400 and len(self._body) < ERROR_BYTES:
+            self._body += data
+
+    def end(self) -> Answer:
+        draft = Draft()
+        facts = decode_error(self._body) if self._body else None
+        if facts:
+            draft.error(*facts)
+        self.failed = draft.error_type
+        self.terminal = True
+        return draft.answer(self._asked, complete=True)
 
 
 _OBJECT_START = rb'"%b"\s*:\s*(?=\{)'

@@ -5,40 +5,12 @@ A streamed answer counts as complete when the connection ends properly: nothing 
 
 from __future__ import annotations
 
-from gateway.call import Answer, Asked, Request, Route
+from gateway.call import Asked, Request, Route
 from gateway.dialects import faults
-from gateway.dialects.meters import Draft, decode_error
+from gateway.dialects.meters import OpaqueMeter
 from gateway.dialects.openai_chat import OpenAIFamily
 from gateway.errors import GatewayError
 from gateway.ports import ErrorAnswer, Meter
-
-_ERROR_BYTES = 65_536
-
-
-class OpaqueMeter:
-    """Reads nothing but the error of a failed call."""
-
-    def __init__(self, asked: Asked, status: int) -> None:
-        self.started = False
-        self.terminal = False
-        self.failed = ""
-        self._asked = asked
-        self._status = status
-        self._body = b""
-
-    def feed(self, data: bytes) -> None:
-        self.started = self.started or bool(data)
-        if self._status >= 400 and len(self._body) < _ERROR_BYTES:
-            self._body += data
-
-    def end(self) -> Answer:
-        draft = Draft()
-        facts = decode_error(self._body) if self._body else None
-        if facts:
-            draft.error(*facts)
-        self.failed = draft.error_type
-        self.terminal = True
-        return draft.answer(self._asked, complete=True)
 
 
 class Opaque(OpenAIFamily):
