@@ -14,7 +14,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -128,7 +129,18 @@ def compare(log: Sequence[Seen], calls: Sequence[dict[str, Any]]) -> list[str]:
             faults.append(f"call {seen.call_id}: the agent saw status {seen.status}, recorded is {call['status']}")
         if (call["outcome"] == "ok") != (seen.ended == "ok"):
             faults.append(f"call {seen.call_id}: ended {seen.ended} for the agent, recorded as {call['outcome']}")
-    return faults
+    return faults + _grouping((seen.run, recorded[seen.call_id]["run_id"]) for seen in log if seen.call_id in recorded)
+
+
+def _grouping(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """Runs that were recorded as several, or several as one; `pairs` are (run of the agent, run recorded)."""
+    recorded: dict[str, set[str]] = defaultdict(set)
+    played: dict[str, set[str]] = defaultdict(set)
+    for run, found in pairs:
+        recorded[run].add(found)
+        played[found].add(run)
+    split = [f"run {run} is recorded as {len(found)} runs" for run, found in recorded.items() if len(found) > 1]
+    return split + [f"run {found} is recorded for {len(runs)} runs" for found, runs in played.items() if len(runs) > 1]
 
 
 def run(

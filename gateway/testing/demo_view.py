@@ -82,7 +82,7 @@ class Progress:
     def _line(self) -> str:
         rows = self.totals().values()
         return (
-            f"runs {sum(r.runs for r in rows)}  calls {sum(r.calls for r in rows)}  "
+            f"runs {len({seen.run for seen in self._log})}  calls {sum(r.calls for r in rows)}  "
             f"tokens {sum(r.input_tokens + r.output_tokens for r in rows):,}  "
             f"tool calls {sum(r.tools for r in rows)}  errors {sum(r.errors for r in rows)}  "
             f"{money(sum(self._dollars.values()))}"

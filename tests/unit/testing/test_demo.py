@@ -21,8 +21,8 @@ def call(id_: str, **more: Any) -> dict[str, Any]:
 
 
 def seen(id_: str, **more: Any) -> Seen:
-    plain = {"status": 200, "ended": "ok", "input_tokens": 10, "output_tokens": 5}
-    return Seen("bot", "r", "m", id_, **{**plain, **more})
+    plain = {"run": "r", "status": 200, "ended": "ok", "input_tokens": 10, "output_tokens": 5}
+    return Seen(agent="bot", model="m", call_id=id_, **{**plain, **more})
 
 
 def test_agreement() -> None:
@@ -45,6 +45,8 @@ def test_agreement() -> None:
         ),
         ([seen("a")], [call("a", outcome="truncated")], "truncated"),
         ([seen("a", ended="left", input_tokens=None)], [call("a")], "left"),
+        ([seen("a"), seen("b")], [call("a"), call("b", run_id="other")], "recorded as 2 runs"),
+        ([seen("a"), seen("b", run="s")], [call("a"), call("b")], "recorded for 2 runs"),
     ],
 )
 def test_differences(sightings: list[Seen], calls: list[dict[str, Any]], word: str) -> None:
