@@ -189,6 +189,11 @@ class Loop:
         except (LedgerUnavailable, OSError) as e:
             self._detach(e)
             return
+        if self._ledger.moved_aside is not None:
+            _log.warning(
+                "recorder: making the ledger again from the journal; the old one is %s", self._ledger.moved_aside
+            )
+            self._ledger.moved_aside = None
         if self._retry_at == float("-inf") and delivered:  # a start
             self._sinks = Feed(delivered)
         self._marked = delivered
@@ -213,7 +218,6 @@ class Loop:
         except LedgerUnavailable as e:
             self._detach(e)
             return
-        _log.warning("recorder: making the ledger again from the journal; the old one is %s", self._ledger.moved_aside)
         self._retry_at = 0.0
         self._attached = False
 

@@ -79,6 +79,7 @@ class Recorder:
         self._draining = False
         self._events = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self._events.create_future()  # nothing follows the journal any more
+        self._begun: asyncio.Future[None] = self._events.create_future()
         self.control: Control | None = None
         state, ledger = Path(configure.state), places.ledger(configure.config)
         self._catalogue = ensure_compiled(state)
@@ -99,8 +100,10 @@ class Recorder:
         self.reader = LedgerReader(ledger, damaged=self.loop.report_damage)
         self._thread = threading.Thread(target=self._follow, name="recorder", daemon=True)
 
-    def start(self) -> None:
+    async def start(self) -> None:
+        """Begin to follow the journal; returns once there is a ledger (or it is known that there can be none)."""
         self._thread.start()
+        await asyncio.wait({self._begun, self.ended}, return_when=asyncio.FIRST_COMPLETED)
 
     def admin(self) -> web.Application:
         return build(
@@ -163,6 +166,8 @@ class Recorder:
 
     def _follow(self) -> None:
         try:
+            self.loop.turn()
+            self._call(lambda: self._begun.set_result(None))
             self.loop.run()
         finally:  # whatever ends it: a recorder that does not record must not stay
             self._call(lambda: None if self.ended.done() else self.ended.set_result(None))
@@ -215,6 +220,7 @@ class Recorder:
         gauges = {
             "tollgate_inflight_requests": sum(g.get("inflight_requests", 0.0) for g in found),
             "tollgate_event_loop_lag_seconds": max((g.get("event_loop_lag_seconds", 0.0) for g in found), default=0.0),
+            "tollgate_journal_lost_pending": sum(g.get("journal_lost_pending", 0.0) for g in found),
             "tollgate_journal_lag_seconds": self.loop.behind_ns / 1e9,
             "tollgate_journal_lag_bytes": float(self.loop.lag_bytes()),
         }
@@ -244,7 +250,7 @@ class Service:
         control = recorder.control = await Control.open(
             arguments.control, self._on_message, lambda: self._end(GONE_SECONDS)
         )
-        recorder.start()
+        await recorder.start()
         control.send(Configured(self._generation, True))
         control.send(Ready())
         ticks = asyncio.create_task(self._tick())
