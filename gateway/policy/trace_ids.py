@@ -16,13 +16,13 @@ def _digest(size: int, purpose: bytes, *parts: str) -> str:
     return digest if digest.strip("0") else digest[:-1] + "1"
 
 
-@lru_cache(16_384)
+@lru_cache(2_048)
 def run_trace_id(run_id: str) -> str:
     """Trace of all calls of a run."""
     return _digest(16, b"tollgate trace", run_id)
 
 
-@lru_cache(16_384)
+@lru_cache(2_048)
 def agent_span_id(run_id: str, agent: str = "") -> str:
     """Span of one agent within a run; the empty name is the root."""
     return _digest(8, b"tollgate agent", run_id, agent)
