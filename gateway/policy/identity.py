@@ -180,7 +180,9 @@ class Resolver:
         """Find the call's thread, count its step, and leave what the next call needs already now."""
         scope, stated = question.scope, question.stated
         if question.derived:
-            question.ref = thread_ref(scope, who.run_id, _instance(stated))
+            instance = _instance(stated)
+            same = not instance and evidence is not None and _same_agent(question, evidence)
+            question.ref = evidence.lead.ref if same and evidence else thread_ref(scope, who.run_id, instance)
         if not question.counted:
             who.step = evidence.lead.step if evidence is not None else 0
             return

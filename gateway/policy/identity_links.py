@@ -112,11 +112,12 @@ class Memory:
             nonlocal spilled
             if value is None:
                 return packed
+            value = _whole(value)
             spilled = len(value) >= _FULL and _place(value, lead.ref) < 0
             return None if spilled else _without(value, lead.ref) + packed
 
         def further_page(value: bytes | None) -> bytes:
-            value = _without(value or b"", lead.ref)
+            value = _without(_whole(value or b""), lead.ref)
             return (value[_LEAD.size :] if len(value) >= _FULL else value) + packed
 
         self._update(key, first_page)
@@ -130,11 +131,11 @@ class Memory:
 
         def page(value: bytes | None) -> bytes | None:
             nonlocal full
-            at = _place(value, lead.ref) if value is not None else -1
-            if value is None or at < 0:
-                full = value is not None and len(value) >= _FULL
+            value = _whole(value or b"")
+            at = _place(value, lead.ref)
+            full = at < 0 and len(value) >= _FULL
+            if at < 0:
                 return None
-            full = False
             return value[:at] + followed + value[at + _LEAD.size :]
 
         self._update(key, page)
@@ -143,8 +144,12 @@ class Memory:
 
 
 def _read(value: bytes) -> list[Lead]:
-    whole = len(value) - len(value) % _LEAD.size
-    return [Lead._make(fields) for fields in _LEAD.iter_unpack(value[:whole])]
+    return [Lead._make(fields) for fields in _LEAD.iter_unpack(_whole(value))]
+
+
+def _whole(value: bytes) -> bytes:
+    """The leads of a page; what is left over belongs to no lead."""
+    return value[: len(value) - len(value) % _LEAD.size]
 
 
 def _place(value: bytes, ref: bytes) -> int:

@@ -32,7 +32,8 @@ class ToolMemory:
 
     def asked(self, scope: bytes, ref: bytes, uses: Sequence[ToolUse], ended_at: int) -> None:
         """An answer that ended at `ended_at` asked for these tools."""
-        for use, key in zip(uses, _keys(scope, ref, [(use.id, use.name) for use in uses]), strict=True):
+        for use, label in zip(uses, _labels([(use.id, use.name) for use in uses]), strict=True):
+            key = digest(scope, b"U", ref, label)
             self._put(key, _USE.pack(ended_at, False) + use.name.encode("utf-8", "replace")[:NAME_BYTES])
 
     def answered(
@@ -41,15 +42,15 @@ class ToolMemory:
         """The executions whose results came in at `now`. `durations`: ms per tool name, where the client reports it."""
         found = []
         reported = {name: iter(values) for name, values in durations.items()}
-        keys = _keys(scope, ref, [(result.id, result.name) for result in results])
-        for result, key in zip(results, keys, strict=True):
-            use = self._take(key)
+        labels = _labels([(result.id, result.name) for result in results])
+        for result, label in zip(results, labels, strict=True):
+            use = self._take(digest(scope, b"U", ref, label))
             if use is None:
                 continue
             ended_at, name = use
             exact = next(reported.get(name, iter(())), None)
             passed = max(0, now - ended_at) if exact is None else exact * 1_000_000
-            identifier = result.id or f"{name}-{ended_at}"
+            identifier = result.id or f"{label.decode('utf-8', 'replace')}@{ended_at}"
             found.append(ToolCall(identifier, name, ended_at, passed, exact is not None, result.is_error))
         return found
 
@@ -69,12 +70,11 @@ class ToolMemory:
         return ended_at, name.decode("utf-8", "replace")
 
 
-def _keys(scope: bytes, ref: bytes, calls: Sequence[tuple[str, str]]) -> list[bytes]:
+def _labels(calls: Sequence[tuple[str, str]]) -> list[bytes]:
+    """What tells the calls of one answer apart: `=id`, or `name/1`, `name/2`, ... for those without."""
     seen: Counter[str] = Counter()
-    keys = []
+    labels = []
     for identifier, name in calls:
-        if not identifier:
-            seen[name] += 1
-        text = f"i{identifier}" if identifier else f"n{seen[name]}:{name}"
-        keys.append(digest(scope, b"U", ref, text.encode("utf-8", "replace")))
-    return keys
+        seen[name] += not identifier
+        labels.append((f"={identifier}" if identifier else f"{name}/{seen[name]}").encode("utf-8", "replace"))
+    return labels

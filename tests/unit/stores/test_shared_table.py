@@ -58,6 +58,21 @@ def test_empty_and_longest_values(table: SharedTable) -> None:
         table.put(key(3), b"x" * 201)
 
 
+def test_update_sees_the_value_and_may_leave_it(table: SharedTable) -> None:
+    seen: list[bytes | None] = []
+
+    def append(value: bytes | None) -> bytes | None:
+        seen.append(value)
+        return None if value == b"xx" else (value or b"") + b"x"
+
+    for _ in range(4):
+        table.update(b"k", append)
+    assert seen == [None, b"x", b"xx", b"xx"]
+    assert table.get(b"k") == b"xx"
+    with pytest.raises(ValueError, match="201"):
+        table.update(b"k", lambda _: b"x" * 201)
+
+
 def test_keys_of_any_length(table: SharedTable) -> None:
     table.put(b"short", b"1")
     table.put(b"long" * 100, b"2")
