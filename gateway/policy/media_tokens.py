@@ -13,7 +13,7 @@ from typing import Any
 
 from gateway.policy.media_size import Pixels, audio_seconds, decoded, document_pages, image_size
 from gateway.policy.text_units import units
-from gateway.policy.token_families import NOT_PATCHES, PATCHES, TILES
+from gateway.policy.token_families import PATCHES, TILES, family
 
 TYPES = {
     "image": "image",
@@ -33,7 +33,7 @@ HOLDERS = ("inlineData", "inline_data", "fileData", "file_data")  # Gemini
 
 UNSEEN_IMAGE = Pixels(1024, 1024)
 UNSEEN_SECONDS = 10.0
-VIDEO_BYTES = 100_000  # of a second
+VIDEO, VIDEO_BYTES = 290, 100_000  # tokens of a second: a frame and its sound (Gemini); and its bytes
 PAYLOADS = frozenset({"data", "file_data", "fileData"})
 MIMES = frozenset({"media_type", "mime_type", "mimeType", "format"})
 
@@ -52,51 +52,52 @@ def media_kind(block: Mapping[str, Any]) -> str:
 def media_tokens(block: Mapping[str, Any], kind: str, model: str) -> float:
     """Tokens of one block of this kind. Never raises."""
     data, mime = _payload(block)
-    model = model.lower()
     if mime.startswith("text/") or _is_text(block):
         text = decoded(data, len(data)).decode("utf-8", "replace") if not _is_text(block) else data
         return units(text)
     if kind == "document" and mime and _kind_of_mime(mime) != "document":
         kind = _kind_of_mime(mime)
+    constants = family(model)
     if kind == "image":
         return image_tokens((data and image_size(data)) or UNSEEN_IMAGE, model, _detail(block))
     if kind == "audio":
-        # Gemini 32 a second (https://ai.google.dev/gemini-api/docs/tokens), the others 10 to 12.5
-        return (audio_seconds(data, mime) if data else UNSEEN_SECONDS) * (32 if "gemini" in model else 10)
+        return (audio_seconds(data, mime) if data else UNSEEN_SECONDS) * constants.sound
     if kind == "video":
-        # 258 a frame, one frame a second, and its sound
-        return (max(1.0, len(data) * 0.75 / VIDEO_BYTES) if data else UNSEEN_SECONDS) * 290
-    return (document_pages(data) if data else 1) * _page(model)
+        return (max(1.0, len(data) * 0.75 / VIDEO_BYTES) if data else UNSEEN_SECONDS) * VIDEO
+    return (document_pages(data) if data else 1) * constants.page
 
 
 def image_tokens(size: Pixels, model: str, detail: str = "") -> float:
     """Tokens of an image of this size."""
-    width, height = max(size.width, 1), max(size.height, 1)
-    if "claude" in model:
-        # https://docs.claude.com/en/docs/build-with-claude/vision: pixels / 750, after fitting to 1568 a side
-        shrink = min(1.0, 1568 / max(width, height))
-        return min(width * height * shrink * shrink / 750, 1600)
-    if "gemini" in model:
-        # https://ai.google.dev/gemini-api/docs/image-understanding: 258, or 258 for each 768-pixel tile
-        return 258 if max(width, height) <= 384 else 258 * _gemini_tiles(width, height)
-    if NOT_PATCHES not in model and (patches := next((p for p in PATCHES if re.search(p.models, model)), None)):
-        return min(math.ceil(width / 32) * math.ceil(height / 32), 1536) * patches.factor
+    size = Pixels(max(size.width, 1), max(size.height, 1))
+    return RULES[family(model).image](size, model.lower(), detail)
+
+
+def _area(size: Pixels, model: str, detail: str) -> float:
+    """Claude: pixels / 750, once fitted into 1568 a side. https://docs.claude.com/en/docs/build-with-claude/vision"""
+    shrink = min(1.0, 1568 / max(size))
+    return min(size.width * size.height * shrink * shrink / 750, 1600)
+
+
+def _grid(size: Pixels, model: str, detail: str) -> float:
+    """Gemini: 258 for each tile of at most 768 pixels. https://ai.google.dev/gemini-api/docs/image-understanding"""
+    side = max(256, min(768, int(min(size) / 1.5)))
+    return 258 * (math.ceil(size.width / side) * math.ceil(size.height / side) if max(size) > 768 else 1)
+
+
+def _tiles(size: Pixels, model: str, detail: str) -> float:
+    """OpenAI, see `token_families.Tiles` and `Patches`."""
+    if patches := next((p for p in PATCHES if re.search(p.models, model)), None):
+        return min(math.ceil(size.width / 32) * math.ceil(size.height / 32), 1536) * patches.factor
     tiles = next(t for t in TILES if re.search(t.models, model))
     if detail == "low":
         return tiles.base
-    shrink = min(1.0, 2048 / max(width, height))
-    shrink *= min(1.0, 768 / (min(width, height) * shrink))
-    return tiles.base + tiles.tile * math.ceil(width * shrink / 512) * math.ceil(height * shrink / 512)
+    shrink = min(1.0, 2048 / max(size))
+    shrink *= min(1.0, 768 / (min(size) * shrink))
+    return tiles.base + tiles.tile * math.ceil(size.width * shrink / 512) * math.ceil(size.height * shrink / 512)
 
 
-def _gemini_tiles(width: int, height: int) -> int:
-    side = max(256, min(768, int(min(width, height) / 1.5)))
-    return math.ceil(width / side) * math.ceil(height / side) if max(width, height) > 768 else 1
-
-
-def _page(model: str) -> float:
-    """A page of a PDF. Gemini 258; Claude reads its text and its picture, 1,500 to 3,000; others its text, mostly."""
-    return 258 if "gemini" in model else 1600 if "claude" in model else 500
+RULES = {"area": _area, "grid": _grid, "tiles": _tiles}
 
 
 def _kind_of_mime(mime: str) -> str:

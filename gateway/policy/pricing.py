@@ -6,6 +6,7 @@ map, also when nothing is found; pricing a call of a known pair is a handful of 
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -35,7 +36,11 @@ from gateway.policy.price_rules import (
 
 CONTEXTS = 64
 """Plans kept per model; the values of a context come from upstreams, so their number must have a bound."""
-HOSTS = {"api.together.ai": "together", "codestral.mistral.ai": "mistral"}
+HOSTS = (
+    (re.compile(r"bedrock[a-z-]*\.[a-z0-9-]+\.(?:amazonaws\.com|api\.aws)"), "aws"),
+    (re.compile(r"api\.together\.ai"), "together"),
+    (re.compile(r"codestral\.mistral\.ai"), "mistral"),
+)
 """Hosts that the patterns of the catalogue leave out."""
 
 _catalogue: msgspec.msgpack.Decoder[Catalogue] = msgspec.msgpack.Decoder(Catalogue)
@@ -145,13 +150,12 @@ class PriceTable:
 
     def guess_provider(self, host: str, url_path: str = "") -> str:
         """The genai-prices provider id of an upstream, from its host (and path); "" when it is none of those known."""
-        host = host.lower().rstrip(".")
-        if host.startswith("bedrock") and host.endswith((".amazonaws.com", ".api.aws")):
-            return "aws"
-        labels = host.split(".")
+        labels = host.lower().rstrip(".").split(".")
         for first in range(len(labels) - 1):  # regional hosts: eu.api.openai.com
             name = ".".join(labels[first:])
-            if found := HOSTS.get(name) or self._lookup.by_url(f"https://{name}/{url_path.lstrip('/')}"):
+            if found := self._lookup.by_url(f"https://{name}/{url_path.lstrip('/')}"):
+                return found
+            if found := next((provider for pattern, provider in HOSTS if pattern.fullmatch(name)), ""):
                 return found
         return ""
 

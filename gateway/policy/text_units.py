@@ -12,7 +12,7 @@ import re
 
 SAMPLE = 16_384
 """Of longer texts so many characters are looked at, in pieces spread evenly."""
-_PIECES = 8
+_PIECE = 2048
 
 _LATIN = "A-Za-z\u00c0-\u024f"
 _DENSE = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"  # kana, han, hangul
@@ -32,15 +32,16 @@ PLAIN = 7
 """Letters of a word beyond these make it a long one."""
 
 
-def units(text: str) -> float:
-    """The size of a text; close to its tokens in any current vocabulary. Takes bounded time."""
+def units(text: str, sample: int = SAMPLE) -> float:
+    """The size of a text; close to its tokens in any current vocabulary. Looks at `sample` characters at most."""
     length = len(text)
-    if length > SAMPLE:
-        piece = SAMPLE // _PIECES
-        step = (length - piece) / (_PIECES - 1)
-        starts = [int(step * i) for i in range(_PIECES)]
-        return sum(_units(text[start : start + piece]) for start in starts) * length / SAMPLE
-    return _units(text)
+    if length <= sample:
+        return _units(text)
+    pieces = max(2, sample // _PIECE)
+    piece = sample // pieces
+    step = (length - piece) / (pieces - 1)
+    starts = [int(step * i) for i in range(pieces)]
+    return sum(_units(text[start : start + piece]) for start in starts) * length / (piece * pieces)
 
 
 def _units(text: str) -> float:

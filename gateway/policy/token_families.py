@@ -7,7 +7,7 @@ them again): they minimise the mean relative error, capped at 1, of the estimate
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 
 class Family(NamedTuple):
@@ -21,11 +21,37 @@ class Family(NamedTuple):
     schema: float = 0.8  # per unit of tool definitions and answer schemas
     call: float = 12  # what a tool call in an answer costs beside its arguments
     density: float = 4.2  # characters per token of an answer of which only the length is known
+    image: Literal["tiles", "area", "grid"] = "tiles"  # which rule of policy.media_tokens
+    sound: float = 10  # per second of a recording
+    page: float = 500  # per page of a document
 
 
 FAMILIES = (
-    Family(r"claude", text=1.1, request=4.5, message=4.5, tools=485, schema=1.4, call=41, density=3.6),
-    Family(r"gemini|gemma|palm", text=0.95, request=0.2, message=0.5, tools=1, schema=0.45, call=13, density=4.4),
+    Family(
+        r"claude",
+        text=1.1,
+        request=4.5,
+        message=4.5,
+        tools=485,
+        schema=1.4,
+        call=41,
+        density=3.6,
+        image="area",
+        page=1600,
+    ),  # of a page both the text and the picture, 1,500 to 3,000 in all
+    Family(
+        r"gemini|gemma|palm",
+        text=0.95,
+        request=0.2,
+        message=0.5,
+        tools=1,
+        schema=0.45,
+        call=13,
+        density=4.4,
+        image="grid",
+        sound=32,
+        page=258,
+    ),  # https://ai.google.dev/gemini-api/docs/tokens
     Family(r"gpt-oss", request=70, message=3, tools=40, schema=1, call=18, density=3.6),
     Family(r"gpt-4o|gpt-4\.|gpt-[5-9]|chatgpt|codex|(?:^|/)o\d", request=2, tools=10, schema=0.55, call=19, density=5),
     Family(r"gpt-|davinci|babbage|text-embedding", text=0.91, tools=8, schema=0.8, call=14, density=5.2),
@@ -66,11 +92,10 @@ TILES = (
     Tiles(r"", 85, 170),
 )
 PATCHES = (
-    Patches(r"gpt-[45][^/]*-mini", 1.62),
-    Patches(r"gpt-[45][^/]*-nano", 2.46),
+    Patches(r"gpt-(?:4\.|5)[^/]*-mini", 1.62),
+    Patches(r"gpt-(?:4\.|5)[^/]*-nano", 2.46),
     Patches(r"o4-mini", 1.72),
 )
-NOT_PATCHES = "gpt-4o"
 
 
 def family(model: str) -> Family:
