@@ -76,6 +76,7 @@ class MetricsProjection:
         self._started_ns = int(clock() * NS)
         self._applied_at = clock()
         self._reload: dict[str, float] = {}
+        self._every_trace = True
         for name in ("tollgate_journal_lost_records", "tollgate_worker_deaths"):
             self._store.add(name, (), 0)
 
@@ -84,6 +85,8 @@ class MetricsProjection:
             for record in batch:
                 if isinstance(record, CallRecord):
                     self._calls.observe(record)
+                    if self._every_trace:
+                        self._calls.exemplify(record)
                     self._runs.observe(record)
                     for tool in record.tools:
                         self._tool(tool)
@@ -93,6 +96,15 @@ class MetricsProjection:
                     self._event(record)
             self._applied_at = self._clock()
             self._runs.expire(self._runs.watermark)
+
+    def only_given_exemplars(self) -> Callable[[CallRecord], None]:
+        """From now on exemplars are the calls given to the returned function: those whose traces are kept."""
+        self._every_trace = False
+        return self._exemplify
+
+    def _exemplify(self, record: CallRecord) -> None:
+        with self._lock:
+            self._calls.exemplify(record)
 
     def close(self, timeout: float) -> None:
         """Nothing is held back; what was counted is kept by `snapshot`."""

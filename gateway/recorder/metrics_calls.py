@@ -14,13 +14,16 @@ from msgspec import Struct
 from gateway.call import Outcome, Usage
 from gateway.journal.record import AttemptRecord, CallRecord
 from gateway.recorder.facts import attempt_result, error_type_of, gen_ai_provider, same_model, trace_id_of
-from gateway.recorder.metrics_store import Cell, Counter, Family, Histogram, Labels, Store, Traced
+from gateway.recorder.metrics_store import Cell, Counter, Family, Histogram, Labels, Store
 from gateway.recorder.names import OTHER, TOKEN_TYPES
 
 COMBINATIONS = 8192
 _PRODUCED = frozenset({Outcome.OK, Outcome.TRUNCATED, Outcome.CANCELLED, Outcome.ABANDONED})
 _WASTED = frozenset({Outcome.TRUNCATED, Outcome.CANCELLED})
 _MODALITIES = ("text", "image", "audio")
+
+
+Key = tuple[str | int, ...]
 
 
 class Models:
@@ -94,37 +97,41 @@ class Calls:
     def __init__(self, store: Store, models: Models) -> None:
         self._store = store
         self._models = models
-        self._cells: dict[tuple[str | int, ...], Cells] = {}
+        self._cells: dict[Key, Cells] = {}
         self._overhead = store.histograms["tollgate_overhead_seconds"].cell("total")
 
     def observe(self, r: CallRecord) -> None:
         """Constant time; nothing is allocated for a combination that was seen before."""
-        last = r.attempts[-1] if r.attempts else None
-        key = (
-            r.route, r.provider, r.upstream, r.model_requested, r.model_used, r.status, r.outcome, r.stream, r.tenant,
-            r.agent, r.operation, r.error_code, r.error_type, r.usage_source, r.cost_status, r.run_source,
-            last.address if last is not None else "", last.port if last is not None else 0,
-            r.usage is None,
-        )  # fmt: skip
+        key = _key(r)
         cells = self._cells.get(key)
         if cells is None:
-            cells = self._open(key, r, last)
+            cells = self._open(key, r)
         cells.requests.value += 1
         cells.identified.value += 1
         cells.bytes_in.value += r.request_bytes
         cells.bytes_out.value += r.response_bytes
         for counter in cells.once:
             counter.value += 1
-        trace = (trace_id_of(r), r.span_id, r.started_at + r.duration_ns)
-        cells.duration.observe_traced(r.duration_ns, trace)
-        self._overhead.observe_traced(r.overhead_ns, trace)
+        cells.duration.observe(r.duration_ns)
+        self._overhead.observe(r.overhead_ns)
         if cells.streaming is not None and r.ttft_ns >= 0:
-            _stream(cells.streaming, r, trace)
+            _stream(cells.streaming, r)
         if r.attempts:
             self._sent(cells, r.attempts)
         if r.sdk_retry > 0:
             self._store.add("tollgate_client_retries", (cells.provider,))
         self._money(cells, r)
+
+    def exemplify(self, r: CallRecord) -> None:
+        """Make a call that was observed the exemplar of its buckets."""
+        cells = self._cells.get(_key(r))
+        if cells is None:  # the table was begun anew since
+            return
+        trace = (trace_id_of(r), r.span_id, r.started_at + r.duration_ns)
+        cells.duration.exemplify(r.duration_ns, trace)
+        self._overhead.exemplify(r.overhead_ns, trace)
+        if cells.streaming is not None and r.ttft_ns >= 0:
+            cells.streaming.first.exemplify(r.ttft_ns, trace)
 
     def _sent(self, cells: Cells, attempts: Sequence[AttemptRecord]) -> None:
         previous = ""
@@ -194,17 +201,27 @@ class Calls:
             cells.costs[component] = found
         return found
 
-    def _open(self, key: tuple[str | int, ...], r: CallRecord, last: AttemptRecord | None) -> Cells:
+    def _open(self, key: Key, r: CallRecord) -> Cells:
         if r.cost_status == "priced" and (self._models.learn(r.model_used) | self._models.learn(r.model_requested)):
             self._cells.clear()  # combinations of this model were counted under `other`
         if len(self._cells) >= COMBINATIONS:
             self._cells.clear()
-        cells = self._cells[key] = _Opening(self._store, self._models, r, last).cells()
+        cells = self._cells[key] = _Opening(self._store, self._models, r).cells()
         return cells
 
 
-def _stream(cells: Streaming, r: CallRecord, trace: Traced) -> None:
-    cells.first.observe_traced(r.ttft_ns, trace)
+def _key(r: CallRecord) -> Key:
+    """All that the labels of a call depend on."""
+    last = r.attempts[-1] if r.attempts else None
+    return (
+        r.route, r.provider, r.upstream, r.model_requested, r.model_used, r.status, r.outcome, r.stream, r.tenant,
+        r.agent, r.operation, r.error_code, r.error_type, r.usage_source, r.cost_status, r.run_source,
+        last.address if last is not None else "", last.port if last is not None else 0, r.usage is None,
+    )  # fmt: skip
+
+
+def _stream(cells: Streaming, r: CallRecord) -> None:
+    cells.first.observe(r.ttft_ns)
     if cells.chunk is not None and cells.server_first is not None:
         cells.chunk.observe(r.ttft_ns)
         cells.server_first.observe(r.ttft_ns)
@@ -230,8 +247,9 @@ def _counts(usage: Usage) -> tuple[int, int, int, int, int]:
 class _Opening:
     """Finds the cells of a combination; notes what overflowed."""
 
-    def __init__(self, store: Store, models: Models, r: CallRecord, last: AttemptRecord | None) -> None:
-        self.store, self.r, self.last = store, r, last
+    def __init__(self, store: Store, models: Models, r: CallRecord) -> None:
+        self.store, self.r = store, r
+        self.last = r.attempts[-1] if r.attempts else None
         self.once: list[Counter] = []
         self.provider = r.provider or r.upstream
         self.model = models.label(r.provider, r.model_requested or r.model_used)

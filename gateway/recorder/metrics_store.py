@@ -52,12 +52,10 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
-    def observe_traced(self, value: int, trace: Traced) -> None:
-        index = bisect_left(self.bounds, value)
-        self.counts[index] += 1
-        self.sum += value
+    def exemplify(self, value: int, trace: Traced) -> None:
+        """Say where a value that was observed can be looked at."""
         if self.exemplars is not None:
-            self.exemplars[index] = (trace, value)
+            self.exemplars[bisect_left(self.bounds, value)] = (trace, value)
 
 
 Cell = TypeVar("Cell", Counter, Histogram)

@@ -212,7 +212,7 @@ SELF = (
     _counter("tollgate_journal_lost_records", "", "Records that could not be written to the journal."),
     _gauge("tollgate_journal_lost_pending", "Lost records that the journal could not note yet."),
     _counter("tollgate_worker_deaths", "", "Workers that died and were replaced."),
-    _counter("tollgate_telemetry_dropped", "signal reason", "Telemetry items that were dropped."),
+    _counter("tollgate_telemetry_dropped", "signal reason", "Spans, log lines and metric points that were dropped."),
     _counter("tollgate_label_overflow", "metric label", "Observations whose label value was replaced."),
     Metric("tollgate_build", "info", "Version of the gateway.", ("version",)),
     _gauge("tollgate_config_last_reload_success", "Whether the last reload of the configuration succeeded."),

@@ -18,6 +18,30 @@ Generated from `gateway/recorder/names.py`; a test keeps the two alike.
 Metrics are served at `/metrics` of the admin port (text, or OpenMetrics with exemplars where the scraper accepts it)
 and pushed over OTLP under the names in the last column. Every label takes at most `telemetry.label_limit` values;
 further ones are counted as `__other__`. Models that are neither priced nor configured are `other`.
+In traffic families `model` is the one asked for, in money and token families the one that answered (dated versions
+count as the model they are of). Sums of money are counted in pico-USD and equal those of the ledger. Counters survive
+a restart of the recorder.
+
+## Traces
+
+    invoke_agent {agent}                  a run; sub-agents below it
+    ├─ POST {route}                       SERVER: a call as the client saw it
+    │  └─ chat|embeddings|... {model}     CLIENT: the operation, all attempts included
+    │     └─ POST                         CLIENT: one attempt
+    └─ execute_tool {tool}                a tool, from its call in an answer to its result in a request
+
+A call that came with a `traceparent` hangs below its caller instead; all others of a run share a trace whose id
+follows from the run id. The span of a run is exported when its outcome is reported, after a minute without a call, or
+when the gateway ends.
+
+What is kept is decided when a call has ended, and said in `tollgate.sampling.reason`: `error`, `slow`, `cost`
+(expensive), `retry`, `first` (of a model or an agent) and `parent` (sampled by the caller) always, up to ten times
+`telemetry.sampling.traces_per_second` (at least 100 a second, with bursts of ten seconds' worth); the rest shares that
+budget, as `budget`, with the probability in `tollgate.sampling.probability`. What a caller did not sample is kept only
+for the first four reasons. Exemplars lead to traces that were kept. Names are those of the newest conventions;
+`telemetry.legacy_attributes` adds `gen_ai.system` and `gen_ai.usage.cache_creation.input_tokens`.
+
+## Metrics
 """
 _SPANS = """
 ## Span attributes of our own
@@ -45,7 +69,7 @@ def markdown() -> str:
     """The whole page."""
     page = [_INTRO]
     for title, metrics in _SECTIONS:
-        page.append(f"\n## {title}\n\n| metric | type | labels | meaning | OTLP |\n|---|---|---|---|---|\n")
+        page.append(f"\n### {title}\n\n| metric | type | labels | meaning | OTLP |\n|---|---|---|---|---|\n")
         page += [_row(metric) for metric in metrics]
     page.append(_SPANS)
     page += [f"| `{name}` | {meaning} |\n" for name, meaning in SPAN_HELP.items()]

@@ -24,8 +24,9 @@ def projections(
     found: list[Projection] = []
     who = resource()
     if to := destination("traces", config.otlp, environ):
+        stock, kept = exporter(to, environ), metrics.only_given_exemplars()
         delay = delay_seconds(environ)
-        found.append(TracesProjection(config, exporter(to, environ), who, clock, drops, delay_seconds=delay))
+        found.append(TracesProjection(config, stock, who, clock, drops, kept=kept, delay_seconds=delay))
     if to := destination("metrics", config.otlp, environ):
         every = interval_seconds(environ)
         found.append(MetricsPush(metrics.read, exporter(to, environ), who, clock, drops, interval=every))

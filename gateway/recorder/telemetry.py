@@ -47,7 +47,7 @@ def projections(
 ) -> Projections:
     """Everything that `config` and the standard OTEL_ variables in `environ` switch on; see the projections.
 
-    Raises OSError for a log file or TLS file that cannot be opened.
+    Raises OSError for a TLS file that cannot be read.
     """
     drops = Drops()
     metrics = MetricsProjection(

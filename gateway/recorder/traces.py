@@ -34,7 +34,8 @@ Item = tuple[CallRecord, Decision] | RunTrace
 class TracesProjection:
     """Exports the traces of kept calls through `exporter`.
 
-    `clock` gives seconds since the epoch. A run's root span is exported after `root_idle_seconds` without a call.
+    `clock` gives seconds since the epoch; `kept` is told of every call that is exported. A run's root span is exported
+    after `root_idle_seconds` without a call.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class TracesProjection:
         clock: Callable[[], float],
         drops: Drops,
         *,
+        kept: Callable[[CallRecord], None] = lambda record: None,
         queue_spans: int = QUEUE_SPANS,
         delay_seconds: float = DELAY_SECONDS,
         root_idle_seconds: float = ROOT_IDLE_SECONDS,
@@ -56,6 +58,7 @@ class TracesProjection:
         self._resource = resource
         self._clock = clock
         self._drops = drops
+        self._kept = kept
         self._lock = threading.Lock()  # of the run spans: the exporting thread looks for idle ones
         self._runs = RunTraces(root_idle_seconds)
         self._exporting: Exporting[Item] = Exporting(
@@ -102,6 +105,7 @@ class TracesProjection:
         )
         if decision.keep and self._exporting.offer((r, decision), 2 + len(r.attempts) + len(r.tools)):
             self._export(self._runs.keep(r))
+            self._kept(r)
         elif decision.dropped:
             self._drops.add(_SIGNAL, "rate_limited", 2 + len(r.attempts) + len(r.tools))
         self._runs.observe(r)

@@ -337,6 +337,20 @@ def test_openmetrics_carries_exemplars_with_trace_ids() -> None:
     assert b"_created" not in body
 
 
+def test_exemplars_can_be_left_to_the_traces_that_are_kept() -> None:
+    metrics = projection()
+    kept = metrics.only_given_exemplars()
+    first, second = call(trace_id="1" * 32, run_id=""), streamed(trace_id="2" * 32, run_id="")
+    metrics.apply([first, second])
+    assert "trace_id" not in metrics.render(OPENMETRICS)[0].decode()
+    kept(second)
+    kept(call(agent="never seen"))
+    found = metrics.render(OPENMETRICS)[0].decode()
+    assert found.count("2" * 32) == 3  # duration, overhead, time to first token
+    assert "1" * 32 not in found
+    assert value(metrics, "tollgate_requests_total") == 2
+
+
 def test_the_classic_format_has_no_exemplars_and_no_created_series() -> None:
     metrics = projection()
     metrics.apply([call()])

@@ -578,6 +578,16 @@ def test_a_storm_of_errors_is_cut_and_counted() -> None:
     assert drops.counts() == {("traces", "rate_limited"): 3000}
 
 
+def test_every_kept_call_is_told() -> None:
+    kept: list[CallRecord] = []
+    collector = Collector()
+    config = Telemetry(sampling=Sampling(traces_per_second=0))
+    made = TracesProjection(config, collector, RESOURCE, lambda: 0.0, Drops(), kept=kept.append)
+    made.apply([call(), call(id="plain"), call(id="bad", outcome="failed")])
+    made.close(30)
+    assert [record.id for record in kept] == ["01K7Z0000000000000000CALL1", "bad"]
+
+
 def test_other_records_pass() -> None:
     assert export([EventRecord("e", T0, "start"), OutcomeRecord("o", T0, "nobody", "success")]) == []
 
