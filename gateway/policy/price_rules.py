@@ -55,7 +55,7 @@ class Unit(Struct, array_like=True, frozen=True):
         return INPUT
 
 
-class When(Struct, array_like=True, frozen=True):
+class When(Struct, array_like=True, frozen=True, gc=False):
     """A constraint in time: from an instant on (epoch seconds), or daily between two times (seconds of the UTC day)."""
 
     since: float | None = None
@@ -80,18 +80,18 @@ class When(Struct, array_like=True, frozen=True):
                 yield from (day + time for time in self.daily)
 
 
-class Period(Struct, array_like=True, frozen=True):
+class Period(Struct, array_like=True, frozen=True, gc=False):
     when: When
     rates: Rates
 
 
-class Variant(Struct, array_like=True, frozen=True):
+class Variant(Struct, array_like=True, frozen=True, gc=False):
     context: dict[str, str]
     when: When
     rates: Rates
 
 
-class Model(Struct, array_like=True, frozen=True):
+class Model(Struct, array_like=True, frozen=True, gc=False):
     """A model's prices. `least` is what a call is billed at the minimum, per usage key."""
 
     name: str = ""

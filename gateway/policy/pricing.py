@@ -46,7 +46,7 @@ HOSTS = (
 _catalogue: msgspec.msgpack.Decoder[Catalogue] = msgspec.msgpack.Decoder(Catalogue)
 
 
-class Override(Struct, frozen=True):
+class Override(Struct, frozen=True, gc=False):
     """The operator's own price of a model.
 
     `provider` is a provider id, "*" for every provider, or "" for calls whose provider is not known.
@@ -94,7 +94,7 @@ class PriceTable:
         self.version = f"{catalogue.source}+overrides-{tag}" if tag else catalogue.source
         self._units = catalogue.units
         self._lookup = Lookup(catalogue)
-        names = {o.provider: self._lookup.provider(o.provider) if o.provider else None for o in overrides}
+        names = {name: self._lookup.provider(name) if name else None for name in {o.provider for o in overrides}}
         self._overrides: dict[str, dict[tuple[str, str], Override]] = {}
         for o in overrides:
             owner = known.id if (known := names[o.provider]) else o.provider.lower()

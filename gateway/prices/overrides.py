@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from functools import lru_cache
 
 import msgspec
 
@@ -134,13 +135,13 @@ def _model(name: str, entry: Mapping[str, object], source: str) -> Model:
     """The prices of one entry: its plain rates, and a variant for every service that has its own."""
     tables: dict[str, dict[str, dict[int, str]]] = {}  # service -> usage key -> tier start (0: base) -> rate
     for key, value in entry.items():
-        read = _KEY.fullmatch(key)
-        if read is None or read["base"] not in _LITELLM or not isinstance(value, int | float):
+        read = _read(key)
+        if read is None or not isinstance(value, int | float):
             continue
-        start = int(read["tier"] or read["after"] or 0) * 1000
-        for usage_key in _LITELLM[read["base"]]:
-            per = 1 if read["base"] in _PER_THOUSAND else PER[usage_key]
-            table = tables.setdefault(read["service"] or "", {}).setdefault(usage_key, {})
+        base, start, service = read
+        for usage_key in _LITELLM[base]:
+            per = 1 if base in _PER_THOUSAND else PER[usage_key]
+            table = tables.setdefault(service, {}).setdefault(usage_key, {})
             table[start] = _text(value, per, f"{source}: {name}.{key}")
     plain = _rates(tables.pop("", {}), {})
     variants = [Variant(_SERVICES[service], When(), _rates(table, plain)) for service, table in tables.items()]
@@ -151,6 +152,15 @@ def _model(name: str, entry: Mapping[str, object], source: str) -> Model:
             Variant({"search_context_size": size}, When(), {"web_searches": rate}) for size, rate in searches.items()
         ]
     return Model(name=name, periods=[Period(When(), plain)] if plain else [], variants=variants)
+
+
+@lru_cache(maxsize=1024)
+def _read(key: str) -> tuple[str, int, str] | None:
+    """(base key, start of the tier, service) of a rate; None for a key that is no rate known here."""
+    found = _KEY.fullmatch(key)
+    if found is None or found["base"] not in _LITELLM:
+        return None
+    return found["base"], int(found["tier"] or found["after"] or 0) * 1000, found["service"] or ""
 
 
 def _rates(table: Mapping[str, Mapping[int, str]], plain: Rates) -> Rates:
