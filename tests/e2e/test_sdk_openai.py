@@ -145,7 +145,7 @@ def test_async_clients_in_parallel_are_runs_of_their_own(twice: Twice) -> None:
         return asyncio.run(main())
 
     # Four at once: the order at the provider may differ between the two ways, so the requests are compared as a set.
-    twice.fake.reset()
+    twice.fake.reset(twice.salt)
     direct = scenario(twice.fake.url)
     bodies = sorted(request.body for request in twice.fake.requests)
     played = twice.through(scenario)
