@@ -17,7 +17,7 @@ def account(call: Call, meter: Meter | None, gw: Gateway) -> None:
         return
     answer = meter.end() if meter is not None else Answer(complete=False)
     call.answer = answer
-    if answer.usage is not None:
+    if answer.usage is not None and answer.usage_source is not UsageSource.ESTIMATED:
         answer.usage_source = UsageSource.INJECTED if call.asked.injected else UsageSource.PROVIDER
     elif may_be_billed(call):
         answer.usage = gw.estimator.estimate(call, answer)
