@@ -12,6 +12,7 @@ Theory of operation
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from hashlib import blake2b
 from zlib import crc32
@@ -61,7 +62,7 @@ class Resolver:
         self._new_id = new_id
         self._secret = blake2b(secret, digest_size=32, person=b"tollgate links").digest()
         self._read_item = read_item
-        self._open: dict[str, Question] = {}
+        self._open: OrderedDict[str, Question] = OrderedDict()
 
     def identify(self, call: Call) -> tuple[Who, list[ToolCall]]:
         question = self._question(call)
@@ -73,7 +74,7 @@ class Resolver:
             return who, []
         self._enter(question, call, who, evidence)
         while len(self._open) >= OPEN_LIMIT:
-            self._open.pop(next(iter(self._open)))
+            self._open.popitem(last=False)
         self._open[call.id] = question
         results = question.history.results if question.history is not None else []
         if not results:

@@ -4,8 +4,8 @@ Rules
 1. An unsafe guess is worse than a new run. A piece of evidence counts when it points to one thread only; every answer
    leaves its evidence here, so when two runs could have left it both are in the list.
 2. The exact history in front of an answer, with that answer behind it, is the one place where several threads may
-   leave the same evidence and still one of them must be chosen: equal prompts, equal answers. Then the one with the
-   fewest continuations is due, preferably on the same connection, preferably the one that waits longest among those
+   leave the same evidence and still one of them must be chosen: equal prompts, equal answers. Then the one that has
+   gone on least since is due, preferably on the same connection, preferably the one that waits longest among those
    that wait about equally long: equal runs in parallel get one chain each.
 3. Order: retry of the same request, previous_response_id, unique tool-call ids, exact history, then what survives edits
    of the history (repeated tool-call ids under the same first message, long answers, older turns), the caller's trace.
@@ -55,7 +55,6 @@ class Evidence(Struct, frozen=True):
     lead: Lead
     source: str
     confidence: float
-    key: bytes = b""  # where the lead stands, if following it must be counted
     same_step: bool = False
 
 
@@ -74,8 +73,6 @@ class Joiner:
             found = self._previous(question, call) or self._by_results(question)
         if found is None and call.trace.parent_id:
             found = self._by_trace(question, call.trace.trace_id)
-        if found is not None and found.key:
-            self._memory.follow(found.key, found.lead)
         return found
 
     def retried(self, question: Question, call: Call, ref: bytes = b"") -> Evidence | None:
@@ -95,7 +92,9 @@ class Joiner:
             leads = [lead for lead in leads if age(at, lead.at) <= RETRY_TICKS and lead.continued < RETRIES]
         if not leads:
             return None
-        return Evidence(_choose(leads, question), "prefix", 0.95, question.request_key, same_step=True)
+        lead = self._due(leads, question, [lead.continued for lead in leads])
+        self._memory.follow(question.request_key, lead)
+        return Evidence(lead, "prefix", 0.95, same_step=True)
 
     def _previous(self, question: Question, call: Call) -> Evidence | None:
         """previous_response_id, or the id of a response that is fetched."""
@@ -107,7 +106,7 @@ class Joiner:
             return None
         key = response_key(question.scope, identifier)
         leads = self._fresh(question, key)
-        return Evidence(_choose(leads, question), "previous_response", 0.99, key) if leads else None
+        return Evidence(self._next(leads, question), "previous_response", 0.99) if leads else None
 
     def _by_turn(self, question: Question, history: History, turn: Turn) -> Evidence | None:
         ids = turn.ids or _result_ids(history)
@@ -119,7 +118,7 @@ class Joiner:
         if exact:
             asked_for = {lead.ref for lead in hits}
             exact = [lead for lead in exact if lead.ref in asked_for] or exact
-            return Evidence(_choose(exact, question), "prefix", 0.97 if len(exact) == 1 else 0.6, key)
+            return Evidence(self._next(exact, question), "prefix", 0.97 if len(exact) == 1 else 0.6)
         return self._after_edits(question, history, turn, hits)
 
     def _after_edits(self, question: Question, history: History, turn: Turn, hits: list[Lead]) -> Evidence | None:
@@ -163,6 +162,28 @@ class Joiner:
         leads = self._fresh(question, trace_key(question.scope, trace_id))
         return Evidence(leads[-1], "trace", 0.7) if leads else None
 
+    def _next(self, leads: list[Lead], question: Question) -> Lead:
+        """Which of several threads that left the same evidence is due; see rule 2."""
+        if len(leads) == 1:
+            return leads[0]
+        shape = question.history.shape if question.history is not None else 0
+        leads = [lead for lead in leads if same_prompt(lead.shape, shape)] or leads
+        threads = [self._memory.thread(question.scope, lead.ref) for lead in leads]
+        gone_on = [
+            max(0, thread.steps - lead.step) if thread is not None else 1
+            for lead, thread in zip(leads, threads, strict=True)
+        ]
+        return self._due(leads, question, gone_on)
+
+    def _due(self, leads: list[Lead], question: Question, followed: list[int]) -> Lead:
+        """The one that was followed least, preferably on this connection, preferably the one that waits longest."""
+        fewest = min(followed)
+        leads = [lead for lead, times in zip(leads, followed, strict=True) if times == fewest]
+        leads = [lead for lead in leads if lead.peer == question.peer] or leads
+        waits = [age(question.at, lead.at) for lead in leads]
+        longest = min(waits) * WAIT_RATIO + WAIT_SLACK
+        return max((pair for pair in zip(waits, leads, strict=True) if pair[0] <= longest), key=lambda pair: pair[0])[1]
+
     def _tool_leads(self, question: Question, ids: Iterable[str]) -> list[Lead]:
         """Leads of the first of these ids that has any; ids of one turn come from one answer."""
         for identifier in list(ids)[:IDS_READ]:
@@ -195,20 +216,6 @@ def _unique(ids: Iterable[str]) -> bool:
 
 def _result_ids(history: History) -> list[str]:
     return [result.id for result in history.results if result.id]
-
-
-def _choose(leads: list[Lead], question: Question) -> Lead:
-    """Which of several threads that left the same evidence is due; see rule 2."""
-    if len(leads) == 1:
-        return leads[0]
-    shape = question.history.shape if question.history is not None else 0
-    leads = [lead for lead in leads if same_prompt(lead.shape, shape)] or leads
-    fewest = min(lead.continued for lead in leads)
-    leads = [lead for lead in leads if lead.continued == fewest]
-    leads = [lead for lead in leads if lead.peer == question.peer] or leads
-    waits = [age(question.at, lead.at) for lead in leads]
-    longest = min(waits) * WAIT_RATIO + WAIT_SLACK
-    return max((pair for pair in zip(waits, leads, strict=True) if pair[0] <= longest), key=lambda pair: pair[0])[1]
 
 
 def turn_key(scope: bytes, history: History, end: int, mark: bytes) -> bytes:

@@ -48,7 +48,7 @@ class Lead(NamedTuple):
     shape: int  # 32 bits over the system prompt, 32 over the first message
     at: int  # ticks
     step: int
-    continued: int = 0  # how many calls have followed this lead
+    continued: int = 0  # how many retries have followed this lead
     flags: int = 0
     peer: int = 0  # 16 bits over the client's address
     length: int = 0  # messages in the history
@@ -125,7 +125,7 @@ class Memory:
             self._update(_spill(key, lead.ref[0] % SPILL_PAGES), further_page)
 
     def follow(self, key: bytes, lead: Lead) -> None:
-        """Count one more call that followed this lead."""
+        """Count one more retry that followed this lead."""
         followed = _LEAD.pack(*lead._replace(continued=min(lead.continued + 1, 255)))
         full = False
 

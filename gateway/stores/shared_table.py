@@ -5,11 +5,11 @@ Rules
 2. An entry is one slot with a checksum over all of it. A torn or half-overwritten slot fails its checksum and reads
    as a miss, never as wrong data. Two processes that insert the same key at once may leave two slots of that key; then
    an older value of the same key can be read after the newer one was evicted.
-3. Bounded: a key may live only in the eight slots of its bucket; a full bucket gives up the entry written longest ago.
+3. Bounded: a key may live only in the four slots of its bucket; a full bucket gives up the entry written longest ago.
 4. `pread` and `pwrite` rather than a mapping: the pages belong to the page cache, not to the resident memory of every
    worker, and a full disk is an error here where it would be a SIGBUS there. One system call to read, two to write.
 
-Layout: a header of one bucket, then buckets of 8 slots of 256 bytes:
+Layout: a header of one bucket, then buckets of 4 slots of 256 bytes:
 crc32 of what follows (4) | key digest (16) | written at, ns (8) | length of the value (1) | value (<= 200).
 """
 
@@ -24,7 +24,7 @@ from pathlib import Path
 from struct import Struct
 from zlib import crc32
 
-WAYS = 8
+WAYS = 4
 SLOT = 256
 BUCKET = WAYS * SLOT
 KEY = 16
