@@ -30,6 +30,7 @@ from gateway.ports import Gateway, Learned, Spec
 from gateway.prices.catalogue import ensure_compiled
 from gateway.prices.load import load as load_prices
 from gateway.process.control import Configure
+from gateway.stores.local_table import LocalTable
 from gateway.stores.shared_table import SharedTable
 
 TICK_SECONDS = 0.25
@@ -66,7 +67,7 @@ class Worker:
         state = Path(first.state)
         config = first.config
         self.entropy = Entropy()
-        self.links = SharedTable(state / "links", config.identity.links)
+        self.links = links_of(config, state)
         self.secret = shared_secret(state / "identity.secret")
         self.instance = f"tollgate-{hashlib.blake2b(f'{state}|{first.listen}'.encode(), digest_size=6).hexdigest()}"
         self.catalogue = ensure_compiled(state)
@@ -161,6 +162,13 @@ class Worker:
         self.pools.close()
         self.journal.close()
         self.links.close()
+
+
+def links_of(config: Config, state: Path) -> LocalTable | SharedTable:
+    """What joins the calls of a run: in memory where one worker sees them all, else in a file they share."""
+    if config.workers == 1:
+        return LocalTable(config.identity.links)
+    return SharedTable(state / "links", config.identity.links)
 
 
 def spec_of(name: str, upstream: Upstream, prices: PriceTable) -> Spec:

@@ -1,0 +1,58 @@
+"""The in-process table behaves as the shared one does, and stays within its bound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.stores.local_table import LocalTable
+from gateway.stores.shared_table import SharedTable
+
+
+def test_what_was_put_is_found_and_replaced() -> None:
+    table = LocalTable(8)
+    table.put(b"a", b"1")
+    assert table.get(b"a") == b"1"
+    table.put(b"a", b"2")
+    assert table.get(b"a") == b"2"
+    assert table.get(b"b") is None
+
+
+def test_an_entry_of_the_old_generation_is_replaced_not_resurrected() -> None:
+    table = LocalTable(4)
+    table.put(b"a", b"1")
+    table.put(b"b", b"1")  # the generation is full
+    table.put(b"a", b"2")
+    assert table.get(b"a") == b"2"
+
+
+@given(st.lists(st.integers(0, 10_000), max_size=400), st.integers(2, 50))
+def test_bounded_and_the_latest_half_is_kept(keys: list[int], entries: int) -> None:
+    table = LocalTable(entries)
+    for key in keys:
+        table.put(str(key).encode(), b"v")
+        assert len(table) <= entries
+    for key in keys[-(entries // 2) :]:
+        assert table.get(str(key).encode()) == b"v"
+
+
+@given(st.lists(st.tuples(st.sampled_from([b"k" * 16, b"l" * 16]), st.binary(max_size=5)), max_size=30))
+def test_update_does_what_the_shared_table_does(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[bytes, bytes]]
+) -> None:
+    path: Path = tmp_path_factory.mktemp("links") / "links"
+    local, shared = LocalTable(1000), SharedTable(path, 64)
+    for key, data in steps:
+        for table in (local, shared):
+            table.update(key, lambda old, data=data: None if data == b"" else (old or b"")[-20:] + data)
+    for key in (b"k" * 16, b"l" * 16):
+        assert local.get(key) == shared.get(key)
+    shared.close()
+
+
+def test_a_value_over_the_limit_is_refused() -> None:
+    with pytest.raises(ValueError, match="200 is the limit"):
+        LocalTable(4).put(b"k", b"x" * 201)
