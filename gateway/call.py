@@ -91,6 +91,7 @@ class Request(Struct):
     body: bytes
     client: str = ""  # peer address
     names: Mapping[bytes, bytes] = {}  # lower-case header name -> its first value
+    port: int = 0  # of the peer: tells the connections of one address apart
 
 
 class Route(Struct, frozen=True):

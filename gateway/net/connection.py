@@ -68,7 +68,7 @@ class ClientConnection(asyncio.Protocol):
         self.server = server
         self.state = State.HEAD
         self.transport: asyncio.Transport
-        self.peer = ""
+        self.peer, self.port = "", 0
         self.gone = False
         self.on_gone: Callable[[GatewayError], None] | None = None
         self.deadline = NEVER
@@ -95,7 +95,8 @@ class ClientConnection(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]
         self.transport.set_write_buffer_limits(WRITE_HIGH, WRITE_LOW)
         address = transport.get_extra_info("peername")
-        self.peer = address[0] if isinstance(address, tuple) else ""
+        if isinstance(address, tuple):
+            self.peer, self.port = address[:2]
         self.deadline = self.server.loop.time() + self.server.limits.header_seconds
         self.server.connections.add(self)
         self._task = self.server.loop.create_task(self._carry())
@@ -224,9 +225,9 @@ class ClientConnection(asyncio.Protocol):
         self.deadline = NEVER
         if head is None:
             method, target = apparent(self._unread)
-            request = Request(method, target, (), b"", self.peer)
+            request = Request(method, target, (), b"", self.peer, port=self.port)
         else:
-            request = Request(head.method, head.target, head.headers, body, self.peer, head.names)
+            request = Request(head.method, head.target, head.headers, body, self.peer, head.names, self.port)
         self._ready = (request, fault)
         if self._next is not None and not self._next.done():
             self._next.set_result(None)

@@ -113,7 +113,8 @@ class Resolver:
         history = None
         if asked.messages:
             history = History(call.route.dialect, asked, self._read_item)
-        peer = crc32(call.request.client.encode()) & 0xFFFF
+        request = call.request
+        peer = crc32(request.client.encode(), request.port) & 0xFFFF
         counted = call.route.operation not in NOT_STEPS
         return Question(stated, scope, ticks(call.started_at), peer, history, counted=counted)
 

@@ -50,7 +50,7 @@ class Lead(NamedTuple):
     step: int
     continued: int = 0  # how many retries have followed this lead
     flags: int = 0
-    peer: int = 0  # 16 bits over the client's address
+    peer: int = 0  # 16 bits over the client's address and port
     length: int = 0  # messages in the history
 
 

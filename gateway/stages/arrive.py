@@ -80,7 +80,7 @@ def readable(request: Request) -> Request:
     body = decoder.feed(request.body)
     if decoder.broken:
         raise BadBody("the compressed request body cannot be decoded, or is too large", code="invalid_encoding")
-    return Request(request.method, request.path, request.headers, body, request.client)
+    return Request(request.method, request.path, request.headers, body, request.client, request.names, request.port)
 
 
 def apply_alias(call: Call, gw: Gateway) -> None:

@@ -37,7 +37,8 @@ class MemoryLinks:
 
 def arrive(sent: Sent, now: int, number: int) -> Call:
     """A call that came in at `now` (ns since the epoch), routed and read. `number` makes its ids."""
-    request = Request(b"POST", sent.path.encode(), sent.headers, sent.body, sent.client)
+    host, _, port = sent.client.rpartition(":")
+    request = Request(b"POST", sent.path.encode(), sent.headers, sent.body, host, port=int(port or 0))
     route = ROUTES.resolve(request.method, request.path, "")
     asked = DIALECTS[route.dialect].read(route, request)
     trace = trace_of(sent.headers, f"{number:032x}", f"{number:016x}")
