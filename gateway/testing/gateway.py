@@ -276,12 +276,23 @@ class RunningGateway:
             cursor = {"cursor": page["next"]}
 
     def until(self, look: Callable[[], T], good: Callable[[T], bool], seconds: float = 10) -> T:
-        """What `look` returns as soon as it is `good`: recording is asynchronous. Raises TimeoutError."""
+        """What `look` returns as soon as it is `good`: recording is asynchronous. Raises TimeoutError.
+
+        An admin side that is not there yet, or is just being restarted, is looked at again.
+        """
         end = time.monotonic() + seconds
         while True:
-            seen = look()
-            if good(seen):
-                return seen
+            try:
+                seen = look()
+                if good(seen):
+                    return seen
+                state = str(seen)
+            except urllib.error.HTTPError as fault:
+                if fault.code != 503:
+                    raise
+                state = str(fault)
+            except urllib.error.URLError as fault:
+                state = str(fault)
             if time.monotonic() > end:
-                raise TimeoutError(f"still not so after {seconds} s: {str(seen)[:2000]}\n{self.log[-2000:]}")
+                raise TimeoutError(f"still not so after {seconds} s: {state[:2000]}\n{self.log[-2000:]}")
             time.sleep(0.03)
