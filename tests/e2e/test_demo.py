@@ -1,0 +1,56 @@
+"""`tollgate demo` as a user runs it: agents play, the record agrees, the gateway stays up until Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+
+from gateway.testing.gateway import free_port, is_free
+
+TOLLGATE = "import sys; from gateway.cli import main; sys.exit(main())"
+
+
+@pytest.fixture
+def ports() -> tuple[int, int]:
+    return free_port(), free_port()
+
+
+def start(ports: tuple[int, int], *more: str) -> subprocess.Popen[str]:
+    listen, admin = (f"127.0.0.1:{port}" for port in ports)
+    command = [sys.executable, "-c", TOLLGATE, "demo", "--listen", listen, "--admin", admin, "--seconds", "2", *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_the_demo_ends_well_and_leaves_nothing_behind(ports: tuple[int, int]) -> None:
+    process = start(ports, "--once")
+    out, _ = process.communicate(timeout=100)
+    assert process.returncode == 0, out
+    assert "what the agents saw and what the gateway recorded agree" in out
+    for word in ("claude-code", "support-bot", "embedder", "leaver", "claude-sonnet-5", "gpt-4o-mini", "/metrics"):
+        assert word in out
+    assert all(is_free(port) for port in ports)
+
+
+def test_the_demo_stays_up_until_ctrl_c(ports: tuple[int, int]) -> None:
+    process = start(ports)
+    assert process.stdout is not None
+    try:
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if "Ctrl-C stops it" in line:
+                break
+        assert "Ctrl-C stops it" in lines[-1], "".join(lines)
+        with urllib.request.urlopen(f"http://127.0.0.1:{ports[1]}/metrics", timeout=10) as answer:
+            assert b"tollgate_" in answer.read()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(40) == 0
+        assert all(is_free(port) for port in ports)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
