@@ -180,7 +180,7 @@ class MessageDocument(JsonMeter):
 
 class MessageStream(EventMeter[StreamEvent]):
     shape = Shape(StreamEvent)
-    alarms = (b'"error"', b"message_stop")
+    alarms = (b"error", b"message_stop")
 
     def __init__(self, asked: Asked) -> None:
         super().__init__(asked)

@@ -114,7 +114,7 @@ class GeminiDocument(JsonMeter):
 
 class GeminiStream(EventMeter[Chunk]):
     shape = _chunk
-    alarms = (b'"error"', b'"finishReason"')
+    alarms = (b"error", b'"finishReason"')
 
     def __init__(self, asked: Asked, array: ArrayCutter | None = None) -> None:
         super().__init__(asked, array)

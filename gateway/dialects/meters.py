@@ -62,6 +62,7 @@ class Draft:
                 value = value.lstrip()
                 if not value:
                     return
+            value = value[: LIMIT - self._stored]
             self._text.append(value)
             self._stored += len(value)
 

@@ -176,7 +176,7 @@ class ChatDocument(JsonMeter):
 
 class ChatStream(EventMeter[Chunk]):
     shape: Shape[Chunk] = _named_chunk
-    alarms = (b'"error"', b"[DONE]")
+    alarms = (b"error", b"[DONE]")
 
     def take(self, events: list[Chunk]) -> bool:
         draft = self.draft

@@ -64,7 +64,7 @@ class ResponseDocument(JsonMeter):
 
 class ResponseStream(EventMeter[StreamEvent]):
     shape = Shape(StreamEvent)
-    alarms = (b'"error"', b'"response":')
+    alarms = (b"error", b'"response":')
 
     def __init__(self, asked: Asked, created: bool) -> None:
         super().__init__(asked)
