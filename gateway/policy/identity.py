@@ -87,19 +87,19 @@ class Resolver:
         if question is None or not question.counted:
             return
         ended_at = call.started_at + max(0, (call.ended or call.upstream_last_byte or call.began) - call.began)
-        lead = self._lead(question, ticks(ended_at))
         if _failed(call):
             key = question.request_key or request_key(question.scope, call)
-            self._memory.add(key, lead._replace(flags=FAILED))
+            self._memory.add(key, self._lead(question, ticks(ended_at))._replace(flags=FAILED))
         answer = call.answer
         if answer is None or answer.error_type:
             return
         if answer.tool_uses:
             self._tools.asked(question.scope, question.ref, answer.tool_uses, ended_at)
         if answer.response_id and "input" in call.asked.fields:
-            self._memory.add(response_key(question.scope, answer.response_id), lead)
+            key = response_key(question.scope, answer.response_id)
+            self._memory.add(key, self._lead(question, ticks(ended_at)))
         if question.derived:
-            self._leave(question, answer, lead)
+            self._leave(question, answer, self._lead(question, ticks(ended_at)))
 
     def _question(self, call: Call) -> Question:
         stated = self._stated.read(call)

@@ -88,17 +88,25 @@ class History:
     def __init__(self, dialect: str, asked: Asked, read: ReadItem) -> None:
         self._dialect = dialect
         self._read = read
-        self._items = items = asked.messages
-        self.count = len(items)
+        self._items = asked.messages
+        self.count = len(self._items)
+        self._opening: Item | None = None
         self.prompt = bytes(asked.system)
         self._head = self._skip_system()
         self.results: list[ToolResult] = []
         self.last = self._back(self.count, self.results)
-        first = bytes(items[self._head])[:SHAPE_BYTES] if self._head < self.count else b""
-        self.shape = crc32(self.prompt[:SHAPE_BYTES]) << 32 | crc32(unmarked(first))
+        self._shape = -1
         self._hash: HASH | None = None
         self._hashed = 0
         self._before: tuple[HASH, int] | None = None  # from where an earlier end can be reached
+
+    @property
+    def shape(self) -> int:
+        """32 bits over the head of the prompt, and 32 over that of the first message."""
+        if self._shape < 0:
+            first = bytes(self._items[self._head])[:SHAPE_BYTES] if self._head < self.count else b""
+            self._shape = crc32(self.prompt[:SHAPE_BYTES]) << 32 | crc32(unmarked(first))
+        return self._shape
 
     def earlier(self, turn: Turn) -> Turn | None:
         """The assistant's turn before this one."""
@@ -126,7 +134,9 @@ class History:
         """How many items in front make up the system prompt, which is taken from them where the body has no other."""
         for at in range(min(LEADING_LIMIT, self.count)):
             raw = self._items[at]
-            if self._read(self._dialect, raw).role not in _SYSTEM:
+            item = self._read(self._dialect, raw)
+            if item.role not in _SYSTEM:
+                self._opening = item
                 return at
             self.prompt = self.prompt or bytes(raw)
         return min(LEADING_LIMIT, self.count)
@@ -135,7 +145,8 @@ class History:
         """The last turn of the assistant before `end`; the tool results behind it go into `results`, in order."""
         turn: Turn | None = None
         for at in range(end - 1, max(self._head, end - READ_LIMIT) - 1, -1):
-            item = self._read(self._dialect, self._items[at])
+            opening = self._opening if at == self._head else None
+            item = opening or self._read(self._dialect, self._items[at])
             if item.role == _ASSISTANT:
                 turn = turn or Turn(at + 1)
                 turn.prepend(item)
