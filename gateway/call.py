@@ -234,6 +234,7 @@ class Call(Struct, weakref=True):
     ended: int = 0
     fault: BaseException | None = None
     committed: bool = False  # first byte sent to the client: no retry after this
+    interruptible: bool = False  # an error event can be written into the answer under way
     response_bytes: int = 0
     slot: int = -1  # of the in-flight table; -1: not noted there
     via: bytes = b"tollgate"  # name of this gateway in Via

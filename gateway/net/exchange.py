@@ -225,7 +225,10 @@ class UpstreamExchange:
         self.reused = connection.used
         connection.used = True
         connection.exchange = self
-        connection.transport.write(data)
+        if connection.lost or connection.transport.is_closing():
+            self.fail(UpstreamReset("the upstream closed the connection at once"))
+        else:
+            connection.transport.write(data)
 
     async def answered(self) -> None:
         while self.head is None:

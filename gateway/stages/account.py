@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from gateway.call import Answer, Call, Money, Usage, UsageSource
-from gateway.errors import ConnectFailed, Rejected
+from gateway.errors import ClientGone
 from gateway.ports import Gateway, Meter
 
 FREE = Money(total=0, status="free")
 UNKNOWN = Money(total=None, status="no_usage")
 UNSETTLED = b"background:"
+GAVE_UP = frozenset(("upstream_first_byte_timeout", "upstream_total_timeout", "draining"))
 
 
 def account(call: Call, meter: Meter | None, gw: Gateway) -> None:
@@ -19,25 +20,27 @@ def account(call: Call, meter: Meter | None, gw: Gateway) -> None:
     call.answer = answer
     if answer.usage is not None and answer.usage_source is not UsageSource.ESTIMATED:
         answer.usage_source = UsageSource.INJECTED if call.asked.injected else UsageSource.PROVIDER
-    elif may_be_billed(call):
+    elif may_be_billed(call, answer):
         answer.usage = gw.estimator.estimate(call, answer)
         answer.usage_source = UsageSource.ESTIMATED
     call.money = price(call, answer, gw) if is_ours_to_charge(call, answer, gw) else FREE
 
 
-def may_be_billed(call: Call) -> bool:
+def may_be_billed(call: Call, answer: Answer) -> bool:
     """Did the upstream work for this call, so that the provider will charge for it though it did not say how much?
 
-    Not when nothing was sent, nor when the answer was an error; yes for answers without usage and for cut ones.
+    Yes for answers without usage, for cut ones, and where the client or our patience left before the answer came.
+    Not when nothing was sent, when the upstream broke off before it answered, when the answer is an error or a
+    redirect, will come later (background), or is not an answer of this API at all (a proxy's HTML page).
     """
-    if call.route.operation in ("", "fetch_response") or not call.attempts or call.websocket:
+    if call.route.operation in ("", "fetch_response") or not call.attempts or call.websocket or answer.background:
         return False
     last = call.attempts[-1]
-    if isinstance(last.fault, (ConnectFailed, Rejected)):
+    if last.status == 0:
+        return isinstance(last.fault, ClientGone) or getattr(last.fault, "code", "") in GAVE_UP
+    if not 200 <= last.status < 300 or last.status == 204 or (answer.error_type and not call.committed):
         return False
-    if last.fault is not None and last.fault.code == "upstream_connect_timeout":
-        return False
-    return last.status < 400 and not (call.answer is not None and call.answer.error_type and not call.committed)
+    return not answer.complete or bool(answer.model or answer.response_id or answer.output_chars)
 
 
 def is_ours_to_charge(call: Call, answer: Answer, gw: Gateway) -> bool:

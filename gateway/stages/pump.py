@@ -30,13 +30,14 @@ ONE_THOUSAND_OUT = Usage(output_tokens=1000)
 NONE: frozenset[bytes] = frozenset()
 SIZED = frozenset((b"content-length",))
 RESTATED = frozenset((b"content-length", b"content-type", b"content-encoding"))
+JSON = b"application/json"
 STREAMS = (b"text/event-stream", b"application/x-ndjson", b"application/vnd.amazon.eventstream")
 
 
 class Passage:
     """One answer on its way through: where its bytes come from, and who looks at them."""
 
-    __slots__ = ("call", "decoder", "down", "exchange", "gw", "meter", "spec", "streaming", "stripper")
+    __slots__ = ("call", "decoder", "down", "exchange", "gw", "interruptible", "meter", "spec", "streaming", "stripper")
 
     def __init__(self, call: Call, exchange: Exchange, down: Downstream, gw: Gateway) -> None:
         dialect = gw.dialects[call.route.dialect]
@@ -44,10 +45,13 @@ class Passage:
         kind = names.get(b"content-type", b"")
         self.call, self.exchange, self.down, self.gw = call, exchange, down, gw
         self.spec: Spec = gw.specs[call.route.upstream]
-        self.streaming = kind.startswith(STREAMS) or call.asked.stream
+        self.streaming = is_stream(call, exchange, kind)
         self.meter: Meter = dialect.meter(call.route, call.asked, exchange.status, kind)
         call.meter = self.meter
         self.decoder: Decoder = decoder_for(names.get(b"content-encoding", b""))
+        self.interruptible = (
+            kind.startswith(STREAMS[0]) and exchange.length is None and b"content-encoding" not in names
+        )
         self.stripper: Stripper | None = None
         if call.asked.injected and kind.startswith(b"text/event-stream"):
             self.stripper = dialect.stripper()
@@ -66,6 +70,7 @@ class Passage:
         """COMMIT: the head and the first bytes go to the client."""
         call = self.call
         call.committed = True
+        call.interruptible = self.interruptible or self.stripper is not None
         call.status = self.exchange.status
         call.first_byte = self.gw.monotonic()
         self.start(own_lines(call), resized=self.stripper is not None)
@@ -77,11 +82,19 @@ class Passage:
         self.down.start(exchange.status, exchange.reason, block, None if resized else exchange.length)
 
 
+def is_stream(call: Call, exchange: Exchange, kind: bytes) -> bool:
+    """Does this answer mean something piece by piece? An event stream does; so does a JSON array that was asked for as
+    a stream (Gemini without alt=sse) and has no stated length. Errors, redirects and empty answers do not."""
+    if not 200 <= exchange.status < 300 or exchange.status == 204:
+        return False
+    return kind.startswith(STREAMS) or (call.asked.stream and kind.startswith(JSON) and exchange.length is None)
+
+
 async def pump(call: Call, exchange: Exchange, down: Downstream, gw: Gateway) -> Ending:
     """Returns what is still to be sent. Raises UpstreamFault, ClientGone."""
     passage = Passage(call, exchange, down, gw)
     try:
-        if call.route.operation and not (passage.streaming and exchange.status < 400):
+        if call.route.operation and not passage.streaming:
             return await pump_whole(passage)
         return await pump_stream(passage)
     except ClientGone:
@@ -127,21 +140,20 @@ async def pump_stream(passage: Passage) -> Ending:
         waited = (passage.gw.monotonic() - began) / 1e9
         if len(held) > PEEK_LIMIT or waited > HOLD_SECONDS:
             break
-    if meter.failed and exchange.status < 400:
-        return restated(passage, held)
-    if meter.terminal or (peeking and not held):
+    if meter.failed and exchange.status < 400 and (ending := restated(passage, held)) is not None:
+        return ending
+    if meter.terminal or meter.failed or (peeking and not held):
         return await end_of_stream(passage, [held])
     passage.commit(held)
     return await pump_rest(passage)
 
 
-def restated(passage: Passage, frame: bytes) -> Ending:
-    """The answer began with an error event: give it the status it should have had."""
+def restated(passage: Passage, frame: bytes) -> Ending | None:
+    """The answer began with an error event: give it the status it should have had. None if something came before it."""
     call, gw = passage.call, passage.gw
     answer = gw.dialects[call.route.dialect].restate(call.route, frame)
     if answer is None:
-        passage.commit(frame)
-        raise StreamErrored(f"the upstream's stream began with an error: {passage.meter.failed}")
+        return None
     call.attempts[-1].fault = StreamErrored(f"error in the first event: {passage.meter.failed}")
     call.attempts[-1].status = answer.status
     call.status = answer.status
@@ -183,7 +195,7 @@ async def end_of_stream(passage: Passage, tail: list[bytes]) -> Ending:
         call.fault = StreamErrored(f"the upstream reported an error in mid-stream: {meter.failed}")
         ensure_committed(passage)
         return Ending(rest, complete=False)
-    if passage.streaming and call.route.operation and not call.answer.complete:
+    if passage.streaming and call.route.operation and not call.answer.complete and not passage.decoder.broken:
         if rest:
             ensure_committed(passage)
             passage.down.write(rest)

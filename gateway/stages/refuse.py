@@ -17,8 +17,8 @@ def refuse(call: Call, fault: GatewayError, down: Downstream, gw: Gateway) -> En
     if isinstance(fault, ClientGone) or down.gone:
         return ABORT
     if call.committed:
-        if call.meter is None or not call.asked.stream:
-            return ABORT  # half a JSON document: only the cut connection can say so
+        if call.meter is None or not call.interruptible:
+            return ABORT  # half a document, a stated length, compressed bytes: only the cut connection can say so
         return Ending(dialect.interruption(fault, call.meter, call.id), complete=False)
     answer = dialect.refusal(fault, call.id, stream=call.asked.stream)
     call.status = answer.status
