@@ -16,7 +16,7 @@ from gateway.call import Asked, Request, Route
 from gateway.dialects import faults
 from gateway.dialects.asking import asked, elements, flag, limit, member, model_name, raw_bytes, read_body
 from gateway.dialects.base import BaseDialect, closing, plain_path
-from gateway.dialects.meters import JsonMeter, error_facts, find_object, first_text
+from gateway.dialects.meters import JsonMeter, decode_error, find_object, first_text
 from gateway.dialects.responses_facts import ENDINGS, RESPONSE, Item, note_error, note_item, note_output, note_response
 from gateway.dialects.shape import DECODE_FAULTS, NO_RAW, Shape, is_set
 from gateway.dialects.sse import parse
@@ -49,9 +49,7 @@ class ResponseDocument(JsonMeter):
         if response is None:
             return
         if response.object is None and is_set(response.error) and response.status is None:
-            facts = error_facts({"error": msgspec.json.decode(response.error)})
-            if facts:
-                self.draft.error(*facts)
+            self.draft.error(*(decode_error(body) or ("error", "")))
             return
         note_response(self.draft, response, billed=self._created or response.background is True)
         if self._created or response.background is True:
