@@ -73,15 +73,19 @@ class ClientConnection(asyncio.Protocol):
         self.on_gone: Callable[[GatewayError], None] | None = None
         self.deadline = NEVER
         self._in = b""
-        self._early: list[bytes] = []
+        self._early: list[bytes] = []  # what came behind the request under way
+        self._early_size = 0
+        self._resting = False  # between two requests: the deadline is that of keep-alive
         self._head: RequestHead | None = None
         self._parser: RequestParser | None = None
         self._body: list[bytes] = []
         self._unread = b""  # the beginning of a head that was refused
         self._left = 0  # bytes of the body still to come; -1: chunked
+        self._framing_bytes = 0  # of a chunked body, since the last byte of its data
         self._keep_alive = True
         self._out = b""  # head of the answer, not yet written
         self._chunked_out = False
+        self._bodiless = False  # the answer has no body, whatever its headers say
         self.paused = False
         self._stuck = (0, NEVER)  # bytes in the write buffer, and until when that may stay so
         self._drain_waiter: asyncio.Future[None] | None = None
@@ -112,7 +116,7 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         state = self.state
-        if state is State.HEAD:
+        if state is State.HEAD and not self._early:
             self._in = self._in + data if self._in else data
             self._read_head()
         elif state is State.BODY:
@@ -120,9 +124,10 @@ class ClientConnection(asyncio.Protocol):
         elif state is State.RAW:
             assert self._sink is not None
             self._sink(data)
-        elif state is State.BUSY:
+        elif state is not State.CLOSING:
             self._early.append(data)
-            if sum(map(len, self._early)) > EARLY_LIMIT:
+            self._early_size += len(data)
+            if self._early_size > EARLY_LIMIT:
                 self.transport.pause_reading()
 
     def pause_writing(self) -> None:
@@ -143,7 +148,8 @@ class ClientConnection(asyncio.Protocol):
         if end < 0 and len(raw) <= limits.header_bytes:
             if raw.count(b"\n") != raw.count(b"\r\n"):
                 self._refuse_unread(BadFraming("lines must end with CRLF"))
-            elif raw and self.deadline == NEVER:
+            elif raw and self._resting:
+                self._resting = False
                 self.deadline = self.server.loop.time() + limits.header_seconds
             return
         try:
@@ -165,6 +171,7 @@ class ClientConnection(asyncio.Protocol):
     def _begin_body(self, head: RequestHead, rest: bytes) -> None:
         self._keep_alive = head.keep_alive and not self.server.draining
         self._body = []
+        self._framing_bytes = 0
         length = head.length or 0
         if not head.chunked and len(rest) >= length:
             if len(rest) > length:
@@ -179,8 +186,6 @@ class ClientConnection(asyncio.Protocol):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if rest:
             self._read_body(rest)
-        elif head.chunked and self._parser is not None:
-            self._parser.body.clear()
 
     def _read_body(self, data: bytes) -> None:
         self.deadline = self.server.loop.time() + self.server.limits.body_seconds
@@ -203,7 +208,11 @@ class ClientConnection(asyncio.Protocol):
         assert parser is not None
         try:
             parser.feed(data)
+            self._framing_bytes += len(data)
+            if self._framing_bytes > self.server.limits.header_bytes and not parser.body:
+                raise HeadersTooLarge("chunk extensions or trailers without end")
             if parser.body:
+                self._framing_bytes = 0
                 self._body.append(b"".join(parser.body))
                 parser.body.clear()
                 self._left -= len(self._body[-1])  # -1 - bytes so far
@@ -245,7 +254,7 @@ class ClientConnection(asyncio.Protocol):
         loop, handle = self.server.loop, self.server.handle
         while not self.gone:
             if self.state is State.HEAD and self._early:
-                early, self._early = self._early, []
+                early, self._early, self._early_size = self._early, [], 0
                 self.transport.resume_reading()
                 self.data_received(b"".join(early))
             if self._ready is None:
@@ -266,6 +275,7 @@ class ClientConnection(asyncio.Protocol):
         self._head = None
         if self._keep_alive and not self.server.draining:
             self.state = State.HEAD
+            self._resting = True
             self.deadline = self.server.loop.time() + self.server.limits.keepalive_seconds
         else:
             self._linger()
@@ -301,8 +311,12 @@ class ClientConnection(asyncio.Protocol):
                 self.transport.abort()
         if self.deadline > now:
             return
-        if self.state is State.CLOSING or (self.state is State.HEAD and not self._in):
-            self.transport.abort() if self.state is State.CLOSING else self.transport.close()
+        if self.state is State.CLOSING:
+            self.transport.abort()
+        elif self.idle():
+            self.state = State.CLOSING
+            self.deadline = now + self.server.limits.write_seconds  # for a client that does not take its answer
+            self.transport.close()
         elif self.state in (State.HEAD, State.BODY):
             self._refuse_unread(SlowClient("the request did not arrive in time"))
 
@@ -312,6 +326,7 @@ class ClientConnection(asyncio.Protocol):
         bodiless = status in (204, 304) or (head is not None and head.method == b"HEAD") or status == 101
         http10 = head is not None and head.http10
         self._chunked_out = length is None and not bodiless and not http10
+        self._bodiless = bodiless
         if length is None and not bodiless and http10:
             self._keep_alive = False
         framing = b"transfer-encoding: chunked\r\n" if self._chunked_out else b""
@@ -323,6 +338,8 @@ class ClientConnection(asyncio.Protocol):
         self._out = b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (status, reason, block, framing)
 
     def write(self, data: bytes) -> None:
+        if self._bodiless:
+            data = b""
         if self._chunked_out:
             data = b"%b%x\r\n%b\r\n" % (self._out, len(data), data) if data else self._out
         elif self._out:
@@ -343,6 +360,8 @@ class ClientConnection(asyncio.Protocol):
             raise ClientGone()
 
     def finish(self, tail: bytes = b"") -> None:
+        if self._bodiless:
+            tail = b""
         if self._chunked_out:
             tail = b"%x\r\n%b\r\n0\r\n\r\n" % (len(tail), tail) if tail else b"0\r\n\r\n"
             self._chunked_out = False
@@ -368,7 +387,7 @@ class ClientConnection(asyncio.Protocol):
         """From now on every byte of the client goes to `sink`, and `write` sends bytes as they are."""
         self._chunked_out = False
         self.write(b"")
-        self._keep_alive = False
+        self._keep_alive = self._bodiless = False
         self.state = State.RAW
         self._sink = sink
         if self._early:

@@ -4,7 +4,8 @@ Rules
 1. A head is read only when it is complete, by llhttp (httptools) in strict mode, which refuses obs-fold, bare CR or LF,
    both Content-Length and Transfer-Encoding, duplicate or signed Content-Length, and bad tokens (RFC 9112 2.2, 5, 6).
 2. What llhttp leaves open is refused here: versions other than 1.0 and 1.1, Transfer-Encoding in HTTP/1.0 or other than
-   exactly `chunked`, a missing, repeated or malformed Host, targets that are not in origin form.
+   exactly `chunked`, a missing, repeated or malformed Host, targets that are not in origin form or have a fragment,
+   loose request lines, framing headers spelt with an underscore (CGI-like servers take it for a hyphen).
 3. Header names keep their case, headers their order and duplicates.
 """
 
@@ -15,15 +16,23 @@ import re
 import httptools
 from msgspec import Struct
 
-from gateway.errors import BadFraming
+from gateway.errors import BadFraming, BadPath
 
 Header = tuple[bytes, bytes]
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
-_TARGET = re.compile(rb"/[!-~]*")
+_LINE = re.compile(rb"[A-Z-]{1,32} /[!-~]* HTTP/1\.[01]\r\n")
 _APPARENT = re.compile(rb"([A-Z]{1,16}) (/[!-~]{0,512})")
 _FRAMING = frozenset(
-    (b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade", b"keep-alive")
+    (
+        b"host",
+        b"content-length",
+        b"transfer-encoding",
+        b"content_length",
+        b"transfer_encoding",
+        b"connection",
+        b"expect",
+    )
 )
 
 
@@ -36,7 +45,6 @@ class RequestHead(Struct):
     keep_alive: bool = True
     http10: bool = False
     expects_continue: bool = False
-    upgrade: bytes = b""  # protocol asked for, lower case
     connection: frozenset[bytes] = frozenset()  # header names the Connection header lists, lower case
     names: dict[bytes, bytes] = {}  # lower-case name -> first value
 
@@ -110,11 +118,19 @@ def read_request_head(raw: bytes, parser: RequestParser) -> RequestHead:
                 _framing_header(head, lower, value)
     if hosts != 1 and not (hosts == 0 and head.http10):
         raise BadFraming("exactly one Host header is required")
-    if _TARGET.fullmatch(head.target) is None:
-        raise BadFraming("the request target must be in origin form")
+    _check_line(raw, head)
     if head.http10:
         _only_in_1_1(head)
+    if head.chunked and parser.complete:  # llhttp takes what follows for the other protocol
+        raise BadFraming("a request to upgrade cannot have a chunked body")
     return head
+
+
+def _check_line(raw: bytes, head: RequestHead) -> None:
+    if _LINE.match(raw) is None:
+        raise BadFraming("the request line must be a method, a target in origin form and HTTP/1.1, one space between")
+    if b"#" in head.target:
+        raise BadPath("a fragment is not part of a request target")
 
 
 def _only_in_1_1(head: RequestHead) -> None:
@@ -142,8 +158,8 @@ def _framing_header(head: RequestHead, name: bytes, value: bytes) -> None:
         if value.lower() != b"100-continue":
             raise BadFraming("unknown expectation")
         head.expects_continue = not head.http10
-    elif name == b"upgrade":
-        head.upgrade = value.lower()
+    elif b"_" in name:
+        raise BadFraming("a framing header spelt with an underscore")
 
 
 def apparent(raw: bytes) -> tuple[bytes, bytes]:

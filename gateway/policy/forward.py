@@ -30,6 +30,7 @@ HOP_BY_HOP = frozenset(
 )
 CREDENTIALS = frozenset((b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"))
 _REQUEST_DROPS = HOP_BY_HOP | {b"expect"}
+_KEPT = frozenset((b"host", b"content-length"))  # whatever Connection says: without them the message means another
 OURS = b"x-tollgate-"
 
 
@@ -49,6 +50,8 @@ def request_head(call: Call, spec: Spec, length: int, *, upgrade: bool = False) 
     """The head to send upstream, for a body of `length` bytes."""
     request, injected = call.request, call.asked.injected
     parts: list[bytes] = [request.method, b" ", _target(call, spec), b" HTTP/1.1\r\n"]
+    if b"host" not in request.names:
+        parts += (b"host: ", spec.host, b"\r\n")
     _pass_headers(
         request.headers, _drops(spec, injected) | listed(request.names, request.headers), spec.host, length, parts
     )
@@ -114,13 +117,13 @@ def listed(names: Mapping[bytes, bytes], headers: Headers) -> frozenset[bytes]:
     for name, value in headers:
         if name.lower() == b"connection":
             found |= frozenset(token.strip().lower() for token in value.split(b","))
-    return found
+    return found - _KEPT
 
 
 def response_block(exchange: Exchange, *, dropped: frozenset[bytes] = frozenset()) -> bytes:
     """The header lines for the client: as they came, or without what is hop-by-hop, ours, or `dropped`."""
     names, block = exchange.names, exchange.block
-    if not dropped and names.keys().isdisjoint(HOP_BY_HOP) and b"ollgate-" not in block:
+    if not dropped and names.keys().isdisjoint(HOP_BY_HOP) and b"tollgate-" not in block.lower():
         return block
     dropped = dropped | HOP_BY_HOP | listed(names, exchange.headers)
     parts: list[bytes] = []
