@@ -12,11 +12,13 @@ UNSETTLED = b"background:"
 GAVE_UP = frozenset(("upstream_first_byte_timeout", "upstream_total_timeout", "draining"))
 
 
-def account(call: Call, meter: Meter | None, gw: Gateway) -> None:
-    """Fill in `call.answer` and `call.money`, once."""
+def account(call: Call, meter: Meter | None, gw: Gateway, *, whole: bool = False) -> None:
+    """Fill in `call.answer` and `call.money`, once. `whole`: the body ended where its framing said, and nothing more
+    can be asked of it (it is no stream, or cannot be decoded)."""
     if call.answer is not None:
         return
     answer = meter.end() if meter is not None else Answer(complete=False)
+    answer.complete = answer.complete or whole
     call.answer = answer
     if answer.usage is not None and answer.usage_source is not UsageSource.ESTIMATED:
         answer.usage_source = UsageSource.INJECTED if call.asked.injected else UsageSource.PROVIDER

@@ -117,8 +117,7 @@ async def pump_whole(passage: Passage) -> Ending:
         if size > WHOLE_LIMIT:
             passage.commit(b"".join(held))
             return await pump_rest(passage)
-    call.upstream_last_byte = gw.monotonic()
-    account(call, passage.meter, gw)
+    settle(passage)
     call.committed = True
     call.status = exchange.status
     call.first_byte = gw.monotonic()
@@ -187,15 +186,14 @@ async def end_of_stream(passage: Passage, tail: list[bytes]) -> Ending:
             raise
     if passage.stripper is not None:
         tail.append(passage.stripper.end())
-    call.upstream_last_byte = passage.gw.monotonic()
-    account(call, meter, passage.gw)
+    settle(passage)
     assert call.answer is not None
     rest = b"".join(tail)
     if meter.failed and exchange.status < 400:
         call.fault = StreamErrored(f"the upstream reported an error in mid-stream: {meter.failed}")
         ensure_committed(passage)
         return Ending(rest, complete=False)
-    if passage.streaming and call.route.operation and not call.answer.complete and not passage.decoder.broken:
+    if passage.streaming and call.route.operation and not call.answer.complete:
         if rest:
             ensure_committed(passage)
             passage.down.write(rest)
@@ -207,6 +205,15 @@ async def end_of_stream(passage: Passage, tail: list[bytes]) -> Ending:
             call.answer.usage_source.encode(),
         )
     return Ending(rest, complete=True)
+
+
+def settle(passage: Passage) -> None:
+    """The body has come to its end: account for it. What could not be decoded cannot be judged either."""
+    call, unreadable = passage.call, passage.decoder.broken
+    call.upstream_last_byte = passage.gw.monotonic()
+    account(call, passage.meter, passage.gw, whole=unreadable or not passage.streaming)
+    if unreadable:
+        call.notes = {**call.notes, "answer": "content coding cannot be read"}
 
 
 def ensure_committed(passage: Passage) -> None:
