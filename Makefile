@@ -3,6 +3,7 @@
 # make test-clients  Claude Code, Codex and opencode against the gateway (needs npm)
 # make bench         speed and memory, beside nginx and others
 # make check         lint and types alone
+# make constraints   write down what is installed, after an upgrade that the tests passed with
 # make clean         remove what the targets above made
 
 .DEFAULT_GOAL := test
@@ -22,7 +23,7 @@ PYTEST_ARGS ?=
 # skipped; as root, or where sudo asks no password, they are installed.
 TOOLS := openssl:openssl promtool:prometheus nginx:nginx-light gcc:gcc
 
-.PHONY: demo test test-clients bench check clean tools
+.PHONY: demo test test-clients bench check constraints clean tools
 
 demo: $(VENV)/.installed
 	$(BIN)/tollgate demo
@@ -42,6 +43,10 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+constraints:
+	{ sed '/^[^#]/,$$d' constraints.txt; $(PIP) freeze --all --exclude pip --exclude-editable; } > constraints.new
+	mv constraints.new constraints.txt
+
 clean:
 	rm -rf $(VENV) .clients build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find gateway tests -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -53,10 +58,11 @@ $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed (Debian: apt install python3 python3-venv)"; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "no venv module (Debian: apt install python3-venv)"; exit 1; }
 
-$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	$(PIP) install --editable .
+# What is installed are the versions of constraints.txt: a new release of a dependency breaks no checkout.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) install --constraint constraints.txt --editable .
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
-	$(PIP) install --editable '.[dev,clients]'
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) install --constraint constraints.txt --editable '.[dev,clients]'
 	@touch $@ $(VENV)/.installed

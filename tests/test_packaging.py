@@ -15,6 +15,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name as canonical
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -151,3 +154,10 @@ def test_what_is_imported_is_declared():
     # protobuf messages of OTLP, and grpc, come with the exporter
     brought = {"google", "grpc"}
     assert {modules.get(name, name) for name in third - brought} <= requirements
+
+
+def test_the_versions_installed_are_within_the_ranges_and_complete():
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    pinned = {canonical(name): Version(version) for name, version in (line.split("==") for line in lines)}
+    for requirement in map(Requirement, declared()):
+        assert pinned[canonical(requirement.name)] in requirement.specifier, requirement
