@@ -43,7 +43,8 @@ def arrive(call: Call, gw: Gateway) -> None:
     call.route = gw.routes.resolve(request.method, request.path, family_of(names))
     if b"via" in names and any(gw.instance in value for name, value in request.headers if name.lower() == b"via"):
         raise LoopDetected("this call already passed this gateway: an upstream points back at it")
-    call.websocket = names.get(b"upgrade", b"").lower() == b"websocket" and request.method == b"GET"
+    if b"upgrade" in names:
+        call.websocket = names[b"upgrade"].lower() == b"websocket" and asks_to_upgrade(request)
     dialect = gw.dialects[call.route.dialect]
     call.asked = dialect.read(call.route, readable(request))
     apply_alias(call, gw)
@@ -67,6 +68,12 @@ def family_of(names: Mapping[bytes, bytes]) -> str:
     if b"x-goog-api-key" in names:
         return "gemini"
     return "anthropic" if b"x-api-key" in names and b"authorization" not in names else ""
+
+
+def asks_to_upgrade(request: Request) -> bool:
+    """RFC 6455 4.1: a GET whose Connection header lists `upgrade`; without that, Upgrade means nothing."""
+    tokens = request.names.get(b"connection", b"").lower().split(b",")
+    return request.method == b"GET" and any(token.strip() == b"upgrade" for token in tokens)
 
 
 def readable(request: Request) -> Request:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.call import Attempt, Call, Edit
-from gateway.errors import GatewayError, UnknownRoute
+from gateway.errors import BadAnswer, ClientGone, GatewayError, UnknownRoute
 from gateway.policy.forward import request_head
 from gateway.ports import Downstream, Exchange, Gateway, Spec
 
@@ -38,9 +38,14 @@ async def send(call: Call, spec: Spec, down: Downstream, gw: Gateway) -> Exchang
     this = Attempt(spec.target, gw.monotonic())
     call.attempts = [*call.attempts, this]
     try:
-        exchange = await gw.upstreams.open(this, head, body, down)
+        exchange = await gw.upstreams.open(this, head, body, down, patience=spec.drain_seconds if spec.drain else 0.0)
+        if exchange.status == 101 and not call.websocket:
+            exchange.close()
+            raise BadAnswer("the upstream switched to a protocol that nobody asked for")
     except GatewayError as fault:
         this.fault = fault
+        if down.gone and not isinstance(fault, ClientGone):
+            raise ClientGone() from None  # it was waited for only to learn what it costs
         raise
     finally:
         this.ended = gw.monotonic()
