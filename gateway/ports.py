@@ -244,8 +244,13 @@ class Exchange(Protocol):
 
 
 class Upstreams(Protocol):
-    async def open(self, attempt: Attempt, head: bytes, body: bytes, owner: Downstream) -> Exchange:
-        """Send a request and wait for the head of the answer."""
+    async def open(
+        self, attempt: Attempt, head: bytes, body: bytes, owner: Downstream, *, patience: float = 0.0
+    ) -> Exchange:
+        """Send a request and wait for the head of the answer; for `patience` seconds also when the client has left.
+
+        Raises UpstreamFault or ClientGone.
+        """
         ...
 
 

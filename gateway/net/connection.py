@@ -294,7 +294,7 @@ class ClientConnection(asyncio.Protocol):
         """Make the call under way end with `fault`, wherever it waits."""
         if self._drain_waiter is not None and not self._drain_waiter.done():
             self._drain_waiter.set_exception(fault)
-        if self.on_gone is not None:
+        elif self.on_gone is not None:
             self.on_gone(fault)
 
     def idle(self) -> bool:

@@ -24,7 +24,7 @@ from msgspec import Struct
 
 from gateway.call import Target
 from gateway.config.schema import Timeouts
-from gateway.errors import BadAnswer, GatewayError, StreamStalled, UpstreamReset, UpstreamTimeout
+from gateway.errors import BadAnswer, ClientGone, GatewayError, StreamStalled, UpstreamReset, UpstreamTimeout
 from gateway.net.head import Header, ResponseHead, ResponseParser, read_response_head
 
 HIGH_WATER = 262_144
@@ -125,6 +125,7 @@ class UpstreamExchange:
         "_buffered",
         "_connection",
         "_head_bytes",
+        "_interruption",
         "_no_body",
         "_parser",
         "_paused",
@@ -136,17 +137,19 @@ class UpstreamExchange:
         "fault",
         "head",
         "idle_timeout",
+        "patience",
         "pools",
         "raw",
         "reused",
-        "started_at",
         "total_deadline",
     )
 
     def __init__(self, pools: Owner, no_body: bool) -> None:
         self.pools = pools
+        self.patience = 0.0  # seconds to wait for the head after the client has left
         self.head: ResponseHead | None = None
         self.fault: GatewayError | None = None
+        self._interruption: GatewayError | None = None
         self.complete = False
         self.reused = False
         self.raw = False
@@ -193,13 +196,14 @@ class UpstreamExchange:
                 return b""
             if self.fault is not None:
                 raise self.fault
-            await self.wait()
+            await self.moved()
         pieces = self._pieces
         piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         self._buffered = 0
         if self._paused and self._connection is not None:
             self._paused = False
+            self.deadline = min(self.pools.loop.time() + self.idle_timeout, self.total_deadline)
             self._connection.transport.resume_reading()
         return piece
 
@@ -234,7 +238,7 @@ class UpstreamExchange:
         while self.head is None:
             if self.fault is not None:
                 raise self.fault
-            await self.wait()
+            await self.moved()
 
     def fail(self, fault: GatewayError) -> None:
         """Make the reader see `fault` once it has read what came before."""
@@ -243,10 +247,13 @@ class UpstreamExchange:
             self.wake()
 
     def interrupt(self, fault: GatewayError) -> None:
-        """Wake the reader with `fault` now, and leave the answer readable (the client left)."""
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(fault)
+        """Make the reader's next wait raise `fault`, once; the answer stays readable (the client left)."""
+        if self.patience and self.head is None and isinstance(fault, ClientGone):
+            self.total_deadline = min(self.total_deadline, self.pools.loop.time() + self.patience)
+            self.deadline = min(self.deadline, self.total_deadline)
+            return
+        self._interruption = fault
+        self.wake()
 
     def overdue(self) -> None:
         if self.head is None:
@@ -288,6 +295,8 @@ class UpstreamExchange:
             if end < 0:
                 if len(raw) > HEAD_LIMIT:
                     raise ValueError("head too large")
+                if b"\n\n" in data:
+                    raise ValueError("lines must end with CRLF")
                 self._head_bytes = raw
                 if not raw.startswith(b"HTTP/1."[: len(raw)]):
                     raise ValueError("no status line")
@@ -351,6 +360,7 @@ class UpstreamExchange:
         self._buffered += len(data)
         if self._buffered > HIGH_WATER and not self._paused and self._connection is not None:
             self._paused = True
+            self.deadline = self.total_deadline  # that nothing comes is not the upstream's fault now
             self._connection.transport.pause_reading()
 
     def _surplus(self) -> None:
@@ -382,9 +392,14 @@ class UpstreamExchange:
         else:
             self.fail(UpstreamReset("the upstream reset in the middle of its answer", code="upstream_cut"))
 
-    def wait(self) -> asyncio.Future[None]:
-        self._waiter = self.pools.loop.create_future()
-        return self._waiter
+    async def moved(self) -> None:
+        """Wait until something is new. Raises what `interrupt` brought."""
+        if self._interruption is None:
+            self._waiter = self.pools.loop.create_future()
+            await self._waiter
+        fault, self._interruption = self._interruption, None
+        if fault is not None:
+            raise fault
 
     def wake(self) -> None:
         waiter = self._waiter

@@ -38,9 +38,13 @@ class Pools:
             named = False
         except ValueError:
             named = target.host != "localhost"
+        if target in self.origins:
+            self._close_idle(self.origins[target])
         self.origins[target] = Origin(target, timeouts, tls, named, deque())
 
-    async def open(self, attempt: Attempt, head: bytes, body: bytes, owner: Downstream) -> UpstreamExchange:
+    async def open(
+        self, attempt: Attempt, head: bytes, body: bytes, owner: Downstream, *, patience: float = 0.0
+    ) -> UpstreamExchange:
         """Send `head` + `body`; return at the head of the answer. Raises UpstreamFault or ClientGone."""
         origin = self.origins[attempt.target]
         exchange = UpstreamExchange(self, head.startswith(b"HEAD "))
@@ -52,6 +56,7 @@ class Pools:
             exchange.total_deadline = now + timeouts.total
             exchange.deadline = min(now + timeouts.first_byte, exchange.total_deadline)
             exchange.idle_timeout = timeouts.idle
+            exchange.patience = patience
             self.active.add(exchange)
             exchange.send(connection, head + body)
             attempt.reused = exchange.reused
@@ -102,7 +107,7 @@ class Pools:
             while not made:
                 if exchange.fault is not None:
                     raise exchange.fault
-                await exchange.wait()
+                await exchange.moved()
         except BaseException:
             abandoned = True
             if made:
@@ -129,6 +134,8 @@ class Pools:
             raise ConnectFailed(f"TLS to {target.host} failed: {detail}", code="upstream_tls_failed") from None
         except socket.gaierror:
             raise ConnectFailed(f"the name {target.host} does not resolve", code="upstream_dns_failed") from None
+        except ValueError:  # UnicodeError is one
+            raise ConnectFailed(f"{target.host} is not a host name", code="upstream_dns_failed") from None
         except OSError as error:
             raise ConnectFailed(f"no connection to {target.host}:{target.port}: {error.strerror or error}") from None
         return connection
@@ -146,5 +153,9 @@ class Pools:
         for task in self._connecting:
             task.cancel()
         for origin in self.origins.values():
-            while origin.idle:
-                origin.idle.pop().transport.close()
+            self._close_idle(origin)
+
+    @staticmethod
+    def _close_idle(origin: Origin) -> None:
+        while origin.idle:
+            origin.idle.pop().transport.close()
