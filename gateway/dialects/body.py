@@ -152,7 +152,9 @@ def _walk(body: bytes, fields: Mapping[str, Raw]) -> dict[str, Span] | None:
         else:
             at = _past_label(body, at, label)
         if body[at] <= _BLANK:
-            at = _skip(body, at)
+            at += 1  # the one space that most encoders write
+            if body[at] <= _BLANK:
+                at = _skip(body, at)
         end = at + len(raw)
         if last != _COMMA or not starts(raw, at):  # Raw is a buffer
             return None

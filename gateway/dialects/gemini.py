@@ -115,6 +115,7 @@ class GeminiDocument(JsonMeter):
 class GeminiStream(EventMeter[Chunk]):
     shape = _chunk
     alarms = (b"error", b'"finishReason"')
+    uniform = False
 
     def __init__(self, asked: Asked, array: ArrayCutter | None = None) -> None:
         super().__init__(asked, array)

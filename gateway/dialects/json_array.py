@@ -47,6 +47,9 @@ class ArrayCutter:
             self._drop(self._at)
         return found
 
+    def passed(self) -> None:
+        """Nothing is read elsewhere."""
+
     def end(self) -> list[Event]:
         return []
 

@@ -52,11 +52,15 @@ class Splitter:
 
     @property
     def idle(self) -> bool:
-        return self._begun and not (self._rest or self._cr or self._skipping)
+        return not (self._rest or self._cr or self._skipping)
 
     @property
     def partial(self) -> bool:
         return bool(self._rest) or self._skipping
+
+    def passed(self) -> None:
+        """Whole events were read elsewhere."""
+        self._begun = True
 
     def feed(self, data: bytes) -> list[Event]:
         rest = self._rest

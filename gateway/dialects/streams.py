@@ -1,10 +1,10 @@
 """Event streams, metered in batches.
 
-Theory of operation: a paced stream costs one cheap look per event. Whole events that carry neither of the dialect's
-two alarm texts (an error, a terminal event) are only kept; when 64 KiB have gathered, an alarm sounds or the body
-ends, they are decoded together: their data, joined by commas inside brackets, is one JSON array for one typed
-decoder. Whatever does not fit that mould (comments, mixed line ends, events cut in the middle, invalid JSON) goes the
-exact way through the splitter, event by event if need be. Both ways give the same facts.
+Theory of operation: a paced stream costs one cheap look per event. Whole events that begin as the ones before, or that
+carry neither of the dialect's two alarm texts (an error, a terminal event), are only kept; when 64 KiB have gathered,
+an alarm sounds or the body ends, they are decoded together: their data, joined by commas inside brackets, is one JSON
+array for one typed decoder. Whatever does not fit that mould (comments, mixed line ends, events cut in the middle,
+invalid JSON) goes the exact way through the splitter, event by event if need be. Both ways give the same facts.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from gateway.ports import Meter
 FLUSH = 64 * 1024  # bytes of events kept before they are decoded
 _LF, _CRLF = b"\n\n", b"\r\n\r\n"
 _DONE = b"[DONE]"
+_NEWLINE = 10
+BEGINNING = 24  # bytes by which events without a name are compared: they reach into the id
 
 E = TypeVar("E", bound=Struct)
 
@@ -40,6 +42,8 @@ class Cutter(Protocol):
 
     def feed(self, data: bytes) -> list[Event]: ...
 
+    def passed(self) -> None: ...
+
     def end(self) -> list[Event]: ...
 
 
@@ -48,6 +52,7 @@ class EventMeter(Generic[E]):
 
     shape: Shape[E]
     alarms: ClassVar[tuple[bytes, bytes]]
+    uniform: ClassVar[bool] = True  # events that begin alike are alike; the terminal event begins differently
 
     def __init__(self, asked: Asked, cutter: Cutter | None = None) -> None:
         self.started = False
@@ -58,19 +63,37 @@ class EventMeter(Generic[E]):
         self._cutter = cutter or Splitter()
         self._held: list[bytes] = []
         self._size = 0
+        self._beginning = b"\xff"  # of the last harmless event; no text begins so
         self._calm = False  # nothing is awaited, and everything kept ends with an event
         self._cut = False
 
     def feed(self, data: bytes) -> None:
-        if self._calm and data[-1:] == b"\n" and data.endswith((_LF, _CRLF)):
-            error, terminal = self.alarms
-            if error not in data and terminal not in data:
-                self._held.append(data)
-                self._size += len(data)
-                if self._size < FLUSH:
-                    return
-                data = b""
+        if self._calm and (self._is_alike(data) or self._is_harmless(data)):
+            self._held.append(data)
+            self._size += len(data)
+            if self._size < FLUSH:
+                return
+            data = b""
         self.drain(data)
+
+    def _is_alike(self, data: bytes) -> bool:
+        """One whole event that begins as a harmless one did before: the common case, at the price of two glances."""
+        return (
+            data.startswith(self._beginning)
+            and data.find(b"\n", len(self._beginning)) == len(data) - 2
+            and data[-1] == _NEWLINE
+        )
+
+    def _is_harmless(self, data: bytes) -> bool:
+        """Whole events without alarms."""
+        if not data.endswith((_LF, _CRLF)):
+            return False
+        error, terminal = self.alarms
+        if error in data or terminal in data:
+            return False
+        if self.uniform:
+            self._beginning = data[: data.find(b"\n") + 7] if data.startswith(b"event: ") else data[:BEGINNING]
+        return True
 
     def end(self) -> Answer:
         self.drain()
@@ -97,8 +120,10 @@ class EventMeter(Generic[E]):
         events = self._quickly(data) if self._cutter.idle else None
         if events is None:
             self._exactly(self._cutter.feed(data))
-        elif not events or self.take(events):  # none at all: the terminal event alone
-            self.started = True
+        else:
+            self._cutter.passed()
+            if not events or self.take(events):  # none at all: the terminal event alone
+                self.started = True
         if self._cutter.overflowed:
             self.started = True
         self._calm = self.started and not self.failed and self._cutter.idle

@@ -88,8 +88,10 @@ def test_the_rest_without_its_empty_line_is_given_at_the_end():
 
 def test_idle_between_events_only():
     splitter = Splitter()
+    assert splitter.idle
+    splitter.feed(b"\xef")
     assert not splitter.idle
-    splitter.feed(b"data: a\n\n")
+    splitter.feed(b"\xbb\xbfdata: a\n\n")
     assert splitter.idle
     splitter.feed(b"d")
     assert not splitter.idle
