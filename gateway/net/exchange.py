@@ -122,26 +122,9 @@ class UpstreamExchange:
     """One answer in progress. `read` gives the body as it arrives; `close` may be called at any time, repeatedly."""
 
     __slots__ = (
-        "_buffered",
-        "_connection",
-        "_head_bytes",
-        "_interruption",
-        "_no_body",
-        "_parser",
-        "_paused",
-        "_pieces",
-        "_remaining",
-        "_waiter",
-        "complete",
-        "deadline",
-        "fault",
-        "head",
-        "idle_timeout",
-        "patience",
-        "pools",
-        "raw",
-        "reused",
-        "total_deadline",
+        *("_buffered", "_connection", "_head_bytes", "_interruption", "_no_body", "_parser", "_paused", "_pieces"),
+        *("_remaining", "_waiter", "complete", "deadline", "fault", "head", "idle_timeout", "patience", "pools"),
+        *("raw", "reused", "total_deadline"),
     )
 
     def __init__(self, pools: Owner, no_body: bool) -> None:
