@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -41,8 +42,19 @@ def upstreams(env: Mapping[str, str]) -> dict[str, Upstream]:
     }
 
 
-def state_directory(env: Mapping[str, str]) -> Path:
-    """`$XDG_STATE_HOME/tollgate`, or `~/.local/state/tollgate` (XDG base directory specification)."""
-    base = env.get("XDG_STATE_HOME", "")
-    home = Path(base) if base.startswith("/") else Path(env.get("HOME") or "~").expanduser() / ".local" / "state"
-    return home / "tollgate"
+def home(env: Mapping[str, str]) -> Path | None:
+    """The home directory of the user; None for one without, as in a container with an arbitrary user id."""
+    place = Path(env.get("HOME") or os.path.expanduser("~"))
+    return place if place.is_absolute() else None
+
+
+def state_directory(env: Mapping[str, str]) -> Path | None:
+    """`$XDG_STATE_HOME/tollgate`, or `~/.local/state/tollgate` (XDG base directory specification); None without a home.
+
+    As the specification says, a variable with a relative path is ignored.
+    """
+    base = Path(env.get("XDG_STATE_HOME", ""))
+    if base.is_absolute():
+        return base / "tollgate"
+    place = home(env)
+    return place / ".local" / "state" / "tollgate" if place is not None else None

@@ -137,24 +137,27 @@ def _located(problem: Problem, document: Document, name: str, origins: Mapping[P
 def _placed(config: Config, file: File | None, env: Mapping[str, str], origins: Mapping[Path, str]) -> Config:
     """File names of the configuration are relative to the file they stand in, all others to the working directory."""
     base = (file.parent if file is not None else File()).absolute()
+    home = defaults.home(env)
 
-    def place(name: str | None) -> str | None:
-        return str(base / File(name).expanduser()) if name is not None else None
+    def place(name: str | None, under: File = base) -> str | None:
+        if name is None:
+            return None
+        if home is not None and (name == "~" or name.startswith("~/")):
+            return str(home / name[2:])
+        return str(under / name)
 
-    if config.state is None:
-        state = str(defaults.state_directory(env).absolute())
-    else:
-        state = str((File() if ("state",) in origins else base).absolute() / File(config.state).expanduser())
+    standard = defaults.state_directory(env)
+    fallback = str(standard) if standard is not None else None
+    state = place(config.state, File().absolute() if ("state",) in origins else base) or fallback
     tls, log = config.tls, config.telemetry.log
     upstreams = {key: structs.replace(up, ca_file=place(up.ca_file)) for key, up in config.upstreams.items()}
+    journal = place(config.journal.directory) or (state and str(File(state) / "journal"))
     return structs.replace(
         config,
         state=state,
         tls=tls and structs.replace(tls, certificate=place(tls.certificate), key=place(tls.key)),
         upstreams=upstreams,
         prices=structs.replace(config.prices, litellm_file=place(config.prices.litellm_file)),
-        journal=structs.replace(
-            config.journal, directory=place(config.journal.directory) or str(File(state) / "journal")
-        ),
+        journal=structs.replace(config.journal, directory=journal),
         telemetry=structs.replace(config.telemetry, log=log if log == "stdout" else place(log)),
     )

@@ -32,7 +32,7 @@ CREDENTIALS = frozenset(
 
 def faults(config: Config, env: Mapping[str, str]) -> list[Problem]:
     """Every rule that a configuration breaks; secrets are resolved and file names absolute."""
-    found = [*_listeners(config, env), *_aliases(config), *_identity(config), *_sizes(config)]
+    found = [*_listeners(config, env), *_aliases(config), *_identity(config), *_places(config)]
     for name, upstream in config.upstreams.items():
         found += _upstream(name, upstream, config)
     if config.telemetry.otlp is not None:
@@ -156,7 +156,13 @@ def _identity(config: Config) -> Iterator[Problem]:
             yield Problem(("identity", field), reason="this header carries a credential, and its value is recorded")
 
 
-def _sizes(config: Config) -> Iterator[Problem]:
+def _places(config: Config) -> Iterator[Problem]:
+    if config.state is None:
+        yield Problem(("state",), reason="there is no home directory to keep the state in", hint="set `state`")
+    names = {("state",): config.state, ("journal", "directory"): config.journal.directory}
+    for path, name in {**names, ("telemetry", "log"): config.telemetry.log}.items():
+        if name is not None and not name.isprintable():
+            yield Problem(path, reason="not a file name")
     if config.journal.retention_bytes < config.journal.segment_bytes:
         yield Problem(("journal", "retention_bytes"), reason="must hold at least one segment (`segment_bytes`)")
 

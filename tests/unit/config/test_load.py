@@ -144,6 +144,24 @@ def test_file_names_are_relative_to_the_configuration(home):
     assert config.telemetry.log == str(place / "calls.log")
 
 
+@pytest.mark.parametrize(("written", "meant"), [("~", ""), ("~/x", "/x"), ("~root/x", "/etc/~root/x"), ("/a", "/a")])
+def test_a_tilde_is_the_home_of_this_user(home, written, meant):
+    (home / "etc").mkdir()
+    (home / "etc/tollgate.yaml").write_text(f'state: "{written}"')
+    config = load(home / "etc/tollgate.yaml", {"HOME": str(home)})
+    assert config.state == (meant if meant == "/a" else f"{home}{meant}")
+
+
+def test_where_the_state_is_without_being_told(home, monkeypatch):
+    assert load(None, {"HOME": "/h"}).state == "/h/.local/state/tollgate"
+    assert load(None, {"HOME": "/h", "XDG_STATE_HOME": "/x"}).state == "/x/tollgate"
+    assert load(None, {"HOME": "/h", "XDG_STATE_HOME": "x"}).state == "/h/.local/state/tollgate"
+    monkeypatch.setattr("os.path.expanduser", lambda name: name)  # nobody knows this user
+    with pytest.raises(ConfigError, match="defaults: state: there is no home directory to keep the state in"):
+        load(None, {})
+    assert load(None, {"TOLLGATE_STATE": "/s"}).journal.directory == "/s/journal"
+
+
 def test_every_problem_is_said_at_once_with_its_place(refused):
     lines = refused(
         "listen: 8787\nworkers: 0\nupstreams:\n  openai:\n    dialect: opnai\n    timouts: {connect: 10s}\nadmn: x\n",
