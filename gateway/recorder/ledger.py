@@ -17,33 +17,23 @@ from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 
-from gateway.call import Outcome
 from gateway.errors import LedgerDamaged, LedgerUnavailable
 from gateway.journal.record import CallRecord, EventRecord, OutcomeRecord, Record
 from gateway.recorder import ledger_sql as sql
-from gateway.recorder.ledger_rows import (
-    Row,
-    call_row,
-    clamp,
-    event_row,
-    outcome_row,
-    tool_rows,
-    verdict_row,
-)
+from gateway.recorder.ledger_calls import Calls, many
+from gateway.recorder.ledger_rows import event_row, outcome_row, verdict_row
 from gateway.recorder.projection import Positions
-from gateway.recorder.runs import fold
 
 VERSION = "1"
 LEDGER = "ledger"  # reader: rows of this file
 DELIVERED = "delivered"  # reader: traces and logs
 
-_RUN_ID, _OUTCOME = 20, 12  # columns of `calls`
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_SCHEMA})
 _PRAGMAS = (
-    "PRAGMA page_size = 8192",
+    "PRAGMA page_size = 4096",
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = NORMAL",
-    "PRAGMA wal_autocheckpoint = 4000",
+    "PRAGMA wal_autocheckpoint = 8000",
     "PRAGMA journal_size_limit = 67108864",
     "PRAGMA cache_size = -32768",
     "PRAGMA busy_timeout = 2000",
@@ -56,6 +46,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._db: sqlite3.Connection | None = None
+        self._calls: Calls | None = None
         self.moved_aside: Path | None = None  # the file that could not be used, if there was one
 
     def open(self) -> None:
@@ -97,13 +88,13 @@ class Ledger:
         """Take in records, and what was read (`positions`) and passed on (`delivered`) by now: all or nothing."""
         calls = [r for r in records if isinstance(r, CallRecord)]
         with self._transaction() as db:
-            if calls:
-                _insert_calls(db, calls)
+            if calls and self._calls is not None:
+                self._calls.insert(calls)
             if len(calls) < len(records):
                 outcomes = [r for r in records if isinstance(r, OutcomeRecord)]
-                _many(db, sql.INSERT_OUTCOME, [outcome_row(r) for r in outcomes])
-                _many(db, sql.INSERT_VERDICT, [verdict_row(r) for r in outcomes])
-                _many(db, sql.INSERT_EVENT, [event_row(r) for r in records if isinstance(r, EventRecord)])
+                many(db, sql.INSERT_OUTCOME, [outcome_row(r) for r in outcomes])
+                many(db, sql.INSERT_VERDICT, [verdict_row(r) for r in outcomes])
+                many(db, sql.INSERT_EVENT, [event_row(r) for r in records if isinstance(r, EventRecord)])
             _commit_positions(db, LEDGER, positions)
             _commit_positions(db, DELIVERED, delivered or {})
 
@@ -125,9 +116,13 @@ class Ledger:
         """
         with self._transaction() as db:
             last = before if whole else 2**63 - 1
-            old = [row[0] for row in db.execute(sql.SELECT_OLD_RUNS, (before, last, limit))]
-            for statement in sql.DELETE_RUN_PARTS:
-                db.executemany(statement, [(run_id,) for run_id in old])
+            old = db.execute(sql.SELECT_OLD_RUNS, (before, last, limit)).fetchall()
+            for statement in (sql.DELETE_RUN_CALLS, sql.DELETE_RUN_TOOLS, sql.DELETE_RUN):
+                db.executemany(statement, [(n,) for n, _ in old])
+            for statement in (sql.DELETE_RUN_OUTCOMES, sql.DELETE_RUN_VERDICT):
+                db.executemany(statement, [(run_id,) for _, run_id in old])
+            if old and self._calls is not None:
+                self._calls.forget()
             db.execute(sql.DELETE_OLD_LONERS, (before, limit * 10))
             db.execute(sql.DELETE_OLD_LONER_TOOLS, (before,))
             db.execute(sql.DELETE_OLD_EVENTS, (before,))
@@ -157,6 +152,7 @@ class Ledger:
         """True if the file is ours and of this version; an empty one becomes so."""
         try:
             self._db = sqlite3.connect(self.path, isolation_level=None, cached_statements=64)
+            self._calls = Calls(self._db)
         except sqlite3.Error as e:
             raise translated(e) from e
         with self._faults() as db:
@@ -189,6 +185,8 @@ class Ledger:
                 yield db
                 db.execute("COMMIT")
             except BaseException:
+                if self._calls is not None:
+                    self._calls.forget()
                 if db.in_transaction:  # some faults have rolled back already
                     db.execute("ROLLBACK")
                 raise
@@ -208,60 +206,6 @@ def _statements(script: str) -> Iterator[str]:
         if sqlite3.complete_statement(pending):
             yield pending
             pending = ""
-
-
-def _many(db: sqlite3.Connection, statement: str, rows: Sequence[Row]) -> None:
-    """Run `statement` for each row; numbers beyond 64 bits are cut to what a column holds."""
-    db.execute("SAVEPOINT many")
-    try:
-        db.executemany(statement, rows)
-    except OverflowError:
-        db.execute("ROLLBACK TO many")
-        db.executemany(statement, map(clamp, rows))
-    db.execute("RELEASE many")
-
-
-def _insert_calls(db: sqlite3.Connection, calls: Sequence[CallRecord]) -> None:
-    stale: set[str] = set()
-    db.execute("SAVEPOINT calls")
-    try:
-        db.executemany(sql.INSERT_CALL, map(call_row, calls))
-    except (sqlite3.IntegrityError, OverflowError):
-        db.execute("ROLLBACK TO calls")
-        calls, stale = _merge_calls(db, calls)
-    db.execute("RELEASE calls")
-    _many(db, sql.INSERT_TOOL, [row for r in calls if r.tools for row in tool_rows(r)])
-    _many(db, sql.ADD_TO_RUN, [t.row(run) for run, t in fold(calls).items() if run not in stale])
-    for run in stale:
-        db.execute(sql.DELETE_RUN, (run,))
-        db.execute(sql.TOTAL_RUN, (run,))
-
-
-def _merge_calls(db: sqlite3.Connection, calls: Sequence[CallRecord]) -> tuple[list[CallRecord], set[str]]:
-    """Insert calls some of which are known already. Returns those inserted, and the runs to be totalled anew."""
-    best: dict[str, tuple[Row, CallRecord]] = {}
-    for r in calls:
-        row = clamp(call_row(r))
-        if r.id not in best or _precedence(row) < _precedence(best[r.id][0]):
-            best[r.id] = row, r
-    stale: set[str] = set()
-    for row, r in list(best.values()):
-        old = db.execute(sql.SELECT_CALL, (r.id,)).fetchone()
-        if old is None:
-            continue
-        if _precedence(row) >= _precedence(old):
-            del best[r.id]
-            continue
-        stale |= {old[_RUN_ID], r.run_id} - {""}
-        db.execute(sql.DELETE_CALL, (r.id,))
-        db.execute(sql.DELETE_CALL_TOOLS, (old[_RUN_ID], r.id))
-    db.executemany(sql.INSERT_CALL, [row for row, _ in best.values()])
-    return [r for _, r in best.values()], stale
-
-
-def _precedence(row: Row) -> tuple[bool, str]:
-    """The least of the rows of one call counts: first of all one that is not `abandoned`."""
-    return row[_OUTCOME] == Outcome.ABANDONED, repr(row)
 
 
 def _commit_positions(db: sqlite3.Connection, reader: str, positions: Positions) -> None:

@@ -57,7 +57,7 @@ class RunFilter(Struct, frozen=True):
 
 # Every condition in two spellings: the first can use an index, the second (unary plus) leaves the choice to another.
 _CALL_TERMS: Final[Mapping[str, tuple[str, str]]] = {
-    "run": ("run_id = :run", "run_id = :run"),
+    "run": ("run = (SELECT n FROM runs WHERE run_id = :run)", "run = (SELECT n FROM runs WHERE run_id = :run)"),
     "agent": ("agent = :agent", "+agent = :agent"),
     "requested": ("model_requested = :model", "+model_requested = :model"),
     "used": (
@@ -74,10 +74,8 @@ _TIME_TERMS: Final[Mapping[str, str]] = {
     "cursor": "started_at <= :at AND (started_at < :at OR id < :id)",
 }
 _RUN_TERMS: Final[Mapping[str, str]] = {
-    "agent": "EXISTS (SELECT 1 FROM calls c WHERE c.run_id = r.run_id AND +c.agent = :agent)",
-    "model": (
-        "EXISTS (SELECT 1 FROM calls c WHERE c.run_id = r.run_id AND :model IN (c.model_requested, c.model_used))"
-    ),
+    "agent": "EXISTS (SELECT 1 FROM calls c WHERE c.run = r.n AND +c.agent = :agent)",
+    "model": ("EXISTS (SELECT 1 FROM calls c WHERE c.run = r.n AND :model IN (c.model_requested, c.model_used))"),
     "tenant": "r.tenant = :tenant",
     "outcome": "ifnull(v.kind, 'none') = :outcome",
     "since": "first_at >= :since",
@@ -95,11 +93,17 @@ _RUN_ORDER: Final = " ORDER BY first_at DESC, r.run_id DESC LIMIT :limit"
 _HAS_META: Final = "SELECT count(*) FROM sqlite_schema WHERE name = 'meta'"
 _CALL: Final = "SELECT * FROM calls WHERE id = ?"
 _RUN: Final = _SELECT_RUNS + "r.run_id = ?"
-_AGENTS: Final = "SELECT DISTINCT agent FROM calls WHERE run_id = ? ORDER BY agent LIMIT 100"
+_AGENTS: Final = """
+SELECT DISTINCT agent FROM calls WHERE run = (SELECT n FROM runs WHERE run_id = ?) ORDER BY agent LIMIT 100
+"""
 _OUTCOMES: Final = "SELECT * FROM outcomes WHERE run_id = ? ORDER BY at, id LIMIT 1000"
 _OUTCOME: Final = "SELECT 1 FROM outcomes WHERE id = ?"
-_RUN_CALLS: Final = "SELECT * FROM calls WHERE run_id = ? ORDER BY started_at, id LIMIT ?"
-_RUN_TOOLS: Final = "SELECT * FROM tools WHERE run_id = ? ORDER BY started_at, call_id, n LIMIT ?"
+_RUN_CALLS: Final = """
+SELECT * FROM calls WHERE run = (SELECT n FROM runs WHERE run_id = ?) ORDER BY started_at, id LIMIT ?
+"""
+_RUN_TOOLS: Final = """
+SELECT * FROM tools WHERE run = (SELECT n FROM runs WHERE run_id = ?) ORDER BY started_at, call_id, n LIMIT ?
+"""
 _RUN_STEPS: Final = """
 SELECT agent, step, max(parent_agent) AS parent_agent, max(agent_version) AS agent_version,
     min(started_at) AS first_at, max(started_at + duration_ns) AS last_at,
@@ -108,7 +112,7 @@ SELECT agent, step, max(parent_agent) AS parent_agent, max(agent_version) AS age
     ifnull(sum(cache_read_tokens), 0) AS cache_read_tokens, ifnull(sum(cache_write_tokens), 0) AS cache_write_tokens,
     ifnull(sum(reasoning_tokens), 0) AS reasoning_tokens, ifnull(sum(cost), 0) AS cost, count(cost) AS priced,
     sum(cost_unknown) AS cost_unknown, sum(tool_calls) AS tool_calls, sum(tool_errors) AS tool_errors
-FROM calls WHERE run_id = ? GROUP BY agent, step ORDER BY agent, step
+FROM calls WHERE run = (SELECT n FROM runs WHERE run_id = ?) GROUP BY agent, step ORDER BY agent, step
 """
 # Sums over many runs may outgrow 64 bits of pico-USD: they are taken in two parts.
 _BY_OUTCOME: Final = """

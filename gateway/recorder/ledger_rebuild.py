@@ -19,15 +19,17 @@ from gateway.recorder.ledger import Ledger
 
 BATCH = 2_000
 
-# The content, each table in the order of its key. Positions are no part of it: they say where it came from.
+# The content, each table in the order of its key. Positions are no part of it: they say where it came from; nor are
+# the numbers of runs, for which their ids stand here.
 _TABLES: Final = (
-    ("calls", "SELECT * FROM calls ORDER BY id"),
-    ("tools", "SELECT * FROM tools ORDER BY run_id, call_id, n"),
+    ("calls", "SELECT r.run_id, c.* FROM calls c LEFT JOIN runs r ON r.n = c.run ORDER BY c.id"),
+    ("tools", "SELECT r.run_id, t.* FROM tools t LEFT JOIN runs r ON r.n = t.run ORDER BY t.call_id, t.n"),
     ("runs", "SELECT * FROM runs ORDER BY run_id"),
     ("outcomes", "SELECT * FROM outcomes ORDER BY id"),
     ("verdicts", "SELECT * FROM verdicts ORDER BY run_id"),
     ("events", "SELECT * FROM events ORDER BY id"),
 )
+_NUMBERS: Final = frozenset({("calls", "run"), ("tools", "run"), ("runs", "n")})
 
 
 class Rebuilt(Struct, frozen=True):
@@ -87,8 +89,11 @@ def dump(ledger: Path) -> Iterator[str]:
     db = sqlite3.connect(ledger)
     try:
         for table, query in _TABLES:
-            for row in db.execute(query):
-                yield msgspec.json.encode((table, *row)).decode()
+            rows = db.execute(query)
+            names = [column[0] for column in rows.description]
+            kept = [at for at, name in enumerate(names) if (table, name) not in _NUMBERS]
+            for row in rows:
+                yield msgspec.json.encode((table, *(row[at] for at in kept))).decode()
     finally:
         db.close()
 

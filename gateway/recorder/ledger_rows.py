@@ -58,8 +58,8 @@ def _text(value: object) -> str:
     return _json(value).decode() if value else "[]"
 
 
-def call_row(r: CallRecord) -> Row:
-    """In the order of the columns of `calls`."""
+def call_row(r: CallRecord, run: int | None) -> Row:
+    """In the order of the columns of `calls`; `run` is the number of its run."""
     usage = r.usage
     tools = r.tools
     return (
@@ -74,7 +74,7 @@ def call_row(r: CallRecord) -> Row:
         r.usage_source, r.cost, unknown_cost(r), _json(r.cost_components).decode(), r.cost_status, r.price_version,
         r.error_code, _text(r.attempts), _text(tools),
         len(tools), sum(t.is_error for t in tools) if tools else 0, _text(r.tool_uses),
-        _detail(r),
+        _detail(r), run,
     )  # fmt: skip
 
 
@@ -88,10 +88,10 @@ def _detail(r: CallRecord) -> str:
     return _json(detail).decode()
 
 
-def tool_rows(r: CallRecord) -> Iterable[Row]:
+def tool_rows(r: CallRecord, run: int | None) -> Iterable[Row]:
     for n, t in enumerate(r.tools):
         yield (
-            r.run_id, r.id, n, t.id, t.name, r.agent, r.step, t.started_at, t.duration_ns, t.exact, t.is_error,
+            run or 0, r.id, n, t.id, t.name, r.agent, r.step, t.started_at, t.duration_ns, t.exact, t.is_error,
         )  # fmt: skip
 
 

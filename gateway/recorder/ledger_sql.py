@@ -7,56 +7,63 @@ from typing import Final
 INSERT_CALL: Final = (
     "INSERT INTO calls VALUES "
     "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, "
-    "?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 INSERT_TOOL: Final = "INSERT OR REPLACE INTO tools VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
+SELECT_RUN_NUMBER: Final = "SELECT n FROM runs WHERE run_id = ?"
+SELECT_LAST_RUN_NUMBER: Final = "SELECT ifnull(max(n), 0) FROM runs"
+
+INSERT_RUN: Final = "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+# `last` and the sums of a run that is there; indexed columns are left alone.
 ADD_TO_RUN: Final = """
-INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (run_id) DO UPDATE SET
-    tenant = iif((excluded.first_at, excluded.first_id) < (first_at, first_id), excluded.tenant, tenant),
-    agent = iif((excluded.first_at, excluded.first_id) < (first_at, first_id), excluded.agent, agent),
-    source = iif((excluded.first_at, excluded.first_id) < (first_at, first_id), excluded.source, source),
-    first_id = iif((excluded.first_at, excluded.first_id) < (first_at, first_id), excluded.first_id, first_id),
-    first_at = min(first_at, excluded.first_at),
-    last_at = max(last_at, excluded.last_at),
-    calls = calls + excluded.calls,
-    errors = errors + excluded.errors,
-    input_tokens = input_tokens + excluded.input_tokens,
-    output_tokens = output_tokens + excluded.output_tokens,
-    cache_read_tokens = cache_read_tokens + excluded.cache_read_tokens,
-    cache_write_tokens = cache_write_tokens + excluded.cache_write_tokens,
-    reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens,
-    cost = cost + excluded.cost,
-    priced = priced + excluded.priced,
-    cost_unknown = cost_unknown + excluded.cost_unknown,
-    tool_calls = tool_calls + excluded.tool_calls,
-    tool_errors = tool_errors + excluded.tool_errors,
-    steps = max(steps, excluded.steps)
+UPDATE runs SET
+    last_at = max(last_at, ?2),
+    calls = calls + ?3,
+    errors = errors + ?4,
+    input_tokens = input_tokens + ?5,
+    output_tokens = output_tokens + ?6,
+    cache_read_tokens = cache_read_tokens + ?7,
+    cache_write_tokens = cache_write_tokens + ?8,
+    reasoning_tokens = reasoning_tokens + ?9,
+    cost = cost + ?10,
+    priced = priced + ?11,
+    cost_unknown = cost_unknown + ?12,
+    tool_calls = tool_calls + ?13,
+    tool_errors = tool_errors + ?14,
+    steps = max(steps, ?15)
+WHERE n = ?1
+"""
+
+# The earliest call gives a run its start and its names.
+BEGIN_RUN_EARLIER: Final = """
+UPDATE runs SET first_at = ?2, first_id = ?3, tenant = ?4, agent = ?5, source = ?6
+WHERE n = ?1 AND (first_at, first_id) > (?2, ?3)
 """
 
 # The same totals from scratch, for a run of which a call was replaced.
 TOTAL_RUN: Final = """
 INSERT INTO runs
-SELECT run_id,
-    (SELECT started_at FROM calls f WHERE f.run_id = c.run_id ORDER BY started_at, id LIMIT 1),
-    (SELECT id FROM calls f WHERE f.run_id = c.run_id ORDER BY started_at, id LIMIT 1),
+SELECT run, run_id,
+    (SELECT started_at FROM calls f WHERE f.run = c.run ORDER BY started_at, id LIMIT 1),
+    (SELECT id FROM calls f WHERE f.run = c.run ORDER BY started_at, id LIMIT 1),
     max(started_at + duration_ns),
-    (SELECT tenant FROM calls f WHERE f.run_id = c.run_id ORDER BY started_at, id LIMIT 1),
-    (SELECT agent FROM calls f WHERE f.run_id = c.run_id ORDER BY started_at, id LIMIT 1),
-    (SELECT run_source FROM calls f WHERE f.run_id = c.run_id ORDER BY started_at, id LIMIT 1),
+    (SELECT tenant FROM calls f WHERE f.run = c.run ORDER BY started_at, id LIMIT 1),
+    (SELECT agent FROM calls f WHERE f.run = c.run ORDER BY started_at, id LIMIT 1),
+    (SELECT run_source FROM calls f WHERE f.run = c.run ORDER BY started_at, id LIMIT 1),
     count(*), sum(outcome NOT IN ('ok', 'cancelled')),
     ifnull(sum(input_tokens), 0), ifnull(sum(output_tokens), 0), ifnull(sum(cache_read_tokens), 0),
     ifnull(sum(cache_write_tokens), 0), ifnull(sum(reasoning_tokens), 0),
     ifnull(sum(cost), 0), count(cost), sum(cost_unknown), sum(tool_calls), sum(tool_errors), max(step)
-FROM calls c WHERE run_id = ? GROUP BY run_id
+FROM calls c WHERE run = ? GROUP BY run
 """
 
 SELECT_CALL: Final = "SELECT * FROM calls WHERE id = ?"
 DELETE_CALL: Final = "DELETE FROM calls WHERE id = ?"
-DELETE_CALL_TOOLS: Final = "DELETE FROM tools WHERE run_id = ? AND call_id = ?"
-DELETE_RUN: Final = "DELETE FROM runs WHERE run_id = ?"
+DELETE_CALL_TOOLS: Final = "DELETE FROM tools WHERE run = ? AND call_id = ?"
+DELETE_RUN: Final = "DELETE FROM runs WHERE n = ?"
 
 # Of two outcomes (or events) of one id the greater stays, whichever came first.
 INSERT_OUTCOME: Final = """
@@ -94,17 +101,14 @@ INSERT_META: Final = "INSERT INTO meta VALUES (?, ?)"
 HAS_TABLES: Final = "SELECT count(*) FROM sqlite_schema"
 
 # Whole runs leave the ledger, never parts of one: its totals stay the sums of its calls.
-SELECT_OLD_RUNS: Final = "SELECT run_id FROM runs WHERE first_at < ? AND last_at < ? ORDER BY first_at LIMIT ?"
+SELECT_OLD_RUNS: Final = "SELECT n, run_id FROM runs WHERE first_at < ? AND last_at < ? ORDER BY first_at LIMIT ?"
 SELECT_OLDEST_RUN: Final = "SELECT first_at FROM runs ORDER BY first_at LIMIT 1 OFFSET ?"
-DELETE_RUN_PARTS: Final = (
-    "DELETE FROM calls WHERE run_id = ?",
-    "DELETE FROM tools WHERE run_id = ?",
-    "DELETE FROM outcomes WHERE run_id = ?",
-    "DELETE FROM verdicts WHERE run_id = ?",
-    DELETE_RUN,
-)
+DELETE_RUN_CALLS: Final = "DELETE FROM calls WHERE run = ?"
+DELETE_RUN_TOOLS: Final = "DELETE FROM tools WHERE run = ?"
+DELETE_RUN_OUTCOMES: Final = "DELETE FROM outcomes WHERE run_id = ?"
+DELETE_RUN_VERDICT: Final = "DELETE FROM verdicts WHERE run_id = ?"
 DELETE_OLD_LONERS: Final = """
-DELETE FROM calls WHERE rowid IN (SELECT rowid FROM calls WHERE run_id = '' AND started_at < ? LIMIT ?)
+DELETE FROM calls WHERE rowid IN (SELECT rowid FROM calls WHERE run IS NULL AND started_at < ? LIMIT ?)
 """
-DELETE_OLD_LONER_TOOLS: Final = "DELETE FROM tools WHERE run_id = '' AND started_at < ?"
+DELETE_OLD_LONER_TOOLS: Final = "DELETE FROM tools WHERE run = 0 AND started_at < ?"
 DELETE_OLD_EVENTS: Final = "DELETE FROM events WHERE at < ?"

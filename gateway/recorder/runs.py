@@ -26,7 +26,7 @@ def unknown_cost(r: CallRecord) -> bool:
 
 
 class Totals:
-    """What some calls of one run add to its row; `row()` is in the order of the columns of `runs`."""
+    """What some calls of one run add to its row."""
 
     __slots__ = (
         "agent", "cache_read", "cache_write", "calls", "cost", "errors", "first_at", "first_id", "input", "last_at",
@@ -67,11 +67,17 @@ class Totals:
             self.tool_calls += len(r.tools)
             self.tool_errors += sum(t.is_error for t in r.tools)
 
-    def row(self, run_id: str) -> tuple[str | int, ...]:
+    def row(self, n: int, run_id: str) -> tuple[str | int, ...]:
+        """In the order of the columns of `runs`."""
+        return (n, run_id, *self.first()[:2], self.last_at, self.tenant, self.agent, self.source, *self.sums())
+
+    def first(self) -> tuple[str | int, ...]:
+        return self.first_at, self.first_id, self.tenant, self.agent, self.source
+
+    def sums(self) -> tuple[int, ...]:
         return (
-            run_id, self.first_at, self.first_id, self.last_at, self.tenant, self.agent, self.source, self.calls,
-            self.errors, self.input, self.output, self.cache_read, self.cache_write, self.reasoning, self.cost,
-            self.priced, self.unknown, self.tool_calls, self.tool_errors, self.steps,
+            self.calls, self.errors, self.input, self.output, self.cache_read, self.cache_write, self.reasoning,
+            self.cost, self.priced, self.unknown, self.tool_calls, self.tool_errors, self.steps,
         )  # fmt: skip
 
 

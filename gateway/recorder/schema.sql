@@ -55,10 +55,11 @@ CREATE TABLE calls (
     tool_calls         INTEGER NOT NULL,
     tool_errors        INTEGER NOT NULL,
     tool_uses          TEXT NOT NULL, -- JSON: [{"id", "name"}, ...]
-    detail             TEXT NOT NULL  -- JSON: what nobody selects by
+    detail             TEXT NOT NULL, -- JSON: what nobody selects by
+    run                INTEGER        -- runs.n; NULL without a run
 );
 CREATE INDEX calls_time ON calls (started_at);
-CREATE INDEX calls_run ON calls (run_id, started_at);
+CREATE INDEX calls_run ON calls (run, started_at);
 CREATE INDEX calls_agent ON calls (agent, started_at);
 CREATE INDEX calls_tenant ON calls (tenant, started_at);
 CREATE INDEX calls_requested ON calls (model_requested, started_at);
@@ -67,7 +68,7 @@ CREATE INDEX calls_outcome ON calls (outcome, started_at) WHERE outcome <> 'ok';
 
 -- Tool executions by the call that brought their result.
 CREATE TABLE tools (
-    run_id      TEXT NOT NULL,
+    run         INTEGER NOT NULL, -- runs.n; 0 without a run
     call_id     TEXT NOT NULL,
     n           INTEGER NOT NULL,
     tool_id     TEXT NOT NULL,
@@ -78,12 +79,14 @@ CREATE TABLE tools (
     duration_ns INTEGER NOT NULL,
     exact       INTEGER NOT NULL,
     is_error    INTEGER NOT NULL,
-    PRIMARY KEY (run_id, call_id, n)
+    PRIMARY KEY (run, call_id, n)
 ) WITHOUT ROWID;
 
--- Totals of the calls of a run, kept as they come in; always equal to the sums over `calls`.
+-- Totals of the calls of a run, kept as they come in; always equal to the sums over `calls`. Runs are numbered as
+-- they come up: what goes on at the same time lies close together, while ids are scattered. Numbers are no content.
 CREATE TABLE runs (
-    run_id             TEXT PRIMARY KEY,
+    n                  INTEGER PRIMARY KEY,
+    run_id             TEXT NOT NULL UNIQUE,
     first_at           INTEGER NOT NULL, -- start of the earliest call, which also gives tenant, agent and source
     first_id           TEXT NOT NULL,
     last_at            INTEGER NOT NULL, -- end of the last call
@@ -103,7 +106,7 @@ CREATE TABLE runs (
     tool_calls         INTEGER NOT NULL,
     tool_errors        INTEGER NOT NULL,
     steps              INTEGER NOT NULL  -- the highest step number
-) WITHOUT ROWID;
+);
 CREATE INDEX runs_time ON runs (first_at);
 
 CREATE TABLE outcomes (

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from gateway.config.schema import Config, Telemetry
+from gateway.config.schema import Config, Journal, Telemetry
 from gateway.process.control import (
     Configure,
     Configured,
@@ -30,6 +30,7 @@ from gateway.process.control import (
 
 M = TypeVar("M", bound=Message)
 SECONDS = 20.0
+FOREVER = Journal(retention_days=36_500)  # records of tests are of any age
 
 
 class RecorderProcess:
@@ -43,7 +44,7 @@ class RecorderProcess:
         self.inflight = state / "inflight"
         for directory in (self.journal, self.inflight):
             directory.mkdir(parents=True, exist_ok=True)
-        self.config = config or Config(state=str(state), telemetry=Telemetry(log=None))
+        self.config = config or Config(state=str(state), telemetry=Telemetry(log=None), journal=FOREVER)
         self._env = env
         self._ready = ready
         self._admin = socket.create_server(("127.0.0.1", 0))

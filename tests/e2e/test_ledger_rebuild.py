@@ -19,7 +19,7 @@ from gateway.journal.append import JournalWriter
 from gateway.journal.record import CallRecord, Record
 from gateway.process.control import Configured
 from gateway.recorder.ledger_rebuild import dump, rebuild
-from gateway.testing.recorder import RecorderProcess
+from gateway.testing.recorder import FOREVER, RecorderProcess
 from gateway.testing.records import START, call_record, workload
 
 
@@ -27,6 +27,9 @@ from gateway.testing.records import START, call_record, workload
 def recorder(tmp_path: Path) -> Iterator[RecorderProcess]:
     with RecorderProcess(tmp_path) as running:
         yield running
+
+
+KILLS = 12
 
 
 def write(journal: Path, records: Sequence[Record], writer: str = "w0", segment_bytes: int = 65_536) -> None:
@@ -87,7 +90,7 @@ def test_kills_at_any_instant_lose_and_repeat_nothing(tmp_path: Path) -> None:
     with RecorderProcess(tmp_path, ready=False) as recorder:
         for thread in writers:
             thread.start()
-        for _ in range(25):
+        for _ in range(KILLS):
             time.sleep(rng.random() * 0.3)  # the instant of the kill is the point of this test
             recorder.kill()
             recorder.start(ready=rng.random() < 0.8)
@@ -183,7 +186,9 @@ def test_draining_with_a_dead_collector_takes_its_time_and_no_more(tmp_path: Pat
     with socket.create_server(("127.0.0.1", 0)) as black_hole:
         endpoint = f"http://127.0.0.1:{black_hole.getsockname()[1]}"
         config = Config(
-            state=str(tmp_path), telemetry=Telemetry(otlp=Otlp(endpoint=endpoint), log=str(tmp_path / "log"))
+            state=str(tmp_path),
+            journal=FOREVER,
+            telemetry=Telemetry(otlp=Otlp(endpoint=endpoint), log=str(tmp_path / "log")),
         )
         with RecorderProcess(tmp_path, config) as recorder:
             write(recorder.journal, workload(random.Random(3), 300))

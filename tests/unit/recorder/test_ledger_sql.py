@@ -67,7 +67,11 @@ def test_the_check_finds_what_it_looks_for(source: str) -> None:
 
 def test_statements_have_as_many_parameters_as_columns() -> None:
     schema = (PACKAGE / "recorder" / "schema.sql").read_text("utf-8")
-    for statement, table in ((ledger_sql.INSERT_CALL, "calls"), (ledger_sql.INSERT_TOOL, "tools")):
+    for statement, table in (
+        (ledger_sql.INSERT_CALL, "calls"),
+        (ledger_sql.INSERT_TOOL, "tools"),
+        (ledger_sql.INSERT_RUN, "runs"),
+    ):
         body = re.search(rf"CREATE TABLE {table} \((.*?)\n\)", schema, re.S)
         assert body is not None
         columns = re.findall(r"^    [a-z]\w* +[A-Z]", body[1], re.M)
