@@ -13,7 +13,7 @@ Rules
 from __future__ import annotations
 
 from gateway.call import Call, Usage
-from gateway.errors import ClientGone, GatewayError, StreamErrored, StreamTruncated, UpstreamFault
+from gateway.errors import BadAnswer, ClientGone, GatewayError, StreamErrored, StreamTruncated, UpstreamFault
 from gateway.policy.encoding import Decoder, decoder_for
 from gateway.policy.forward import rendered, response_block
 from gateway.ports import Downstream, Exchange, Gateway, Meter, Spec, Stripper
@@ -94,9 +94,16 @@ async def pump(call: Call, exchange: Exchange, down: Downstream, gw: Gateway) ->
     """Returns what is still to be sent. Raises UpstreamFault, ClientGone."""
     passage = Passage(call, exchange, down, gw)
     try:
+        if down.gone:
+            raise ClientGone()
+        refuse_pages(call, exchange)
         if call.route.operation and not passage.streaming:
-            return await pump_whole(passage)
-        return await pump_stream(passage)
+            ending = await pump_whole(passage)
+        else:
+            ending = await pump_stream(passage)
+        if down.gone:
+            raise ClientGone()
+        return ending
     except ClientGone:
         if passage.spec.drain:
             await drain(passage)
@@ -104,6 +111,13 @@ async def pump(call: Call, exchange: Exchange, down: Downstream, gw: Gateway) ->
     finally:
         call.upstream_last_byte = gw.monotonic()
         exchange.close()
+
+
+def refuse_pages(call: Call, exchange: Exchange) -> None:
+    """A web page in the place of a successful answer comes from a portal or a wrong URL. Raises BadAnswer."""
+    page = exchange.names.get(b"content-type", b"").lower().startswith(b"text/html")
+    if page and call.route.operation and 200 <= exchange.status < 300:
+        raise BadAnswer("the upstream answered with a web page")
 
 
 async def pump_whole(passage: Passage) -> Ending:
@@ -134,14 +148,14 @@ async def pump_stream(passage: Passage) -> Ending:
     while peeking and not (meter.started or meter.failed):
         data = await exchange.read()
         if not data:
-            break
+            return await end_of_stream(passage, [held])
         held += passage.look(data)
         waited = (passage.gw.monotonic() - began) / 1e9
         if len(held) > PEEK_LIMIT or waited > HOLD_SECONDS:
             break
     if meter.failed and exchange.status < 400 and (ending := restated(passage, held)) is not None:
         return ending
-    if meter.terminal or meter.failed or (peeking and not held):
+    if meter.terminal or meter.failed:
         return await end_of_stream(passage, [held])
     passage.commit(held)
     return await pump_rest(passage)
@@ -150,7 +164,8 @@ async def pump_stream(passage: Passage) -> Ending:
 def restated(passage: Passage, frame: bytes) -> Ending | None:
     """The answer began with an error event: give it the status it should have had. None if something came before it."""
     call, gw = passage.call, passage.gw
-    answer = gw.dialects[call.route.dialect].restate(call.route, frame)
+    plain = decoder_for(passage.exchange.names.get(b"content-encoding", b"")).feed(frame)
+    answer = gw.dialects[call.route.dialect].restate(call.route, plain)
     if answer is None:
         return None
     call.attempts[-1].fault = StreamErrored(f"error in the first event: {passage.meter.failed}")
@@ -176,14 +191,14 @@ async def pump_rest(passage: Passage) -> Ending:
 async def end_of_stream(passage: Passage, tail: list[bytes]) -> Ending:
     """Read what comes behind the terminal event, and judge how the stream ended. Raises StreamTruncated."""
     exchange, meter, call = passage.exchange, passage.meter, passage.call
-    if tail:
-        exchange.expire_in(GRACE_SECONDS)
+    cut = False
     try:
-        while tail and (data := await exchange.read()):
-            tail.append(passage.look(data))
+        if tail:
+            await read_on(passage, tail)
     except UpstreamFault:
         if not (meter.terminal or meter.failed):
             raise
+        cut = passage.stripper is None and exchange.length is not None
     if passage.stripper is not None:
         tail.append(passage.stripper.end())
     settle(passage)
@@ -194,17 +209,32 @@ async def end_of_stream(passage: Passage, tail: list[bytes]) -> Ending:
         ensure_committed(passage)
         return Ending(rest, complete=False)
     if passage.streaming and call.route.operation and not call.answer.complete:
-        if rest:
+        if rest and (meter.started or call.committed):
             ensure_committed(passage)
             passage.down.write(rest)
         raise StreamTruncated("the upstream ended the stream without its terminal event")
     ensure_committed(passage)
-    if passage.gw.stream_cost_comment and call.money.total is not None and passage.streaming:
+    if passage.gw.stream_cost_comment and call.money.total is not None and call.interruptible:
         rest += b": tollgate cost_usd=%.12f usage_source=%b\n\n" % (
             call.money.total / 1e12,
             call.answer.usage_source.encode(),
         )
-    return Ending(rest, complete=True)
+    return Ending(rest, complete=not cut)
+
+
+async def read_on(passage: Passage, tail: list[bytes]) -> None:
+    """Gather what comes behind the terminal event, for a moment; where that is much, let it go on."""
+    passage.exchange.expire_in(GRACE_SECONDS)
+    held = 0
+    while data := await passage.exchange.read():
+        tail.append(passage.look(data))
+        held += len(data)
+        if held > WHOLE_LIMIT:
+            ensure_committed(passage)
+            passage.down.write(b"".join(tail))
+            tail.clear()
+            held = 0
+            await passage.down.drained()
 
 
 def settle(passage: Passage) -> None:
@@ -238,9 +268,13 @@ async def drain(passage: Passage) -> None:
     limit = int(spec.drain_usd * 1e12 * 1000 * BYTES_PER_TOKEN / per_token) if per_token else WHOLE_LIMIT
     until = gw.monotonic() + int(spec.drain_seconds * 1e9)
     call.notes = {**call.notes, "client_gone": "drained"}
+    exchange.expire_in(spec.drain_seconds)
     try:
         while limit > 0 and gw.monotonic() < until and not (meter.terminal or meter.failed):
-            data = await exchange.read()
+            try:
+                data = await exchange.read()
+            except ClientGone:  # the same news again, where it left between two reads
+                continue
             if not data:
                 break
             passage.look(data)
