@@ -234,7 +234,7 @@ class MessageStream(EventMeter[StreamEvent]):
 class Anthropic(BaseDialect):
     name = "anthropic"
 
-    def read(self, route: Route, request: Request) -> Asked:
+    def question(self, route: Route, request: Request) -> Asked:
         found = read_body(request.body, ("messages",))
         if found is None:
             return Asked()

@@ -135,7 +135,7 @@ class GeminiStream(EventMeter[Chunk]):
 class Gemini(BaseDialect):
     name = "gemini"
 
-    def read(self, route: Route, request: Request) -> Asked:
+    def question(self, route: Route, request: Request) -> Asked:
         model, method = path_model(route)
         stream = method == "streamGenerateContent"
         found = read_body(request.body, ("contents",))

@@ -21,7 +21,7 @@ class Opaque(OpenAIFamily):
     def __init__(self, words: str = "openai") -> None:
         self._words = words
 
-    def read(self, route: Route, request: Request) -> Asked:
+    def question(self, route: Route, request: Request) -> Asked:
         return Asked()
 
     def meter(self, route: Route, asked: Asked, status: int, content_type: bytes) -> Meter:

@@ -277,7 +277,7 @@ class OpenAIChat(OpenAIFamily):
     def __init__(self, name: str = "openai_chat") -> None:
         self.name = name
 
-    def read(self, route: Route, request: Request) -> Asked:
+    def question(self, route: Route, request: Request) -> Asked:
         found = read_body(request.body, ("messages",))
         if found is None:
             return Asked()

@@ -45,7 +45,7 @@ class EmbeddingsDocument(JsonMeter):
 class OpenAIEmbeddings(OpenAIFamily):
     name = "openai_embeddings"
 
-    def read(self, route: Route, request: Request) -> Asked:
+    def question(self, route: Route, request: Request) -> Asked:
         found = read_body(request.body, ())
         if found is None:
             return Asked()

@@ -128,7 +128,7 @@ class ResponseStream(EventMeter[StreamEvent]):
 class OpenAIResponses(BaseDialect):
     name = "openai_responses"
 
-    def read(self, route: Route, request: Request) -> Asked:
+    def question(self, route: Route, request: Request) -> Asked:
         found = read_body(request.body, ("input",))
         if found is None:
             return Asked(stream=b"stream=true" in route.path.partition(b"?")[2].split(b"&"))

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from gateway.call import Usage, UsageSource
+from gateway.call import Request, Route, Usage, UsageSource
 from gateway.dialects.opaque import Opaque
 from gateway.dialects.registry import DIALECTS
 from gateway.errors import Unauthorized
@@ -57,6 +57,15 @@ def test_opaque_reads_errors_only(talk):
     assert (answer.usage, answer.error_type, answer.complete) == (None, "", True)
     assert opaque.answer({"error": {"type": "t", "message": "m"}}, status=500).error_type == "t"
     assert opaque.stream({"error": {"type": "t"}}).end().complete
+
+
+@pytest.mark.parametrize("name", sorted(DIALECTS))
+def test_uploads_are_nobodys_to_judge(name):
+    """A path without a known meaning may carry anything."""
+    path = b"/upload/v1beta/files"
+    body = b'--boundary\r\ncontent-disposition: form-data\r\n\r\n{"a":1,"a":2}\xff'
+    asked = DIALECTS[name].read(Route("other", name, "", "up", path), Request(b"POST", path, (), body))
+    assert (asked.model, asked.fields) == ("", {})
 
 
 def test_opaque_keeps_little(talk):
