@@ -145,8 +145,8 @@ class Worker:
             self._tls_at = now + TLS_SECONDS
             self.tls.refresh()
         gauges = self.journal.gauges
-        gauges.set("connections", len(self.server.connections))
-        gauges.set("loop_lag_seconds", self._lag)
+        gauges.set("inflight_requests", len(self.journal.table))
+        gauges.set("event_loop_lag_seconds", self._lag)
 
     async def drain(self, seconds: float) -> None:
         """Let the calls under way end by themselves for `seconds`, then end them with an error of their dialect."""
