@@ -84,15 +84,7 @@ class Supervisor:
         self._config = config
         self._out = out or sys.stdout
         self._state = StateDirectory(Path(config.state), Path(config.journal.directory))
-        self._sockets: list[socket.socket] = []
-        try:
-            patience = ORPHAN_SECONDS if self._state.unclean else 0.0
-            self._sockets = bind(parse_address(config.listen), config.workers, patience)
-            self._admin = bind(parse_address(config.admin), 1, patience)[0]
-        except CannotListen:
-            self._close_sockets()
-            self._state.close()
-            raise
+        self._bind(config)
         self._listen_at, self._admin_at = bound(self._sockets[0]), bound(self._admin)
         self._state.describe(str(self._listen_at))
         self._upkeep = Upkeep(self._state.journal, self._state.inflight, config.journal)
@@ -119,6 +111,17 @@ class Supervisor:
         self._tasks: set[asyncio.Task[Any]] = set()
         now = time.time_ns()
         self._status = Status(now, False, (), 1, now, True, 0)
+
+    def _bind(self, config: Config) -> None:
+        self._sockets: list[socket.socket] = []
+        try:
+            patience = ORPHAN_SECONDS if self._state.unclean else 0.0
+            self._sockets = bind(parse_address(config.listen), config.workers, patience)
+            self._admin = bind(parse_address(config.admin), 1, patience)[0]
+        except CannotListen:
+            self._close_sockets(admin=False)
+            self._state.close()
+            raise
 
     @property
     def _children(self) -> list[Child]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from gateway.call import Attempt, Call, Outcome
+from gateway.call import Answer, Attempt, Call, Money, Outcome, Request, Who
 from gateway.errors import (
     ClientGone,
     Draining,
@@ -27,6 +27,7 @@ Capture = Literal["off", "hash", "full"]
 _LEFT = (ClientGone, CancelledError)
 _REFUSALS = (Rejected, Draining, Overloaded, JournalUnavailable)
 _INT64 = 1 << 63
+_NO_ERROR = ("", "", "", "")
 _SCALARS = frozenset({str, float, bool})
 _encode = msgspec.msgpack.Encoder().encode
 MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, msgspec.MsgspecError)
@@ -103,17 +104,13 @@ class Converter:
         self._redactor = Redactor(secrets)
 
     def record_of(self, call: Call) -> CallRecord:
-        route, asked, who, trace, request = call.route, call.asked, call.who, call.trace, call.request
-        answer, money, attempts = call.answer, call.money, call.attempts
+        route, asked, trace, request, attempts = call.route, call.asked, call.trace, call.request, call.attempts
+        answer = call.answer
         duration = max(0, call.ended - call.began)
         outcome = outcome_of(call)
-        source, code, kind, message = "", "", "", ""
-        if outcome is not Outcome.OK:
-            source, code, kind, message = self._error(call, outcome)
-        user_agent, sdk_retry = _client(call)
         target = attempts[-1].target if attempts else None
         # By position, in the order of the schema: naming 60 fields would cost more than encoding them.
-        return CallRecord(
+        fields: tuple[Any, ...] = (
             call.id,
             call.started_at,
             duration,
@@ -131,50 +128,26 @@ class Converter:
             call.websocket,
             asked.model,
             answer.model if answer is not None else "",
-            who.tenant,
-            "",
-            who.agent,
-            who.agent_source,
-            who.agent_version,
-            who.parent_agent,
-            who.run_id,
-            who.run_source,
-            who.run_confidence,
-            who.step,
-            who.request_class,
-            who.conversation_id,
-            who.end_user,
+            *_who(call.who),
             trace.trace_id,
             trace.span_id,
             trace.parent_id,
             trace.flags,
             trace.state,
-            answer.usage if answer is not None else None,
-            str(answer.usage_source) if answer is not None else "none",
-            money.total,
-            money.components,
-            money.status,
-            money.version,
-            answer.finish_reasons if answer is not None else (),
-            answer.response_id if answer is not None else "",
-            answer.tool_uses if answer is not None else (),
+            *_answered(answer, call.money),
             tuple(call.tools),
             tuple([_attempt(call, attempt) for attempt in attempts]),
-            source,
-            code,
-            kind,
-            message,
+            *(self._error(call, outcome) if outcome is not Outcome.OK else _NO_ERROR),
             len(request.body),
             call.response_bytes,
-            user_agent,
-            request.client,
-            sdk_retry,
+            *_client(request),
             _params(call) if asked.params else {},
             call.notes,
             self._worker,
             self._content(request.body) if self._capture != "off" else b"",
             self._content(call.captured) if self._capture != "off" else b"",
         )
+        return CallRecord(*fields)
 
     def salvage(self, call: Call) -> CallRecord:
         """The record of a call of which some value cannot be written: that value is left out."""
@@ -218,6 +191,40 @@ class Converter:
         return b"sha256:" + hashlib.sha256(data).hexdigest().encode()
 
 
+def _who(who: Who) -> tuple[Any, ...]:
+    """The fields from `tenant` to `end_user`."""
+    return (
+        who.tenant,
+        "",
+        who.agent,
+        who.agent_source,
+        who.agent_version,
+        who.parent_agent,
+        who.run_id,
+        who.run_source,
+        who.run_confidence,
+        who.step,
+        who.request_class,
+        who.conversation_id,
+        who.end_user,
+    )
+
+
+def _answered(answer: Answer | None, money: Money) -> tuple[Any, ...]:
+    """The fields from `usage` to `tool_uses`."""
+    return (
+        answer.usage if answer is not None else None,
+        str(answer.usage_source) if answer is not None else "none",
+        money.total,
+        money.components,
+        money.status,
+        money.version,
+        answer.finish_reasons if answer is not None else (),
+        answer.response_id if answer is not None else "",
+        answer.tool_uses if answer is not None else (),
+    )
+
+
 def _attempt(call: Call, attempt: Attempt) -> AttemptRecord:
     target = attempt.target
     return AttemptRecord(
@@ -233,17 +240,17 @@ def _attempt(call: Call, attempt: Attempt) -> AttemptRecord:
     )
 
 
-def _client(call: Call) -> tuple[str, int]:
-    """(user agent, retry count of the client's SDK); -1 where it does not say."""
+def _client(request: Request) -> tuple[str, str, int]:
+    """(user agent, address, retry count of the client's SDK); -1 where it does not say."""
     agent, retry = "", -1
-    for name, value in call.request.headers:
+    for name, value in request.headers:
         size = len(name)
         if size == 10:
             if name.lower() == b"user-agent":
                 agent = header_text(value)
         elif size == 23 and name.lower() == b"x-stainless-retry-count" and value.isdigit() and len(value) < 7:
             retry = int(value)
-    return agent, retry
+    return agent, request.client, retry
 
 
 def _params(call: Call) -> dict[str, str | int | float | bool | list[str]]:
