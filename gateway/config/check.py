@@ -119,8 +119,9 @@ def _not_writable(directory: File) -> str:
 
     It is tried, for permission bits say little of read-only mounts and of what root may do.
     """
-    nearest = next(place for place in (directory, *directory.parents) if place.exists())
+    nearest = directory
     try:
+        nearest = next(place for place in (directory, *directory.parents) if place.exists())
         File(tempfile.mkdtemp(prefix=".tollgate-check-", dir=nearest)).rmdir()
     except OSError as error:
         return f"{nearest} is not writable: {error.strerror}"

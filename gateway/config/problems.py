@@ -1,7 +1,8 @@
 """What is wrong with a configuration, said so that it can be mended: where, what was expected, what was found.
 
 Rules
-1. No value that may be a secret is ever shown: numbers and short words are, other strings only by their length.
+1. No value that may be a secret is ever shown: numbers and short words are, other strings only by their length. A key
+   of a mapping is, unless it looks like a provider's key that slipped into the wrong place.
 2. All problems are collected; the first is not the last.
 """
 
@@ -19,6 +20,7 @@ Path = tuple[str, ...]
 
 SHOWN_CHARS = 12  # shorter than any provider's key or an allowed admin token
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+\Z")
+_CREDENTIAL = re.compile(r"\b(?:(?:sk|pk|gsk|xai|hf|pplx|r8|ghp|key)[-_]|AIza|AKIA|eyJ|Bearer )\S{10}")
 
 
 class Problem(Struct, frozen=True):
@@ -49,7 +51,13 @@ class ConfigError(Exception):
 
 def dotted(path: Sequence[str]) -> str:
     """`upstreams.openai.url`; keys that are not plain words are quoted: `aliases."gpt-5.6".model`."""
-    return ".".join(key if _PLAIN.match(key) else json.dumps(key, ensure_ascii=False) for key in path)
+    return ".".join(map(_element, path))
+
+
+def _element(key: str) -> str:
+    if _CREDENTIAL.search(key):
+        return f"({len(key)} characters)"
+    return key if _PLAIN.match(key) else json.dumps(key, ensure_ascii=False)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -51,6 +51,7 @@ X = "upstreams: {x: {dialect: openai, url: 'https://models.example.com', provide
         ("prices: {models: {x/gpt-z: {input: 1}}}", '1: prices.models."x/gpt-z": the catalogue has no model'),
         ("state: tollgate.yaml/x\njournal: {directory: j}", ":1: state: "),
         ("journal: {directory: /dev/null/j}", ":1: journal.directory: /dev/null is not writable"),
+        (f"journal: {{directory: {'d' * 300}}}", "File name too long"),
         ("telemetry: {otlp: {endpoint: 'http://h:4317'}}", "1: telemetry.otlp.endpoint: port 4317 is the usual one of"),
         ("telemetry: {otlp: {endpoint: 'http://h:4318', protocol: grpc}}", "1: telemetry.otlp.endpoint: port 4318"),
     ],

@@ -35,6 +35,9 @@ def test_an_error_lists_its_problems_in_the_order_of_the_file():
         (("x", 'q"q'), 'x."q\\"q"'),
         (("items", "0"), "items.0"),
         ((), ""),
+        (("headers", "sk-0123456789abcdef"), "headers.(19 characters)"),
+        (("headers", "Bearer 0123456789abcdef"), "headers.(23 characters)"),
+        (("aliases", "task-force-model-1"), "aliases.task-force-model-1"),
         (("", "new\n"), '""."new\\n"'),
     ],
 )
