@@ -8,7 +8,6 @@ from gateway.dialects.streams import EventMeter, Sniffer
 from gateway.errors import GatewayError
 from gateway.ports import ErrorAnswer, Meter, Stripper, Tap
 
-
 OTHER = "other"  # template of the routes that are relayed without being understood
 
 

@@ -35,7 +35,7 @@ PATHS = {"gemini": b"/v1beta/models/g:streamGenerateContent"}
 KINDS = (b"text/event-stream", b"application/json", b"", b"text/html")
 names = st.sampled_from(sorted(DIALECTS))
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
@@ -126,20 +126,20 @@ def test_mutated_recordings(name):
             assert one == other
 
 
+@settings(deadline=None)  # shared machines pause
 @given(names, st.binary(max_size=300), st.binary(max_size=600), st.sampled_from([200, 400]), st.sampled_from(KINDS))
 def test_noise(name, body, data, status, kind):
     one, other = play(name, body, data, random.Random(1), status, kind)
     assert one == other
 
 
+@settings(deadline=None)  # shared machines pause
 @given(names, st.lists(st.dictionaries(st.sampled_from(
     ["choices", "usage", "error", "type", "delta", "message", "response", "item", "candidates", "usageMetadata", "id",
      "model", "content_block", "index", "sequence_number", "x_groq", "content", "output"]
 ), json_values, max_size=5), max_size=4), st.sampled_from(KINDS))  # fmt: skip
 def test_known_names_with_odd_values(name, events, kind):
-    texts = [
-        json.dumps(event, allow_nan=False) for event in events if "NaN" not in repr(event) and "inf" not in repr(event)
-    ]
+    texts = [json.dumps(event) for event in events]
     stream = "".join(f"data: {text}\n\n" for text in texts).encode("utf-8", "surrogatepass")
     one, other = play(name, b'{"stream":true}', stream, random.Random(2), 200, kind)
     assert one == other
@@ -162,13 +162,12 @@ def pairs(text):
 written_keys = st.sampled_from(["model", "mod\\u0065l", "n", "Model", "stream", "x y", "\\n"])
 
 
+@settings(deadline=None)  # shared machines pause
 @given(st.lists(st.tuples(written_keys, json_values)), st.sampled_from(["", " ", "\n\t"]))
 @example([("n", 1), ("n", 1)], "")
 def test_what_is_checked_is_what_is_sent(members, gap):
-    text = "{" + f"{gap},{gap}".join(
-        f'{gap}"{key}"{gap}:{gap}{json.dumps(value)}' for key, value in members
-        if "NaN" not in json.dumps(value) and "Infinity" not in json.dumps(value)
-    ) + gap + "}"  # fmt: skip
+    written = [f'{gap}"{key}"{gap}:{gap}{json.dumps(value)}' for key, value in members]
+    text = "{" + f"{gap},{gap}".join(written) + gap + "}"
     keys = pairs(text)
     found, fault = attempt(scan, text.encode())
     if found is None:
@@ -182,14 +181,15 @@ def test_what_is_checked_is_what_is_sent(members, gap):
         assert repr(json.loads(text.encode()[start:end])) == repr(whole[key])
 
 
+@settings(deadline=None)  # shared machines pause
 @given(st.binary(max_size=400))
 def test_bodies_of_noise(data):
     found, fault = attempt(read_object, data, ("messages",))
     assert found is not None or fault.status == 400
 
 
+@settings(max_examples=400, deadline=None)
 @given(st.text(alphabet='{}[]":,\\ae0 19.-tn', max_size=60))
-@settings(max_examples=400)
 def test_bodies_of_json_signs(text):
     """What is accepted is an object for any other reader, too."""
     found, _ = attempt(scan, text.encode())
@@ -197,6 +197,7 @@ def test_bodies_of_json_signs(text):
         assert isinstance(json.loads(text), dict)
 
 
+@settings(deadline=None)  # shared machines pause
 @given(names, st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode()))
 def test_items_of_noise(name, raw):
     found = read_item(name, raw)

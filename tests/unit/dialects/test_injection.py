@@ -6,7 +6,7 @@ import itertools
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.dialects.body import splice
@@ -108,6 +108,7 @@ def strip(pieces):
     return b"".join([*map(stripper.feed, pieces), stripper.end()])
 
 
+@settings(deadline=None)  # shared machines pause
 @given(st.lists(st.sampled_from(EVENTS), max_size=6), st.lists(st.integers(0, 400), max_size=6))
 def test_any_stream_at_any_split(events, at):
     stream = b"".join(event for event, _ in events)
@@ -117,6 +118,7 @@ def test_any_stream_at_any_split(events, at):
     assert strip([stream[i : i + 1] for i in range(len(stream))]) == seen
 
 
+@settings(deadline=None)  # shared machines pause
 @given(st.binary(), st.integers(0, 40))
 def test_what_is_no_stream_passes_untouched(data, at):
     if b"usage" not in data:
