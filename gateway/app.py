@@ -102,6 +102,10 @@ class Worker:
         self.gateway = gateway
         self.server.limits = config.limits
 
+    def new_run_id(self) -> str:
+        """Ascending in time, as ids of calls are: the ledger's index of runs then grows at its end."""
+        return f"{time.time_ns() // 1_000_000:012x}{self.entropy.take(10).hex()}"
+
     def build(self, config: Config) -> Gateway:
         prices = load_prices(self.catalogue, config.prices)
         specs = {name: spec_of(name, upstream, prices) for name, upstream in config.upstreams.items()}
@@ -119,7 +123,7 @@ class Worker:
             aliases={name: alias_of(alias) for name, alias in config.aliases.items()},
             prices=prices,
             estimator=TokenEstimator(),
-            identity=Resolver(config.identity, self.links, lambda: self.entropy.take(16).hex(), self.secret, read_item),
+            identity=Resolver(config.identity, self.links, self.new_run_id, self.secret, read_item),
             links=self.links,
             journal=self.journal,
             upstreams=pools,
