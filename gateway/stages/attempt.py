@@ -71,12 +71,12 @@ async def without_injection(call: Call, spec: Spec, exchange: Exchange, down: Do
     try:
         while len(body) <= ERROR_BODY_LIMIT and (piece := await exchange.read()):
             body += piece
+        if not gw.dialects[call.route.dialect].rejects_injection(exchange.status, body):
+            exchange.unread(body)
+            return exchange
     except BaseException:
         exchange.close()
         raise
-    if not gw.dialects[call.route.dialect].rejects_injection(exchange.status, body):
-        exchange.unread(body)
-        return exchange
     exchange.close()
     gw.learned.refuses_injection.add(spec.name)
     call.asked.injected = False

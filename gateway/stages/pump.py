@@ -92,11 +92,19 @@ def is_stream(call: Call, exchange: Exchange, kind: bytes) -> bool:
 
 async def pump(call: Call, exchange: Exchange, down: Downstream, gw: Gateway) -> Ending:
     """Returns what is still to be sent. Raises UpstreamFault, ClientGone."""
-    passage = Passage(call, exchange, down, gw)
+    try:
+        return await carry_over(Passage(call, exchange, down, gw))
+    finally:
+        call.upstream_last_byte = gw.monotonic()
+        exchange.close()
+
+
+async def carry_over(passage: Passage) -> Ending:
+    call, down = passage.call, passage.down
     try:
         if down.gone:
             raise ClientGone()
-        refuse_pages(call, exchange)
+        refuse_pages(call, passage.exchange)
         if call.route.operation and not passage.streaming:
             ending = await pump_whole(passage)
         else:
@@ -108,9 +116,6 @@ async def pump(call: Call, exchange: Exchange, down: Downstream, gw: Gateway) ->
         if passage.spec.drain:
             await drain(passage)
         raise
-    finally:
-        call.upstream_last_byte = gw.monotonic()
-        exchange.close()
 
 
 def refuse_pages(call: Call, exchange: Exchange) -> None:

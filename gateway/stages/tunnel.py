@@ -11,19 +11,19 @@ from gateway.stages.refuse import own_lines
 
 async def tunnel(call: Call, exchange: Exchange, down: Downstream, gw: Gateway) -> Ending:
     """Relay until either side ends; either may."""
-    tap = gw.dialects[call.route.dialect].tap(exchange.names.get(b"sec-websocket-extensions", b""))
-    send = exchange.upgraded(down.hold)
-    call.committed, call.status = True, 101
-    call.first_byte = gw.monotonic()
-    down.start(101, exchange.reason, exchange.block + own_lines(call), None)
-
-    def from_client(data: bytes) -> None:
-        tap.feed(True, data)
-        send(data)
-
-    down.upgrade(from_client)
-    call.meter = tap
     try:
+        tap = gw.dialects[call.route.dialect].tap(exchange.names.get(b"sec-websocket-extensions", b""))
+        send = exchange.upgraded(down.hold)
+        call.committed, call.status = True, 101
+        call.first_byte = gw.monotonic()
+        down.start(101, exchange.reason, exchange.block + own_lines(call), None)
+
+        def from_client(data: bytes) -> None:
+            tap.feed(True, data)
+            send(data)
+
+        down.upgrade(from_client)
+        call.meter = tap
         while data := await exchange.read():
             call.response_bytes += len(data)
             tap.feed(False, data)

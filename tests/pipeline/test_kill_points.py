@@ -1,0 +1,264 @@
+"""A call is killed at every one of its awaits, in every way; each time it must end exactly as rule 2 says.
+
+The scenarios run on in-memory doubles that stop at each await, so that "every await" is a number and not a hope.
+"""
+
+from __future__ import annotations
+
+from asyncio import CancelledError
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from gateway.call import Asked, Request, Route
+from gateway.dialects.openai_chat import OpenAIChat
+from gateway.errors import BadFraming, ClientGone, Draining, GatewayError, StreamStalled, UpstreamReset
+from gateway.journal.convert import outcome_of
+from gateway.pipeline import serve
+from gateway.ports import Meter
+from gateway.testing.doubles import World, ask, drive
+
+JSON = ((b"Content-Type", b"application/json"),)
+SSE = ((b"Content-Type", b"text/event-stream"),)
+ANSWER = (
+    b'{"id":"c","object":"chat.completion","model":"gpt-4o","choices":[{"index":0,"message":{"role":"assistant",'
+    b'"content":"Hello"},"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7}}'
+)
+CHUNK = b'data: {"id":"c","model":"gpt-4o","choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'
+USAGE = b'data: {"id":"c","choices":[],"usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7}}\n\n'
+DONE = b"data: [DONE]\n\n"
+QUESTION = b'{"model":"gpt-4o","messages":[]}'
+STREAMED = b'{"model":"gpt-4o","stream":true,"messages":[]}'
+COUNTED = b'{"model":"gpt-4o","stream":true,"stream_options":{"include_usage":true},"messages":[]}'
+REJECTION = b'{"error":{"message":"Unknown parameter: stream_options","type":"invalid_request_error"}}'
+CHAT = "/v1/chat/completions"
+
+
+@dataclass(slots=True)
+class Scenario:
+    name: str
+    world: Callable[[], World]
+    request: Request
+    fault: GatewayError | None = None
+
+
+def json_answer() -> World:
+    world = World()
+    world.answer(200, JSON, [ANSWER[:50], ANSWER[50:]])
+    return world
+
+
+def large_answer() -> World:
+    """More than is read before it is committed; to a client that is slow."""
+    world = World(slow=True)
+    world.answer(200, JSON, [ANSWER[:-1], b" " * 1_100_000, b" ", b"}"])
+    return world
+
+
+def stream() -> World:
+    world = World(slow=True)
+    world.answer(200, SSE, [b": ping\n\n", CHUNK, CHUNK, USAGE, DONE])
+    return world
+
+
+def drained_stream() -> World:
+    world = World(slow=True, drain=True)
+    world.answer(200, SSE, [CHUNK, CHUNK, USAGE, DONE])
+    return world
+
+
+def rejected_injection() -> World:
+    world = World()
+    world.answer(400, JSON, [REJECTION])
+    world.answer(200, SSE, [CHUNK, DONE])
+    return world
+
+
+def alias() -> World:
+    world = json_answer()
+    world.settings["aliases"] = {"house": ("gpt-4o", "anthropic")}
+    return world
+
+
+def upstream_error() -> World:
+    world = World()
+    world.answer(529, JSON, [b'{"error":{"message":"busy","type":"overloaded"}}'])
+    return world
+
+
+def first_event_is_an_error() -> World:
+    world = World()
+    world.answer(200, SSE, [b'data: {"error":{"message":"busy","code":"server_error"}}\n\n'])
+    return world
+
+
+def socket() -> World:
+    world = World(slow=True)
+    world.answer(101, ((b"Upgrade", b"websocket"),), [b"\x81\x02{}", b"\x88\x00"])
+    return world
+
+
+SCENARIOS = [
+    Scenario("json", json_answer, ask(CHAT, QUESTION)),
+    Scenario("large json", large_answer, ask(CHAT, QUESTION)),
+    Scenario("stream", stream, ask(CHAT, COUNTED)),
+    Scenario("stream with injection", stream, ask(CHAT, STREAMED)),
+    Scenario("stream, drained when left", drained_stream, ask(CHAT, COUNTED)),
+    Scenario("injection rejected", rejected_injection, ask(CHAT, STREAMED)),
+    Scenario("alias", alias, ask(CHAT, QUESTION.replace(b"gpt-4o", b"house"))),
+    Scenario("upstream error", upstream_error, ask(CHAT, QUESTION)),
+    Scenario("error in the first event", first_event_is_an_error, ask(CHAT, COUNTED)),
+    Scenario("pass-through", json_answer, ask("/v1/files", b"anything")),
+    Scenario(
+        "socket",
+        socket,
+        ask("/v1/responses", b"", (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"), method=b"GET"),
+    ),
+    Scenario("refused: body", World, ask(CHAT, b'{"model":"a","model":"b"}')),
+    Scenario("refused: path", World, ask("/v1/../admin", b"{}")),
+    Scenario("refused: route", World, ask("/nowhere", b"{}")),
+    Scenario("refused: framing", World, ask(CHAT), BadFraming("both lengths")),
+    Scenario("refused: loop", World, ask(CHAT, QUESTION, (b"Via", b"1.1 gate-1"))),
+]
+WAYS: dict[str, Callable[[], BaseException]] = {
+    "cancelled": CancelledError,
+    "client gone": ClientGone,
+    "draining": lambda: Draining("shutting down"),
+    "upstream reset": lambda: UpstreamReset("reset", code="upstream_cut"),
+    "upstream stalled": lambda: StreamStalled("silence"),
+    "bug": lambda: RuntimeError("a bug"),
+}
+
+
+def check(world: World) -> None:
+    """What must hold after any end of any call."""
+    names = world.names()
+    assert names.count("record") == 1
+    assert len(world.down.endings) == 1, "the answer ends once"
+    assert names[-1] == world.down.endings[0], "nothing happens behind the end of the answer"
+    assert names.index("record") == len(names) - 2, "the record is written right before the client may see the end"
+    assert not world.journal.slots, "the slot in the in-flight table is free"
+    assert all(exchange.closed for exchange in world.upstreams.opened), "every exchange is closed"
+    closes = [at for at, name in enumerate(names) if name == "close exchange"]
+    assert all(at < names.index("record") for at in closes), "and before the call is"
+    assert world.identity.learned == world.journal.records
+    call = world.call
+    assert call.ended
+    assert call.answer is not None
+    assert call.money.status in {"priced", "no_price", "no_usage", "free"}
+
+
+def play(scenario: Scenario, at: int = -1, raising: BaseException | None = None) -> tuple[World, list[str]]:
+    world = scenario.world()
+    stops: list[str] = []
+    try:
+        stops = drive(
+            serve(scenario.request, world.down, world.gateway(), scenario.fault),
+            at=at,
+            raising=raising,
+        )
+    except CancelledError:
+        assert isinstance(raising, CancelledError)
+    return world, stops
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_left_alone_each_ends_well(scenario: Scenario) -> None:
+    world, stops = play(scenario)
+    check(world)
+    refused = scenario.name.startswith("refused")
+    assert bool(stops) != refused
+    assert bool(world.upstreams.sent) != refused
+    outcome = outcome_of(world.call)
+    if refused:
+        assert (outcome, world.down.endings) == ("refused", ["finish"])
+        assert world.call.status in {400, 404, 508}
+    elif "error" in scenario.name:
+        assert (outcome, world.down.endings) == ("upstream_error", ["finish"])
+    elif scenario.name == "socket":
+        assert (outcome, world.call.status) == ("ok", 101)
+    else:
+        assert (outcome, world.call.status, world.down.endings) == ("ok", 200, ["finish"])
+
+
+def points() -> list[tuple[Scenario, int, str]]:
+    return [(scenario, at, stop) for scenario in SCENARIOS for at, stop in enumerate(play(scenario)[1])]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("scenario", "at", "stop"), points(), ids=lambda value: getattr(value, "name", str(value)))
+def test_killed_anywhere_it_ends_once_and_is_recorded(scenario: Scenario, at: int, stop: str, way: str) -> None:
+    world, _ = play(scenario, at, WAYS[way]())
+    check(world)
+    call, outcome = world.call, outcome_of(world.call)
+    if way in {"cancelled", "client gone"} and scenario.name != "socket":
+        assert outcome == "cancelled"
+        assert world.down.endings == ["abort"]
+    elif way == "bug" and scenario.name != "socket":
+        assert outcome == "error"
+        assert call.committed or (call.status, world.down.endings) == (500, ["finish"])
+    elif world.down.endings == ["finish"] and call.status < 400:
+        assert call.meter.terminal, "no answer that was cut ends as if it were whole"
+    if b"[DONE]" in world.down.sent:
+        assert b"[DONE]" in world.down.sent[-40:]
+
+
+def test_there_are_points_of_every_kind() -> None:
+    stops = {stop for _, _, stop in points()}
+    assert stops == {"connect", "head", "read", "drained"}
+    assert len(points()) > 50
+
+
+def fails(*args: object, **kwargs: object) -> None:
+    raise KeyError("a bug in a dialect")
+
+
+@pytest.mark.parametrize(
+    ("broken", "make"),
+    [
+        ("read", stream),
+        ("meter", stream),
+        ("inject_usage", stream),
+        ("stripper", stream),
+        ("rejects_injection", rejected_injection),
+        ("restate", first_event_is_an_error),
+    ],
+)
+def test_a_bug_in_a_dialect_is_answered_and_recorded(broken: str, make: Callable[[], World]) -> None:
+    class Broken(OpenAIChat):
+        pass
+
+    setattr(Broken, broken, fails)
+    world = make()
+    world.dialects["openai_chat"] = Broken()
+    drive(serve(ask(CHAT, STREAMED), world.down, world.gateway()))
+    check(world)
+    assert outcome_of(world.call) == "error"
+    assert (world.call.status, world.down.endings) == (500, ["finish"])
+    assert b"a bug in a dialect" not in world.down.sent
+
+
+def test_a_meter_that_fails_at_the_end_takes_no_step_of_close_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(OpenAIChat):
+        def meter(self, route: Route, asked: Asked, status: int, content_type: bytes) -> Meter:
+            meter = super().meter(route, asked, status, content_type)
+            monkeypatch.setattr(meter, "end", fails)
+            return meter
+
+    world = json_answer()
+    world.dialects["openai_chat"] = Broken()
+    drive(serve(ask(CHAT, QUESTION), world.down, world.gateway()))
+    names = world.names()
+    assert names.count("record") == 1
+    assert names[-1] in {"finish", "abort"}
+    assert not world.journal.slots
+    assert outcome_of(world.call) == "error"
+
+
+def test_a_journal_that_must_write_and_cannot_refuses() -> None:
+    world = json_answer()
+    world.journal.fault = Draining("no journal")
+    drive(serve(ask(CHAT, QUESTION), world.down, world.gateway()))
+    assert world.names() == ["start", "record", "finish"]
+    assert not world.upstreams.sent
