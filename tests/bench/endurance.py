@@ -1,0 +1,124 @@
+"""What slices do not show: memory over many calls, the time to be ready, the recorder under a minute of full load."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+from gateway.testing.gateway import RunningGateway
+from tests.bench import load, machine
+from tests.bench.slices import Figure, figure
+from tests.bench.targets import CHAT, Rig, complaints
+
+STEPS = 20
+POLL_SECONDS = 2.0
+CATCH_UP_SECONDS = 120.0
+SAMPLE = re.compile(r"^(\w+)(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Memory:
+    calls: int
+    start_mb: float
+    samples: list[float]  # after every twentieth of the calls
+
+    @property
+    def end_mb(self) -> float:
+        return self.samples[-1]
+
+    @property
+    def growth(self) -> float:
+        """Of the second half, as a share: from its first sample to its largest."""
+        second = self.samples[len(self.samples) // 2 - 1 :]
+        return max(second) / second[0] - 1
+
+
+def memory(rig: Rig, calls: int) -> Memory:
+    """Resident memory of a fresh worker while it serves calls of which each is a run of its own."""
+    body = rig.directory / "chat_new.json"
+    samples = []
+    with contextlib.ExitStack() as stack:
+        gate, target = rig.gateway(stack)
+        start = machine.rss_mb(target.carriers[0])
+        for _ in range(STEPS):
+            told = load.run(rig.load_core, target.port, body, CHAT, conns=32, count=calls // STEPS, secs=60)
+            if told["bad"] or told["broken"]:
+                raise load.BenchFailed(f"memory: calls failed: {told} {complaints(gate)}")
+            samples.append(machine.rss_mb(target.carriers[0]))
+            print(f"  memory {samples[-1]:.1f} MB", file=sys.stderr, flush=True)
+    return Memory(calls, start, samples)
+
+
+def ready(rig: Rig, starts: int) -> Figure:
+    """Seconds from the start of `tollgate serve` with an empty state to the first 200 of /readyz, on all cores."""
+    times = []
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, rig.all_cores)
+    try:
+        for _ in range(starts):
+            with RunningGateway(rig.upstreams(), telemetry=rig.telemetry()) as gate:
+                times.append(gate.ready_seconds)
+    finally:
+        os.sched_setaffinity(0, before)
+    return figure(times)
+
+
+@dataclass(frozen=True)
+class Recording:
+    seconds: float
+    calls: int
+    recorded: int
+    calls_per_second: float
+    lag: Figure  # seconds, looked at every two seconds
+    behind: float  # seconds after the last call until the last record was in the ledger
+    dropped: float  # records, spans, log lines, metric points
+    recorder_us: float  # CPU time of the recorder per call
+
+
+def recorder(rig: Rig, seconds: float) -> Recording:
+    """Saturate one worker for so long; what the recorder says of itself, and whether every call arrived."""
+    with contextlib.ExitStack() as stack:
+        gate, target = rig.gateway(stack)
+        others = machine.cpu_seconds(target.others)
+        words = load.command(
+            rig.load_core, target.port, rig.directory / "chat_new.json", CHAT, (), conns=32, secs=seconds
+        )
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
+        stack.callback(process.kill)
+        lags = []
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(min(POLL_SECONDS, seconds / 4))
+                break
+            lags.append(total(gate.text("/metrics"), "tollgate_journal_lag_seconds"))
+        ended = time.monotonic()
+        told = json.loads(process.communicate(timeout=10)[0])
+        made, recorded = told["ok"] + told["bad"], 0.0
+        while recorded < made and time.monotonic() - ended < CATCH_UP_SECONDS:
+            time.sleep(0.1)
+            text = gate.text("/metrics")
+            recorded = total(text, "tollgate_requests_total")
+        return Recording(
+            told["secs"],
+            made,
+            int(recorded),
+            told["rps"],
+            figure(lags),
+            time.monotonic() - ended,
+            sum(
+                total(text, name)
+                for name in ("tollgate_telemetry_dropped_total", "tollgate_journal_lost_records_total")
+            ),
+            (machine.cpu_seconds(target.others) - others) / made * 1e6,
+        )
+
+
+def total(text: str, name: str) -> float:
+    """Sum of the samples of a metric over its labels."""
+    return sum(float(value) for found, value in SAMPLE.findall(text) if found == name)
