@@ -3,6 +3,7 @@
 # make test-clients  Claude Code, Codex and opencode against the gateway (needs npm)
 # make bench         speed and memory, beside nginx and others
 # make check         lint and types alone
+# make pytest        tests alone
 # make constraints   write down what is installed, after an upgrade that the tests passed with
 # make clean         remove what the targets above made
 
@@ -23,12 +24,14 @@ PYTEST_ARGS ?=
 # skipped; as root, or where sudo asks no password, they are installed.
 TOOLS := openssl:openssl promtool:prometheus nginx:nginx-light gcc:gcc
 
-.PHONY: demo test test-clients bench check constraints clean tools
+.PHONY: demo test pytest test-clients bench check constraints clean tools
 
 demo: $(VENV)/.installed
 	$(BIN)/tollgate demo
 
-test: $(VENV)/.installed-dev tools check
+test: check pytest
+
+pytest: $(VENV)/.installed-dev tools
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-clients: $(VENV)/.installed-dev

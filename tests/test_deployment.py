@@ -202,7 +202,7 @@ def targets() -> set[str]:
 
 def test_the_makefile_explains_its_targets_and_has_them():
     explained = set(re.findall(r"^# make ([a-z-]+)", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert {"demo", "test", "test-clients", "bench", "check", "constraints", "clean"} == explained <= targets()
+    assert {"demo", "test", "pytest", "test-clients", "bench", "check", "constraints", "clean"} == explained <= targets()
 
 
 def test_the_makefile_calls_commands_and_files_that_exist():
@@ -225,11 +225,13 @@ def test_scripts_can_be_run(script):
     assert subprocess.run([shell, "-n", path], check=False, timeout=10).returncode == 0
 
 
-def ci(place: Path, recipe: str, *, npm: bool = False) -> subprocess.CompletedProcess[str]:
+def ci(place: Path, recipe: str, *, lint: str = "echo fine", npm: bool = False) -> subprocess.CompletedProcess[str]:
     """Run the CI script in a directory whose Makefile does as told, with or without npm."""
     (place / ".ci").mkdir()
     shutil.copy2(ROOT / ".ci/run", place / ".ci/run")
-    (place / "Makefile").write_text(f"test:\n\t@{recipe}\ntest-clients:\n\t@echo '=== 4 passed in 2.00s ==='\n")
+    (place / "Makefile").write_text(
+        f"check:\n\t@{lint}\npytest:\n\t@{recipe}\ntest-clients:\n\t@echo '=== 4 passed in 2.00s ==='\n"
+    )
     programs = place / "bin"
     programs.mkdir()
     for name in ("bash", "sh", "make", "tee", "grep", "mktemp", "rm", "dirname", "echo", "cat", "false"):
@@ -250,7 +252,13 @@ def ci(place: Path, recipe: str, *, npm: bool = False) -> subprocess.CompletedPr
 def test_ci_ends_with_the_closing_lines_of_pytest(tmp_path):
     result = ci(tmp_path, "echo '=== 408 passed, 2 skipped in 4.41s ==='", npm=True)
     assert result.returncode == 0
-    assert result.stdout.splitlines()[-2:] == ["=== 408 passed, 2 skipped in 4.41s ===", "=== 4 passed in 2.00s ==="]
+    assert result.stdout.splitlines()[-2:] == ["=== 4 passed in 2.00s ===", "=== 408 passed, 2 skipped in 4.41s ==="]
+
+
+def test_ci_runs_the_tests_also_where_lint_fails(tmp_path):
+    result = ci(tmp_path, "echo '=== 408 passed in 4.41s ==='", lint="false")
+    assert result.returncode != 0
+    assert result.stdout.splitlines()[-1] == "=== 408 passed in 4.41s ==="
 
 
 @pytest.mark.parametrize(
