@@ -54,13 +54,12 @@ class Resolver:
     def __init__(
         self, config: Identity, links: Links, new_id: Callable[[], str], secret: bytes, read_item: ReadItem
     ) -> None:
-        self._stated = StatedReader(config)
+        self._stated = StatedReader(config, blake2b(secret, digest_size=32, person=b"tollgate links").digest())
         self._links = links
         self._memory = Memory(links)
         self._tools = ToolMemory(links)
         self._joiner = Joiner(self._memory, int(config.run_idle_seconds * 10**9) >> TICK_BITS)
         self._new_id = new_id
-        self._secret = blake2b(secret, digest_size=32, person=b"tollgate links").digest()
         self._read_item = read_item
         self._open: OrderedDict[str, Question] = OrderedDict()
 
@@ -103,12 +102,6 @@ class Resolver:
 
     def _question(self, call: Call) -> Question:
         stated = self._stated.read(call)
-        scope = blake2b(
-            b"%d:%b%b" % (len(stated.tenant), stated.tenant.encode(), stated.credential),
-            key=self._secret,
-            digest_size=16,
-        ).digest()
-        stated.credential = b""
         asked = call.asked
         history = None
         if asked.messages:
@@ -116,7 +109,7 @@ class Resolver:
         request = call.request
         peer = crc32(request.client.encode(), request.port) & 0xFFFF
         counted = call.route.operation not in NOT_STEPS
-        return Question(stated, scope, ticks(call.started_at), peer, history, counted=counted)
+        return Question(stated, stated.scope, ticks(call.started_at), peer, history, counted=counted)
 
     def _find_run(self, question: Question, call: Call, who: Who) -> Evidence | None:
         """Fill the run into `who`; gives the evidence where it was joined, or where the call is a known retry."""

@@ -35,14 +35,17 @@ class Fact(Struct, frozen=True, gc=False):
 
 
 class Stated(Struct):
-    """What was said. Keys of `facts`: run, trace_run (a run that is no conversation), parent_run, agent, agent_type,
-    agent_id (one instance of a sub-agent), thread (one line of a run, sub-agent or not), parent_agent_id,
-    agent_version, parent_agent, step, request_class, end_user.
+    """What was said; shared by calls that say the same.
+
+    Keys of `facts`: run, trace_run (a run that is no conversation), parent_run, agent, agent_type, agent_id (one
+    instance of a sub-agent), thread (one line of a run, sub-agent or not), parent_agent_id, agent_version,
+    parent_agent, step, request_class, end_user.
     """
 
     tenant: str = ""
     facts: dict[str, Fact] = {}
-    credential: bytes = b""  # hashed at once by the resolver, never kept
+    credential: bytes = b""  # never leaves the process
+    scope: bytes = b""  # keyed hash of tenant and credential: the prefix of all that is remembered of the call
     user_agent: str = ""
     retry: int = -1  # x-stainless-retry-count; -1: the client does not count its retries
     idempotency_key: str = ""

@@ -176,41 +176,52 @@ _READERS: Mapping[bytes, Reader] = {
 _PREFIXED = (b"helicone-property-", b"x-bf-dim-")
 
 
-class HeaderReader:
-    """Takes every statement of a call's headers. What a name as received stands for is looked up once and kept."""
+class _Names(dict[bytes, "Reader | None"]):
+    """Header names as received, each with what reads it. A name is looked up once, and kept within bounds."""
 
-    def __init__(self, configured: Mapping[bytes, Rule]) -> None:
-        self._plain = {**PLAIN, **configured}
-        self._known: dict[bytes, Reader | None] = {}
+    def __init__(self, plain: Mapping[bytes, Rule], also: bytes) -> None:
+        self._plain = plain
+        self._also = also
 
-    def read(self, stated: Stated, headers: Headers) -> None:
-        known = self._known
-        for name, value in headers:
-            reader = known.get(name, _unseen)
-            if reader is None:
-                continue
-            if reader is _unseen:
-                reader = self._look_up(name)
-                if len(known) < NAMES_KNOWN:
-                    known[name] = reader
-            if reader is not None:
-                reader(stated, value)
+    def __missing__(self, name: bytes) -> Reader | None:
+        reader = self._look_up(name.lower())
+        if len(self) < NAMES_KNOWN:
+            self[name] = reader
+        return reader
 
-    def _look_up(self, name: bytes) -> Reader | None:
-        lower = name.lower()
+    def _look_up(self, lower: bytes) -> Reader | None:
         rule = self._plain.get(lower)
         if rule is not None:
             return _offer(*rule)
         for prefix in _PREFIXED:
             if lower.startswith(prefix):
                 return _dimension(lower[len(prefix) :].decode("latin-1"))
+        fallback = _read_elsewhere if lower == self._also else None
         if lower.startswith(b"x-") and lower.endswith(b"-session-id"):
-            return _READERS.get(lower, _generic_session)
-        return _READERS.get(lower)
+            fallback = _generic_session
+        return _READERS.get(lower, fallback)
 
 
-def _unseen(stated: Stated, value: bytes) -> None:
-    """Stands for a name that was not looked up yet."""
+class HeaderReader:
+    """Takes every statement of a call's headers. `also` is one more name to tell apart, lower case."""
+
+    def __init__(self, configured: Mapping[bytes, Rule], also: bytes = b"") -> None:
+        self._known = _Names({**PLAIN, **configured}, also)
+
+    def telling(self, headers: Headers) -> tuple[tuple[bytes, bytes], ...]:
+        """Those of the headers that say something."""
+        known = self._known
+        return tuple([pair for pair in headers if known[pair[0]] is not None])
+
+    def read(self, stated: Stated, headers: Headers) -> None:
+        for name, value in headers:
+            reader = self._known[name]
+            if reader is not None:
+                reader(stated, value)
+
+
+def _read_elsewhere(stated: Stated, value: bytes) -> None:
+    """For the header of the tenant, of which the last one counts."""
 
 
 def _offer(key: str, rank: int, source: str) -> Reader:

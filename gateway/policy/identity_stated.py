@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from hashlib import blake2b
 from typing import Any
+
+from msgspec import structs
 
 from gateway.call import Call
 from gateway.config.schema import Identity
@@ -22,44 +25,68 @@ from gateway.policy.identity_facts import (
 from gateway.policy.identity_headers import HeaderReader
 
 CREDENTIAL_IN_QUERY = b"key="
+SETS_KEPT, HEADERS_KEPT = 1024, 2048  # sets of headers, and bytes of values in each
 
 
 class StatedReader:
-    """`read(call)` gives all that the call says about itself. Built once from the configuration."""
+    """`read(call)` gives all that the call says about itself. Built once from the configuration.
 
-    def __init__(self, config: Identity) -> None:
+    Most calls say what an earlier one said. What a set of headers says is read once and kept, in memory and within
+    bounds. `secret` keys the scopes.
+    """
+
+    def __init__(self, config: Identity, secret: bytes = b"") -> None:
         self._tenant = config.tenant
         self._tenant_header = (config.tenant_header or "").lower().encode()
+        self._secret = secret
         configured = (("run", config.run_header), ("agent", config.agent_header))
         self._headers = HeaderReader(
-            {header.lower().encode(): (key, CONFIGURED, "header") for key, header in configured if header}
+            {header.lower().encode(): (key, CONFIGURED, "header") for key, header in configured if header},
+            self._tenant_header,
         )
+        self._read: dict[tuple[tuple[bytes, bytes], ...], Stated] = {}
 
     def read(self, call: Call) -> Stated:
-        stated = Stated(self._tenant)
-        route, request = call.route, call.request
+        """What is given must not be changed: other calls share it."""
+        route, path, fields = call.route, call.request.path, call.asked.fields
+        telling = self._headers.telling(call.request.headers)
+        stated = self._read.get(telling) or self._read_headers(telling)
+        keyed = CREDENTIAL_IN_QUERY in path and not stated.credential
+        if not (route.run_id or route.agent or keyed) and _IN_BODY.isdisjoint(fields):
+            return stated
+        stated = structs.replace(stated, facts=stated.facts.copy())
+        if keyed:
+            stated.credential = _query_key(path)
+            stated.scope = self._scope(stated)
         if route.run_id:
             stated.offer("run", URL, "url", route.run_id)
         if route.agent:
             stated.offer("agent", URL, "url", route.agent)
-        self._headers.read(stated, request.headers)
-        if self._tenant_header:
-            self._read_tenant(stated, call)
-        if not stated.credential and CREDENTIAL_IN_QUERY in request.path:
-            stated.credential = _query_key(request.path)
-        fields = call.asked.fields
         for name in _FIELDS.keys() & fields.keys():
             _FIELDS[name](stated, fields[name])
-        if is_codex(stated.user_agent, stated.codex.get("originator", "")):
-            _read_codex(stated)
-        if states_cache_key(stated.user_agent) and "prompt_cache_key" in fields:
+        if "prompt_cache_key" in fields and states_cache_key(stated.user_agent):
             stated.offer("run", BODY + 9, "body", json_string(fields["prompt_cache_key"]))
         return stated
 
-    def _read_tenant(self, stated: Stated, call: Call) -> None:
-        for name, value in call.request.headers:
-            if name.lower() == self._tenant_header:
-                stated.tenant = clean_name(value.decode("utf-8", "replace")) or self._tenant
+    def _read_headers(self, headers: tuple[tuple[bytes, bytes], ...]) -> Stated:
+        stated = Stated(self._tenant)
+        self._headers.read(stated, headers)
+        if self._tenant_header:
+            for name, value in headers:
+                if name.lower() == self._tenant_header:
+                    stated.tenant = clean_name(value.decode("utf-8", "replace")) or self._tenant
+        if is_codex(stated.user_agent, stated.codex.get("originator", "")):
+            _read_codex(stated)
+        stated.scope = self._scope(stated)
+        if sum([len(value) for _, value in headers]) <= HEADERS_KEPT:
+            if len(self._read) >= SETS_KEPT:
+                self._read.clear()
+            self._read[headers] = stated
+        return stated
+
+    def _scope(self, stated: Stated) -> bytes:
+        text = b"%d:%b%b" % (len(stated.tenant), stated.tenant.encode(), stated.credential)
+        return blake2b(text, key=self._secret, digest_size=16).digest()
 
 
 def _query_key(path: bytes) -> bytes:
@@ -115,3 +142,4 @@ _FIELDS: Mapping[str, FieldReader] = {
     "user": _id("end_user", 8),
     "safety_identifier": _id("end_user", 7),
 }
+_IN_BODY = frozenset((*_FIELDS, "prompt_cache_key"))

@@ -241,3 +241,34 @@ def test_names_of_headers_are_remembered_within_bounds(monkeypatch: pytest.Monke
         sent = Sent("/v1/models", [(b"x-%d-session-id" % n, RUN.encode())], b"", "", Truth("", "", False), [])
         assert reader.read(arrive(sent, 1, 1)).value("run") == RUN
     assert len(reader._headers._known) == 50
+
+
+def test_what_one_call_says_is_not_taken_for_the_next_with_equal_headers() -> None:
+    reader = StatedReader(Identity(), b"secret")
+    key = (b"x-goog-api-key", b"k")
+
+    def said(path: str, *headers: tuple[bytes, bytes], **body: Any) -> Stated:
+        sent = Sent(path, list(headers), json.dumps({"messages": [], **body}).encode(), "", Truth("", "", False), [])
+        return reader.read(arrive(sent, 1, 1))
+
+    chat, gemini = "/v1/chat/completions", "/v1beta/models/g:generateContent"
+    bare = said(chat, key)
+    assert said(f"/run/{RUN}{chat}", key).value("run") == RUN
+    assert said(chat, key, metadata={"session_id": RUN}).value("run") == RUN
+    assert said(chat, key).facts == bare.facts == {}
+    scopes = [said(gemini).scope, said(gemini + "?key=a").scope, said(gemini + "?key=b").scope, bare.scope]
+    assert len(set(scopes)) == 4
+    assert said(gemini + "?key=a").scope == scopes[1]
+    assert said(gemini).scope == scopes[0]
+
+
+def test_sets_of_headers_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.policy.identity_stated.SETS_KEPT", 20)
+    reader = StatedReader(Identity())
+    for n in range(50):
+        for size in (1, 3_000):
+            headers = [(b"x-session-id", RUN.encode()), (b"authorization", b"%d" % n * size)]
+            sent = Sent("/v1/models", headers, b"", "", Truth("", "", False), [])
+            stated = reader.read(arrive(sent, 1, 1))
+            assert (stated.value("run"), stated.credential) == (RUN, b"%d" % n * size + b"\n")
+        assert len(reader._read) <= 20
