@@ -156,7 +156,7 @@ def _walk(body: bytes, fields: Mapping[str, Raw]) -> dict[str, Span] | None:
             if body[at] <= _BLANK:
                 at = _skip(body, at)
         end = at + len(raw)
-        if last != _COMMA or not starts(raw, at):  # Raw is a buffer
+        if not starts(raw, at):  # Raw is a buffer
             return None
         spans[key] = (at, end)
         last = body[end]

@@ -94,6 +94,14 @@ class Table:
         resolve = self._resolve if len(target) <= CACHED_TARGET else self._resolve_uncached
         return resolve(method, target, family_hint)
 
+    def unrouted(self, target: bytes, family_hint: str) -> Route:
+        """For a path that was refused: no route, but the dialect that its client probably speaks."""
+        path = target.partition(b"?")[0].decode("latin-1")
+        named = [self.families[part] for part in path.split("/") if part in self.families]
+        spoken = [family for prefix, family in _FAMILY_BY_PREFIX if family and prefix in path]
+        family = next(iter(named + spoken), family_hint or "openai")
+        return Route("other", _OTHER_DIALECT[family], "", "", b"")
+
     def _resolve_uncached(self, method: bytes, target: bytes, family_hint: str) -> Route:
         path, mark, query = target.partition(b"?")
         if _UNSAFE.search(path) is not None:

@@ -177,6 +177,14 @@ def test_complete(chat, events, body, complete):
     assert meter.terminal is complete
 
 
+@pytest.mark.parametrize("last", [b'data: {"error":{"type":"error"}}\n\n', DONE])
+def test_what_comes_behind_a_usual_event_in_one_piece_is_seen_at_once(chat, frame, last):
+    meter = chat.stream(*SAID, chunk({"content": "a"}))
+    meter.feed(frame(chunk({"content": "b"})) + last)
+    assert meter.terminal is (last == DONE)
+    assert bool(meter.failed) is (last != DONE)
+
+
 def test_comments_do_not_start_a_stream(chat):
     meter = chat.stream(b": OPENROUTER PROCESSING\n\n", b": x\n\n", b"\n")
     assert not meter.started

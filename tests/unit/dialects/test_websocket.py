@@ -102,6 +102,13 @@ def test_a_deflate_bomb_ends_the_reading_of_compressed_messages():
     assert read(data, deflate=True) == [b"plain"]
 
 
+def test_a_deflate_bomb_without_context_costs_one_message():
+    deflate = Deflater(keeps=False)
+    bomb, after = deflate(b"\0" * (20 * 1024 * 1024)), deflate(b"after")
+    data = frame(bomb, compressed=True) + frame(after, compressed=True)
+    assert read(data, deflate=True, keeps_context=False) == [b"after"]
+
+
 def test_garbage_never_raises():
     dice = random.Random(3)
     for _ in range(300):
