@@ -185,6 +185,11 @@ def test_what_comes_behind_a_usual_event_in_one_piece_is_seen_at_once(chat, fram
     assert bool(meter.failed) is (last != DONE)
 
 
+def test_a_byte_order_mark_counts_at_the_start_only(chat, frame):
+    assert chat.stream(b"\xef\xbb\xbf" + frame(chunk(usage=USAGE))).end().usage == COUNTED
+    assert chat.stream(*SAID, b"\xef\xbb\xbf" + frame(chunk(usage=USAGE))).end().usage is None
+
+
 def test_comments_do_not_start_a_stream(chat):
     meter = chat.stream(b": OPENROUTER PROCESSING\n\n", b": x\n\n", b"\n")
     assert not meter.started
