@@ -6,6 +6,7 @@ before `attempt`, breaker, retry and fallback around it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 from gateway.call import Request
@@ -28,7 +29,8 @@ async def serve(request: Request, down: Downstream, gw: Gateway, fault: GatewayE
     ending = ABORT
     try:
         if fault is not None:
-            locate(call, gw)
+            with contextlib.suppress(GatewayError):
+                locate(call, gw)  # for the words to refuse it in
             raise fault
         arrive(call, gw)  # route it, read it, find out who asks
         exchange = await attempt(call, down, gw)  # until the commit point

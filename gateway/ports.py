@@ -259,6 +259,10 @@ class Routes(Protocol):
         """What a raw path means. Raises BadPath or UnknownRoute."""
         ...
 
+    def unrouted(self, target: bytes, family_hint: str) -> Route:
+        """For a path that was refused: no route, but the dialect that its client probably speaks."""
+        ...
+
 
 class Spec(Struct, frozen=True):
     """One configured upstream, as the stages need it. Its text never shows `auth` or `headers`: they hold secrets."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 
 from gateway.call import Asked, Call, Edit, Request, Route, Trace, Who
@@ -40,7 +39,7 @@ def arrive(call: Call, gw: Gateway) -> None:
     """Route the call, read its body, find out who asks, and note it as in flight. Raises GatewayError."""
     request = call.request
     names = request.names
-    call.route = gw.routes.resolve(request.method, request.path, family_of(names))
+    locate(call, gw)
     if b"via" in names and any(gw.instance in value for name, value in request.headers if name.lower() == b"via"):
         raise LoopDetected("this call already passed this gateway: an upstream points back at it")
     if b"upgrade" in names:
@@ -55,10 +54,14 @@ def arrive(call: Call, gw: Gateway) -> None:
 
 
 def locate(call: Call, gw: Gateway) -> None:
-    """Find the route of a call that could not be read, so that it is refused in its client's dialect."""
+    """Find its route; where there is none, at least the dialect to say so in. Raises BadPath or UnknownRoute."""
     request = call.request
-    with contextlib.suppress(GatewayError):
-        call.route = gw.routes.resolve(request.method, request.path, family_of(request.names))
+    hint = family_of(request.names)
+    try:
+        call.route = gw.routes.resolve(request.method, request.path, hint)
+    except GatewayError:
+        call.route = gw.routes.unrouted(request.path, hint)
+        raise
 
 
 def family_of(names: Mapping[bytes, bytes]) -> str:
