@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gateway.call import Asked, Call, Edit, Request, Route, Trace, Who
-from gateway.errors import BadBody, GatewayError, LoopDetected
+from gateway.errors import BadBody, GatewayError, LoopDetected, Rejected
 from gateway.policy.encoding import Identity, decoder_for
 from gateway.policy.trace import trace_of
 from gateway.policy.trace_ids import run_trace_id
@@ -45,8 +45,11 @@ def arrive(call: Call, gw: Gateway) -> None:
     if b"upgrade" in names:
         call.websocket = names[b"upgrade"].lower() == b"websocket" and asks_to_upgrade(request)
     dialect = gw.dialects[call.route.dialect]
-    call.asked = dialect.read(call.route, readable(request))
-    apply_alias(call, gw)
+    plain = readable(request)
+    call.asked = dialect.read(call.route, plain)
+    if gw.aliases and call.asked.model in gw.aliases:
+        call.request = plain  # a compressed body cannot be spliced: it goes on as it was read
+        apply_alias(call, gw)
     call.who, call.tools = gw.identity.identify(call)
     if call.who.run_id and not call.trace.parent_id:
         call.trace.trace_id = run_trace_id(call.who.run_id)  # so that the spans of a run hang together
@@ -90,15 +93,20 @@ def readable(request: Request) -> Request:
     body = decoder.feed(request.body)
     if decoder.broken:
         raise BadBody("the compressed request body cannot be decoded, or is too large", code="invalid_encoding")
-    return Request(request.method, request.path, request.headers, body, request.client, request.names, request.port)
+    headers = [header for header in request.headers if header[0].lower() != b"content-encoding"]
+    names = {name: value for name, value in request.names.items() if name != b"content-encoding"}
+    return Request(request.method, request.path, headers, body, request.client, names, request.port)
 
 
 def apply_alias(call: Call, gw: Gateway) -> None:
-    """Where the operator gave the model another name: send its real one, perhaps elsewhere (a minimal splice)."""
-    found = gw.aliases.get(call.asked.model) if gw.aliases else None
-    if found is None:
-        return
-    model, upstream = found
+    """The operator gave the model another name: send its real one, perhaps elsewhere (a minimal splice)."""
+    model, upstream = gw.aliases[call.asked.model]
+    if upstream and gw.specs[upstream].family != gw.specs[call.route.upstream].family:
+        raise Rejected(
+            f"the alias {call.asked.model} leads to {upstream}, which speaks another API than this path",
+            code="alias_speaks_another_api",
+            param="model",
+        )
     call.notes = {**call.notes, "alias": call.asked.model}
     route = call.route
     path = route.path

@@ -20,7 +20,7 @@ def refuse(call: Call, fault: GatewayError, down: Downstream, gw: Gateway) -> En
         if call.meter is None or not call.interruptible:
             return ABORT  # half a document, a stated length, compressed bytes: only the cut connection can say so
         return Ending(dialect.interruption(fault, call.meter, call.id), complete=False)
-    answer = dialect.refusal(fault, call.id, stream=call.asked.stream)
+    answer = dialect.refusal(fault, call.id, stream=call.asked.stream, route=call.route)
     call.status = answer.status
     return whole(down, answer.status, rendered(answer.headers) + own_lines(call), answer.body)
 
