@@ -1,13 +1,13 @@
 """One message of a request, as identity needs it: who speaks, which tools were called and answered, what was said.
 
 OpenAI chat messages, Responses input items, Anthropic messages and Gemini contents all become an `Item`. Reading
-never raises: what is not understood is an item of role "" without content.
+never raises: what is not understood is an item of role "" without content. Where tools stand beside the content (chat,
+Responses), the content is read only when somebody asks what was said.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
@@ -22,14 +22,9 @@ _TEXT_TYPES = frozenset(("text", "input_text", "output_text", "summary_text"))
 _TOOL_ROLES = frozenset(("tool", "function"))
 
 
-class _Function(Struct, gc=False):
-    name: Any = None
-
-
 class _Call(Struct, gc=False):
     id: Any = None
     name: Any = None
-    function: _Function | None = None
 
 
 class _Part(Struct, gc=False):
@@ -45,20 +40,36 @@ class _Part(Struct, gc=False):
     functionResponse: _Call | None = None
 
 
-class _Message(Struct, gc=False):
+class _Content(Struct, gc=False):
+    role: Any = None
+    content: str | list[_Part] | None = None
+
+
+class _ChatMessage(Struct, gc=False):
+    role: Any = None
+    name: Any = None
+    tool_calls: list[_Call] | None = None
+    tool_call_id: Any = None
+
+
+class _ResponsesItem(Struct, gc=False):
     type: Any = None
     role: Any = None
     name: Any = None
-    content: str | list[_Part] | None = None
-    parts: list[_Part] | None = None
-    tool_calls: list[_Call] | None = None
-    tool_call_id: Any = None
     call_id: Any = None
     id: Any = None
     error: Raw = NO_RAW
 
 
-_message = Shape(_Message)
+class _GeminiContent(Struct, gc=False):
+    role: Any = None
+    parts: list[_Part] | None = None
+
+
+_content = Shape(_Content)
+_chat_message = Shape(_ChatMessage)
+_responses_item = Shape(_ResponsesItem)
+_gemini_content = Shape(_GeminiContent)
 _string = msgspec.json.Decoder(str)
 _any = msgspec.json.Decoder()
 _sorted = msgspec.json.Encoder(order="sorted")
@@ -67,19 +78,27 @@ _sorted = msgspec.json.Encoder(order="sorted")
 class Item:
     """`canonical`: 16 bytes that change with the meaning of the item, not with `cache_control`, order or spacing."""
 
+    __slots__ = ("_digest", "_raw", "_said", "role", "tool_results", "tool_use_ids")
+
     def __init__(self, raw: Raw | bytes) -> None:
         self.role = ""
         self.tool_use_ids: tuple[str, ...] = ()
         self.tool_results: tuple[ToolResult, ...] = ()
-        self._texts: list[str] = []
+        self._said: str | None = ""  # None: still to be read from the content
         self._raw = raw
+        self._digest: bytes | None = None
 
-    @cached_property
+    @property
     def text_digest(self) -> bytes:
         """See `digest_text`; blocks of text are joined without anything between."""
-        return digest_text("".join(self._texts))
+        if self._digest is None:
+            if self._said is None:
+                message = _content.salvage(self._raw)
+                self._said = _texts(message.content) if message is not None else ""
+            self._digest = digest_text(self._said)
+        return self._digest
 
-    @cached_property
+    @property
     def canonical(self) -> bytes:
         raw = bytes(self._raw)
         try:
@@ -92,18 +111,15 @@ class Item:
 def read_item(dialect: str, raw: Raw | bytes) -> Item:
     """Read one element of `Asked.messages` of the dialect by that name."""
     item = Item(raw)
-    message = _message.salvage(bytes(raw))
-    if message is None:
+    if not _READERS.get(dialect, _read_chat)(item, raw):
         _read_string(item, raw)
-        return item
-    _READERS.get(dialect, _read_chat)(item, message)
     return item
 
 
 def _read_string(item: Item, raw: Raw | bytes) -> None:
     """A bare string stands for what the user says; anything else is not understood."""
     try:
-        item._texts = [_string.decode(raw)]
+        item._said = _string.decode(raw)
         item.role = "user"
     except DECODE_FAULTS:
         pass
@@ -113,40 +129,48 @@ def _text(value: Any) -> str:
     return value if type(value) is str else ""
 
 
-def _say(item: Item, content: str | list[_Part] | None) -> None:
+def _texts(content: str | list[_Part] | None) -> str:
     if isinstance(content, str):
-        item._texts.append(content)
-    elif content:
-        item._texts += [
-            part.text for part in content if type(part.text) is str and (part.type in _TEXT_TYPES or part.type is None)
-        ]
+        return content
+    parts = content or ()
+    return "".join(
+        [part.text for part in parts if type(part.text) is str and (part.type in _TEXT_TYPES or part.type is None)]
+    )
 
 
-def _read_chat(item: Item, message: _Message) -> None:
+def _read_chat(item: Item, raw: Raw | bytes) -> bool:
+    message = _chat_message.salvage(raw)
+    if message is None:
+        return False
     item.role = _text(message.role)
     if item.role in _TOOL_ROLES:
         item.tool_results = (ToolResult(_text(message.tool_call_id), False, _text(message.name)),)
-        return
-    _say(item, message.content)
+        return True
+    item._said = None
     if message.tool_calls:
-        item.tool_use_ids = tuple(_text(call.id) for call in message.tool_calls if call.id)
+        item.tool_use_ids = tuple([_text(call.id) for call in message.tool_calls if call.id])
+    return True
 
 
-def _read_responses(item: Item, message: _Message) -> None:
+def _read_responses(item: Item, raw: Raw | bytes) -> bool:
+    message = _responses_item.salvage(raw)
+    if message is None:
+        return False
     kind = _text(message.type)
-    call = _text(message.call_id) or _text(message.id)
     if kind.endswith("_call_output"):
         item.role = "tool"
-        failed = is_set(message.error)
-        item.tool_results = (ToolResult(call, failed, _text(message.name)),)
+        call = _text(message.call_id) or _text(message.id)
+        item.tool_results = (ToolResult(call, is_set(message.error), _text(message.name)),)
     elif kind.endswith("_call") and kind not in _SERVED:
         item.role = "assistant"
+        call = _text(message.call_id) or _text(message.id)
         item.tool_use_ids = (call,) if call else ()
     elif kind == "reasoning" or kind.endswith("_call"):
         item.role = "assistant"
     else:
         item.role = _text(message.role)
-        _say(item, message.content)
+        item._said = None
+    return True
 
 
 _SERVED = frozenset(
@@ -154,35 +178,45 @@ _SERVED = frozenset(
 )
 
 
-def _read_anthropic(item: Item, message: _Message) -> None:
+def _read_anthropic(item: Item, raw: Raw | bytes) -> bool:
+    message = _content.salvage(raw)
+    if message is None:
+        return False
     item.role = _text(message.role)
-    _say(item, message.content)
-    if type(message.content) is not list:
-        return
-    item.tool_use_ids = tuple(
-        _text(part.id) for part in message.content if part.type == "tool_use" and type(part.id) is str
-    )
-    item.tool_results = tuple(
-        ToolResult(_text(part.tool_use_id), part.is_error is True)
-        for part in message.content
-        if part.type == "tool_result"
-    )
+    content = message.content
+    item._said = _texts(content)
+    if type(content) is list:
+        item.tool_use_ids = tuple(
+            [_text(part.id) for part in content if part.type == "tool_use" and type(part.id) is str]
+        )
+        item.tool_results = tuple(
+            [
+                ToolResult(_text(part.tool_use_id), part.is_error is True)
+                for part in content
+                if part.type == "tool_result"
+            ]
+        )
+    return True
 
 
-def _read_gemini(item: Item, message: _Message) -> None:
+def _read_gemini(item: Item, raw: Raw | bytes) -> bool:
     """Gemini calls the assistant `model`; its calls mostly have no ids, so only their results are told by name."""
+    message = _gemini_content.salvage(raw)
+    if message is None:
+        return False
     item.role = "assistant" if message.role == "model" else _text(message.role) or "user"
     parts = message.parts or []
-    item._texts += [part.text for part in parts if type(part.text) is str and part.thought is not True]
+    item._said = "".join([part.text for part in parts if type(part.text) is str and part.thought is not True])
     calls = [part.functionCall for part in parts if part.functionCall is not None]
-    item.tool_use_ids = tuple(call.id for call in calls if type(call.id) is str and call.id)
+    item.tool_use_ids = tuple([call.id for call in calls if type(call.id) is str and call.id])
     answers = [part.functionResponse for part in parts if part.functionResponse is not None]
-    item.tool_results = tuple(ToolResult(_text(call.id), False, _text(call.name)) for call in answers)
+    item.tool_results = tuple([ToolResult(_text(call.id), False, _text(call.name)) for call in answers])
     if answers:
         item.role = "tool"
+    return True
 
 
-Reader = Callable[[Item, _Message], None]
+Reader = Callable[[Item, Raw | bytes], bool]  # False: it is no object
 _READERS: dict[str, Reader] = {
     "openai_chat": _read_chat,
     "openai_completions": _read_chat,
