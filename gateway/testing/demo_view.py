@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -98,8 +99,8 @@ class Progress:
 
 
 def _new(first: str, *columns: str, title: str | None = None) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column(first)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(first, overflow="fold")  # names and ids can be copied
     for column in columns:
         table.add_column(column, justify="right")
     return table
@@ -136,7 +137,7 @@ def summary(console: Console, calls: Sequence[dict[str, Any]], *, rows: int = 10
     """Cost by agent, by model and of the dearest runs, from the calls the gateway recorded."""
     for label, what in ((by_agent, "agent"), (by_model, "model"), (by_run, "run")):
         found = sorted(gather(calls, label).items(), key=lambda item: (-item[1].cost, -item[1].calls))
-        left = f", the {rows} dearest of {len(found)}" if len(found) > rows else ""
+        left = f", the {rows} costliest of {len(found)}" if len(found) > rows else ""
         table = _new(what, "calls", "tokens in", "tokens out", "tools", "not ok", "cost", title=f"by {what}{left}")
         for name, row in found[:rows]:
             cost = money(row.cost) + (f" + {row.unpriced} unknown" if row.unpriced else "")
