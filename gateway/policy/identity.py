@@ -17,6 +17,8 @@ from collections.abc import Callable
 from hashlib import blake2b
 from zlib import crc32
 
+from msgspec import structs
+
 from gateway.call import Answer, Call, ToolCall, Who
 from gateway.config.schema import Identity
 from gateway.policy.identity_agents import guess, product_of
@@ -88,7 +90,8 @@ class Resolver:
         ended_at = call.started_at + max(0, (call.ended or call.upstream_last_byte or call.began) - call.began)
         if _failed(call):
             key = question.request_key or request_key(question.scope, call)
-            self._memory.add(key, self._lead(question, ticks(ended_at))._replace(flags=FAILED))
+            self._memory.add(key, self._lead(question, ticks(ended_at), FAILED))
+            self._memory.failed(question.scope, ticks(ended_at))
         answer = call.answer
         if answer is None or answer.error_type:
             return
@@ -135,9 +138,9 @@ class Resolver:
 
     def _root(self, question: Question, session: str, parent: str) -> str:
         """A sub-agent with a session of its own belongs to the run of its parent's session, however deep."""
-        above = self._links.get(digest(question.scope, b"O", parent.encode()))
+        above = self._links.get(digest(b"%bO%b" % (question.scope, parent.encode())))
         root = above.decode("utf-8", "replace") if above is not None else parent
-        self._links.put(digest(question.scope, b"O", session.encode()), root.encode())
+        self._links.put(digest(b"%bO%b" % (question.scope, session.encode())), root.encode())
         return root
 
     def _describe(self, question: Question, who: Who, evidence: Evidence | None) -> None:
@@ -207,10 +210,10 @@ class Resolver:
             return question.joined
         return self._memory.thread(question.scope, question.ref) or Thread(who.run_id)
 
-    def _lead(self, question: Question, at: int) -> Lead:
+    def _lead(self, question: Question, at: int, flags: int = 0) -> Lead:
         history = question.history
         shape, length = (history.shape, history.count) if history is not None else (0, 0)
-        return Lead(question.ref, shape, at, min(question.step, 0xFFFF), peer=question.peer, length=min(length, 0xFFFF))
+        return Lead(question.ref, shape, at, min(question.step, 0xFFFF), 0, flags, question.peer, min(length, 0xFFFF))
 
     def _leave(self, question: Question, answer: Answer, lead: Lead) -> None:
         """Evidence for the next call of a run that its client does not name."""
@@ -222,12 +225,13 @@ class Resolver:
             return
         self._memory.add(turn_key(scope, history, history.count, signature_of(answer)), lead)
         if answer.text_digest and len(answer.sample) >= SHORT_TEXT:
-            flags = 0 if len(answer.sample) >= LONG_TEXT else SHORT
-            self._memory.add(text_key(scope, answer.text_digest), lead._replace(flags=flags))
+            if len(answer.sample) < LONG_TEXT:
+                lead = structs.replace(lead, flags=SHORT)
+            self._memory.add(text_key(scope, answer.text_digest), lead)
 
 
 def thread_ref(scope: bytes, run_id: str, instance: str) -> bytes:
-    return digest(scope, b"R", run_id.encode(), b"\0", instance.encode())[:REF]
+    return digest(b"%bR%b\0%b" % (scope, run_id.encode(), instance.encode()))[:REF]
 
 
 def _instance(stated: Stated) -> str:

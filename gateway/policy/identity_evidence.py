@@ -35,7 +35,7 @@ _UNIQUE_ID = re.compile(r"(?=.{9})(?:[^0-9A-Z]*[0-9A-Z]){5}")
 _RESPONSE_PATH = re.compile(rb"/responses/([A-Za-z0-9_.-]{6,128})")
 
 
-class Question(Struct):
+class Question(Struct, gc=False):
     """What is known of a call before its run is."""
 
     stated: Stated
@@ -51,7 +51,7 @@ class Question(Struct):
     request_key: bytes = b""
 
 
-class Evidence(Struct, frozen=True):
+class Evidence(Struct, frozen=True, gc=False):
     lead: Lead
     source: str
     confidence: float
@@ -85,6 +85,8 @@ class Joiner:
                 return Evidence(leads[-1], "prefix", 0.99, same_step=True)
         if stated.retry == 0 or not question.counted:
             return None
+        if stated.retry < 0 and not self._memory.failed_since(question.scope, question.at, RETRY_TICKS):
+            return None
         question.request_key = request_key(question.scope, call)
         leads = [lead for lead in self._fresh(question, question.request_key, ref) if lead.flags & FAILED]
         if stated.retry < 0:
@@ -100,7 +102,7 @@ class Joiner:
         """previous_response_id, or the id of a response that is fetched."""
         raw = call.asked.fields.get("previous_response_id")
         identifier = json_string(raw) if raw is not None else ""
-        if not identifier and (path := _RESPONSE_PATH.search(call.route.path)) and not call.asked.fields:
+        if not identifier and not call.asked.fields and (path := _RESPONSE_PATH.search(call.route.path)):
             identifier = path[1].decode()
         if not identifier:
             return None
@@ -152,7 +154,7 @@ class Joiner:
 
     def _by_results(self, question: Question) -> Evidence | None:
         """No turn of the assistant, but tool results: the provider keeps the history."""
-        if question.history is None:
+        if question.history is None or not question.history.results:
             return None
         ids = _result_ids(question.history)
         lead = _only(self._tool_leads(question, ids))
@@ -219,27 +221,27 @@ def _result_ids(history: History) -> list[str]:
 
 
 def turn_key(scope: bytes, history: History, end: int, mark: bytes) -> bytes:
-    return digest(scope, b"C", history.digest(end), mark)
+    return digest(b"%bC%b%b" % (scope, history.trail(end), mark))
 
 
 def tool_key(scope: bytes, identifier: str) -> bytes:
-    return digest(scope, b"I", identifier.encode("utf-8", "replace"))
+    return digest(b"%bI%b" % (scope, identifier.encode("utf-8", "replace")))
 
 
 def text_key(scope: bytes, text: bytes) -> bytes:
-    return digest(scope, b"A", text)
+    return b"%bA%b" % (scope, text)
 
 
 def response_key(scope: bytes, identifier: str) -> bytes:
-    return digest(scope, b"V", identifier.encode("utf-8", "replace"))
+    return digest(b"%bV%b" % (scope, identifier.encode("utf-8", "replace")))
 
 
 def trace_key(scope: bytes, trace_id: str) -> bytes:
-    return digest(scope, b"W", trace_id.encode())
+    return digest(b"%bW%b" % (scope, trace_id.encode()))
 
 
 def idempotency_key(scope: bytes, key: str) -> bytes:
-    return digest(scope, b"K", key.encode())
+    return digest(b"%bK%b" % (scope, key.encode()))
 
 
 def request_key(scope: bytes, call: Call) -> bytes:
@@ -248,4 +250,4 @@ def request_key(scope: bytes, call: Call) -> bytes:
     size = len(body)
     if size > 2 * BODY_HASHED:
         body = body[:BODY_HASHED] + body[-BODY_HASHED:]
-    return digest(scope, b"Q", size.to_bytes(8, "little"), body, call.route.path)
+    return digest(b"%bQ%b%b%b" % (scope, size.to_bytes(8, "little"), body, call.route.path))

@@ -6,27 +6,27 @@ answer. So the key of an answer is hash(history in front of it, signature of it)
 it comes back. The signature of a turn is its tool-call ids, or else the digest of its text.
 
 Left out of the hash: leading system messages (prompts like to hold a clock) and `cache_control` marks (clients move
-them along). Items are read from the end and only as far as needed; the hash runs over raw JSON at memory speed.
+them along). Items are read from the end and only as far as needed. What stands next to the answer is hashed as it is;
+what stands further in front comes in by its length and CRC, which is several times as fast over a large body.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Protocol
+from struct import Struct as Layout
+from typing import Any, Protocol
 from zlib import crc32
 
 from gateway.call import Answer, Asked, ToolResult
 
-if TYPE_CHECKING:
-    from hashlib import _Hash as HASH
-
 READ_LIMIT = 256  # items read from the end while no turn of the assistant shows up
 LEADING_LIMIT = 4  # system messages in front
-STEP_BACK = 24  # items by which a second look at an earlier turn may go back without hashing all again
+RECENT_ITEMS, RECENT_BYTES = 4, 4096  # at the end of a history: what is hashed as it is
+CHUNK = 32  # items summed up at a time; where each chunk ends, a second look at an earlier turn may start
 SHAPE_BYTES = 4096  # of the prompt, and of the first message
 _ASSISTANT = "assistant"
+_FAR = Layout("<QI")
 _SYSTEM = frozenset(("system", "developer"))
 _MARK = b'"cache_control"'
 _MARK_VALUE = re.compile(rb"\s*:\s*(?:\{[^{}]*\}|null)\s*")
@@ -65,7 +65,10 @@ class Turn:
 
     def text(self) -> bytes:
         """Digest of the last text in it, or ""."""
-        return next((item.text_digest for item in self._items if item.text_digest), b"")
+        for item in self._items:
+            if item.text_digest:
+                return item.text_digest
+        return b""
 
     def signature(self) -> bytes:
         return signature(self.ids, b"" if self.ids else self.text())
@@ -85,50 +88,70 @@ def signature_of(answer: Answer) -> bytes:
 class History:
     """The messages of one request. `last` is the assistant's last turn, `results` are those behind it."""
 
+    __slots__ = (
+        "_dialect",
+        "_head",
+        "_items",
+        "_opening",
+        "_read",
+        "_shape",
+        "_sums",
+        "count",
+        "last",
+        "prompt",
+        "results",
+    )
+
     def __init__(self, dialect: str, asked: Asked, read: ReadItem) -> None:
         self._dialect = dialect
         self._read = read
         self._items = asked.messages
         self.count = len(self._items)
         self._opening: Item | None = None
-        self.prompt = bytes(asked.system)
+        self.prompt = asked.system[:SHAPE_BYTES]
         self._head = self._skip_system()
         self.results: list[ToolResult] = []
         self.last = self._back(self.count, self.results)
         self._shape = -1
-        self._hash: HASH | None = None
-        self._hashed = 0
-        self._before: tuple[HASH, int] | None = None  # from where an earlier end can be reached
+        self._sums: list[tuple[int, int, int]] = []  # (end, bytes, CRC) of beginnings of the history, in order
 
     @property
     def shape(self) -> int:
         """32 bits over the head of the prompt, and 32 over that of the first message."""
         if self._shape < 0:
             first = bytes(self._items[self._head])[:SHAPE_BYTES] if self._head < self.count else b""
-            self._shape = crc32(self.prompt[:SHAPE_BYTES]) << 32 | crc32(unmarked(first))
+            self._shape = crc32(self.prompt) << 32 | crc32(unmarked(first))
         return self._shape
 
     def earlier(self, turn: Turn) -> Turn | None:
         """The assistant's turn before this one."""
         return self._back(turn.start, [])
 
-    def digest(self, end: int) -> bytes:
-        """Over the items in front of `end`, system messages left out."""
-        if self._hash is None or end < self._hashed:
-            if self._before is not None and self._before[1] <= end:
-                self._hash, self._hashed = self._before[0].copy(), self._before[1]
-            else:
-                self._hash, self._hashed = sha256(), self._head
-        if end - self._hashed > 2 * STEP_BACK:
-            self._hash_to(self._hash, end - STEP_BACK)
-            self._before = (self._hash.copy(), self._hashed)
-        self._hash_to(self._hash, end)
-        return self._hash.copy().digest()
+    def trail(self, end: int) -> bytes:
+        """What is to be hashed for the items in front of `end`, system messages left out."""
+        near = max(self._head, end - RECENT_ITEMS)
+        text = unmarked(b",".join(self._items[near:end]))
+        size, total = self._sum(near) if near > self._head else (0, 0)
+        if len(text) > RECENT_BYTES:
+            size, total = size + len(text), crc32(text, total)
+            text = text[-RECENT_BYTES:]
+        return b"%b%b" % (_FAR.pack(size, total), text)
 
-    def _hash_to(self, hashing: HASH, end: int) -> None:
-        if end > self._hashed:
-            hashing.update(unmarked(b",".join(self._items[self._hashed : end]) + b","))
-            self._hashed = end
+    def _sum(self, end: int) -> tuple[int, int]:
+        """Bytes and CRC of the items in front of `end`."""
+        sums = self._sums
+        at, size, total = self._head, 0, 0
+        for known in reversed(sums):
+            if known[0] <= end:
+                at, size, total = known
+                break
+        while at < end:
+            upto = min(at + CHUNK, end)
+            text = unmarked(b",".join(self._items[at:upto])) + b","
+            at, size, total = upto, size + len(text), crc32(text, total)
+            if not sums or at > sums[-1][0]:
+                sums.append((at, size, total))
+        return size, total
 
     def _skip_system(self) -> int:
         """How many items in front make up the system prompt, which is taken from them where the body has no other."""
@@ -138,15 +161,16 @@ class History:
             if item.role not in _SYSTEM:
                 self._opening = item
                 return at
-            self.prompt = self.prompt or bytes(raw)
+            self.prompt = self.prompt or bytes(raw)[:SHAPE_BYTES]
         return min(LEADING_LIMIT, self.count)
 
     def _back(self, end: int, results: list[ToolResult]) -> Turn | None:
         """The last turn of the assistant before `end`; the tool results behind it go into `results`, in order."""
         turn: Turn | None = None
-        for at in range(end - 1, max(self._head, end - READ_LIMIT) - 1, -1):
-            opening = self._opening if at == self._head else None
-            item = opening or self._read(self._dialect, self._items[at])
+        items, read, dialect, head = self._items, self._read, self._dialect, self._head
+        for at in range(end - 1, max(head, end - READ_LIMIT) - 1, -1):
+            opening = self._opening if at == head else None
+            item = opening or read(dialect, items[at])
             if item.role == _ASSISTANT:
                 turn = turn or Turn(at + 1)
                 turn.prepend(item)
@@ -159,7 +183,10 @@ class History:
 
 def unmarked(text: bytes) -> bytes:
     """JSON text without its `cache_control` members."""
-    first, *pieces = text.rsplit(_MARK)  # on large texts several times as fast as split, find or re
+    pieces = text.rsplit(_MARK)  # on large texts several times as fast as split, find or re
+    if len(pieces) == 1:
+        return text
+    first, *pieces = pieces
     kept = [first]
     for piece in pieces:
         value = _MARK_VALUE.match(piece)

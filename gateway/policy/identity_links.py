@@ -7,6 +7,9 @@ client's credential, so that tenants never share evidence):
 * A *lead* points from a piece of evidence (an answer within its history, a tool-call id, a response id, ...) to a
   thread. Several threads may leave the same evidence, so a key holds a list of leads: one page of seven, and once that
   is full eight further pages, each giving up its oldest lead.
+
+Keys that are short and cannot be confused are put together, not hashed. Beside these entries there is one per scope:
+when a call of it failed last, so that requests are compared with failed ones only where there is one.
 """
 
 from __future__ import annotations
@@ -14,9 +17,8 @@ from __future__ import annotations
 from hashlib import blake2b
 from struct import Struct as Layout
 from struct import error as LayoutError
-from typing import NamedTuple
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from gateway.ports import Links
 
@@ -43,7 +45,7 @@ def age(now: int, at: int) -> int:
     return passed if passed < _TICKS // 2 else 0
 
 
-class Lead(NamedTuple):
+class Lead(Struct, frozen=True, gc=False):
     ref: bytes  # of the thread
     shape: int  # 32 bits over the system prompt, 32 over the first message
     at: int  # ticks
@@ -53,17 +55,20 @@ class Lead(NamedTuple):
     peer: int = 0  # 16 bits over the client's address and port
     length: int = 0  # messages in the history
 
+    def pack(self) -> bytes:
+        return _LEAD.pack(self.ref, self.shape, self.at, self.step, self.continued, self.flags, self.peer, self.length)
 
-class Thread(Struct):
+
+class Thread(Struct, gc=False):
     run_id: str
     agent: str = ""
     steps: int = 0
     at: int = 0
 
 
-def digest(*parts: bytes) -> bytes:
+def digest(text: bytes) -> bytes:
     """Key of 16 bytes over parts whose boundaries are unambiguous (all but the last of fixed length)."""
-    return blake2b(b"".join(parts), digest_size=16).digest()
+    return blake2b(text, digest_size=16).digest()
 
 
 class Memory:
@@ -75,7 +80,7 @@ class Memory:
         self._update = links.update
 
     def thread(self, scope: bytes, ref: bytes) -> Thread | None:
-        value = self._get(digest(scope, b"T", ref))
+        value = self._get(scope + ref)
         if value is None:
             return None
         try:
@@ -88,7 +93,15 @@ class Memory:
     def keep_thread(self, scope: bytes, ref: bytes, thread: Thread) -> None:
         run_id = thread.run_id.encode()
         head = _THREAD.pack(thread.at, min(thread.steps, _TICKS - 1), len(run_id))
-        self._put(digest(scope, b"T", ref), b"%b%b%b" % (head, run_id, thread.agent.encode()))
+        self._put(scope + ref, b"%b%b%b" % (head, run_id, thread.agent.encode()))
+
+    def failed(self, scope: bytes, at: int) -> None:
+        self._put(scope + b"F", at.to_bytes(4, "little"))
+
+    def failed_since(self, scope: bytes, now: int, ticks: int) -> bool:
+        """Did a call of this scope fail within the last `ticks`?"""
+        value = self._get(scope + b"F")
+        return value is not None and age(now, int.from_bytes(value[:4], "little")) <= ticks
 
     def leads(self, key: bytes) -> list[Lead]:
         """All leads of a key, oldest first within each page."""
@@ -105,28 +118,28 @@ class Memory:
 
     def add(self, key: bytes, lead: Lead) -> None:
         """Remember a lead; an older one of the same thread under this key gives way to it."""
-        packed = _LEAD.pack(*lead)
+        ref, packed = lead.ref, lead.pack()
         spilled = False
 
         def first_page(value: bytes | None) -> bytes | None:
             nonlocal spilled
             if value is None:
                 return packed
-            value = _whole(value)
-            spilled = len(value) >= _FULL and _place(value, lead.ref) < 0
-            return None if spilled else _without(value, lead.ref) + packed
+            value = _without(_whole(value), ref)
+            spilled = len(value) >= _FULL
+            return None if spilled else value + packed
 
         def further_page(value: bytes | None) -> bytes:
-            value = _without(_whole(value or b""), lead.ref)
+            value = _without(_whole(value or b""), ref)
             return (value[_LEAD.size :] if len(value) >= _FULL else value) + packed
 
         self._update(key, first_page)
         if spilled:
-            self._update(_spill(key, lead.ref[0] % SPILL_PAGES), further_page)
+            self._update(_spill(key, ref[0] % SPILL_PAGES), further_page)
 
     def follow(self, key: bytes, lead: Lead) -> None:
         """Count one more retry that followed this lead."""
-        followed = _LEAD.pack(*lead._replace(continued=min(lead.continued + 1, 255)))
+        followed = structs.replace(lead, continued=min(lead.continued + 1, 255)).pack()
         full = False
 
         def page(value: bytes | None) -> bytes | None:
@@ -144,12 +157,13 @@ class Memory:
 
 
 def _read(value: bytes) -> list[Lead]:
-    return [Lead._make(fields) for fields in _LEAD.iter_unpack(_whole(value))]
+    return [Lead(*fields) for fields in _LEAD.iter_unpack(_whole(value))]
 
 
 def _whole(value: bytes) -> bytes:
     """The leads of a page; what is left over belongs to no lead."""
-    return value[: len(value) - len(value) % _LEAD.size]
+    rest = len(value) % _LEAD.size
+    return value[:-rest] if rest else value
 
 
 def _place(value: bytes, ref: bytes) -> int:
@@ -166,4 +180,4 @@ def _without(value: bytes, ref: bytes) -> bytes:
 
 
 def _spill(key: bytes, page: int) -> bytes:
-    return digest(key, b"P", bytes((page,)))
+    return b"%bP%c" % (key, page)

@@ -33,7 +33,7 @@ class ToolMemory:
     def asked(self, scope: bytes, ref: bytes, uses: Sequence[ToolUse], ended_at: int) -> None:
         """An answer that ended at `ended_at` asked for these tools."""
         for use, label in zip(uses, _labels([(use.id, use.name) for use in uses]), strict=True):
-            key = digest(scope, b"U", ref, label)
+            key = digest(b"%bU%b%b" % (scope, ref, label))
             self._put(key, _USE.pack(ended_at, False) + use.name.encode("utf-8", "replace")[:NAME_BYTES])
 
     def answered(
@@ -44,7 +44,7 @@ class ToolMemory:
         reported = {name: iter(values) for name, values in durations.items()}
         labels = _labels([(result.id, result.name) for result in results])
         for result, label in zip(results, labels, strict=True):
-            use = self._take(digest(scope, b"U", ref, label))
+            use = self._take(digest(b"%bU%b%b" % (scope, ref, label)))
             if use is None:
                 continue
             ended_at, name = use

@@ -37,7 +37,10 @@ class LocalTable:
 
     def update(self, key: bytes, change: Callable[[bytes | None], bytes | None]) -> None:
         """Put what `change` makes of the value; None leaves it as it is. Raises ValueError as `put`."""
-        value = change(self.get(key))
+        value = self._young.get(key)
+        if value is None:
+            value = self._old.get(key)
+        value = change(value)
         if value is not None:
             self.put(key, value)
 

@@ -61,7 +61,7 @@ def test_the_search_for_a_turn_is_bounded() -> None:
 def test_system_messages_are_the_prompt_and_no_history() -> None:
     one = history(m("system", "now 10:01"), m("developer", "d"), m("user", "a"))
     two = history(m("system", "now 10:02"), m("developer", "d"), m("user", "a"))
-    assert one.digest(3) == two.digest(3)
+    assert one.trail(3) == two.trail(3)
     assert b"10:01" in one.prompt
     assert not same_prompt(one.shape, two.shape)
     assert same_first(one.shape, two.shape)
@@ -74,13 +74,13 @@ def test_a_digest_is_the_same_whatever_was_asked_before(ends: list[int]) -> None
     messages = [m("user", str(n)) for n in range(80)]
     found = history(*messages)
     for end in ends:
-        assert found.digest(end) == history(*messages).digest(end)
-        assert end == 80 or found.digest(end) == history(*messages[:end], m("user", "else")).digest(end)
+        assert found.trail(end) == history(*messages).trail(end)
+        assert end == 80 or found.trail(end) == history(*messages[:end], m("user", "else")).trail(end)
 
 
 def test_a_digest_knows_every_message_and_its_bounds() -> None:
     digests = {
-        history(*messages).digest(len(messages))
+        history(*messages).trail(len(messages))
         for messages in (
             (m("user", "a"), m("user", "b")),
             (m("user", "b"), m("user", "a")),
