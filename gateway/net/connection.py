@@ -208,16 +208,15 @@ class ClientConnection(asyncio.Protocol):
         assert parser is not None
         try:
             parser.feed(data)
-            self._framing_bytes += len(data)
-            if self._framing_bytes > self.server.limits.header_bytes and not parser.body:
+            piece = b"".join(parser.body)
+            parser.body.clear()
+            self._framing_bytes = (0 if piece else self._framing_bytes) + len(data) - len(piece)
+            if self._framing_bytes > self.server.limits.header_bytes + 16 * len(piece):
                 raise HeadersTooLarge("chunk extensions or trailers without end")
-            if parser.body:
-                self._framing_bytes = 0
-                self._body.append(b"".join(parser.body))
-                parser.body.clear()
-                self._left -= len(self._body[-1])  # -1 - bytes so far
-                if -1 - self._left > self.server.limits.body_bytes:
-                    raise BodyTooLarge(f"the request body is larger than {self.server.limits.body_bytes} bytes")
+            self._body.append(piece)
+            self._left -= len(piece)  # -1 - bytes so far
+            if -1 - self._left > self.server.limits.body_bytes:
+                raise BodyTooLarge(f"the request body is larger than {self.server.limits.body_bytes} bytes")
         except GatewayError as fault:
             self._refuse_unread(fault)
             return
