@@ -1,6 +1,6 @@
 """Requests that two parsers could read differently never reach an upstream: raw bytes against a real gateway.
 
-Every case is sent once for each API family; then status, words, connection, record and what the upstream saw are judged.
+Every case is sent once for each API family; then status, words, connection, record and upstream are judged.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ SIZE = b"%x" % len(BODY)
 LENGTH = b"Content-Length: %d\r\n" % len(BODY)
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 HOST = b"Host: gate.example\r\n"
+FRAMED = SIZE + b"\r\n" + BODY + b"\r\n0\r\n\r\n"
 PATHS = {
     "openai": b"/v1/chat/completions",
     "anthropic": b"/v1/messages",
@@ -41,11 +42,15 @@ def line(text: bytes, *, host: bytes = HOST) -> bytes:
     return text + b"\r\n" + host + LENGTH + b"\r\n" + BODY
 
 
+def encoded(coding: bytes) -> bytes:
+    """A chunked request with this Transfer-Encoding."""
+    return with_headers(b"Transfer-Encoding: %b\r\n" % coding, body=FRAMED, length=b"")
+
+
 def chunked_as(body: bytes) -> bytes:
     return b"POST @ HTTP/1.1\r\n" + HOST + CHUNKED + b"\r\n" + body
 
 
-FRAMED = SIZE + b"\r\n" + BODY + b"\r\n0\r\n\r\n"
 TE = {
     "twice": b"chunked, chunked",
     "gzip first": b"gzip, chunked",
@@ -156,7 +161,7 @@ HOSTS = {
 }
 UPGRADE = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
 CLOSED = {
-    **{f"TE {name}": with_headers(b"Transfer-Encoding: " + value + b"\r\n", body=FRAMED, length=b"") for name, value in TE.items()},
+    **{f"TE {name}": encoded(value) for name, value in TE.items()},
     **{f"CL {name}": with_headers(length=b"Content-Length: " + value + b"\r\n") for name, value in CL.items()},
     **{f"chunk {name}": chunked_as(body) for name, body in CHUNKS.items()},
     **{f"header {name}": with_headers(value) for name, value in HEADERS.items()},
