@@ -22,8 +22,8 @@ from gateway.call import Answer, Asked, ToolResult
 
 READ_LIMIT = 256  # items read from the end while no turn of the assistant shows up
 LEADING_LIMIT = 4  # system messages in front
-RECENT_ITEMS, RECENT_BYTES = 4, 4096  # at the end of a history: what is hashed as it is
-CHUNK = 32  # items summed up at a time; where each chunk ends, a second look at an earlier turn may start
+RECENT_ITEMS, RECENT_BYTES = 4, 2048  # at the end of a history: what is hashed as it is
+CHUNK = 16  # items summed up at a time; where each chunk ends, a second look at an earlier turn may start
 SHAPE_BYTES = 4096  # of the prompt, and of the first message
 _ASSISTANT = "assistant"
 _FAR = Layout("<QI")
