@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -56,6 +57,17 @@ def fake_upstream(seed: int) -> Iterator[str]:
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """SIGTERM ends the demo as Ctrl-C does, and both work where they came ignored, as in the background of a shell."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def gateway(fake_url: str, console: Console, overrides: Mapping[str, Any]) -> RunningGateway:
@@ -156,7 +168,7 @@ def run(
     `runs` (per agent) bounds the play in place of `seconds`; `overrides` are fields of the configuration.
     """
     console = Console()
-    with fake_upstream(seed) as fake_url:
+    with ended_by_signals(), fake_upstream(seed) as fake_url:
         gate = gateway(fake_url, console, overrides or {})
         try:
             gate.start()

@@ -35,8 +35,11 @@ def test_the_demo_ends_well_and_leaves_nothing_behind(ports: tuple[int, int]) ->
     assert all(is_free(port) for port in ports)
 
 
-def test_the_demo_stays_up_until_ctrl_c(ports: tuple[int, int]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_demo_stays_up_until_it_is_told_to_end(ports: tuple[int, int], number: signal.Signals) -> None:
+    before = signal.signal(number, signal.SIG_IGN)  # as a shell starts what runs in its background
     process = start(ports)
+    signal.signal(number, before)
     assert process.stdout is not None
     try:
         lines = []
@@ -47,7 +50,7 @@ def test_the_demo_stays_up_until_ctrl_c(ports: tuple[int, int]) -> None:
         assert "Ctrl-C stops it" in lines[-1], "".join(lines)
         with urllib.request.urlopen(f"http://127.0.0.1:{ports[1]}/metrics", timeout=10) as answer:
             assert b"tollgate_" in answer.read()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         assert process.wait(40) == 0
         assert all(is_free(port) for port in ports)
     finally:
