@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -109,11 +109,14 @@ SAMPLING: dict[str, tuple[str, Reader]] = {
 def params(fields: Mapping[str, Raw]) -> dict[str, Any]:
     """Sampling parameters, keyed by what follows `gen_ai.request.` in the semantic conventions."""
     found: dict[str, Any] = {}
-    for key in SAMPLING.keys() & fields.keys():
-        name, reader = SAMPLING[key]
-        value = reader(fields[key])
-        if value is not None:
-            found[name] = value
+    known = SAMPLING.get
+    for key, raw in fields.items():
+        parameter = known(key)
+        if parameter is not None:
+            name, reader = parameter
+            value = reader(raw)
+            if value is not None:
+                found[name] = value
     return found
 
 
@@ -157,12 +160,27 @@ def first_of(fields: Mapping[str, Raw], *names: str) -> Raw | None:
 
 
 def limit(fields: Mapping[str, Raw], *names: str) -> int | None:
-    return integer(first_of(fields, *names))
+    """The first of the fields that is there, as an `integer`."""
+    for name in names:
+        raw = fields.get(name)
+        if raw is not None:
+            return integer(raw)
+    return None
 
 
-def asked(found: Fields, more: Mapping[str, Any] | None = None, **facts: Any) -> Asked:
+def asked(
+    found: Fields,
+    more: Mapping[str, Any] | None = None,
+    *,
+    model: str = "",
+    stream: bool = False,
+    max_tokens: int | None = None,
+    messages: Sequence[Raw] = (),
+    system: bytes = b"",
+    tools: bytes = b"",
+) -> Asked:
     """`more` adds to the parameters read at the top level."""
     known = params(found.fields)
     if more:
         known.update(more)
-    return Asked(fields=found.fields, spans=found.spans, params=known, **facts)
+    return Asked(model, stream, max_tokens, found.fields, found.spans, messages, system, tools, known)

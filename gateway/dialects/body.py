@@ -31,6 +31,7 @@ MAX_KEYS = 10_000
 MAX_SYMBOLS = 500_000  # quotes, and commas, in a body large enough for their number to matter
 LARGE = 512 * 1024
 SPLIT = 4096  # arrays above this size are checked item by item
+RECKONED = 16_384  # bodies up to this size are worth a copy
 
 Span = tuple[int, int]
 
@@ -69,7 +70,9 @@ def read_object(body: bytes, split: Iterable[str] = ()) -> Fields:
     invalid_json, invalid_utf8, not_an_object, json_too_deep, json_too_complex, invalid_number, duplicate_key.
     """
     fields = _decode(body)
-    spans = _walk(body, fields)
+    spans = _reckon(body, fields) if len(body) <= RECKONED else None
+    if spans is None:
+        spans = _walk(body, fields)
     if spans is None:
         spans = _search(body, fields)
     names = "".join(fields)
@@ -82,10 +85,9 @@ def read_object(body: bytes, split: Iterable[str] = ()) -> Fields:
             continue
         if first == _ARRAY and (end - start > SPLIT or key in split):
             items[key] = elements = _array.decode(fields[key])
-            for element in elements:
-                _check(element, 2, key)
+            _check(elements, 2, key)
         elif first in b"[{":
-            _check(fields[key], 1, key)
+            _check((fields[key],), 1, key)
         elif end - start > 5:
             _check_number(fields[key], key)
     return Fields(fields, spans, items)
@@ -139,6 +141,23 @@ def _skip(body: bytes, at: int) -> int:
     return found.end() if found else at
 
 
+def _reckon(body: bytes, fields: Mapping[str, Raw]) -> dict[str, Span] | None:
+    """Spans, where the encoder put one space behind each colon and comma, or none, and nothing else; else None."""
+    spaced = body[body.find(b'":', 1) + 2] == _BLANK
+    labels = _spaced if spaced else _compact
+    spans: dict[str, Span] = {}
+    pieces: list[bytes] = []
+    at = -1 if spaced else 0  # the first key has no comma before it
+    for key, raw in fields.items():
+        label = labels.get(key) or _label(key, spaced)
+        start = at + len(label)
+        at = start + len(raw)
+        spans[key] = (start, at)
+        pieces += (label, raw)
+    text = b"".join(pieces)
+    return spans if len(body) == at + 1 and body.startswith(text[2 if spaced else 1 :], 1) else None
+
+
 def _walk(body: bytes, fields: Mapping[str, Raw]) -> dict[str, Span] | None:
     """Spans, or None when the text does not follow the decoded mapping key by key."""
     spans: dict[str, Span] = {}
@@ -146,7 +165,7 @@ def _walk(body: bytes, fields: Mapping[str, Raw]) -> dict[str, Span] | None:
     at = (0 if body[0] == _OPEN else _skip(body, 0)) + 1
     last = _COMMA
     for key, raw in fields.items():
-        label = _labels.get(key) or _label(key)
+        label = b'"%b":' % key.encode()
         if starts(label, at):
             at += len(label)
         else:
@@ -167,13 +186,16 @@ def _walk(body: bytes, fields: Mapping[str, Raw]) -> dict[str, Span] | None:
     return spans if last == _CLOSE or not fields else None
 
 
-_labels: dict[str, bytes] = {}
+_compact: dict[str, bytes] = {}
+_spaced: dict[str, bytes] = {}
 
 
-def _label(key: str) -> bytes:
-    label = b'"%b":' % key.encode()
-    if len(_labels) < 512 and len(label) < 64:
-        _labels[key] = label
+def _label(key: str, spaced: bool) -> bytes:
+    """What stands before the value of any key but the first."""
+    label = (b', "%b": ' if spaced else b',"%b":') % key.encode()
+    known = _spaced if spaced else _compact
+    if len(known) < 512 and len(label) < 64:
+        known[key] = label
     return label
 
 
@@ -259,16 +281,19 @@ class _Known:
 _known = _Known()
 
 
-def _check(piece: Raw, depth: int, param: str) -> None:
-    """Refuse a piece that nests too deep below `depth` levels, or holds an absurd number. Raises BadBody."""
-    if len(piece) < 8:
-        return
-    text = bytes(piece)
-    if text[0] == _QUOTE:
-        return
-    key = hash(text) + depth
-    if _known.has(key):
-        return
+def _check(pieces: Iterable[Raw], depth: int, param: str) -> None:
+    """Refuse pieces that nest too deep below `depth` levels, or hold an absurd number. Raises BadBody."""
+    young = _known.young
+    for piece in pieces:
+        if len(piece) >= 8:
+            text = bytes(piece)
+            key = hash(text) + depth
+            if key not in young and text[0] != _QUOTE and not _known.has(key):
+                _check_new(text, depth, param)
+                _known.add(key)
+
+
+def _check_new(text: bytes, depth: int, param: str) -> None:
     shape = text.translate(_SHAPE)
     suspicious = (
         shape.count(b"{") > MAX_DEPTH - depth
@@ -278,7 +303,6 @@ def _check(piece: Raw, depth: int, param: str) -> None:
     )
     if suspicious:
         _check_exactly(text, depth, param)
-    _known.add(key)
 
 
 def _check_exactly(text: bytes, depth: int, param: str) -> None:
