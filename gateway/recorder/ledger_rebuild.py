@@ -53,7 +53,7 @@ def exclusive(ledger: Path) -> Iterator[None]:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as e:
         os.close(fd)
-        raise LedgerUnavailable(f"{ledger} is in use by a running recorder") from e
+        raise LedgerUnavailable(f"{ledger} is in use by a running recorder; stop the gateway first") from e
     try:
         yield
     finally:
