@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 from msgspec import Raw, Struct
 
-from gateway.call import Asked, Request, Route
+from gateway.call import Answer, Asked, Request, Route, UsageSource
 from gateway.dialects import faults
 from gateway.dialects.asking import asked, elements, first_of, limit, params, raw_bytes, read_body
 from gateway.dialects.base import BaseDialect, closing, plain_path
@@ -130,6 +130,13 @@ class GeminiStream(EventMeter[Chunk]):
         finish = self.draft.finish
         self.terminal = not self.failed and bool(finish) and finish.keys() >= self._seen
         return bool(events)
+
+    def end(self) -> Answer:
+        """The usage of early chunks says little of the output: in a stream that was cut it is left to be estimated."""
+        answer = super().end()
+        if answer.usage is not None and not answer.complete:
+            answer.usage_source = UsageSource.ESTIMATED
+        return answer
 
 
 class Gemini(BaseDialect):

@@ -53,7 +53,7 @@ class Passage:
             kind.startswith(STREAMS[0]) and exchange.length is None and b"content-encoding" not in names
         )
         self.stripper: Stripper | None = None
-        if call.asked.injected and kind.startswith(b"text/event-stream"):
+        if call.asked.injected and kind.startswith(STREAMS[0]) and b"content-encoding" not in names:
             self.stripper = dialect.stripper()
 
     def look(self, data: bytes) -> bytes:

@@ -12,7 +12,7 @@ import asyncio
 import re
 import threading
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
@@ -36,9 +36,9 @@ class Seen:
 
 
 class ScriptedUpstream(FaultUpstream):
-    """`default` is played for requests without a (known) name."""
+    """`default` is played for requests without a (known) name. A script may be a function of the request's bytes."""
 
-    def __init__(self, scripts: Mapping[str, Script], default: str = "") -> None:
+    def __init__(self, scripts: Mapping[str, Script | Callable[[bytes], Script]], default: str = "") -> None:
         super().__init__([])
         self.named = dict(scripts)
         self.default = default or next(iter(scripts))
@@ -60,7 +60,8 @@ class ScriptedUpstream(FaultUpstream):
                 seen = Seen(name, raw, number)
                 self.received.append(raw)
                 self.seen.append(seen)
-                acts = [act for act in self.named.get(name, self.named[self.default]) if not isinstance(act, Receive)]
+                script = self.named.get(name, self.named[self.default])
+                acts = [act for act in (script(raw) if callable(script) else script) if not isinstance(act, Receive)]
                 goes_on = not acts or await self._play(acts, reader, writer) or not _cuts(acts)
                 seen.done = True
                 if not goes_on:
