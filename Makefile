@@ -1,7 +1,8 @@
 # make demo          the first thing to run: gateway, fake providers and a few agents, without any key
 # make test          everything that is checked here: lint, types, tests
 # make test-clients  Claude Code, Codex and opencode against the gateway (needs npm)
-# make bench         speed and memory, beside nginx and others
+# make bench         speed and memory, beside nginx and others (BENCH_ARGS=--quick: in a minute)
+# make bench-peers   calls per second beside LiteLLM and Portkey, which it installs (needs npm)
 # make check         lint and types alone
 # make pytest        tests alone
 # make constraints   write down what is installed, after an upgrade that the tests passed with
@@ -19,12 +20,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
+PEERS := .peers
 
 # Programs that some tests and the benchmark use, and the Debian packages that have them. Without them those tests are
 # skipped; as root, or where sudo asks no password, they are installed.
-TOOLS := openssl:openssl promtool:prometheus nginx:nginx-light gcc:gcc
+TOOLS := openssl:openssl promtool:prometheus nginx:nginx-light gcc:build-essential
 
-.PHONY: demo test pytest test-clients bench check constraints clean tools
+.PHONY: demo test pytest test-clients bench bench-peers check constraints clean tools
 
 demo: $(VENV)/.installed
 	$(BIN)/tollgate demo
@@ -39,7 +42,13 @@ test-clients: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/e2e/test_clients_npm.py $(PYTEST_ARGS)
 
 bench: $(VENV)/.installed-dev tools
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+bench-peers: $(VENV)/.installed-dev tools
+	PYTHON=$(PYTHON) sh tests/bench/install_peers.sh $(PEERS)
+	BENCH_LITELLM=$(PEERS)/litellm/bin/litellm \
+		BENCH_PORTKEY=$(PEERS)/node_modules/@portkey-ai/gateway/build/start-server.js \
+		$(BIN)/python -m tests.bench --only peers $(BENCH_ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -51,7 +60,7 @@ constraints:
 	mv constraints.new constraints.txt
 
 clean:
-	rm -rf $(VENV) .clients build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .clients $(PEERS) tests/bench/build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find gateway tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 tools:
