@@ -201,6 +201,7 @@ class Attempt(Struct):
     status: int = 0
     reused: bool = False  # kept-alive connection
     fault: GatewayError | None = None
+    sent: bool = False  # the request was written; before that nothing can have been charged
 
 
 class Edit(Struct, frozen=True):

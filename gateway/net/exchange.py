@@ -332,6 +332,8 @@ class UpstreamExchange:
             self._surplus()
         self._collect(parser)
         self.complete = parser.complete
+        if parser.surplus:
+            self._surplus()
 
     def _collect(self, parser: ResponseParser) -> None:
         if parser.body:

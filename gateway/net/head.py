@@ -79,7 +79,8 @@ class RequestParser:
         self.trailing = True
 
     def on_body(self, data: bytes) -> None:
-        self.body.append(data)
+        if not self.complete:  # else it belongs to a request behind this one
+            self.body.append(data)
 
     def on_message_complete(self) -> None:
         self.complete = True
@@ -182,15 +183,19 @@ class ResponseHead(Struct):
 class ResponseParser:
     """Collects one answer: head by llhttp, then the pieces of a chunked body."""
 
-    __slots__ = ("body", "complete", "headers", "parser", "reason", "trailing")
+    __slots__ = ("body", "complete", "headers", "parser", "reason", "surplus", "trailing")
 
     def __init__(self) -> None:
         self.headers: list[Header] = []
         self.body: list[bytes] = []
         self.reason = b""
         self.complete = False
+        self.surplus = False  # something follows the end of the answer
         self.trailing = False
         self.parser = httptools.HttpResponseParser(self)
+
+    def on_message_begin(self) -> None:
+        self.surplus = self.complete
 
     def on_status(self, reason: bytes) -> None:
         self.reason += reason
@@ -203,7 +208,8 @@ class ResponseParser:
         self.trailing = True
 
     def on_body(self, data: bytes) -> None:
-        self.body.append(data)
+        if not self.complete:
+            self.body.append(data)
 
     def on_message_complete(self) -> None:
         self.complete = True

@@ -59,7 +59,7 @@ class Pools:
             exchange.patience = patience
             self.active.add(exchange)
             exchange.send(connection, head + body)
-            attempt.reused = exchange.reused
+            attempt.reused, attempt.sent = exchange.reused, True
             await exchange.answered()
         except BaseException:
             exchange.close()

@@ -13,6 +13,13 @@ import zstandard
 
 LIMIT = 64 * 1024 * 1024  # decoded bytes of one body that are still read
 STEP = 1024 * 1024  # decoded bytes taken at a time
+FLOOR = 16 * 1024 * 1024  # below, nothing is suspicious
+RATIO = 200  # above, what expands to more than so many times its size is a bomb
+BITE = 512  # bytes of zstd at a time: the library has no output limit, and four bytes may stand for 128 KiB
+
+
+def is_bomb(taken: int, given: int) -> bool:
+    return given > FLOOR and given > min(LIMIT, taken * RATIO)
 
 
 class Decoder(Protocol):
@@ -44,14 +51,15 @@ class Zlib:
         self.broken = False
         self._decoder = zlib.decompressobj(47)
         self._raw_allowed = raw_allowed
-        self._total = 0
+        self._taken = self._total = 0
 
     def feed(self, data: bytes) -> bytes:
         if self.broken:
             return b""
+        self._taken += len(data)
         out: list[bytes] = []
         try:
-            while data and self._total <= LIMIT:
+            while data and not is_bomb(self._taken, self._total):
                 piece = self._decode(data)
                 self._total += len(piece)
                 out.append(piece)
@@ -61,8 +69,8 @@ class Zlib:
                     self._decoder = zlib.decompressobj(47)
         except zlib.error:
             self.broken = True
-        self.broken = self.broken or self._total > LIMIT
-        return b"".join(out)
+        self.broken = self.broken or is_bomb(self._taken, self._total)
+        return b"" if self.broken else b"".join(out)
 
     def _decode(self, data: bytes) -> bytes:
         try:
@@ -79,47 +87,49 @@ class Brotli:
     def __init__(self) -> None:
         self.broken = False
         self._decoder = brotli.Decompressor()
-        self._total = 0
+        self._taken = self._total = 0
 
     def feed(self, data: bytes) -> bytes:
         if self.broken:
             return b""
+        self._taken += len(data)
         out: list[bytes] = []
         try:
             piece = self._decoder.process(data, output_buffer_limit=STEP)
             while piece:
                 out.append(piece)
                 self._total += len(piece)
-                if self._total > LIMIT or self._decoder.can_accept_more_data():
+                if is_bomb(self._taken, self._total) or self._decoder.can_accept_more_data():
                     break
                 piece = self._decoder.process(b"", output_buffer_limit=STEP)
         except brotli.error:
             self.broken = True
-        self.broken = self.broken or self._total > LIMIT
-        return b"".join(out)
+        self.broken = self.broken or is_bomb(self._taken, self._total)
+        return b"" if self.broken else b"".join(out)
 
 
 class Zstd:
     def __init__(self) -> None:
         self.broken = False
         self._decoder = zstandard.ZstdDecompressor(max_window_size=2**27).decompressobj(read_across_frames=True)
-        self._total = 0
+        self._taken = self._total = 0
 
     def feed(self, data: bytes) -> bytes:
         if self.broken:
             return b""
+        self._taken += len(data)
         out: list[bytes] = []
         try:
-            for start in range(0, len(data), 4096):  # the library has no output limit: small bites bound each step
-                piece = self._decoder.decompress(data[start : start + 4096])
+            for start in range(0, len(data), BITE):
+                piece = self._decoder.decompress(data[start : start + BITE])
                 out.append(piece)
                 self._total += len(piece)
-                if self._total > LIMIT:
+                if is_bomb(self._taken, self._total):
                     break
         except zstandard.ZstdError:
             self.broken = True
-        self.broken = self.broken or self._total > LIMIT
-        return b"".join(out)
+        self.broken = self.broken or is_bomb(self._taken, self._total)
+        return b"" if self.broken else b"".join(out)
 
 
 def decoder_for(coding: bytes) -> Decoder:

@@ -39,7 +39,7 @@ def may_be_billed(call: Call, answer: Answer) -> bool:
         return False
     last = call.attempts[-1]
     if last.status == 0:
-        return isinstance(last.fault, ClientGone) or getattr(last.fault, "code", "") in GAVE_UP
+        return last.sent and (isinstance(last.fault, ClientGone) or getattr(last.fault, "code", "") in GAVE_UP)
     if not 200 <= last.status < 300 or last.status == 204 or (answer.error_type and not answer.output_chars):
         return False
     return not answer.complete or bool(answer.model or answer.response_id or answer.output_chars)

@@ -45,7 +45,7 @@ def arrive(call: Call, gw: Gateway) -> None:
     if b"upgrade" in names:
         call.websocket = names[b"upgrade"].lower() == b"websocket" and asks_to_upgrade(request)
     dialect = gw.dialects[call.route.dialect]
-    plain = readable(request)
+    plain = readable(request) if call.route.template != UNROUTED.template else request  # unknown: nobody's to read
     call.asked = dialect.read(call.route, plain)
     if gw.aliases and call.asked.model in gw.aliases:
         call.request = plain  # a compressed body cannot be spliced: it goes on as it was read

@@ -171,6 +171,7 @@ class MemoryUpstreams:
     ) -> MemoryExchange:
         await Stop("connect")
         self.sent.append(head + body)
+        attempt.sent = True
         await Stop("head")
         answer = self.answers.pop(0)
         if isinstance(answer, GatewayError):

@@ -112,6 +112,12 @@ SCRIPTS: dict[str, Any] = {
     "rejecting": rejecting,
     "choosy": choosy,
     "two answers": [Send(answer(ANSWER) + answer(b'{"second":1}'))],
+    "two answers in chunks": [
+        Send(
+            chunked(ANSWER, content_type=b"application/json")
+            + chunked(b'{"second":1}', content_type=b"application/json")
+        )
+    ],
     "closes later": [Send(answer(ANSWER)), Wait(0.05), Close()],
     "resets later": [Send(answer(ANSWER)), Wait(0.05), Reset()],
     "until close": [Send(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n" + ANSWER), Close()],
@@ -367,7 +373,9 @@ def test_connections_are_kept(stage: Stage) -> None:
     assert connection_of(stage) == first
 
 
-@pytest.mark.parametrize("script", ["two answers", "closes later", "resets later", "until close", "1.0"])
+@pytest.mark.parametrize(
+    "script", ["two answers", "two answers in chunks", "closes later", "resets later", "until close", "1.0"]
+)
 def test_a_connection_that_cannot_be_trusted_is_not_used_again(stage: Stage, script: str) -> None:
     got, _ = stage.play(script)
     assert (got.status, got.body, got.complete) == (200, ANSWER, True)
