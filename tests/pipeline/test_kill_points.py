@@ -77,7 +77,7 @@ def rejected_injection() -> World:
 
 def alias() -> World:
     world = json_answer()
-    world.settings["aliases"] = {"house": ("gpt-4o", "anthropic")}
+    world.settings["aliases"] = {"house": ("gpt-4o", "")}
     return world
 
 
