@@ -36,6 +36,7 @@ from gateway.process.control import (
     Configured,
     Consumed,
     Drain,
+    LameDuck,
     Message,
     Ready,
     Stats,
@@ -340,6 +341,8 @@ class Supervisor:
             _log.info("draining for up to %.0f s", seconds)
         self._tell(draining=True)
         if limits.lame_duck_seconds and not self._cutting.is_set():
+            for child in self._workers:
+                child.send(LameDuck())
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._cutting.wait(), limits.lame_duck_seconds)
         for child in self._workers:

@@ -19,6 +19,7 @@ from gateway.process.control import (
     Configured,
     Control,
     Drain,
+    LameDuck,
     Message,
     Ready,
     Stop,
@@ -51,6 +52,9 @@ class Process:
     def on_message(self, message: Message) -> None:
         if isinstance(message, Configure):
             self.spawn(self.configure(message))
+        elif isinstance(message, LameDuck):
+            if self.worker is not None:
+                self.worker.server.closing = True
         elif isinstance(message, Drain):
             self.spawn(self.drain(message.seconds))
         elif isinstance(message, Stop):

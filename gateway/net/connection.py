@@ -48,7 +48,7 @@ class Host(Protocol):
     limits: Limits
     handle: Handler
     connections: set[ClientConnection]
-    draining: bool
+    closing: bool  # every answer closes its connection
 
     def lost(self, connection: ClientConnection) -> None: ...
 
@@ -169,7 +169,7 @@ class ClientConnection(asyncio.Protocol):
         self._begin_body(head, raw[end + 4 :])
 
     def _begin_body(self, head: RequestHead, rest: bytes) -> None:
-        self._keep_alive = head.keep_alive and not self.server.draining
+        self._keep_alive = head.keep_alive and not self.server.closing
         self._body = []
         self._framing_bytes = 0
         length = head.length or 0
@@ -272,7 +272,7 @@ class ClientConnection(asyncio.Protocol):
     def _ended(self) -> None:
         """The answer is written: read the next request, or close."""
         self._head = None
-        if self._keep_alive and not self.server.draining:
+        if self._keep_alive and not self.server.closing:
             self.state = State.HEAD
             self._resting = True
             self.deadline = self.server.loop.time() + self.server.limits.keepalive_seconds
@@ -329,7 +329,7 @@ class ClientConnection(asyncio.Protocol):
         if length is None and not bodiless and http10:
             self._keep_alive = False
         framing = b"transfer-encoding: chunked\r\n" if self._chunked_out else b""
-        if not self._keep_alive or self.server.draining:
+        if not self._keep_alive or self.server.closing:
             self._keep_alive = False
             framing += b"connection: close\r\n"
         elif http10:

@@ -17,6 +17,7 @@ class Server:
         self.limits = limits
         self.handle = handle
         self.connections: set[ClientConnection] = set()
+        self.closing = False  # every answer closes its connection
         self.draining = False
         self.emptied = asyncio.Event()  # while draining: the last connection is gone
 
@@ -35,7 +36,7 @@ class Server:
 
     def drain(self) -> None:
         """Close idle connections; those under way end after their call."""
-        self.draining = True
+        self.closing = self.draining = True
         if not self.connections:
             self.emptied.set()
         for connection in list(self.connections):

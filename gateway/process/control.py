@@ -4,6 +4,7 @@ A `socketpair`; each message is a length (u32, little-endian) and a msgpack obje
 
 To a child
     Configure    first of all, and at every reload; answered by Configured. Carries secrets: they go no other way.
+    LameDuck     to workers: go on accepting, but let every answer close its connection; Drain follows
     Drain        accept nothing more, finish what runs within `seconds`, make everything durable, exit 0
     Stop         make everything durable now and exit 0; what runs is cut
     Status       to the recorder only, at every change: the state of all processes
@@ -56,6 +57,10 @@ class Configure(Struct, tag=True, frozen=True):
     index: int  # of the worker; -1 for the recorder
 
 
+class LameDuck(Struct, tag=True, frozen=True):
+    pass
+
+
 class Drain(Struct, tag=True, frozen=True):
     seconds: float
 
@@ -106,13 +111,13 @@ class Stats(Struct, tag=True, frozen=True):
     values: dict[str, str | int | float]
 
 
-ToChild = Configure | Drain | Stop | Status
+ToChild = Configure | LameDuck | Drain | Stop | Status
 FromChild = Ready | Configured | Consumed | Stats
 Message = ToChild | FromChild
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder[Message](
-    Configure | Drain | Stop | Status | Ready | Configured | Consumed | Stats
+    Configure | LameDuck | Drain | Stop | Status | Ready | Configured | Consumed | Stats
 ).decode
 
 

@@ -15,6 +15,7 @@ from gateway.process.control import (
     Consumed,
     Control,
     Drain,
+    LameDuck,
     Message,
     Ready,
     Stats,
@@ -36,6 +37,7 @@ CONFIG = Config(
 CONFIGURE = Configure(CONFIG, 3, "/s", "/s/inflight", "/s/journal", "127.0.0.1:8787", "127.0.0.1:8788", 1)
 MESSAGES: list[Message] = [
     CONFIGURE,
+    LameDuck(),
     Drain(30),
     Stop(),
     Status(1, False, (WorkerStatus(0, 7, True, 2),), 3, 4, False, 5, "bad", ("workers",)),
