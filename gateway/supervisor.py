@@ -160,6 +160,7 @@ class Supervisor:
     async def reload(self) -> bool:
         """Read the configuration again and bring it into force everywhere, or nowhere."""
         async with self._reloading:
+            read = self._watch.snapshot()
             try:
                 loaded = self._load()
                 config, waiting = adopted(self._config, loaded.config)
@@ -173,7 +174,7 @@ class Supervisor:
                 await self._distribute(before)
                 return self._not_reloaded(refusal)
             self._file = loaded.file
-            self._watch.watch(files(loaded))
+            self._watch.watch(files(loaded), read)
             self._upkeep.configure(config.journal)
             self._upkeep.event("reload", generation=self._status.generation, changed=changed[:1000])
             message = f"changes that need a restart: {', '.join(waiting)}" if waiting else ""
@@ -336,9 +337,8 @@ class Supervisor:
 
     async def _end(self) -> None:
         limits = self._config.limits
-        seconds = limits.drain_seconds
         if not self._cutting.is_set():
-            _log.info("draining for up to %.0f s", seconds)
+            _log.info("draining for up to %.0f s", limits.drain_seconds)
         self._tell(draining=True)
         if limits.lame_duck_seconds and not self._cutting.is_set():
             for child in self._workers:
@@ -346,9 +346,9 @@ class Supervisor:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._cutting.wait(), limits.lame_duck_seconds)
         for child in self._workers:
-            child.send(Drain(seconds))
+            child.send(Drain(limits.drain_seconds))
         self._close_sockets(admin=False)
-        await until_gone(self._workers, seconds + GRACE_SECONDS, self._cutting)
+        await until_gone(self._workers, limits.drain_seconds + GRACE_SECONDS, self._cutting)
         self._keeper.cancel()
         self._upkeep.recover()
         self._upkeep.event("stop", cut=self._cutting.is_set())

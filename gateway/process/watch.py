@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 _Stat = tuple[int, int, int, int, int]
@@ -20,10 +20,16 @@ class FileWatch:
         self._stats: dict[Path, tuple[_Stat, bytes]] = {}
         self.watch(paths)
 
-    def watch(self, paths: Iterable[Path]) -> None:
-        """Watch these from now on; what they hold now is no change."""
+    def watch(self, paths: Iterable[Path], read: Mapping[Path, bytes | None] | None = None) -> None:
+        """Watch these from now on; what they held at the `snapshot` that is handed in, or hold now, is no change."""
         self._paths = sorted(set(paths))
-        self._known = self._last = self._look()
+        self._last = self._look()
+        held = dict(zip(self._paths, self._last, strict=True)) | dict(read or {})
+        self._known = [held[path] for path in self._paths]
+
+    def snapshot(self) -> dict[Path, bytes | None]:
+        """To be taken before the files are read: a change from then on is not missed."""
+        return dict(zip(self._paths, self._look(), strict=True))
 
     def changed(self) -> bool:
         """Poll: has something changed and settled since the last time this was True?"""

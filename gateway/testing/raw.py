@@ -59,9 +59,13 @@ class RawClient:
         raw.settimeout(timeout)
         if receive_buffer:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        raw.connect((host, port))
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket: socket.socket = tls.wrap_socket(raw, server_hostname=host) if tls is not None else raw
+        try:
+            raw.connect((host, port))
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.socket: socket.socket = tls.wrap_socket(raw, server_hostname=host) if tls is not None else raw
+        except OSError:
+            raw.close()
+            raise
         self.rest = b""  # received, not yet part of an answer
 
     def __enter__(self) -> Self:

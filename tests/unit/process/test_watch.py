@@ -81,3 +81,15 @@ def test_what_is_watched_can_change(tmp_path: Path) -> None:
     assert polls(watch) == [False] * 3
     two.write_text("b")
     assert polls(watch) == [False, True, False]
+
+
+def test_a_change_while_the_files_are_read_is_not_missed(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_text("a")
+    watch = FileWatch([path])
+    path.write_text("b")
+    assert polls(watch) == [False, True, False]
+    read = watch.snapshot()
+    path.write_text("c")  # after "b" was read, before it is in force
+    watch.watch([path], read)
+    assert True in polls(watch)
