@@ -50,19 +50,14 @@ def flag(raw: Raw | None) -> bool:
 def model_name(fields: Mapping[str, Raw]) -> str:
     """The model asked for. Raises BadBody where it is there but no string: policy must see what the upstream sees."""
     raw = fields.get("model")
-    if raw is None or raw == NULL:
+    if raw is None:
         return ""
     try:
         return _text.decode(raw)
     except _FAULTS:
+        if raw == NULL:
+            return ""
         raise BadBody("The model must be a string.", code="invalid_model", param="model") from None
-
-
-def _float(raw: Raw) -> float | None:
-    try:
-        return _number.decode(raw)
-    except _FAULTS:
-        return None
 
 
 def _short(raw: Raw) -> str | None:
@@ -80,19 +75,19 @@ def _strings(raw: Raw) -> list[str] | None:
     return [item[:MAX_TEXT] for item in values if isinstance(item, str)][:16] or None
 
 
-Reader = Callable[[Raw], "str | int | float | list[str] | None"]
+Reader = Callable[[Raw], "str | int | float | list[str] | None"]  # may raise what decoding raises
 
 # field of the body -> (suffix of gen_ai.request.*, how to read it)
 SAMPLING: dict[str, tuple[str, Reader]] = {
-    "temperature": ("temperature", _float),
-    "top_p": ("top_p", _float),
-    "topP": ("top_p", _float),
+    "temperature": ("temperature", _number.decode),
+    "top_p": ("top_p", _number.decode),
+    "topP": ("top_p", _number.decode),
     "top_k": ("top_k", integer),
     "topK": ("top_k", integer),
-    "frequency_penalty": ("frequency_penalty", _float),
-    "frequencyPenalty": ("frequency_penalty", _float),
-    "presence_penalty": ("presence_penalty", _float),
-    "presencePenalty": ("presence_penalty", _float),
+    "frequency_penalty": ("frequency_penalty", _number.decode),
+    "frequencyPenalty": ("frequency_penalty", _number.decode),
+    "presence_penalty": ("presence_penalty", _number.decode),
+    "presencePenalty": ("presence_penalty", _number.decode),
     "seed": ("seed", integer),
     "n": ("choice.count", integer),
     "candidateCount": ("choice.count", integer),
@@ -114,7 +109,10 @@ def params(fields: Mapping[str, Raw]) -> dict[str, Any]:
         parameter = known(key)
         if parameter is not None:
             name, reader = parameter
-            value = reader(raw)
+            try:
+                value = reader(raw)
+            except _FAULTS:
+                continue
             if value is not None:
                 found[name] = value
     return found
@@ -138,8 +136,9 @@ def raw_bytes(raw: Raw | None) -> bytes:
 
 def elements(found: Fields, key: str) -> tuple[Raw, ...]:
     """The items of an array field; a lone string or object counts as one item."""
-    if key in found.items:
-        return tuple(found.items[key])
+    items = found.items.get(key)
+    if items is not None:
+        return tuple(items)
     raw = found.fields.get(key)
     return () if raw is None or raw == NULL else (raw,)
 

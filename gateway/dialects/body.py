@@ -147,13 +147,15 @@ def _reckon(body: bytes, fields: Mapping[str, Raw]) -> dict[str, Span] | None:
     labels = _spaced if spaced else _compact
     spans: dict[str, Span] = {}
     pieces: list[bytes] = []
+    add = pieces.append
     at = -1 if spaced else 0  # the first key has no comma before it
     for key, raw in fields.items():
         label = labels.get(key) or _label(key, spaced)
         start = at + len(label)
         at = start + len(raw)
         spans[key] = (start, at)
-        pieces += (label, raw)
+        add(label)
+        add(raw)
     text = b"".join(pieces)
     return spans if len(body) == at + 1 and body.startswith(text[2 if spaced else 1 :], 1) else None
 
