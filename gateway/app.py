@@ -101,6 +101,8 @@ class Worker:
         )
         self.gateway = gateway
         self.server.limits = config.limits
+        if self.tls is not None:
+            self.tls.refresh()  # its files are watched with the configuration
 
     def new_run_id(self) -> str:
         """Ascending in time, as ids of calls are: the ledger's index of runs then grows at its end."""

@@ -137,6 +137,8 @@ class Pools:
         except ValueError:  # UnicodeError is one
             raise ConnectFailed(f"{target.host} is not a host name", code="upstream_dns_failed") from None
         except OSError as error:
+            if origin.tls is not None and isinstance(error, ConnectionResetError | ConnectionAbortedError):
+                raise ConnectFailed(f"{target.host} broke off the TLS handshake", code="upstream_tls_failed") from None
             raise ConnectFailed(f"no connection to {target.host}:{target.port}: {error.strerror or error}") from None
         return connection
 
