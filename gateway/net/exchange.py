@@ -306,7 +306,7 @@ class UpstreamExchange:
 
     def _receive_body(self, data: bytes) -> None:
         if self.raw:
-            self._pieces.append(data)
+            self._take(data)
         elif self.complete:
             self._surplus()
         elif self._remaining is not None:
