@@ -36,7 +36,6 @@ from gateway.policy.identity_evidence import (
     trace_key,
     turn_key,
 )
-from gateway.policy.identity_facts import Stated
 from gateway.policy.identity_history import History, ReadItem, same_prompt, signature_of
 from gateway.policy.identity_links import FAILED, REF, SHORT, TICK_BITS, Lead, Memory, Thread, digest, ticks
 from gateway.policy.identity_stated import StatedReader
@@ -123,7 +122,7 @@ class Resolver:
             who.conversation_id = question.stated.value("run")
             if "parent_run" in facts:
                 who.run_id = self._root(question, fact.value, facts["parent_run"].value)
-            question.ref = thread_ref(question.scope, who.run_id, _instance(question.stated))
+            question.ref = thread_ref(question.scope, who.run_id, question.stated.instance)
             return self._joiner.retried(question, call, question.ref)
         question.derived = True
         evidence = self._joiner.join(question, call)
@@ -150,7 +149,7 @@ class Resolver:
         fact = stated.facts.get("agent")
         inherited = who.agent if _same_agent(question, evidence) else ""
         name, version = guess(stated.user_agent, prompt)
-        sub = _is_subagent(stated)
+        sub = stated.subagent
         if fact is not None:
             who.agent, who.agent_source = fact.value, fact.source
         elif sub:
@@ -178,7 +177,7 @@ class Resolver:
         """Find the call's thread, count its step, and leave what the next call needs already now."""
         scope, stated = question.scope, question.stated
         if question.derived:
-            instance = _instance(stated)
+            instance = stated.instance
             same = not instance and evidence is not None and _same_agent(question, evidence)
             question.ref = evidence.lead.ref if same and evidence else thread_ref(scope, who.run_id, instance)
         if not question.counted:
@@ -234,29 +233,12 @@ def thread_ref(scope: bytes, run_id: str, instance: str) -> bytes:
     return digest(b"%bR%b\0%b" % (scope, run_id.encode(), instance.encode()))[:REF]
 
 
-def _instance(stated: Stated) -> str:
-    """What tells the threads of a run apart: the instance where the client states one, else the agent's stated name."""
-    facts = stated.facts
-    for key in ("agent_id", "thread", "agent"):
-        if key in facts:
-            return facts[key].value
-    return facts["run"].value if "parent_run" in facts and "run" in facts else ""
-
-
 def _same_agent(question: Question, evidence: Evidence | None) -> bool:
     """Does the call continue a conversation with the same system prompt, or without one of its own?"""
     if evidence is None or evidence.source not in SAME_CONVERSATION:
         return False
     history = question.history
     return history is None or not history.prompt or same_prompt(history.shape, evidence.lead.shape)
-
-
-def _is_subagent(stated: Stated) -> bool:
-    """By the marks of programs that have sub-agents; our own x-tollgate-agent-id alone is no mark."""
-    facts = stated.facts
-    if not facts.keys().isdisjoint(("agent_type", "parent_agent_id", "parent_run")):
-        return True
-    return "agent_id" in facts and facts["agent_id"].source == "vendor"
 
 
 def _failed(call: Call) -> bool:

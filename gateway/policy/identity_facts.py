@@ -35,7 +35,8 @@ class Fact(Struct, frozen=True, gc=False):
 
 
 class Stated(Struct):
-    """What was said; shared by calls that say the same.
+    """What was said; shared by calls that say the same. Sub-agents are told by the marks of programs that have them:
+    our own x-tollgate-agent-id alone is no mark.
 
     Keys of `facts`: run, trace_run (a run that is no conversation), parent_run, agent, agent_type, agent_id (one
     instance of a sub-agent), thread (one line of a run, sub-agent or not), parent_agent_id, agent_version,
@@ -51,6 +52,8 @@ class Stated(Struct):
     idempotency_key: str = ""
     durations: dict[str, list[int]] = {}  # tool name -> milliseconds, in the order reported
     codex: dict[str, str] = {}  # unprefixed headers, believed only when the client is Codex
+    instance: str = ""  # what tells the threads of its run apart
+    subagent: bool = False
 
     def offer(self, key: str, rank: int, source: str, text: str) -> None:
         """Take a statement unless a better one is there."""
@@ -64,6 +67,21 @@ class Stated(Struct):
     def value(self, key: str) -> str:
         fact = self.facts.get(key)
         return fact.value if fact is not None else ""
+
+    def settle(self) -> None:
+        """Conclude what follows from the facts, once all are there."""
+        self.instance = self._instance()
+        facts = self.facts
+        self.subagent = not facts.keys().isdisjoint(("agent_type", "parent_agent_id", "parent_run")) or (
+            "agent_id" in facts and facts["agent_id"].source == "vendor"
+        )
+
+    def _instance(self) -> str:
+        """The instance where the client states one, else the agent's stated name."""
+        for key in ("agent_id", "thread", "agent"):
+            if key in self.facts:
+                return self.facts[key].value
+        return self.value("run") if "parent_run" in self.facts else ""
 
 
 _NAMES = frozenset(("agent", "agent_type", "agent_version", "parent_agent", "request_class"))

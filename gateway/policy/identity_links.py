@@ -14,7 +14,8 @@ when a call of it failed last, so that requests are compared with failed ones on
 
 from __future__ import annotations
 
-from hashlib import blake2b
+from functools import partial
+from hashlib import sha256
 from struct import Struct as Layout
 from struct import error as LayoutError
 
@@ -68,7 +69,7 @@ class Thread(Struct, gc=False):
 
 def digest(text: bytes) -> bytes:
     """Key of 16 bytes over parts whose boundaries are unambiguous (all but the last of fixed length)."""
-    return blake2b(text, digest_size=16).digest()
+    return sha256(text).digest()[:16]
 
 
 class Memory:
@@ -121,7 +122,7 @@ class Memory:
         ref, packed = lead.ref, lead.pack()
         spilled = False
 
-        def first_page(value: bytes | None) -> bytes | None:
+        def page(value: bytes | None) -> bytes | None:
             nonlocal spilled
             if value is None:
                 return packed
@@ -129,13 +130,9 @@ class Memory:
             spilled = len(value) >= _FULL
             return None if spilled else value + packed
 
-        def further_page(value: bytes | None) -> bytes:
-            value = _without(_whole(value or b""), ref)
-            return (value[_LEAD.size :] if len(value) >= _FULL else value) + packed
-
-        self._update(key, first_page)
+        self._update(key, page)
         if spilled:
-            self._update(_spill(key, ref[0] % SPILL_PAGES), further_page)
+            self._update(_spill(key, ref[0] % SPILL_PAGES), partial(_push, lead))
 
     def follow(self, key: bytes, lead: Lead) -> None:
         """Count one more retry that followed this lead."""
@@ -154,6 +151,12 @@ class Memory:
         self._update(key, page)
         if full:
             self._update(_spill(key, lead.ref[0] % SPILL_PAGES), page)
+
+
+def _push(lead: Lead, value: bytes | None) -> bytes:
+    """A further page with this lead at its end, without its oldest one if it is full."""
+    value = _without(_whole(value or b""), lead.ref)
+    return (value[_LEAD.size :] if len(value) >= _FULL else value) + lead.pack()
 
 
 def _read(value: bytes) -> list[Lead]:

@@ -25,14 +25,18 @@ from gateway.policy.identity_facts import (
 from gateway.policy.identity_headers import HeaderReader
 
 CREDENTIAL_IN_QUERY = b"key="
-SETS_KEPT, HEADERS_KEPT = 1024, 2048  # sets of headers, and bytes of values in each
+CACHE_KEY = "prompt_cache_key"
+SETS_KEPT, SAID_KEPT = 1024, 2048  # sets of headers and fields, and bytes of values in each
+
+
+Said = tuple[tuple[bytes | str, bytes], ...]  # headers (bytes), then fields of the body (str) as raw JSON
 
 
 class StatedReader:
     """`read(call)` gives all that the call says about itself. Built once from the configuration.
 
-    Most calls say what an earlier one said. What a set of headers says is read once and kept, in memory and within
-    bounds. `secret` keys the scopes.
+    Most calls say what an earlier one said. What is said by headers and body is read once and kept, in memory and
+    within bounds. `secret` keys the scopes.
     """
 
     def __init__(self, config: Identity, secret: bytes = b"") -> None:
@@ -44,15 +48,17 @@ class StatedReader:
             {header.lower().encode(): (key, CONFIGURED, "header") for key, header in configured if header},
             self._tenant_header,
         )
-        self._read: dict[tuple[tuple[bytes, bytes], ...], Stated] = {}
+        self._read: dict[Said, Stated] = {}
 
     def read(self, call: Call) -> Stated:
         """What is given must not be changed: other calls share it."""
         route, path, fields = call.route, call.request.path, call.asked.fields
-        telling = self._headers.telling(call.request.headers)
-        stated = self._read.get(telling) or self._read_headers(telling)
+        said: Said = self._headers.telling(call.request.headers)
+        if not _IN_BODY.isdisjoint(fields):
+            said += tuple([(name, bytes(fields[name])) for name in fields if name in _IN_BODY])
+        stated = self._read.get(said) or self._read_anew(said)
         keyed = CREDENTIAL_IN_QUERY in path and not stated.credential
-        if not (route.run_id or route.agent or keyed) and _IN_BODY.isdisjoint(fields):
+        if not (keyed or route.run_id or route.agent):
             return stated
         stated = structs.replace(stated, facts=stated.facts.copy())
         if keyed:
@@ -62,26 +68,30 @@ class StatedReader:
             stated.offer("run", URL, "url", route.run_id)
         if route.agent:
             stated.offer("agent", URL, "url", route.agent)
-        for name in _FIELDS.keys() & fields.keys():
-            _FIELDS[name](stated, fields[name])
-        if "prompt_cache_key" in fields and states_cache_key(stated.user_agent):
-            stated.offer("run", BODY + 9, "body", json_string(fields["prompt_cache_key"]))
+        stated.settle()
         return stated
 
-    def _read_headers(self, headers: tuple[tuple[bytes, bytes], ...]) -> Stated:
+    def _read_anew(self, said: Said) -> Stated:
         stated = Stated(self._tenant)
+        headers = [(name, value) for name, value in said if isinstance(name, bytes)]
+        fields = {name: value for name, value in said if isinstance(name, str)}
         self._headers.read(stated, headers)
         if self._tenant_header:
             for name, value in headers:
                 if name.lower() == self._tenant_header:
                     stated.tenant = clean_name(value.decode("utf-8", "replace")) or self._tenant
+        for field in _FIELDS.keys() & fields.keys():
+            _FIELDS[field](stated, fields[field])
         if is_codex(stated.user_agent, stated.codex.get("originator", "")):
             _read_codex(stated)
+        if CACHE_KEY in fields and states_cache_key(stated.user_agent):
+            stated.offer("run", BODY + 9, "body", json_string(fields[CACHE_KEY]))
         stated.scope = self._scope(stated)
-        if sum([len(value) for _, value in headers]) <= HEADERS_KEPT:
+        stated.settle()
+        if sum([len(value) for _, value in said]) <= SAID_KEPT:
             if len(self._read) >= SETS_KEPT:
                 self._read.clear()
-            self._read[headers] = stated
+            self._read[said] = stated
         return stated
 
     def _scope(self, stated: Stated) -> bytes:
@@ -142,4 +152,4 @@ _FIELDS: Mapping[str, FieldReader] = {
     "user": _id("end_user", 8),
     "safety_identifier": _id("end_user", 7),
 }
-_IN_BODY = frozenset((*_FIELDS, "prompt_cache_key"))
+_IN_BODY = frozenset((*_FIELDS, CACHE_KEY))
