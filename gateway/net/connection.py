@@ -228,7 +228,9 @@ class ClientConnection(asyncio.Protocol):
         """Hand a request to the task of this connection."""
         head = self._head
         self._body = []
-        self._parser = None
+        if self._parser is not None:
+            self._parser.release()
+            self._parser = None
         self.state = State.BUSY
         self.deadline = NEVER
         if head is None:

@@ -196,6 +196,7 @@ class UpstreamExchange:
     def close(self) -> None:
         connection, self._connection = self._connection, None
         self.pools.active.discard(self)
+        self._parser.release()
         if connection is None:
             return
         connection.exchange = None
@@ -288,6 +289,7 @@ class UpstreamExchange:
             raw = raw[end + 4 :]
             if head.status >= 200 or head.status == 101:
                 break
+            self._parser.release()
             self._parser = ResponseParser()  # 1xx: not the answer yet
         self._head_bytes = b""
         self._begin_body(head)

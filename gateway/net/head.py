@@ -85,6 +85,11 @@ class RequestParser:
     def on_message_complete(self) -> None:
         self.complete = True
 
+    def release(self) -> None:
+        """Nothing more is fed. llhttp's parser and its callbacks hold one another, and a call shall leave no cycle."""
+        if hasattr(self, "parser"):
+            del self.parser
+
     def feed(self, data: bytes) -> None:
         """Raises BadFraming. After `complete`, nothing more of this connection may be read if `pipelined`."""
         try:
@@ -183,7 +188,7 @@ class ResponseHead(Struct):
 class ResponseParser:
     """Collects one answer: head by llhttp, then the pieces of a chunked body."""
 
-    __slots__ = ("body", "complete", "headers", "parser", "reason", "surplus", "trailing")
+    __slots__ = ("body", "complete", "headers", "keep_alive", "parser", "reason", "surplus", "trailing")
 
     def __init__(self) -> None:
         self.headers: list[Header] = []
@@ -191,6 +196,7 @@ class ResponseParser:
         self.reason = b""
         self.complete = False
         self.surplus = False  # something follows the end of the answer
+        self.keep_alive = False
         self.trailing = False
         self.parser = httptools.HttpResponseParser(self)
 
@@ -205,6 +211,8 @@ class ResponseParser:
             self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
+        if not self.trailing:  # llhttp forgets it with the end of the message
+            self.keep_alive = self.parser.should_keep_alive()
         self.trailing = True
 
     def on_body(self, data: bytes) -> None:
@@ -213,6 +221,11 @@ class ResponseParser:
 
     def on_message_complete(self) -> None:
         self.complete = True
+
+    def release(self) -> None:
+        """Nothing more is fed. llhttp's parser and its callbacks hold one another, and a call shall leave no cycle."""
+        if hasattr(self, "parser"):
+            del self.parser
 
     def feed(self, data: bytes) -> None:
         """Raises httptools.HttpParserError."""
@@ -235,8 +248,7 @@ def read_response_head(raw: bytes, parser: ResponseParser) -> ResponseHead:
             raise ValueError("repeated Transfer-Encoding")
     length, chunked = _framing(names)
     block = raw[raw.index(b"\n") + 1 : -2]
-    keep_alive = parser.parser.should_keep_alive()
-    return ResponseHead(status, parser.reason, parser.headers, names, block, length, chunked, keep_alive)
+    return ResponseHead(status, parser.reason, parser.headers, names, block, length, chunked, parser.keep_alive)
 
 
 def _framing(names: dict[bytes, bytes]) -> tuple[int | None, bool]:
