@@ -1,0 +1,344 @@
+"""One answer of an upstream in memory and in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from gateway.errors import ClientGone, Draining, GatewayError, UpstreamReset
+from gateway.net.exchange import FRESH_SECONDS, HEAD_LIMIT, HIGH_WATER, IDLE_SECONDS, RENEW_SECONDS
+from gateway.testing.clock import run
+from gateway.testing.transports import UpstreamWire
+
+SIZED = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+ENDLESS = b"HTTP/1.1 200 OK\r\n\r\n"
+
+
+def made(*, no_body: bool = False) -> UpstreamWire:
+    return UpstreamWire(asyncio.get_running_loop(), no_body=no_body)
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("raw", "body"),
+    [
+        (SIZED + b"hello", b"hello"),
+        (CHUNKED + b"2\r\nhe\r\n3\r\nllo\r\n0\r\nX-T: 1\r\n\r\n", b"hello"),
+        (b"HTTP/1.1 103 Hints\r\nLink: x\r\n\r\nHTTP/1.1 100 Go\r\n\r\n" + SIZED + b"hello", b"hello"),
+        (b"HTTP/1.1 204 None\r\n\r\n", b""),
+        (b"HTTP/1.1 304 Not\r\nContent-Length: 5\r\n\r\n", b""),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b""),
+    ],
+)
+def test_an_answer_that_ends_gives_its_connection_back(raw: bytes, body: bytes) -> None:
+    async def main(pieces: list[bytes]) -> None:
+        wire = made()
+        reader = asyncio.ensure_future(wire.body())
+        for piece in pieces:
+            wire.feed(piece)
+            await asyncio.sleep(0)
+        assert await reader == (body, "")
+        wire.exchange.close()
+        wire.exchange.close()
+        assert wire.pools.kept == [wire.connection]
+        assert wire.transport.ended == ""
+
+    run(main([raw]))
+    run(main([raw[at : at + 1] for at in range(len(raw))]))
+
+
+def test_the_answer_to_head_has_no_body() -> None:
+    async def main() -> None:
+        wire = made(no_body=True)
+        wire.feed(SIZED)
+        assert await wire.body() == (b"", "")
+        assert wire.exchange.length == 5
+        wire.exchange.close()
+        assert wire.pools.kept
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("raw", "body", "code"),
+    [
+        (b"", b"", "upstream_reset"),
+        (b"HTTP/1.1 200", b"", "upstream_reset"),
+        (SIZED + b"hel", b"hel", "upstream_cut"),
+        (CHUNKED + b"5\r\nhel", b"hel", "upstream_cut"),
+        (CHUNKED + b"3\r\nhel\r\n", b"hel", "upstream_cut"),
+        (CHUNKED + b"3\r\nhel\r\nzz\r\n", b"hel", "upstream_bad_answer"),
+        (b"SSH-2.0\r\n", b"", "upstream_bad_answer"),
+        (b"HTTP/1.1 200 OK\nContent-Length: 0\n\n", b"", "upstream_bad_answer"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"a" * HEAD_LIMIT, b"", "upstream_bad_answer"),
+        (ENDLESS + b"hello", b"hello", ""),
+    ],
+)
+def test_an_end_is_what_the_framing_says(raw: bytes, body: bytes, code: str) -> None:
+    async def main() -> None:
+        wire = made()
+        wire.feed(raw)
+        wire.end()
+        assert await wire.body() == (body, code)
+        wire.exchange.close()
+        assert not wire.pools.kept
+        assert wire.transport.is_closing()
+
+    run(main())
+
+
+@pytest.mark.parametrize(("raw", "code"), [(b"", "upstream_reset"), (SIZED, "upstream_cut"), (ENDLESS, "upstream_cut")])
+def test_a_reset_is_never_an_end(raw: bytes, code: str) -> None:
+    async def main() -> None:
+        wire = made()
+        wire.feed(raw)
+        wire.transport.lose(ConnectionResetError())
+        assert (await wire.body())[1] == code
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        SIZED + b"hello" + b"HTTP/1.1 200 OK\r\n",
+        CHUNKED + b"0\r\n\r\n" + SIZED + b"hello",
+        CHUNKED + b"0\r\n\r\n\x00",
+        b"HTTP/1.1 204 None\r\n\r\nsurplus",
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+    ],
+)
+def test_a_connection_that_cannot_be_trusted_is_cut(raw: bytes) -> None:
+    async def main() -> None:
+        wire = made()
+        wire.feed(raw)
+        assert (await wire.body())[1] == ""
+        wire.exchange.close()
+        assert not wire.pools.kept
+        assert wire.transport.ended == "aborted"
+
+    run(main())
+
+
+def test_bytes_that_nobody_asked_for_end_a_connection() -> None:
+    async def main() -> None:
+        wire = made()
+        wire.feed(SIZED + b"hello")
+        await wire.body()
+        wire.exchange.close()
+        wire.feed(b"HTTP/1.1 408 Timeout\r\n\r\n")
+        assert wire.transport.ended == "aborted"
+        assert not wire.connection.usable(0)
+
+    run(main())
+
+
+def test_an_answer_that_is_left_cuts_its_connection() -> None:
+    async def main() -> None:
+        wire = made()
+        wire.feed(SIZED + b"he")
+        wire.exchange.close()
+        assert wire.transport.ended == "aborted"
+
+    run(main())
+
+
+def test_a_reader_that_is_behind_holds_the_upstream_back() -> None:
+    async def main() -> None:
+        wire = made()
+        wire.exchange.idle_timeout = 5
+        wire.exchange.total_deadline = 1000
+        wire.feed(ENDLESS)
+        wire.feed(b"x" * HIGH_WATER)
+        assert wire.transport.reading
+        wire.feed(b"x")
+        assert not wire.transport.reading
+        assert wire.exchange.deadline == 1000, "its silence is not its own fault"
+        assert len(await wire.exchange.read()) == HIGH_WATER + 1
+        assert wire.transport.reading
+        assert wire.exchange.deadline == asyncio.get_running_loop().time() + 5
+
+    run(main())
+
+
+def test_a_socket_is_held_back_too() -> None:
+    async def main() -> None:
+        wire = made()
+        wire.feed(b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n" + b"x" * (HIGH_WATER + 1))
+        held: list[bool] = []
+        send = wire.exchange.upgraded(held.append)
+        assert not wire.transport.reading
+        send(b"frame")
+        assert wire.transport.written.endswith(b"frame")
+        wire.connection.pause_writing()
+        wire.connection.resume_writing()
+        assert held == [True, False]
+        await wire.exchange.read()
+        assert wire.transport.reading
+        wire.end()
+        assert await wire.exchange.read() == b""
+        wire.exchange.close()
+        assert not wire.pools.kept
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("raw", "deadline", "total", "code"),
+    [
+        (b"", 1, 9, "upstream_first_byte_timeout"),
+        (SIZED, 1, 9, "upstream_stalled"),
+        (SIZED, 9, 9, "upstream_total_timeout"),
+    ],
+)
+def test_what_is_overdue_is_told_apart(raw: bytes, deadline: float, total: float, code: str) -> None:
+    async def main() -> None:
+        wire = made()
+        wire.feed(raw)
+        wire.exchange.deadline, wire.exchange.total_deadline = deadline, total
+        wire.exchange.overdue()
+        assert (await wire.body())[1] == code
+
+    run(main())
+
+
+def test_what_came_before_a_fault_is_read_first() -> None:
+    async def main() -> None:
+        wire = made()
+        wire.feed(SIZED + b"hel")
+        wire.exchange.fail(UpstreamReset("x", code="a"))
+        wire.exchange.fail(UpstreamReset("x", code="later"))
+        assert await wire.body() == (b"hel", "a")
+
+    run(main())
+
+
+def test_what_was_put_back_is_read_again() -> None:
+    async def main() -> None:
+        wire = made()
+        wire.feed(SIZED + b"hello")
+        piece = await wire.exchange.read()
+        wire.exchange.unread(piece)
+        assert await wire.body() == (b"hello", "")
+
+    run(main())
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_an_interruption_is_raised_once_whether_or_not_one_waits(waits: bool) -> None:
+    async def main() -> None:
+        wire = made()
+        wire.feed(SIZED)
+        reader = asyncio.ensure_future(wire.exchange.read()) if waits else None
+        await settle()
+        wire.exchange.interrupt(ClientGone())
+        if not waits:
+            reader = asyncio.ensure_future(wire.exchange.read())
+        assert reader is not None
+        with pytest.raises(ClientGone):
+            await reader
+        wire.feed(b"hello")
+        assert await wire.body() == (b"hello", ""), "the answer stays readable"
+
+    run(main())
+
+
+def test_an_interruption_between_two_reads_is_not_lost() -> None:
+    async def main() -> None:
+        wire = made()
+        wire.feed(SIZED)
+        reader = asyncio.ensure_future(wire.exchange.read())
+        await settle()
+        wire.feed(b"hel")  # the reader is woken, but does not run yet
+        wire.exchange.interrupt(ClientGone())
+        with pytest.raises(ClientGone):
+            await reader
+        wire.feed(b"lo")
+        assert await wire.body() == (b"hello", "")
+
+    run(main())
+
+
+def test_who_is_patient_waits_for_the_head_although_the_client_left() -> None:
+    async def main() -> None:
+        wire = made()
+        wire.exchange.patience, wire.exchange.total_deadline = 3, 100
+        waiting = asyncio.ensure_future(wire.exchange.answered())
+        await settle()
+        wire.exchange.interrupt(ClientGone())
+        await settle()
+        assert not waiting.done()
+        assert wire.exchange.deadline <= asyncio.get_running_loop().time() + 3
+        wire.feed(SIZED)
+        await waiting
+
+    run(main())
+
+
+def test_nobody_is_patient_with_a_gateway_that_ends() -> None:
+    async def main() -> None:
+        wire = made()
+        wire.exchange.patience = 3
+        waiting = asyncio.ensure_future(wire.exchange.answered())
+        await settle()
+        wire.exchange.interrupt(Draining())
+        with pytest.raises(Draining):
+            await waiting
+
+    run(main())
+
+
+def test_the_grace_behind_the_end_is_short() -> None:
+    async def main() -> None:
+        wire = made()
+        wire.feed(CHUNKED)
+        wire.exchange.expire_in(0.25)
+        assert wire.exchange.deadline == pytest.approx(asyncio.get_running_loop().time() + 0.25)
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("facts", "usable"),
+    [
+        ({}, True),
+        ({"lost": True}, False),
+        ({"ended": "closed"}, False),
+        ({"idle_since": -IDLE_SECONDS - 1}, False),
+        ({"named": True, "born": -RENEW_SECONDS - 1}, False),
+        ({"born": -RENEW_SECONDS - 1}, True),
+        ({"idle_since": -2 * FRESH_SECONDS}, True),
+    ],
+)
+def test_which_kept_connections_are_used_again(facts: dict[str, Any], usable: bool) -> None:
+    async def main() -> None:
+        wire = made()
+        for name, value in facts.items():
+            owner: Any = {"ended": wire.transport, "named": wire.origin}.get(name, wire.connection)
+            setattr(owner, name, value)
+        assert wire.connection.usable(0) is usable
+
+    run(main())
+
+
+def test_a_connection_that_closed_at_once_is_a_fault_not_a_hang() -> None:
+    async def main() -> None:
+        wire = made()
+        other = UpstreamWire(asyncio.get_running_loop())
+        other.exchange.close()
+        wire.transport.close()
+        wire.exchange.fault = None
+        wire.exchange.send(wire.connection, b"GET / HTTP/1.1\r\n\r\n")
+        with pytest.raises(GatewayError) as raised:
+            await wire.exchange.answered()
+        assert raised.value.code == "upstream_reset"
+
+    run(main())
