@@ -16,7 +16,7 @@ from tests.bench.targets import Rig
 
 RESULTS = Path(__file__).parent / "results.md"
 PEERS = {"portkey": "BENCH_PORTKEY", "litellm": "BENCH_LITELLM", "litellm granian": "BENCH_LITELLM"}
-QUICKER = 0.6  # length of a slice
+QUICKER = 0.5  # length of a slice
 LONG = ("ready", "memory", "recorder")
 MISSED, REGRESSED = 1, 2  # exit status
 
@@ -81,7 +81,7 @@ def main() -> int:
             rows[phase.name] = run_phase(rig, replace(phase, seconds=seconds), phase.cycles[size], max_noise)
             lines += report.LINES[phase.name](rows[phase.name])
         calls = options.calls or (20_000, 200_000, 200_000)[size]
-        seconds = options.recorder_seconds or (5.0, 60.0, 60.0)[size]
+        seconds = options.recorder_seconds or (4.0, 60.0, 60.0)[size]
         long: dict[str, Callable[[], Iterable[report.Line]]] = {
             "ready": lambda: report.ready_lines(endurance.ready(rig, (3, 5, 9)[size])),
             "memory": lambda: report.memory_lines(endurance.memory(rig, calls)),

@@ -27,6 +27,7 @@ class Memory:
     calls: int
     start_mb: float
     samples: list[float]  # after every twentieth of the calls
+    own: list[float]  # of which no file and no other process has a part
 
     @property
     def end_mb(self) -> float:
@@ -34,25 +35,31 @@ class Memory:
 
     @property
     def growth(self) -> float:
-        """Of the second half, as a share: from its first sample to its largest."""
-        second = self.samples[len(self.samples) // 2 - 1 :]
-        return max(second) / second[0] - 1
+        return growth(self.samples)
+
+
+def growth(samples: list[float]) -> float:
+    """Of the second half, as a share: from its first sample to its largest."""
+    second = samples[len(samples) // 2 - 1 :]
+    return max(second) / second[0] - 1
 
 
 def memory(rig: Rig, calls: int) -> Memory:
     """Resident memory of a fresh worker while it serves calls of which each is a run of its own."""
     body = rig.directory / "chat_new.json"
-    samples = []
+    samples, own = [], []
     with contextlib.ExitStack() as stack:
         gate, target = rig.gateway(stack)
-        start = machine.rss_mb(target.carriers[0])
+        start, _ = machine.memory_mb(target.carriers[0])
         for _ in range(STEPS):
             told = load.run(rig.load_core, target.port, body, CHAT, conns=32, count=calls // STEPS, secs=60)
             if told["bad"] or told["broken"]:
                 raise load.BenchFailed(f"memory: calls failed: {told} {complaints(gate)}")
-            samples.append(machine.rss_mb(target.carriers[0]))
-            print(f"  memory {samples[-1]:.1f} MB", file=sys.stderr, flush=True)
-    return Memory(calls, start, samples)
+            rss, anonymous = machine.memory_mb(target.carriers[0])
+            samples.append(rss)
+            own.append(anonymous)
+            print(f"  memory {rss:.1f} MB, {anonymous:.1f} of it its own", file=sys.stderr, flush=True)
+    return Memory(calls, start, samples, own)
 
 
 def ready(rig: Rig, starts: int) -> Figure:

@@ -40,10 +40,11 @@ def cpu_seconds(pids: Iterable[int]) -> float:
     return total
 
 
-def rss_mb(pid: int) -> float:
-    """Resident memory in MB (2**20), shared pages included."""
+def memory_mb(pid: int) -> tuple[float, float]:
+    """Resident memory in MB (2**20): all of it, and what is the process's own (not of a file or shared)."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return int(text.split("Rss:")[1].split()[0]) / 1024
+    rss, own = (int(text.split(f"{name}:")[1].split()[0]) / 1024 for name in ("Rss", "Anonymous"))
+    return rss, own
 
 
 def pin(pids: Iterable[int], core: int) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.bench.endurance import Memory, Recording
+from tests.bench.endurance import Memory, Recording, growth
 from tests.bench.load import EVENTS
 from tests.bench.slices import PHASES, Figure, Row, over
 
@@ -134,6 +134,8 @@ def memory_lines(found: Memory) -> Iterable[Line]:
     what = f"memory of the worker after {found.calls:,} calls"
     yield Line("rss", what, "MB", one(found.end_mb), 80, 50, digits=1)
     yield Line("rss_growth", "its growth in the second half", "%", one(100 * found.growth), 2, digits=1)
+    yield Line("rss_own", "of which its own: no file, nothing shared", "MB", one(found.own[-1]), digits=1)
+    yield Line("rss_own_growth", "growth of that in the second half", "%", one(100 * growth(found.own)), digits=1)
     yield Line("rss_start", "its memory at the start", "MB", one(found.start_mb), digits=1)
 
 
