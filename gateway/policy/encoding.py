@@ -51,6 +51,7 @@ class Zlib:
         self.broken = False
         self._decoder = zlib.decompressobj(47)
         self._raw_allowed = raw_allowed
+        self._lead = b""  # of the wrapper's two bytes, the first may come alone
         self._taken = self._total = 0
 
     def feed(self, data: bytes) -> bytes:
@@ -74,13 +75,16 @@ class Zlib:
 
     def _decode(self, data: bytes) -> bytes:
         try:
-            return self._decoder.decompress(data, STEP)
+            piece = self._decoder.decompress(data, STEP)
         except zlib.error:
             if not self._raw_allowed or self._total:
                 raise
             self._raw_allowed = False
             self._decoder = zlib.decompressobj(-15)
-            return self._decoder.decompress(data, STEP)
+            return self._decoder.decompress(self._lead + data, STEP)
+        if len(self._lead) < 2:
+            self._lead += data[:2]
+        return piece
 
 
 class Brotli:

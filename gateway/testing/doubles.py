@@ -251,6 +251,7 @@ class World:
         self.links = MemoryLinks()
         self.learned = Learned()
         self.clock = 1_000_000_000
+        self.step = 1_000_000  # ns that pass whenever somebody looks at the clock
         self.specs = {name: _spec(name, **spec) for name in ("openai", "anthropic", "gemini")}
         self.dialects: dict[str, Dialect] = dict(DIALECTS)
         self.settings: dict[str, Any] = {}
@@ -262,7 +263,7 @@ class World:
         return exchange
 
     def tick(self) -> int:
-        self.clock += 1_000_000
+        self.clock += self.step
         return self.clock
 
     def gateway(self) -> Gateway:
