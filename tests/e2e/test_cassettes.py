@@ -64,6 +64,14 @@ async def gate(upstream: CassetteUpstream) -> AsyncIterator[RunningGateway]:
         yield running
 
 
+@pytest.fixture
+async def asking(upstream: CassetteUpstream) -> AsyncIterator[RunningGateway]:
+    """A gateway that asks for usage where the client does not."""
+    upstreams = {name: {"dialect": name, "url": upstream.url} for name in ("openai", "anthropic", "gemini", "opaque")}
+    async with RunningGateway(upstreams, telemetry={"log": None}) as running:
+        yield running
+
+
 @dataclass(slots=True)
 class Got:
     status: int
@@ -184,3 +192,34 @@ def wrong_record(exchange: Exchange, call: dict[str, Any] | None) -> str:
     if usage and call["usage_source"] not in {"provider", "none"}:
         return f"usage from {call['usage_source']}"
     return ""
+
+
+ASKED = re.compile(rb'"stream_options":\{"include_usage":true\},|(?<="stream_options":\{)"include_usage":true,?')
+# What a server sends unasked cannot be told from what it was asked for, once it was asked: it goes with the rest.
+UNASKED = re.compile(
+    rb',\s*"usage"\s*:\s*null|data: (?:(?!\n\n).)*"choices":\[\](?:(?!\n\n).)*"usage":\{(?:(?!\n\n).)*\n\n', re.S
+)
+
+
+async def test_asking_for_usage_shows_the_client_nothing_new(
+    exchanges: list[Exchange], upstream: CassetteUpstream, asking: RunningGateway
+) -> None:
+    streams = [one for one in exchanges if one.stream and one.status == 200 and family(one) == "openai"]
+    faults: dict[str, str] = {}
+    asked = 0
+    async with aiohttp.ClientSession(auto_decompress=False, timeout=aiohttp.ClientTimeout(total=60)) as session:
+        for exchange in streams:
+            before = len(upstream.received)
+            got = await replay(session, asking, exchange)
+            ((_, _, _, sent),) = upstream.received[before:]
+            injected = sent != exchange.request_body
+            asked += injected
+            if injected and ASKED.sub(b"", sent, count=1) != exchange.request_body:
+                faults[exchange.name] = "the request changed in more than one place"
+            expected = exchange.body
+            if injected and got.body != expected:
+                expected = UNASKED.sub(b"", expected)
+            if not got.body.startswith(expected) or (len(got.body) > len(expected) and not got.aborted):
+                faults[exchange.name] = f"{got.body[-200:]!r} for {expected[-200:]!r}"
+    assert asked > 5
+    assert not faults, faults
