@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import ClientGone, Draining, GatewayError, UpstreamReset
-from gateway.net.exchange import FRESH_SECONDS, HEAD_LIMIT, HIGH_WATER, IDLE_SECONDS, RENEW_SECONDS
+from gateway.net.exchange import HEAD_LIMIT, HIGH_WATER, IDLE_SECONDS, RENEW_SECONDS
 from gateway.testing.clock import run
 from gateway.testing.transports import UpstreamWire
 
@@ -315,7 +315,6 @@ def test_the_grace_behind_the_end_is_short() -> None:
         ({"idle_since": -IDLE_SECONDS - 1}, False),
         ({"named": True, "born": -RENEW_SECONDS - 1}, False),
         ({"born": -RENEW_SECONDS - 1}, True),
-        ({"idle_since": -2 * FRESH_SECONDS}, True),
     ],
 )
 def test_which_kept_connections_are_used_again(facts: dict[str, Any], usable: bool) -> None:
