@@ -10,7 +10,7 @@ LIMIT = 65_536
 
 def digest_text(text: str) -> bytes:
     """16 bytes that do not change when white space is added, removed at the ends or folded; b"" for blank text."""
-    words = text.lstrip()[:LIMIT].split()
-    if not words:
-        return b""
-    return blake2b(" ".join(words).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    text = text.lstrip()[:LIMIT]
+    # Of all white space only the plain space is printable: most short texts are as they should be already.
+    text = " ".join(text.split()) if "  " in text or not text.isprintable() else text.rstrip()
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest() if text else b""

@@ -97,23 +97,23 @@ class Draft:
         source = UsageSource.NONE
         if self.usage is not None:
             source = UsageSource.INJECTED if asked.injected else UsageSource.PROVIDER
-        text = "".join(self._text)
-        return Answer(
-            model=self.model,
-            response_id=self.response_id,
-            usage=self.usage,
-            usage_source=source,
-            pricing=self.pricing,
-            finish_reasons=tuple([self.finish[index] for index in sorted(self.finish)]),
-            tool_uses=tuple([ToolUse(id, name) for id, name in self._tools.values() if name or id]),
-            output_chars=self.chars,
-            sample=text[:SAMPLE],
-            text_digest=digest_text(text) if text else b"",
-            parts=self.parts,
-            error_type=self.error_type,
-            error_message=self.error_message,
-            complete=complete,
-            background=self.background,
+        text, finish, tools = "".join(self._text), self.finish, self._tools
+        return Answer(  # by position: names would cost as much again
+            self.model,
+            self.response_id,
+            self.usage,
+            source,
+            self.pricing,
+            tuple([finish[index] for index in sorted(finish)] if len(finish) > 1 else finish.values()),
+            tuple([ToolUse(id, name) for id, name in tools.values() if name or id]) if tools else (),
+            self.chars,
+            text[:SAMPLE],
+            digest_text(text) if text else b"",
+            self.parts,
+            self.error_type,
+            self.error_message,
+            complete,
+            self.background,
         )
 
 
@@ -154,16 +154,17 @@ def decode_error(raw: bytes | Raw) -> tuple[str, str] | None:
 class JsonMeter:
     """A body that is one JSON document. Dialects override `read`; errors (status >= 400) are read here."""
 
+    started = False
+    terminal = False
+    failed = ""
+    _size = 0
+    _tail: bytes | None = None
+
     def __init__(self, asked: Asked, status: int) -> None:
-        self.started = False
-        self.terminal = False
-        self.failed = ""
         self.draft = Draft()
         self._asked = asked
         self._status = status
         self._parts: list[bytes] = []
-        self._size = 0
-        self._tail: bytes | None = None
 
     def feed(self, data: bytes) -> None:
         if not data:

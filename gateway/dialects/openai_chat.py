@@ -96,7 +96,7 @@ def note(draft: Draft, chunk: Chunk, *, whole: bool = False) -> None:
         draft.pricing["service_tier"] = chunk.service_tier
     if len(chunk.usage) > 4:  # longer than null
         draft.usage = openai_usage(chunk.usage)
-        if b"service_tier" in bytes(chunk.usage):
+        if "service_tier" not in draft.pricing and b"service_tier" in bytes(chunk.usage):
             _note_tier(draft, chunk.usage)
     elif chunk.x_groq is not None and is_set(chunk.x_groq.usage):
         draft.usage = openai_usage(chunk.x_groq.usage)
@@ -112,10 +112,12 @@ def _note_text(draft: Draft, index: int, text: str) -> None:
 def _note_message(draft: Draft, index: int, message: _Message) -> None:
     content = message.content
     if content:
-        if type(content) is str:
-            _note_text(draft, index, content)
-        else:
+        if type(content) is not str:
             _note_parts(draft, index, content)
+        elif index == 0:
+            draft.text(content)
+        else:
+            draft.other(content)
     if message.reasoning_content is not None:
         draft.other(message.reasoning_content)
     elif message.reasoning is not None:
@@ -150,7 +152,7 @@ def _note_tier(draft: Draft, usage: Raw) -> None:
     except DECODE_FAULTS:
         return
     if type(tier) is str:
-        draft.pricing.setdefault("service_tier", tier)
+        draft.pricing["service_tier"] = tier
 
 
 _completion = Shape(Completion)
@@ -165,7 +167,7 @@ class ChatDocument(JsonMeter):
             return
         note(self.draft, completion, whole=True)
         self.draft.named(completion.model, completion.id)
-        if is_set(completion.error):
+        if len(completion.error) and is_set(completion.error):
             facts = decode_error(body)
             if facts:
                 self.draft.error(*facts)
