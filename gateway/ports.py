@@ -234,6 +234,13 @@ class Exchange(Protocol):
         """The next piece of the body as it arrived; b"" at its clean end. Raises UpstreamFault or ClientGone."""
         ...
 
+    async def relay(self, sink: Callable[[bytes], bool]) -> bool:
+        """Give each further piece to `sink` as it arrives, until it wants no more (False) or the body ends (True).
+
+        Raises as `read` does. The sink runs in the callback of the connection: it must neither wait nor raise.
+        """
+        ...
+
     def unread(self, data: bytes) -> None:
         """Put back what was read to look at it."""
         ...

@@ -89,7 +89,7 @@ class Identity(Config_, frozen=True):
     tenant_header: str | None = None
     run_header: str | None = None
     agent_header: str | None = None
-    links: Count = 131_072  # bound of what is remembered to join the calls of a run
+    links: Count = 65_536  # bound of what is remembered to join the calls of a run
     run_idle_seconds: Seconds = 3600  # a run without calls for so long is over; derived joins go no further back
 
 

@@ -7,104 +7,24 @@ Theory of operation
    ended exactly where its framing said, keep-alive holds, and no byte follows; otherwise it is cut.
 3. Deadlines are numbers on the exchange (loop time); `Pools.tick` fails what is overdue. Connect has its own.
 4. Reading is paused when the reader is behind by more than HIGH_WATER: a slow client slows its upstream.
+5. While an answer is relayed its pieces go straight to a sink, in the callback that brought them; the reader is woken
+   only at the end, at a fault, or when the sink wants no more. A stream's event so costs no turn of the event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import select
-import ssl
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import httptools
-from msgspec import Struct
 
-from gateway.call import Target
-from gateway.config.schema import Timeouts
 from gateway.errors import BadAnswer, ClientGone, GatewayError, StreamStalled, UpstreamReset, UpstreamTimeout
-from gateway.net.head import Header, ResponseHead, ResponseParser, read_response_head
+from gateway.net.head import Header, ResponseHead, ResponseParser, read_response_head, whole_chunk
+from gateway.net.origin import UpstreamConnection
 
 HIGH_WATER = 262_144
 HEAD_LIMIT = 262_144
-RENEW_SECONDS = 55.0  # a connection to a named host is not reused longer: DNS changes are followed within a minute
-IDLE_SECONDS = 60.0
-GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
-
-
-class Origin(Struct):
-    """What a target's connections have in common."""
-
-    target: Target
-    timeouts: Timeouts
-    tls: ssl.SSLContext | None
-    named: bool  # host is a name, not an address
-    idle: deque[UpstreamConnection]
-
-
-class UpstreamConnection(asyncio.Protocol):
-    """One TCP or TLS connection; carries one exchange at a time."""
-
-    __slots__ = ("_poll", "born", "exchange", "idle_since", "loop", "lost", "on_pause", "origin", "transport", "used")
-
-    def __init__(self, origin: Origin, loop: asyncio.AbstractEventLoop) -> None:
-        self.origin = origin
-        self.loop = loop
-        self.exchange: UpstreamExchange | None = None
-        self.transport: asyncio.Transport
-        self.born = self.idle_since = loop.time()
-        self.lost = False
-        self.used = False
-        self._poll = select.poll()
-        self.on_pause: Callable[[bool], None] | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]
-        sock = transport.get_extra_info("socket")
-        self._poll.register(sock.fileno(), select.POLLIN | select.POLLRDHUP)
-
-    def data_received(self, data: bytes) -> None:
-        if self.exchange is None:
-            self.cut()  # bytes nobody asked for: this connection cannot be trusted any more
-        else:
-            self.exchange.received(data)
-
-    def eof_received(self) -> bool:
-        if self.exchange is not None:
-            self.exchange.ended()
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = True
-        if self.exchange is not None:
-            self.exchange.lost(exc)
-        else:
-            with contextlib.suppress(ValueError):
-                self.origin.idle.remove(self)
-
-    def pause_writing(self) -> None:
-        if self.on_pause is not None:
-            self.on_pause(True)
-
-    def resume_writing(self) -> None:
-        if self.on_pause is not None:
-            self.on_pause(False)
-
-    def usable(self, now: float) -> bool:
-        """Still open as far as the kernel knows, and neither idle nor old for too long."""
-        if self.lost or self.transport.is_closing() or now - self.idle_since > IDLE_SECONDS:
-            return False
-        if self.origin.named and now - self.born > RENEW_SECONDS:
-            return False
-        # The end of file, an error, or bytes nobody asked for (over TLS they may be tickets) that the loop has not seen
-        # yet: an upstream that closes right behind its answer is not rare, and asking takes a third of a microsecond.
-        return not any(self.origin.tls is None or events & GONE for _, events in self._poll.poll(0))
-
-    def cut(self) -> None:
-        self.lost = True
-        self.transport.abort()
 
 
 class Owner(Protocol):
@@ -122,7 +42,7 @@ class UpstreamExchange:
     __slots__ = (
         *("_buffered", "_connection", "_head_bytes", "_interruption", "_no_body", "_parser", "_paused", "_pieces"),
         *("_remaining", "_waiter", "complete", "deadline", "fault", "head", "idle_timeout", "patience", "pools"),
-        *("raw", "reused", "total_deadline"),
+        *("_sink", "raw", "reused", "total_deadline"),
     )
 
     def __init__(self, pools: Owner, no_body: bool) -> None:
@@ -144,6 +64,7 @@ class UpstreamExchange:
         self._paused = False
         self._remaining: int | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._sink: Callable[[bytes], bool] | None = None
         self._connection: UpstreamConnection | None = None
 
     # -- what ports.Exchange promises
@@ -178,6 +99,28 @@ class UpstreamExchange:
             if self.fault is not None:
                 raise self.fault
             await self.moved()
+        return self._gathered()
+
+    async def relay(self, sink: Callable[[bytes], bool]) -> bool:
+        while True:
+            if self._pieces:
+                if not sink(self._gathered()):
+                    return False
+            elif self.complete:
+                return True
+            elif self.fault is not None:
+                raise self.fault
+            else:
+                self._sink = sink
+                try:
+                    await self.moved()
+                    if self._sink is None:
+                        return False
+                finally:
+                    self._sink = None
+
+    def _gathered(self) -> bytes:
+        """What has arrived and was not read; reading goes on."""
         pieces = self._pieces
         piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
@@ -259,7 +202,14 @@ class UpstreamExchange:
 
     # -- from the connection
     def received(self, data: bytes) -> None:
-        self.deadline = min(self.pools.loop.time() + self.idle_timeout, self.total_deadline)
+        deadline = self.pools.loop.time() + self.idle_timeout
+        self.deadline = deadline if deadline < self.total_deadline else self.total_deadline
+        sink = self._sink
+        if sink is not None and self._parser.between_chunks and (size := whole_chunk(data)):
+            if not sink(data[-2 - size : -2]):  # a stream's next event, and nothing else: the shortest way
+                self._sink = None
+                self.wake()
+            return
         try:
             if self.head is None:
                 self._receive_head(data)
@@ -267,7 +217,17 @@ class UpstreamExchange:
                 self._receive_body(data)
         except (httptools.HttpParserError, ValueError) as error:
             self.fail(BadAnswer(f"the upstream's answer is not valid HTTP: {error}"))
-        if self.head is not None or self.fault is not None:
+        if self._sink is not None:
+            self._pour(self._sink)
+        elif self.head is not None or self.fault is not None:
+            self.wake()
+
+    def _pour(self, sink: Callable[[bytes], bool]) -> None:
+        """Give what has arrived to the sink; wake the reader if that was the last it wants, or gets."""
+        if self._pieces and not sink(self._gathered()):
+            self._sink = None
+            self.wake()
+        elif self.complete or self.fault is not None:
             self.wake()
 
     def _receive_head(self, data: bytes) -> None:
@@ -323,6 +283,9 @@ class UpstreamExchange:
 
     def _receive_chunks(self, data: bytes) -> None:
         parser = self._parser
+        if parser.between_chunks and (size := whole_chunk(data)):
+            self._take(data[-2 - size : -2])  # llhttp, which stands between two chunks, need not see it
+            return
         try:
             parser.feed(data)
         except httptools.HttpParserError:

@@ -188,7 +188,10 @@ class ResponseHead(Struct):
 class ResponseParser:
     """Collects one answer: head by llhttp, then the pieces of a chunked body."""
 
-    __slots__ = ("body", "complete", "headers", "keep_alive", "parser", "reason", "surplus", "trailing")
+    __slots__ = (
+        *("between_chunks", "body", "chunk_ended", "complete", "headers", "keep_alive", "parser", "reason", "surplus"),
+        "trailing",
+    )
 
     def __init__(self) -> None:
         self.headers: list[Header] = []
@@ -198,6 +201,8 @@ class ResponseParser:
         self.surplus = False  # something follows the end of the answer
         self.keep_alive = False
         self.trailing = False
+        self.chunk_ended = False
+        self.between_chunks = False  # of a chunked body: the next byte begins a size line
         self.parser = httptools.HttpResponseParser(self)
 
     def on_message_begin(self) -> None:
@@ -219,6 +224,12 @@ class ResponseParser:
         if not self.complete:
             self.body.append(data)
 
+    def on_chunk_header(self) -> None:
+        self.chunk_ended = False
+
+    def on_chunk_complete(self) -> None:
+        self.chunk_ended = True
+
     def on_message_complete(self) -> None:
         self.complete = True
 
@@ -233,6 +244,9 @@ class ResponseParser:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             pass
+        self.between_chunks = (
+            self.chunk_ended and not self.complete and data.endswith(b"\r\n")  # else a size line has begun
+        )
 
 
 def read_response_head(raw: bytes, parser: ResponseParser) -> ResponseHead:
@@ -247,8 +261,16 @@ def read_response_head(raw: bytes, parser: ResponseParser) -> ResponseHead:
         elif lower == b"transfer-encoding":
             raise ValueError("repeated Transfer-Encoding")
     length, chunked = _framing(names)
+    parser.between_chunks = chunked
     block = raw[raw.index(b"\n") + 1 : -2]
     return ResponseHead(status, parser.reason, parser.headers, names, block, length, chunked, parser.keep_alive)
+
+
+def whole_chunk(data: bytes) -> int:
+    """Size of the one whole, plainly written chunk that this is; 0 for everything else (RFC 9112 7.1)."""
+    at = data.find(b"\r\n", 1, 9)
+    size = len(data) - at - 4
+    return size if at > 0 and size > 0 and data.endswith(b"\r\n") and data[:at] == b"%x" % size else 0
 
 
 def _framing(names: dict[bytes, bytes]) -> tuple[int | None, bool]:

@@ -17,7 +17,8 @@ from collections import deque
 from gateway.call import Attempt, Target
 from gateway.config.schema import Timeouts
 from gateway.errors import ConnectFailed, GatewayError, UpstreamTimeout
-from gateway.net.exchange import IDLE_SECONDS, Origin, UpstreamConnection, UpstreamExchange
+from gateway.net.exchange import UpstreamExchange
+from gateway.net.origin import IDLE_SECONDS, Origin, UpstreamConnection
 from gateway.ports import Downstream
 
 IDLE_LIMIT = 1_024  # kept connections per origin

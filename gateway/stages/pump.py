@@ -12,9 +12,11 @@ Rules
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from gateway.call import Call, Usage
 from gateway.errors import BadAnswer, ClientGone, GatewayError, StreamErrored, StreamTruncated, UpstreamFault
-from gateway.policy.encoding import Decoder, decoder_for
+from gateway.policy.encoding import Decoder, Identity, decoder_for
 from gateway.policy.forward import rendered, response_block
 from gateway.ports import Downstream, Exchange, Gateway, Meter, Spec, Stripper
 from gateway.stages.account import account
@@ -37,7 +39,10 @@ STREAMS = (b"text/event-stream", b"application/x-ndjson", b"application/vnd.amaz
 class Passage:
     """One answer on its way through: where its bytes come from, and who looks at them."""
 
-    __slots__ = ("call", "decoder", "down", "exchange", "gw", "interruptible", "meter", "spec", "streaming", "stripper")
+    __slots__ = (
+        *("call", "decoder", "down", "exchange", "gw", "interruptible", "meter", "spec", "streaming", "stripper"),
+        "tail",
+    )
 
     def __init__(self, call: Call, exchange: Exchange, down: Downstream, gw: Gateway) -> None:
         dialect = gw.dialects[call.route.dialect]
@@ -55,6 +60,7 @@ class Passage:
         self.stripper: Stripper | None = None
         if call.asked.injected and kind.startswith(STREAMS[0]) and b"content-encoding" not in names:
             self.stripper = dialect.stripper()
+        self.tail = b""  # what `pass_on` did not send any more
 
     def look(self, data: bytes) -> bytes:
         """Meter a piece; return what of it the client shall see."""
@@ -65,6 +71,32 @@ class Passage:
         if self.gw.capture_bytes > len(call.captured):
             call.captured += plain[: self.gw.capture_bytes - len(call.captured)]
         return data if self.stripper is None else self.stripper.feed(data)
+
+    def sink(self) -> Callable[[bytes], bool]:
+        """Where the pieces of a committed answer go. It says False where that was the last for now: the answer ends,
+        or the client is behind."""
+        plain = type(self.decoder) is Identity and self.stripper is None and not self.gw.capture_bytes
+        return self.pass_plain if plain else self.pass_on
+
+    def pass_plain(self, data: bytes) -> bool:
+        """`pass_on` where nothing is decoded, kept or taken out: what a paced stream costs is mostly this."""
+        meter, down = self.meter, self.down
+        self.call.response_bytes += len(data)
+        meter.feed(data)
+        if meter.terminal or meter.failed:
+            self.tail = data
+            return False
+        down.write(data)
+        return not (down.paused or down.gone)
+
+    def pass_on(self, data: bytes) -> bool:
+        out, meter, down = self.look(data), self.meter, self.down
+        if meter.terminal or meter.failed:
+            self.tail = out
+            return False
+        if out:
+            down.write(out)
+        return not (down.paused or down.gone)
 
     def commit(self, data: bytes) -> None:
         """COMMIT: the head and the first bytes go to the client."""
@@ -181,15 +213,11 @@ def restated(passage: Passage, frame: bytes) -> Ending | None:
 
 
 async def pump_rest(passage: Passage) -> Ending:
-    exchange, down, meter = passage.exchange, passage.down, passage.meter
-    while data := await exchange.read():
-        out = passage.look(data)
+    down, meter, sink = passage.down, passage.meter, passage.sink()
+    while not await passage.exchange.relay(sink):
         if meter.terminal or meter.failed:
-            return await end_of_stream(passage, [out])
-        if out:
-            down.write(out)
-        if down.paused or down.gone:
-            await down.drained()
+            return await end_of_stream(passage, [passage.tail])
+        await down.drained()
     return await end_of_stream(passage, [])
 
 

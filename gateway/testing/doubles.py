@@ -149,6 +149,12 @@ class MemoryExchange:
             raise piece
         return piece
 
+    async def relay(self, sink: Callable[[bytes], bool]) -> bool:
+        while data := await self.read():
+            if not sink(data):
+                return False
+        return True
+
     def unread(self, data: bytes) -> None:
         self.pieces.insert(0, data)
 

@@ -17,7 +17,8 @@ from gateway.call import Request, Target
 from gateway.config.schema import Limits, Timeouts
 from gateway.errors import GatewayError
 from gateway.net.connection import ClientConnection, Handler
-from gateway.net.exchange import Origin, UpstreamConnection, UpstreamExchange
+from gateway.net.exchange import UpstreamExchange
+from gateway.net.origin import Origin, UpstreamConnection
 
 Carry = Callable[[Request, ClientConnection, GatewayError | None], Awaitable[None]]
 TARGET = Target("openai", "openai", "127.0.0.1", 9, False, b"")

@@ -135,6 +135,9 @@ class Wire:
     async def read(self) -> bytes:
         return next(self.left, b"")
 
+    async def relay(self, sink: Callable[[bytes], bool]) -> bool:
+        return all(sink(piece) for piece in self.left)
+
     async def drained(self) -> None: ...
 
     def start(self, status: int, reason: bytes, block: bytes, length: int | None) -> None:

@@ -6,9 +6,12 @@ import asyncio
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.errors import ClientGone, Draining, GatewayError, UpstreamReset
-from gateway.net.exchange import HEAD_LIMIT, HIGH_WATER, IDLE_SECONDS, RENEW_SECONDS
+from gateway.net.exchange import HEAD_LIMIT, HIGH_WATER
+from gateway.net.origin import IDLE_SECONDS, RENEW_SECONDS
 from gateway.testing.clock import run
 from gateway.testing.transports import UpstreamWire
 
@@ -339,5 +342,140 @@ def test_a_connection_that_closed_at_once_is_a_fault_not_a_hang() -> None:
         with pytest.raises(GatewayError) as raised:
             await wire.exchange.answered()
         assert raised.value.code == "upstream_reset"
+
+    run(main())
+
+
+class Sink:
+    """Takes the pieces of an answer; says no at those that hold `stop`."""
+
+    def __init__(self, stop: bytes = b"\x00") -> None:
+        self.pieces: list[bytes] = []
+        self.stop = stop
+
+    def __call__(self, data: bytes) -> bool:
+        self.pieces.append(data)
+        return self.stop not in data
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.pieces)
+
+
+def test_a_relayed_answer_reaches_its_sink_without_waking_the_reader() -> None:
+    async def main() -> None:
+        wire, sink = made(), Sink()
+        wire.feed(CHUNKED + b"2\r\nhe\r\n")
+        await wire.exchange.answered()
+        reader = asyncio.ensure_future(wire.exchange.relay(sink))
+        await settle()
+        for piece in (b"1\r\nl\r\n", b"1\r\nl\r\n", b"1\r", b"\no\r\n"):
+            wire.feed(piece)
+        assert sink.pieces == [b"he", b"l", b"l", b"o"]  # before the event loop had a turn
+        assert not reader.done()
+        wire.feed(b"0\r\n\r\n")
+        assert await reader is True
+        wire.exchange.close()
+        assert wire.pools.kept
+
+    run(main())
+
+
+def test_a_sink_that_wants_no_more_stops_the_relay_and_what_follows_is_kept() -> None:
+    async def main() -> None:
+        wire, sink = made(), Sink(stop=b"!")
+        wire.feed(CHUNKED)
+        reader = asyncio.ensure_future(wire.exchange.relay(sink))
+        await settle()
+        wire.feed(b"2\r\na!\r\n")
+        wire.feed(b"1\r\nb\r\n")
+        wire.feed(b"1\r\nc\r\n")
+        assert await reader is False
+        assert sink.pieces == [b"a!"]
+        sink.stop = b"\x00"
+        wire.feed(b"0\r\n\r\n")
+        assert await wire.exchange.relay(sink) is True
+        assert sink.pieces == [b"a!", b"bc"]
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("bad", "code"), [(b"zz\r\n", "upstream_bad_answer"), (b"3\r\nab", "upstream_cut"), (b"", "upstream_cut")]
+)
+def test_a_relay_ends_with_the_fault_behind_the_last_piece(bad: bytes, code: str) -> None:
+    async def main() -> None:
+        wire, sink = made(), Sink()
+        wire.feed(CHUNKED)
+        reader = asyncio.ensure_future(wire.exchange.relay(sink))
+        await settle()
+        wire.feed(b"2\r\nhe\r\n" + bad)
+        wire.end()
+        with pytest.raises(GatewayError) as caught:
+            await reader
+        assert caught.value.code == code
+        assert sink.body.startswith(b"he")
+
+    run(main())
+
+
+def test_who_leaves_interrupts_a_relay() -> None:
+    async def main() -> None:
+        wire, sink = made(), Sink()
+        wire.feed(CHUNKED)
+        reader = asyncio.ensure_future(wire.exchange.relay(sink))
+        await settle()
+        wire.exchange.interrupt(ClientGone())
+        with pytest.raises(ClientGone):
+            await reader
+        wire.feed(b"2\r\nhe\r\n")
+        assert sink.pieces == []
+        assert await wire.exchange.read() == b"he"  # still readable, to learn what it costs
+
+    run(main())
+
+
+def test_what_follows_a_complete_chunked_answer_is_no_part_of_it() -> None:
+    async def main() -> None:
+        wire, sink = made(), Sink()
+        wire.feed(CHUNKED + b"2\r\nhe\r\n")
+        reader = asyncio.ensure_future(wire.exchange.relay(sink))
+        await settle()
+        wire.feed(b"0\r\n\r\n")
+        wire.feed(b"3\r\nbad\r\n")
+        assert await reader is True
+        assert sink.body == b"he"
+        wire.exchange.close()
+        assert not wire.pools.kept
+
+    run(main())
+
+
+@given(
+    chunks=st.lists(st.binary(min_size=1, max_size=40), max_size=8),
+    style=st.sampled_from([b"%x", b"%X", b"0%x", b"%x;a=b"]),
+    data=st.data(),
+)
+def test_chunks_mean_the_same_however_they_are_cut_and_whoever_reads_them(
+    chunks: list[bytes], style: bytes, data: st.DataObject
+) -> None:
+    """The shortest way for whole chunks and llhttp, in any mixture, give the bytes that were sent."""
+    raw = b"".join(style % len(chunk) + b"\r\n" + chunk + b"\r\n" for chunk in chunks) + b"0\r\n\r\n"
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(raw) - 1), max_size=12)))
+
+    async def main() -> None:
+        wire, taken = made(), bytearray()
+
+        def sink(piece: bytes) -> bool:
+            taken.extend(piece)
+            return True
+
+        wire.feed(CHUNKED)
+        reader = asyncio.ensure_future(wire.exchange.relay(sink))
+        await settle()
+        for start, end in zip([0, *cuts], [*cuts, len(raw)], strict=True):
+            wire.feed(raw[start:end])
+        assert await reader is True
+        assert taken == b"".join(chunks)
 
     run(main())
