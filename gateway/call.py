@@ -92,6 +92,7 @@ class Request(Struct):
     client: str = ""  # peer address
     names: Mapping[bytes, bytes] = {}  # lower-case header name -> its first value
     port: int = 0  # of the peer: tells the connections of one address apart
+    facts: dict[str, Any] = {}  # what was made of an equal head before; equal but for its Content-Length
 
 
 class Route(Struct, frozen=True):

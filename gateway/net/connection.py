@@ -30,7 +30,8 @@ from gateway.errors import (
     Overloaded,
     SlowClient,
 )
-from gateway.net.head import RequestHead, RequestParser, apparent, read_request_head
+from gateway.net.head import RequestHead, RequestParser, apparent
+from gateway.net.repeat import HeadReader
 
 EARLY_LIMIT = 65_536
 WRITE_HIGH, WRITE_LOW = 262_144, 65_536
@@ -76,6 +77,7 @@ class ClientConnection(asyncio.Protocol):
         self._early: list[bytes] = []  # what came behind the request under way
         self._early_size = 0
         self._resting = False  # between two requests: the deadline is that of keep-alive
+        self._heads = HeadReader()
         self._head: RequestHead | None = None
         self._parser: RequestParser | None = None
         self._body: list[bytes] = []
@@ -155,11 +157,8 @@ class ClientConnection(asyncio.Protocol):
         try:
             if end < 0 or end > limits.header_bytes:
                 raise HeadersTooLarge(f"the request head is larger than {limits.header_bytes} bytes")
-            self._parser = RequestParser()
-            head = read_request_head(raw[: end + 4], self._parser)
-            if len(head.headers) > limits.headers:
-                raise HeadersTooLarge(f"more than {limits.headers} headers")
-            self._head = head
+            head = self._head = self._heads.read(raw[: end + 4], limits.headers)
+            self._parser = self._heads.parser
             if head.length is not None and head.length > limits.body_bytes:
                 raise BodyTooLarge(f"the request body is larger than {limits.body_bytes} bytes")
         except GatewayError as fault:
@@ -237,7 +236,8 @@ class ClientConnection(asyncio.Protocol):
             method, target = apparent(self._unread)
             request = Request(method, target, (), b"", self.peer, port=self.port)
         else:
-            request = Request(head.method, head.target, head.headers, body, self.peer, head.names, self.port)
+            who = (self.peer, head.names, self.port, self._heads.facts)
+            request = Request(head.method, head.target, head.headers, body, *who)
         self._ready = (request, fault)
         if self._next is not None and not self._next.done():
             self._next.set_result(None)

@@ -32,6 +32,7 @@ CREDENTIALS = frozenset((b"authorization", b"x-api-key", b"api-key", b"x-goog-ap
 _REQUEST_DROPS = HOP_BY_HOP | {b"expect"}
 _KEPT = frozenset((b"host", b"content-length"))  # whatever Connection says: without them the message means another
 OURS = b"x-tollgate-"
+_LENGTH = b"\x00"  # stands for the length in a head yet without it; no header can hold this
 
 
 @lru_cache(maxsize=256)
@@ -47,7 +48,18 @@ def _drops(spec: Spec, injected: bool) -> frozenset[bytes]:
 
 
 def request_head(call: Call, spec: Spec, length: int, *, upgrade: bool = False) -> bytes:
-    """The head to send upstream, for a body of `length` bytes."""
+    """The head to send upstream, for a body of `length` bytes. For equal heads it is made once (`Request.facts`)."""
+    if upgrade or spec.propagate_trace or not length:
+        return _made(call, spec, b"%d" % length, upgrade)
+    facts, key = call.request.facts, (id(spec), call.route.path, call.asked.injected, call.via)
+    made = facts.get("forwarded")
+    if made is None or made[0] != key:
+        before, _, after = _made(call, spec, _LENGTH, upgrade).partition(_LENGTH)
+        made = facts["forwarded"] = (key, before, after, spec)
+    return b"%b%d%b" % (made[1], length, made[2])
+
+
+def _made(call: Call, spec: Spec, length: bytes, upgrade: bool) -> bytes:
     request, injected = call.request, call.asked.injected
     parts: list[bytes] = [request.method, b" ", _target(call, spec), b" HTTP/1.1\r\n"]
     if b"host" not in request.names:
@@ -70,7 +82,7 @@ def request_head(call: Call, spec: Spec, length: int, *, upgrade: bool = False) 
     return b"".join(parts)
 
 
-def _pass_headers(headers: Headers, dropped: frozenset[bytes], host: bytes, length: int, parts: list[bytes]) -> None:
+def _pass_headers(headers: Headers, dropped: frozenset[bytes], host: bytes, length: bytes, parts: list[bytes]) -> None:
     sized = False
     for name, value in headers:
         lower = name.lower()
@@ -79,12 +91,12 @@ def _pass_headers(headers: Headers, dropped: frozenset[bytes], host: bytes, leng
         if lower == b"host":
             parts += (name, b": ", host, b"\r\n")
         elif lower == b"content-length":
-            parts.append(b"%b: %d\r\n" % (name, length))
+            parts += (name, b": ", length, b"\r\n")
             sized = True
         else:
             parts += (name, b": ", value, b"\r\n")
-    if length and not sized:
-        parts.append(b"content-length: %d\r\n" % length)
+    if length != b"0" and not sized:
+        parts += (b"content-length: ", length, b"\r\n")
 
 
 def _target(call: Call, spec: Spec) -> bytes:

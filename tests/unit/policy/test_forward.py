@@ -20,13 +20,14 @@ def head(
     base: bytes = b"",
     upgrade: bool = False,
     injected: bool = False,
+    facts: dict[str, Any] | None = None,
     **spec: Any,
 ) -> list[bytes]:
     """The lines of the head sent upstream."""
     names: dict[bytes, bytes] = {}
     for name, value in pairs:
         names.setdefault(name.lower(), value)
-    request = Request(b"POST", b"/in" + path, pairs, b"abc", names=names)
+    request = Request(b"POST", b"/in" + path, pairs, b"abc", names=names, facts={} if facts is None else facts)
     route = Route("/v1/x", "opaque", "", "up", path)
     trace = Trace("a" * 32, "b" * 16, state="v=1")
     call = Call("id", request, route, Asked(injected=injected), Who(), trace, 0, 0, via=b"gate-1")
@@ -166,3 +167,22 @@ def test_but_for_what_is_ours_or_of_one_hop(pair: tuple[bytes, bytes]) -> None:
 def test_and_what_is_listed_or_dropped() -> None:
     pairs = ((b"Connection", b"X-L"), (b"x-l", b"1"), (b"Content-Length", b"5"), (b"A", b"1"))
     assert block(*pairs, dropped=frozenset((b"content-length",))) == b"A: 1\r\n"
+
+
+def test_a_head_made_once_is_what_it_would_be_if_it_were_made_again() -> None:
+    """Whatever else changes between two requests with equal heads: path, spec, injection, length."""
+    facts: dict[str, Any] = {}
+    variants: list[dict[str, Any]] = [
+        {},
+        {"length": 12_345},
+        {"length": 0},
+        {"path": b"/v1/y?a=1"},
+        {"injected": True},
+        {"auth": ((b"authorization", b"Bearer up"),)},
+        {"headers": ((b"x-100%", b"%d"),)},
+        {"propagate_trace": True},
+        {"base": b"/base/v1"},
+    ]
+    pairs = [HOST, (b"x-percent", b"%d%b"), (b"Content-Length", b"3"), (b"authorization", b"Bearer mine")]
+    for variant in [each for first in variants for second in variants for each in (first, second)]:
+        assert head(pairs, facts=facts, **variant) == head(pairs, **variant)
