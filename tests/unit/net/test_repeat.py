@@ -57,7 +57,7 @@ heads = st.builds(
 @given(st.lists(heads, min_size=1, max_size=6))
 def test_a_head_means_the_same_whatever_came_before_it(raws: list[bytes]) -> None:
     reader = HeadReader()
-    for raw in [each for given in raws for each in (given, given)]:
+    for raw in [each for one in raws for each in (one, one)]:
         assert read(reader, raw) == fresh(raw)
 
 
