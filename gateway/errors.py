@@ -11,6 +11,10 @@
     │  ├─ BodyTooLarge                client   413     request_too_large
     │  ├─ HeadersTooLarge             client   431     headers_too_large
     │  ├─ Unauthorized                client   401     unauthorized
+    │  ├─ Forbidden                   client   403     forbidden            the key may not do this
+    │  ├─ BudgetExceeded              client   402     budget_exceeded      its worst case does not fit; not retried
+    │  ├─ RunStopped                  client   402     run_stopped          by a person, or by the loop breaker
+    │  ├─ LimitReached                client   429     limit_reached        a rate or a window that resets soon
     │  └─ LoopDetected                client   508     loop_detected        the call already passed this gateway
     ├─ ClientGone                     client   499     client_gone          nobody is left to answer
     ├─ UpstreamFault                  upstream 502     upstream_fault
@@ -25,6 +29,7 @@
        ├─ Draining                    gateway  503     draining
        ├─ Overloaded                  gateway  503     overloaded
        ├─ JournalUnavailable          gateway  503     journal_unavailable
+       ├─ BudgetsUnavailable          gateway  503     budgets_unavailable  the store of budgets does not answer
        └─ LedgerUnavailable           gateway  503     ledger_unavailable
           └─ LedgerDamaged            gateway  503     ledger_damaged       it is made again from the journal
 
@@ -107,6 +112,22 @@ class Unauthorized(Rejected):
     code, status = "unauthorized", 401
 
 
+class Forbidden(Rejected):
+    code, status = "forbidden", 403
+
+
+class BudgetExceeded(Rejected):
+    code, status = "budget_exceeded", 402
+
+
+class RunStopped(Rejected):
+    code, status = "run_stopped", 402
+
+
+class LimitReached(Rejected):
+    code, status, retryable = "limit_reached", 429, True
+
+
 class LoopDetected(Rejected):
     code, status = "loop_detected", 508
 
@@ -161,6 +182,10 @@ class Overloaded(GatewayFault):
 
 class JournalUnavailable(GatewayFault):
     code, status, retryable = "journal_unavailable", 503, True
+
+
+class BudgetsUnavailable(GatewayFault):
+    code, status, retryable = "budgets_unavailable", 503, True
 
 
 class LedgerUnavailable(GatewayFault):

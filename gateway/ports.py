@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from gateway.call import Answer, Asked, Attempt, Call, Edit, Money, Request, Route, Target, ToolCall, Usage, Who
 from gateway.errors import GatewayError
+from gateway.spend import Charge, Demand, Grant, Refusal
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -156,6 +157,38 @@ class Journal(Protocol):
 
     def append(self, call: Call, slot: int) -> None:
         """Write the one record of a closed call and free its slot. Counts a loss instead of raising."""
+        ...
+
+
+class Budgets(Protocol):
+    """Accounts, holds and what is spent; see gateway.spend. The clock is the store's. Shared by all workers.
+
+    A hold belongs to the worker that made it: while that worker renews its lease (by `tick`) the hold stands; what a
+    dead worker held is charged or freed, as configured.
+    """
+
+    async def reserve(self, op: str, demands: Sequence[Demand]) -> Grant | Refusal:
+        """Hold all of it or nothing. The same `op` again replaces its hold. Raises BudgetsUnavailable."""
+        ...
+
+    def settle(self, op: str, charge: Charge) -> None:
+        """Release the hold and book what was used: once, whatever is called how often. Never waits, never raises."""
+        ...
+
+    async def freed(self, seconds: float) -> None:
+        """Wait until some hold was settled here or elsewhere, or so long."""
+        ...
+
+
+class Controls(Protocol):
+    """What people decided while calls run: kills, raised budgets. Read from memory; shared by all workers."""
+
+    def stopped(self, call: Call) -> str | None:
+        """Why this call, its run, agent, key or team was stopped; None where it may go on."""
+        ...
+
+    def raised(self, run_id: str) -> int | None:
+        """The budget a person gave this run, in nano-USD, in place of the configured one."""
         ...
 
 

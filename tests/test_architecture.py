@@ -29,26 +29,27 @@ MAY: dict[str, set[str]] = {
     "__init__": set(),
     "errors": set(),
     "call": {"errors"},
-    "ports": {"call", "errors"},
+    "spend": set(),
+    "ports": {"call", "errors", "spend"},
     "config": {"errors"},
-    "policy": {"call", "errors", "ports", "config"},
-    "dialects": {"call", "errors", "ports"},
-    "stores": {"call", "errors", "ports", "config"},
-    "journal": {"call", "errors", "ports", "config"},
+    "policy": {"call", "errors", "ports", "config", "spend"},
+    "dialects": {"call", "errors", "ports", "spend"},
+    "stores": {"call", "errors", "ports", "config", "spend"},
+    "journal": {"call", "errors", "ports", "config", "spend"},
     "prices": {"call", "config", "policy"},
-    "stages": {"call", "errors", "ports", "policy"},
+    "stages": {"call", "errors", "ports", "policy", "spend"},
     "pipeline": {"call", "errors", "ports", "stages"},
     "net": {"call", "errors", "ports", "config", "pipeline"},
     "process": {"config", "journal"},
-    "recorder": {"call", "errors", "config", "policy", "journal"},
-    "admin": {"call", "errors", "config", "journal", "recorder"},
+    "recorder": {"call", "errors", "config", "policy", "journal", "spend"},
+    "admin": {"call", "errors", "config", "journal", "recorder", "spend"},
     "commands": {"config", "policy", "prices", "recorder"},
     "supervisor": {"config", "process"},
 }
 # Where things are put together: the only modules that may name any class. One per process, and the command line.
 ROOTS = {"app.py", "worker.py", "recorder/service.py", "cli.py", "testing"}
 
-PURE = {"policy", "dialects", "call.py", "errors.py"}
+PURE = {"policy", "dialects", "call.py", "errors.py", "spend.py"}
 # The only modules outside of the gateway that a pure module may import; nothing here does I/O or tells the time.
 # `datetime` is for arithmetic on times given; its clocks are banned below.
 PURE_IMPORTS = {

@@ -128,6 +128,102 @@ class Telemetry(Config_, frozen=True):
     label_limit: Count = 200  # values per metric label before __other__
 
 
+ScopeName = Literal["global", "team", "key", "agent", "run", "model", "upstream"]
+Per = Literal["minute", "hour", "day", "week", "month", "life"]
+Usd = Annotated[float, Meta(gt=0, le=9_000_000, title="US dollars")]
+OnExceed = Literal["refuse", "clamp", "queue"]
+
+
+class TaperStep(Config_, frozen=True):
+    """From this share of a budget on: a cheaper way to go on."""
+
+    at: Share
+    effort: Literal["minimal", "low", "medium"] | None = None  # the reasoning effort asked for, at most
+    model: str | None = None  # an alias or a model, in place of the one asked for
+    max_tokens: Count | None = None  # at most so many tokens of output
+    stop: bool = False
+
+
+class Budget(Config_, frozen=True):
+    """A limit in money or tokens. `match` is a name of that scope, with * as wildcard; each match counts by itself."""
+
+    scope: ScopeName
+    match: str = "*"
+    usd: Usd | None = None
+    tokens: Count | None = None
+    per: Per = "month"
+    rolling: bool = False  # the last hour, day, ... instead of the calendar's
+    on_exceed: OnExceed = "refuse"
+    soft: bool = False  # reserve what such a call usually costs (p95) in place of its worst case
+    taper: tuple[TaperStep, ...] = ()
+
+
+class Runs(Config_, frozen=True):
+    """Limits of every run; a client may only tighten them (x-tollgate-budget-usd)."""
+
+    budget_usd: Usd | None = None
+    max_calls: Count | None = None
+    max_steps: Count | None = None
+    max_tools: Count | None = None
+    max_minutes: Annotated[float, Meta(gt=0)] | None = None
+    max_depth: Annotated[int, Meta(ge=0)] | None = None
+    on_exceed: OnExceed = "refuse"
+    taper: tuple[TaperStep, ...] = ()
+
+
+class Rates(Config_, frozen=True):
+    """Requests and tokens per minute, and calls at once, of one scope."""
+
+    scope: ScopeName = "key"
+    match: str = "*"
+    rpm: Count | None = None
+    tpm: Count | None = None
+    concurrency: Count | None = None
+    burst: Count | None = None  # requests at once; default: a sixth of a minute's
+
+
+LoopAction = Literal["off", "note", "warn", "downshift", "stop"]
+
+
+class Loops(Config_, frozen=True):
+    """The breaker for runaway agents: what is done at each sign of one; see gateway.policy.loop."""
+
+    window: Annotated[int, Meta(ge=4, le=256)] = 20  # steps looked back on
+    repeats: Annotated[int, Meta(ge=2)] = 5  # the same tool call so often
+    period: Annotated[int, Meta(ge=1, le=16)] = 4  # of a cycle, at most
+    repeated_call: LoopAction = "note"
+    cycle: LoopAction = "note"
+    error_ping_pong: LoopAction = "note"
+    no_new_information: LoopAction = "note"
+    call_rate: LoopAction = "note"
+    spend_rate: LoopAction = "note"
+    depth: LoopAction = "note"
+    max_depth: Count = 8
+    rate_factor: Annotated[float, Meta(gt=1)] = 10  # times the run's own or the agent's usual rate
+    downshift_to: TaperStep | None = None
+
+
+class Spending(Config_, frozen=True):
+    """How budgets are kept."""
+
+    secret: ClassVar[frozenset[str]] = frozenset({"redis"})
+
+    redis: str | None = None  # redis://host:6379/0 for many machines; null: a SQLite file of this one
+    prefix: Name = "tollgate"  # of every key in Redis
+    timeout: Annotated[float, Meta(gt=0, le=10)] = 0.05  # seconds that Redis may take
+    on_failure: Literal["closed", "open"] = "closed"  # while the store is away: refuse, or allow a local share
+    local_share: Share = 0.02  # of each limit, per worker, while `open` and the store is away
+    on_dead_worker: Literal["charge", "free"] = "charge"  # what a killed worker had reserved
+    lease_seconds: Annotated[float, Meta(ge=1, le=3600)] = 15  # a worker that does not renew for so long is dead
+    unknown_price: Literal["deny", "ceiling", "allow"] = "deny"  # of a model under a budget in USD
+    ceiling_usd: Annotated[float, Meta(gt=0)] = 1  # `ceiling`: a call without a price is held to cost so much
+    output_ceiling: Count = 32_768  # tokens, where neither the client nor the catalogue names one
+    clamp_floor: Count = 256  # `clamp` never lowers max_tokens below
+    queue_seconds: Seconds = 20  # `queue` waits so long at most
+    on_overrun: Literal["stop", "finish"] = "stop"  # a stream that reaches what was reserved for it
+    timezone: str = "UTC"  # of calendar windows
+
+
 class Limits(Config_, frozen=True):
     body_bytes: Count = 67_108_864
     header_bytes: Count = 65_536
@@ -139,6 +235,10 @@ class Limits(Config_, frozen=True):
     connections: Count = 10_000
     drain_seconds: Seconds = 30
     lame_duck_seconds: Annotated[float, Meta(ge=0, le=600)] = 0  # unready, but still accepting, before the drain
+    rpm: Count | None = None  # requests per minute of each key
+    tpm: Count | None = None  # tokens per minute of each key
+    concurrency: Count | None = None  # calls at once of each key
+    rates: tuple[Rates, ...] = ()  # the same of other scopes
 
 
 class Config(Config_, frozen=True):
@@ -161,3 +261,7 @@ class Config(Config_, frozen=True):
     journal: Journal = Journal()
     telemetry: Telemetry = Telemetry()
     limits: Limits = Limits()
+    budgets: tuple[Budget, ...] = ()
+    runs: Runs = Runs()
+    loops: Loops = Loops()
+    spending: Spending = Spending()
