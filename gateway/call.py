@@ -125,6 +125,17 @@ class Asked(Struct):
     injected: bool = False  # the body sent upstream asks for usage although the client did not
 
 
+class Bounds(Struct, frozen=True):
+    """What a request may make the provider do: what its worst case is reckoned from. Unknown names stay as written."""
+
+    max_output: int | None = None  # tokens of each choice; None: the client set no limit
+    choices: int = 1  # answers made at once
+    history: str = ""  # what the provider adds to the input: id of a response, conversation, cached content or prompt
+    server_tools: tuple[tuple[str, int], ...] = ()  # (kind, uses at most, 0: no limit) of tools the provider runs
+    tools: tuple[str, ...] = ()  # names of the tools the client runs
+    pricing: dict[str, str] = {}  # asked for: service_tier, speed, inference_geo
+
+
 class Answer(Struct):
     """What a meter read in a response body."""
 

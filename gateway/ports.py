@@ -10,7 +10,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from gateway.call import Answer, Asked, Attempt, Call, Edit, Money, Request, Route, Target, ToolCall, Usage, Who
+from gateway.call import Answer, Asked, Attempt, Bounds, Call, Edit, Money, Request, Route, Target, ToolCall, Usage, Who
 from gateway.errors import GatewayError
 from gateway.spend import Charge, Demand, Grant, Refusal
 
@@ -61,6 +61,10 @@ class Dialect(Protocol):
 
     def read(self, route: Route, request: Request) -> Asked:
         """Read the request body. Raises BadBody for JSON faults, duplicate policy keys and bombs."""
+        ...
+
+    def bounds(self, route: Route, asked: Asked) -> Bounds:
+        """What the call may make the provider do, before it is sent."""
         ...
 
     def meter(self, route: Route, asked: Asked, status: int, content_type: bytes) -> Meter: ...

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from gateway.call import Answer, Asked, Request, Route, Usage, UsageSource
-from gateway.dialects import faults
+from gateway.call import Answer, Asked, Bounds, Request, Route, Usage, UsageSource
+from gateway.dialects import allowance, faults
 from gateway.dialects.asking import asked, elements, flag, limit, model_name, raw_bytes, read_body
 from gateway.dialects.base import BaseDialect, closing
 from gateway.dialects.meters import Draft, JsonMeter, decode_error, find_object, first_text
@@ -248,6 +248,9 @@ class Anthropic(BaseDialect):
             system=raw_bytes(fields.get("system")),
             tools=raw_bytes(fields.get("tools")),
         )
+
+    def bounds(self, route: Route, asked: Asked) -> Bounds:
+        return allowance.messages(asked)
 
     def document(self, route: Route, asked: Asked, status: int) -> Meter:
         return MessageDocument(asked, status)

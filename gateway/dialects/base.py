@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.call import Answer, Asked, Edit, Request, Route
+from gateway.call import Answer, Asked, Bounds, Edit, Request, Route
 from gateway.dialects.meters import JsonMeter, OpaqueMeter
 from gateway.dialects.streams import EventMeter, Sniffer
 from gateway.errors import GatewayError
@@ -43,6 +43,9 @@ class BaseDialect:
     def question(self, route: Route, request: Request) -> Asked:
         """Read the body of a known route. Raises BadBody."""
         raise NotImplementedError
+
+    def bounds(self, route: Route, asked: Asked) -> Bounds:
+        return Bounds()
 
     def document(self, route: Route, asked: Asked, status: int) -> Meter:
         return JsonMeter(asked, status)

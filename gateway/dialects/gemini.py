@@ -13,8 +13,8 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 from msgspec import Raw, Struct
 
-from gateway.call import Answer, Asked, Request, Route, UsageSource
-from gateway.dialects import faults
+from gateway.call import Answer, Asked, Bounds, Request, Route, UsageSource
+from gateway.dialects import allowance, faults
 from gateway.dialects.asking import asked, elements, first_of, limit, params, raw_bytes, read_body
 from gateway.dialects.base import BaseDialect, closing, plain_path
 from gateway.dialects.body import nested
@@ -165,6 +165,9 @@ class Gemini(BaseDialect):
             system=raw_bytes(first_of(fields, "systemInstruction", "system_instruction")),
             tools=raw_bytes(fields.get("tools")),
         )
+
+    def bounds(self, route: Route, asked: Asked) -> Bounds:
+        return allowance.gemini(asked)
 
     def document(self, route: Route, asked: Asked, status: int) -> Meter:
         return GeminiDocument(asked, status)

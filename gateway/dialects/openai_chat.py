@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from gateway.call import Answer, Asked, Edit, Request, Route
-from gateway.dialects import faults
+from gateway.call import Answer, Asked, Bounds, Edit, Request, Route
+from gateway.dialects import allowance, faults
 from gateway.dialects.asking import asked, elements, flag, limit, model_name, raw_bytes, read_body
 from gateway.dialects.base import BaseDialect, closing
 from gateway.dialects.body import nested
@@ -294,6 +294,9 @@ class OpenAIChat(OpenAIFamily):
             messages=elements(found, "messages" if "messages" in fields else "prompt"),
             tools=raw_bytes(fields.get("tools") or fields.get("functions")),
         )
+
+    def bounds(self, route: Route, asked: Asked) -> Bounds:
+        return allowance.chat(asked)
 
     def document(self, route: Route, asked: Asked, status: int) -> Meter:
         return ChatDocument(asked, status)

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import Raw, Struct
 
-from gateway.call import Asked, Request, Route
+from gateway.call import Asked, Bounds, Request, Route
 from gateway.dialects.asking import asked, flag, model_name, read_body
 from gateway.dialects.meters import JsonMeter, decode_error, find_object
 from gateway.dialects.openai_chat import ChatStream, OpenAIFamily
@@ -50,6 +50,9 @@ class OpenAIEmbeddings(OpenAIFamily):
         if found is None:
             return Asked()
         return asked(found, model=model_name(found.fields), stream=flag(found.fields.get("stream")))
+
+    def bounds(self, route: Route, asked: Asked) -> Bounds:
+        return Bounds(0)
 
     def document(self, route: Route, asked: Asked, status: int) -> Meter:
         return EmbeddingsDocument(asked, status)

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from gateway.call import Asked, Request, Route
-from gateway.dialects import faults
+from gateway.call import Asked, Bounds, Request, Route
+from gateway.dialects import allowance, faults
 from gateway.dialects.asking import asked, elements, flag, limit, member, model_name, raw_bytes, read_body
 from gateway.dialects.base import BaseDialect, closing, plain_path
 from gateway.dialects.meters import JsonMeter, decode_error, find_object, first_text
@@ -144,6 +144,9 @@ class OpenAIResponses(BaseDialect):
             system=raw_bytes(fields.get("instructions")),
             tools=raw_bytes(fields.get("tools")),
         )
+
+    def bounds(self, route: Route, asked: Asked) -> Bounds:
+        return allowance.responses(asked)
 
     def document(self, route: Route, asked: Asked, status: int) -> Meter:
         return ResponseDocument(asked, status, creates(route))
