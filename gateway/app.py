@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from gateway.call import Request, Target
+from gateway.config import places
 from gateway.config.schema import Alias, Config, Upstream
 from gateway.dialects.auth import auth_lines
 from gateway.dialects.items import read_item
@@ -30,8 +31,10 @@ from gateway.ports import Gateway, Learned, Spec
 from gateway.prices.catalogue import ensure_compiled
 from gateway.prices.load import load as load_prices
 from gateway.process.control import Configure
+from gateway.stages.live import Live
 from gateway.stores.local_table import LocalTable
 from gateway.stores.shared_table import SharedTable
+from gateway.stores.sqlite_controls import SqliteControls
 
 TICK_SECONDS = 0.25
 TLS_SECONDS = 30.0  # between looks at the listener's certificate files
@@ -70,6 +73,8 @@ class Worker:
         self.links = links_of(config, state)
         self.secret = shared_secret(state / "identity.secret")
         self.instance = f"tollgate-{hashlib.blake2b(f'{state}|{first.listen}'.encode(), digest_size=6).hexdigest()}"
+        self.controls = SqliteControls(places.controls(config))
+        self.live = Live()
         self.catalogue = ensure_compiled(state)
         self.journal = JournalWriter(
             Path(first.journal),
@@ -134,6 +139,8 @@ class Worker:
             now=time.time_ns,
             random=self.entropy.take,
             learned=Learned(),
+            controls=self.controls,
+            live=self.live,
             cost_header=config.cost_header,
             stream_cost_comment=config.stream_cost_comment,
             capture_bytes=config.capture_bytes if config.capture != "off" else 0,
@@ -147,11 +154,16 @@ class Worker:
         self.server.tick()
         self.pools.tick()
         self.journal.tick()
+        if self.controls.refresh():
+            self.live.sweep(self.controls)
+        else:
+            self.live.insist()
         if self.tls is not None and now > self._tls_at:
             self._tls_at = now + TLS_SECONDS
             self.tls.refresh()
         gauges = self.journal.gauges
         gauges.set("inflight_requests", len(self.journal.table))
+        gauges.set("controls_revision", self.controls.revision)
         gauges.set("event_loop_lag_seconds", self._lag)
 
     async def drain(self, seconds: float) -> None:
@@ -167,6 +179,7 @@ class Worker:
         self._timer.cancel()
         self.pools.close()
         self.journal.close()
+        self.controls.close()
         self.links.close()
 
 

@@ -171,6 +171,8 @@ class Who(Struct):
     request_class: str = ""
     conversation_id: str = ""  # only when the client itself stated one (semconv forbids derived values)
     end_user: str = ""
+    key_id: str = ""  # of the virtual key it came with
+    team: str = ""  # that owns the key
 
 
 class Trace(Struct):

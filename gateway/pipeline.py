@@ -16,6 +16,7 @@ from gateway.stages.arrive import arrive, locate, new_call
 from gateway.stages.attempt import attempt
 from gateway.stages.close import close
 from gateway.stages.ending import ABORT
+from gateway.stages.live import enter
 from gateway.stages.pump import pump
 from gateway.stages.refuse import refuse
 from gateway.stages.tunnel import tunnel
@@ -33,6 +34,7 @@ async def serve(request: Request, down: Downstream, gw: Gateway, fault: GatewayE
                 locate(call, gw)  # for the words to refuse it in
             raise fault
         arrive(call, gw)  # route it, read it, find out who asks
+        enter(call, down, gw)  # unless a person stopped it; from here on one can
         exchange = await attempt(call, down, gw)  # until the commit point
         if exchange.status == 101:
             ending = await tunnel(call, exchange, down, gw)  # WebSocket: frame by frame
@@ -49,6 +51,7 @@ async def serve(request: Request, down: Downstream, gw: Gateway, fault: GatewayE
         call.fault = error
         raise
     finally:  # every exit path, and no await in here
+        gw.live.remove(call)
         close(call, gw)
         if ending.complete:
             down.finish(ending.tail)  # only now may the client see the end of its answer

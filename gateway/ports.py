@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from gateway.call import Answer, Asked, Attempt, Bounds, Call, Edit, Money, Request, Route, Target, ToolCall, Usage, Who
 from gateway.errors import GatewayError
-from gateway.spend import Charge, Demand, Grant, Refusal
+from gateway.spend import Charge, Demand, Grant, Refusal, RunLimits
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -185,7 +185,13 @@ class Budgets(Protocol):
 
 
 class Controls(Protocol):
-    """What people decided while calls run: kills, raised budgets. Read from memory; shared by all workers."""
+    """What people decided while calls run: kills, raised budgets, limits of a run. Read from memory; shared by all
+    workers. `stops` is empty while nothing is stopped."""
+
+    @property
+    def stops(self) -> Mapping[tuple[str, str], str]:
+        """(scope, value) -> why."""
+        ...
 
     def stopped(self, call: Call) -> str | None:
         """Why this call, its run, agent, key or team was stopped; None where it may go on."""
@@ -195,6 +201,18 @@ class Controls(Protocol):
         """The budget a person gave this run, in nano-USD, in place of the configured one."""
         ...
 
+    def limits(self, run_id: str) -> RunLimits | None:
+        """What was set for this run before or while it goes on; None: nothing."""
+        ...
+
+
+class Live(Protocol):
+    """The calls under way in this worker, so that a kill reaches them; see stages.live. Nothing here ever raises."""
+
+    def add(self, call: Call, down: Downstream) -> None: ...
+
+    def remove(self, call: Call) -> None: ...
+
 
 class Downstream(Protocol):
     """The wire to the client. Writing is synchronous; `drained` is where a slow reader holds the upstream back."""
@@ -202,6 +220,10 @@ class Downstream(Protocol):
     on_gone: Callable[[GatewayError], None] | None  # called when the client leaves or the call must end
     gone: bool
     paused: bool  # the client is behind: await `drained` before reading on
+
+    def interrupt(self, fault: GatewayError) -> None:
+        """Make the call under way end with `fault`, wherever it waits on the wire."""
+        ...
 
     def start(self, status: int, reason: bytes, block: bytes, length: int | None) -> None:
         """Begin the answer with its header lines; nothing is sent before the first `write` or `finish`."""
@@ -351,6 +373,8 @@ class Gateway(Struct, frozen=True):
     now: Callable[[], int]
     random: Callable[[int], bytes]
     learned: Learned
+    controls: Controls
+    live: Live
     cost_header: bool = True
     stream_cost_comment: bool = False
     capture_bytes: int = 0  # of each decoded answer, kept on the call for its record

@@ -86,6 +86,17 @@ class Refusal(Struct, frozen=True, array_like=True):
     at: int = 0
 
 
+class RunLimits(Struct, frozen=True, array_like=True, gc=False):
+    """What a person set for one run; None: nothing. It tightens what is configured, it never loosens it."""
+
+    usd: int | None = None  # nano-USD
+    calls: int | None = None
+    steps: int | None = None
+    tools: int | None = None
+    seconds: int | None = None  # from the first call of the run
+    depth: int | None = None
+
+
 class Charge(Struct, frozen=True, array_like=True, gc=False):
     """What an operation really used, by unit; units that are missing cost nothing, SLOTS are given back anyway."""
 

@@ -34,7 +34,7 @@ MAY: dict[str, set[str]] = {
     "config": {"errors"},
     "policy": {"call", "errors", "ports", "config", "spend"},
     "dialects": {"call", "errors", "ports", "spend"},
-    "stores": {"call", "errors", "ports", "config", "spend"},
+    "stores": {"call", "errors", "ports", "config", "policy", "spend"},
     "journal": {"call", "errors", "ports", "config", "spend"},
     "prices": {"call", "config", "policy"},
     "stages": {"call", "errors", "ports", "policy", "spend"},
@@ -109,9 +109,9 @@ NAMES = {*DIALECTS, *BUILT_IN, *(known.provider for known in BUILT_IN.values())}
 
 WORKER_NEVER_LOADS = {
     *("aiohttp", "genai_prices", "grpc", "numpy", "opentelemetry", "prometheus_client", "pydantic", "requests", "rich"),
-    *("sqlite3", "yaml"),
+    *("yaml",),
 }
-CLI_NEVER_LOADS = WORKER_NEVER_LOADS | {"asyncio", "ssl", "uvloop"}
+CLI_NEVER_LOADS = WORKER_NEVER_LOADS | {"asyncio", "sqlite3", "ssl", "uvloop"}
 
 LINES, FUNCTION_LINES, COMPLEXITY = 400, 50, 10
 

@@ -19,6 +19,11 @@ def journal(config: Config) -> Path:
     return Path(config.journal.directory) if config.journal.directory else state(config) / "journal"
 
 
+def controls(config: Config) -> Path:
+    """The SQLite file of what people decided: kills, raised budgets, limits of runs."""
+    return state(config) / "controls.sqlite"
+
+
 def ledger(config: Config) -> Path:
     """The SQLite file of calls, runs and tools."""
     return state(config) / "ledger.sqlite"

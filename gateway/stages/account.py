@@ -9,7 +9,7 @@ from gateway.ports import Gateway, Meter
 FREE = Money(total=0, status="free")
 UNKNOWN = Money(total=None, status="no_usage")
 UNSETTLED = b"background:"
-GAVE_UP = frozenset(("upstream_first_byte_timeout", "upstream_total_timeout", "draining"))
+GAVE_UP = frozenset(("upstream_first_byte_timeout", "upstream_total_timeout", "draining", "run_stopped"))
 
 
 def account(call: Call, meter: Meter | None, gw: Gateway, *, whole: bool = False) -> None:

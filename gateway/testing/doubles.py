@@ -18,7 +18,9 @@ from gateway.call import Answer, Attempt, Call, Money, Request, Target, ToolCall
 from gateway.dialects.registry import DIALECTS
 from gateway.dialects.routes import Table
 from gateway.errors import GatewayError
+from gateway.policy.controls import Standings
 from gateway.ports import Dialect, Downstream, Gateway, Headers, Learned, Spec
+from gateway.stages.live import Live
 from gateway.testing.calls import MemoryLinks
 
 Log = list[tuple[str, Any]]
@@ -68,6 +70,10 @@ class MemoryDown:
         self.head: tuple[int, bytes, bytes, int | None] | None = None
         self.sent = b""
         self.endings: list[str] = []
+        self.interrupted: list[GatewayError] = []
+
+    def interrupt(self, fault: GatewayError) -> None:
+        self.interrupted.append(fault)
 
     def start(self, status: int, reason: bytes, block: bytes, length: int | None) -> None:
         self.head = (status, reason, block, length)
@@ -256,6 +262,8 @@ class World:
         self.identity = MemoryIdentity()
         self.links = MemoryLinks()
         self.learned = Learned()
+        self.controls = Standings()
+        self.live = Live()
         self.clock = 1_000_000_000
         self.step = 1_000_000  # ns that pass whenever somebody looks at the clock
         self.specs = {name: _spec(name, **spec) for name in ("openai", "anthropic", "gemini")}
@@ -289,6 +297,8 @@ class World:
             now=lambda: 1_790_000_000_000_000_000,
             random=lambda size: bytes(range(size)),
             learned=self.learned,
+            controls=self.controls,
+            live=self.live,
             **self.settings,
         )
 

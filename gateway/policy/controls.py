@@ -1,0 +1,149 @@
+"""What people decide about runs while they go on: stop, let go on, give more budget, set limits. Pure.
+
+Rules
+1. A *decision* is an event and is kept for ever; a *standing* is what all decisions about one subject add up to.
+2. A kill stops the subject's next call and the calls under way; the first reason given stays until it is resumed.
+3. Resuming takes the kill away, and nothing else. A raise replaces the budget of the run; it does not resume it.
+4. Limits of a run are set as a whole: what is not named in the last decision is not limited by it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from typing import TypeVar
+
+from msgspec import Struct, structs
+
+from gateway.call import Call
+from gateway.spend import RunLimits
+
+T = TypeVar("T")
+
+
+class Kind(enum.StrEnum):
+    KILL = "kill"
+    RESUME = "resume"
+    RAISE = "raise"
+    LIMIT = "limit"
+
+
+class Scope(enum.StrEnum):
+    RUN = "run"
+    AGENT = "agent"  # with the sub-agents it starts
+    KEY = "key"
+    TEAM = "team"
+
+
+class Decision(Struct, frozen=True):
+    """`amount` (of RAISE) is in nano-USD, `at` in ns since the epoch. RAISE and LIMIT are about runs only."""
+
+    kind: Kind
+    scope: Scope
+    value: str
+    amount: int = 0
+    reason: str = ""
+    who: str = ""
+    at: int = 0
+    limits: RunLimits | None = None
+
+
+class Standing(Struct, frozen=True, array_like=True):
+    """How a subject stands. `revision` ascends over all subjects of a store."""
+
+    scope: Scope
+    value: str
+    revision: int = 0
+    at: int = 0  # of the last decision
+    killed_at: int = 0  # 0: it may go on
+    reason: str = ""  # of the kill
+    who: str = ""
+    budget: int | None = None  # nano-USD
+    limits: RunLimits | None = None
+
+    @property
+    def matters(self) -> bool:
+        return bool(self.killed_at) or self.budget is not None or self.limits is not None
+
+
+def after(before: Standing | None, decision: Decision, revision: int) -> Standing:
+    """How a subject stands once `decision` is taken."""
+    now = before if before is not None else Standing(decision.scope, decision.value)
+    now = structs.replace(now, revision=revision, at=decision.at)
+    match decision.kind:
+        case Kind.KILL:
+            if now.killed_at:
+                return now
+            return structs.replace(now, killed_at=decision.at or 1, reason=decision.reason, who=decision.who)
+        case Kind.RESUME:
+            return structs.replace(now, killed_at=0, reason="", who="")
+        case Kind.RAISE:
+            return structs.replace(now, budget=decision.amount)
+        case Kind.LIMIT:
+            return structs.replace(now, limits=decision.limits)
+
+
+def words(standing: Standing) -> str:
+    """Why a call is refused, for the agent that reads it."""
+    by = f" by {standing.who}" if standing.who else ""
+    why = f": {standing.reason.rstrip('.')}" if standing.reason else ""
+    return f"{standing.scope} {standing.value} was stopped{by}{why}. Every call is refused until it is resumed."
+
+
+class Standings:
+    """All standings, in memory: the reading half of ports.Controls."""
+
+    def __init__(self) -> None:
+        self.revision = 0
+        self.stops: dict[tuple[str, str], str] = {}
+        self._budgets: dict[str, int] = {}
+        self._limits: dict[str, RunLimits] = {}
+
+    def take(self, standings: Iterable[Standing]) -> None:
+        """Take changed standings in."""
+        for standing in standings:
+            self.revision = max(self.revision, standing.revision)
+            subject = (str(standing.scope), standing.value)
+            if standing.killed_at:
+                self.stops[subject] = words(standing)
+            else:
+                self.stops.pop(subject, None)
+            if standing.scope is Scope.RUN:
+                _keep(self._budgets, standing.value, standing.budget)
+                _keep(self._limits, standing.value, standing.limits)
+
+    def replace(self, standings: Iterable[Standing]) -> None:
+        """Forget everything, and take these."""
+        self.stops.clear()
+        self._budgets.clear()
+        self._limits.clear()
+        self.take(standings)
+
+    def stopped(self, call: Call) -> str | None:
+        stops = self.stops
+        if not stops:
+            return None
+        who = call.who
+        for subject in (
+            ("run", who.run_id),
+            ("agent", who.agent),
+            ("agent", who.parent_agent),
+            ("key", who.key_id),
+            ("team", who.team),
+        ):
+            if subject in stops:
+                return stops[subject]
+        return None
+
+    def raised(self, run_id: str) -> int | None:
+        return self._budgets.get(run_id)
+
+    def limits(self, run_id: str) -> RunLimits | None:
+        return self._limits.get(run_id)
+
+
+def _keep(into: dict[str, T], key: str, value: T | None) -> None:
+    if value is None:
+        into.pop(key, None)
+    else:
+        into[key] = value

@@ -1,0 +1,225 @@
+"""Decisions of people in one SQLite file of the machine: written by the recorder and the command line, read by workers.
+
+Rules
+1. A decision is durable when `record` returns: the kill switch must survive a power cut. Decisions are rare, so a
+   rollback journal and a full sync cost nothing that matters, and no WAL file has to be kept alive.
+2. Workers answer from memory. `refresh` asks the file whether another connection has committed (`PRAGMA
+   data_version`: a few system calls), and then reads only the standings of a higher revision.
+3. What cannot be read is kept as it was last known, and asked for again at the next refresh: a kill stays a kill.
+4. `decisions` only ever grows. Standings of runs that stop nothing are dropped RUN_DAYS after their last decision.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from gateway.policy.controls import Decision, Standing, Standings, after
+
+RUN_DAYS = 30
+RELOAD_SECONDS = 86_400.0  # between two readings of the whole table, which forget what was dropped
+WRITE_SECONDS = 5.0  # to wait for another writer
+_READ_SECONDS = 2.0  # the same, for the first reading
+_DAY = 86_400 * 10**9
+
+_TABLES = (
+    """
+    CREATE TABLE IF NOT EXISTS decisions (
+        revision INTEGER PRIMARY KEY AUTOINCREMENT,
+        at       INTEGER NOT NULL, -- ns since the epoch
+        kind     TEXT NOT NULL,
+        scope    TEXT NOT NULL,
+        value    TEXT NOT NULL,
+        amount   INTEGER NOT NULL, -- nano-USD
+        reason   TEXT NOT NULL,
+        who      TEXT NOT NULL,
+        limits   TEXT NOT NULL     -- JSON
+    )
+    """,
+    """
+    CREATE TABLE IF NOT EXISTS standings (
+        scope    TEXT NOT NULL,
+        value    TEXT NOT NULL,
+        revision INTEGER NOT NULL,
+        at       INTEGER NOT NULL,
+        matters  INTEGER NOT NULL,
+        killed   INTEGER NOT NULL,
+        standing TEXT NOT NULL,    -- JSON
+        PRIMARY KEY (scope, value)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX IF NOT EXISTS standings_revision ON standings (revision)",
+)
+_INSERT = "INSERT INTO decisions (at, kind, scope, value, amount, reason, who, limits) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_ONE = "SELECT standing FROM standings WHERE scope = ? AND value = ?"
+_PUT = "INSERT OR REPLACE INTO standings (scope, value, revision, at, matters, killed, standing) VALUES (?,?,?,?,?,?,?)"
+_DROP = "DELETE FROM standings WHERE scope = 'run' AND killed = 0 AND at < ?"
+_SINCE = "SELECT standing FROM standings WHERE revision > ? ORDER BY revision"
+_MATTERS = "SELECT standing FROM standings WHERE matters ORDER BY revision"
+_KILLED = "SELECT standing FROM standings WHERE killed ORDER BY revision DESC LIMIT ?"
+_LAST = "SELECT ifnull(max(revision), 0) FROM decisions"
+_AUDIT = "SELECT kind, scope, value, amount, reason, who, at, limits FROM decisions ORDER BY revision DESC LIMIT ?"
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Standing).decode
+_log = logging.getLogger("tollgate.controls")
+
+
+class ControlsUnusable(OSError):
+    """The file of decisions cannot be used; the message says which and why."""
+
+
+class SqliteDecisions:
+    """The writing side, and what is asked by people. Any thread; each use has a connection of its own.
+
+    Methods raise ControlsUnusable.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def record(self, decision: Decision) -> Standing:
+        """Write a decision down for good; returns how its subject stands now."""
+        with self._open() as db:
+            db.execute("BEGIN IMMEDIATE")
+            limits = _encode(decision.limits).decode()
+            row = (decision.at, decision.kind, decision.scope, decision.value, decision.amount, decision.reason)
+            revision = db.execute(_INSERT, (*row, decision.who, limits)).lastrowid or 0
+            found = db.execute(_ONE, (decision.scope, decision.value)).fetchone()
+            standing = after(None if found is None else _decode(found[0]), decision, revision)
+            state = (revision, standing.at, standing.matters, bool(standing.killed_at))
+            db.execute(_PUT, (standing.scope, standing.value, *state, _encode(standing).decode()))
+            db.execute(_DROP, (decision.at - RUN_DAYS * _DAY,))
+            db.execute("COMMIT")
+        return standing
+
+    def stopped(self, limit: int = 1000) -> list[Standing]:
+        """What is stopped now, the latest first."""
+        with self._open() as db:
+            return [_decode(row[0]) for row in db.execute(_KILLED, (limit,))]
+
+    def standing(self, scope: str, value: str) -> Standing | None:
+        with self._open() as db:
+            found = db.execute(_ONE, (scope, value)).fetchone()
+        return None if found is None else _decode(found[0])
+
+    def decisions(self, limit: int = 100) -> list[Decision]:
+        """The audit, the latest first."""
+        with self._open() as db:
+            rows = db.execute(_AUDIT, (limit,)).fetchall()
+        names = Decision.__struct_fields__[:-1]
+        return [
+            msgspec.convert({**dict(zip(names, row, strict=False)), "limits": msgspec.json.decode(row[-1])}, Decision)
+            for row in rows
+        ]
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        with _faults(self.path), contextlib.closing(connect(self.path, WRITE_SECONDS)) as db:
+            yield db
+
+
+class SqliteControls(Standings):
+    """The worker's side: implements ports.Controls. Raises ControlsUnusable from the constructor alone."""
+
+    def __init__(self, path: Path, monotonic: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self.path = path
+        self._monotonic = monotonic
+        self._db: sqlite3.Connection | None = None
+        self._file = (0, 0)
+        self._version = -1
+        self._reload_at = 0.0
+        self._failing = False
+        with _faults(path):
+            self._connect()
+            self._read()
+
+    def refresh(self) -> bool:
+        """See what was decided since; true where something was. To be called a few times per second."""
+        try:
+            status = os.stat(self.path)
+            if self._db is None or (status.st_dev, status.st_ino) != self._file:
+                self._connect()
+            changed = self._read()
+        except (sqlite3.Error, OSError, msgspec.MsgspecError) as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+                return False  # somebody is writing: the next refresh sees it
+            if not self._failing:
+                _log.error("%s cannot be read, what was decided before stays in force: %s", self.path, error)
+            self._failing = True
+            self._disconnect()
+            return False
+        self._failing = False
+        return changed
+
+    def close(self) -> None:
+        """Idempotent; what is known stays in force."""
+        self._disconnect()
+
+    def _read(self) -> bool:
+        db = self._db
+        assert db is not None
+        now = self._monotonic()
+        version: int = db.execute("PRAGMA data_version").fetchone()[0]
+        if version == self._version and now < self._reload_at:
+            return False
+        before, stops = self.revision, None
+        if now >= self._reload_at:
+            stops = self.stops.copy()
+            revision: int = db.execute(_LAST).fetchone()[0]
+            self.replace([_decode(row[0]) for row in db.execute(_MATTERS)])
+            self.revision = revision
+            self._reload_at = now + RELOAD_SECONDS
+        else:
+            self.take([_decode(row[0]) for row in db.execute(_SINCE, (self.revision,))])
+        self._version = version
+        return self.revision != before or (stops is not None and stops != self.stops)
+
+    def _connect(self) -> None:
+        self._disconnect()
+        self._db = connect(self.path, _READ_SECONDS)
+        self._db.execute("PRAGMA busy_timeout = 0")  # from here on the event loop waits for nobody
+        status = os.stat(self.path)
+        self._file = (status.st_dev, status.st_ino)
+        self._version = -1
+        self._reload_at = 0.0
+
+    def _disconnect(self) -> None:
+        db, self._db = self._db, None
+        if db is not None:
+            with contextlib.suppress(sqlite3.Error):
+                db.close()
+
+
+def connect(path: Path, patience: float) -> sqlite3.Connection:
+    """A connection to the file, which is made where there is none. Raises sqlite3.Error or OSError."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # private, whatever the umask
+    db = sqlite3.connect(path, timeout=patience, isolation_level=None)
+    try:
+        db.execute("PRAGMA synchronous = FULL")
+        if not db.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'standings_revision'").fetchone()[0]:
+            db.execute("BEGIN IMMEDIATE")
+            for table in _TABLES:
+                db.execute(table)
+            db.execute("COMMIT")
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
+
+
+@contextlib.contextmanager
+def _faults(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, msgspec.MsgspecError) as error:
+        raise ControlsUnusable(f"{path}: {error}") from error
