@@ -7,8 +7,9 @@
 #   TOLLGATE_ADMIN_TOKEN   required here, at least 16 characters: the admin port listens on all addresses
 #   OPENAI_API_KEY, ANTHROPIC_API_KEY, GEMINI_API_KEY
 #                          keys of the built-in upstreams; without them the clients' own keys pass
-#   TOLLGATE_ALLOW_OPEN=1  required with such a key, for everyone who reaches port 8787 can then spend it: set it only
-#                          where none but trusted clients can (the command above publishes it on loopback)
+#   TOLLGATE_ALLOW_OPEN=1  required while no virtual key is configured, for everyone who reaches port 8787 can then use
+#                          the gateway and spend such keys: set it only where none but trusted clients can (the command
+#                          above publishes it on loopback), or make a key in the volume: `tollgate keys create`
 #   TOLLGATE_CONFIG        a configuration file mounted into the container
 #   OTEL_EXPORTER_OTLP_ENDPOINT
 #                          a collector for traces and metrics

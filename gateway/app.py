@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from gateway.call import Request, Target
 from gateway.config import places
+from gateway.config.address import passwords
 from gateway.config.schema import Alias, Config, Upstream
 from gateway.dialects.auth import auth_lines
 from gateway.dialects.items import read_item
@@ -220,7 +221,7 @@ def alias_of(alias: Alias | str) -> tuple[str, str]:
 
 def secrets_of(config: Config) -> list[str]:
     """What must never stand in a record."""
-    found = [config.admin_token or ""]
+    found = [config.admin_token or "", *passwords(config.spending.redis or "")]
     for upstream in config.upstreams.values():
         found += [upstream.key or "", *upstream.headers.values()]
     return [secret for secret in found if len(secret) >= 8]

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
-from gateway.config.check import keys_in_use, warnings
+from gateway.config.check import errors, keys_in_use, warnings
+from gateway.config.check_limits import coverage
 from gateway.config.load import Loaded, find, load_with_source
 from gateway.config.problems import ConfigError, Problem
+from gateway.config.roster import roster
 from gateway.policy.pricing import PriceTable
 from gateway.prices.catalogue import ensure_compiled
 from gateway.prices.load import load
@@ -22,6 +24,9 @@ def run(path: Path | None, env: Mapping[str, str], *, strict: bool = False, out:
     try:
         loaded = load_with_source(path, env, {})
         shipped, priced = _tables(loaded)
+        keys = roster(loaded.config)
+        if wrong := errors(loaded, priced, keys):
+            raise ConfigError(wrong)
     except ConfigError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=out)
@@ -30,7 +35,7 @@ def run(path: Path | None, env: Mapping[str, str], *, strict: bool = False, out:
     found = warnings(loaded, shipped, priced)
     for warning in found:
         print(f"warning: {warning}", file=out)
-    for line in keys_in_use(loaded.config):
+    for line in [*keys_in_use(loaded.config), *coverage(loaded.config, priced, keys)]:
         print(f"  {line}", file=out)
     print(f"{name}: no problems, {_count(len(found), 'warning')}; prices of {priced.version}", file=out)
     return 1 if strict and found else 0

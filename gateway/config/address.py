@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from msgspec import Struct
 
@@ -88,6 +88,15 @@ def parse_url(text: str) -> SplitResult:
     if any(segment in (".", "..") for segment in url.path.lower().replace("%2e", ".").split("/")):
         raise ValueError("the path of the URL holds dot segments")
     return url
+
+
+def passwords(url: str) -> list[str]:
+    """The password in a URL, as it stands there and as it is meant; none where it has none or is no URL."""
+    try:
+        found = urlsplit(url).password
+    except ValueError:
+        return []
+    return [found, unquote(found)] if found else []
 
 
 def _is_host(host: str) -> bool:

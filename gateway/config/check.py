@@ -7,26 +7,20 @@ import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path as File
-from typing import Any, Protocol
+from typing import Any
 
 from msgspec import structs
 
 from gateway.config.address import is_loopback, parse_address, parse_url
+from gateway.config.check_limits import Catalogue, doubts, unmatched
 from gateway.config.environment import variables
 from gateway.config.load import Loaded
 from gateway.config.problems import Path, Problem
+from gateway.config.roster import Roster, roster
 from gateway.config.schema import Alias, Config, Config_
 
 GRPC_PORT, HTTP_PORT = 4317, 4318  # of OTLP
 _CREDENTIAL = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)  # in the name of a header
-
-
-class Catalogue(Protocol):
-    """What is asked of the price catalogue; see gateway.policy.pricing."""
-
-    def knows(self, provider: str, model: str) -> bool: ...
-
-    def guess_provider(self, host: str, url_path: str = "") -> str: ...
 
 
 def warnings(loaded: Loaded, shipped: Catalogue, priced: Catalogue) -> list[Problem]:
@@ -39,8 +33,18 @@ def warnings(loaded: Loaded, shipped: Catalogue, priced: Catalogue) -> list[Prob
         *_overrides(config, shipped),
         *_directories(config),
         *_collector(config),
+        *doubts(config, priced),
         *_readable_secrets(loaded),
     ]
+    return _located(loaded, found)
+
+
+def errors(loaded: Loaded, priced: Catalogue, keys: Roster) -> list[Problem]:
+    """What the gateway would start with, but what cannot be meant: limits that match nothing."""
+    return _located(loaded, unmatched(loaded.config, priced, keys))
+
+
+def _located(loaded: Loaded, found: list[Problem]) -> list[Problem]:
     name = str(loaded.file) if loaded.file is not None else "defaults"
     located = [structs.replace(one, source=name, line=loaded.document.line(one.path)) for one in found]
     return sorted(located, key=lambda one: one.line)
@@ -56,12 +60,12 @@ def keys_in_use(config: Config) -> list[str]:
 
 def _listening(config: Config) -> Iterator[Problem]:
     address = parse_address(config.listen)
-    if not address.loopback:
+    if address.loopback:
+        return
+    if not roster(config).count:
         yield Problem(("listen",), reason=f"everyone who reaches {address} can use this gateway")
-        if config.tls is None:
-            yield Problem(
-                ("listen",), reason="prompts and keys arrive in plain text", hint="set `tls`, or end TLS before"
-            )
+    if config.tls is None:
+        yield Problem(("listen",), reason="prompts and keys arrive in plain text", hint="set `tls`, or end TLS before")
 
 
 def _upstreams(config: Config, shipped: Catalogue) -> Iterator[Problem]:
@@ -159,7 +163,7 @@ def _literal_secrets(config: Config_, data: Mapping[str, Any], path: Path) -> It
             if isinstance(written, dict):
                 headers = [(key, text) for key, text in written.items() if _CREDENTIAL.search(key)]
                 yield from ((*here, key) for key, text in headers if not variables(text))
-            elif written and not variables(written):
+            elif written and not variables(written) and not _without_password(written):
                 yield here
         elif isinstance(value, Config_) and isinstance(written, dict):
             yield from _literal_secrets(value, written, here)
@@ -167,3 +171,8 @@ def _literal_secrets(config: Config_, data: Mapping[str, Any], path: Path) -> It
             for key, entry in value.items():
                 if isinstance(entry, Config_) and isinstance(written.get(key), dict):
                     yield from _literal_secrets(entry, written[key], (*here, key))
+
+
+def _without_password(written: str) -> bool:
+    """A URL in a secret field is secret for what stands before the @ only."""
+    return "://" in written and "@" not in written

@@ -88,6 +88,11 @@ def _resolve(section: S, env: Mapping[str, str], path: Path, problems: list[Prob
                 key: _resolve(entry, env, (*here, key), problems) if isinstance(entry, Config_) else entry
                 for key, entry in value.items()
             }
+        elif isinstance(value, tuple):
+            changed[name] = tuple(
+                _resolve(entry, env, (*here, str(index)), problems) if isinstance(entry, Config_) else entry
+                for index, entry in enumerate(value)
+            )
     return structs.replace(section, **changed)
 
 

@@ -84,6 +84,8 @@ def redacted(config: Config_) -> dict[str, Any]:
             value = redacted(value)
         elif isinstance(value, dict):
             value = {key: redacted(entry) if isinstance(entry, Config_) else entry for key, entry in value.items()}
+        elif isinstance(value, tuple):
+            value = [redacted(entry) if isinstance(entry, Config_) else entry for entry in value]
         shown[name] = value
     return shown
 

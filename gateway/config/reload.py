@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Any
 
 from gateway.config.problems import Path, dotted
@@ -15,6 +16,8 @@ RESTART: frozenset[Path] = frozenset(
         ("state",),  # ledger, offsets and shared memory live there
         ("journal", "directory"),
         ("identity", "links"),  # size of a shared table that is mapped at start
+        ("spending", "redis"),  # what is reserved in one store cannot be settled in another
+        ("spending", "prefix"),
     }
 )
 
@@ -37,4 +40,7 @@ def _changed(old: Any, new: Any, path: Path) -> list[Path]:
         return [
             found for name in old.keys() | new.keys() for found in _changed(old.get(name), new.get(name), (*path, name))
         ]
+    if isinstance(old, tuple) and isinstance(new, tuple):
+        pairs = [(str(index), *both) for index, both in enumerate(zip_longest(old, new))]
+        return [found for name, before, after in pairs for found in _changed(before, after, (*path, name))]
     return [] if old == new else [path]

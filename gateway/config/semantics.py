@@ -10,8 +10,10 @@ import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path as File
 
+from gateway.config import semantics_limits
 from gateway.config.address import Address, parse_address, parse_url
 from gateway.config.problems import Path, Problem, did_you_mean
+from gateway.config.roster import roster
 from gateway.config.schema import Alias, Config, Upstream
 
 ALLOW_OPEN = "TOLLGATE_ALLOW_OPEN"
@@ -44,7 +46,7 @@ def faults(config: Config, env: Mapping[str, str]) -> list[Problem]:
             found.append(Problem(("prices", "models", name), reason="sets no price", hint="name at least `input`"))
     if config.prices.litellm_file is not None:
         found += _readable(("prices", "litellm_file"), config.prices.litellm_file)
-    return found
+    return [*found, *semantics_limits.faults(config)]
 
 
 def _listeners(config: Config, env: Mapping[str, str]) -> Iterator[Problem]:
@@ -58,14 +60,15 @@ def _listeners(config: Config, env: Mapping[str, str]) -> Iterator[Problem]:
     if listen and admin and listen.clashes(admin):
         yield Problem(("admin",), reason="cannot share its port with `listen`")
     yield from _admin_token(config, admin)
-    if listen and not listen.loopback and env.get(ALLOW_OPEN) != "1":
+    if listen and not listen.loopback and env.get(ALLOW_OPEN) != "1" and not roster(config).count:
         paying = [name for name, upstream in config.upstreams.items() if upstream.key]
-        if paying:
-            yield Problem(
-                ("listen",),
-                reason=f"everyone who reaches {listen} could spend the key of {', '.join(paying)}",
-                hint=f"listen on 127.0.0.1, or set {ALLOW_OPEN}=1 if only trusted clients can reach this port",
-            )
+        could = f"spend the key of {', '.join(paying)}" if paying else "use this gateway"
+        yield Problem(
+            ("listen",),
+            reason=f"everyone who reaches {listen} could {could}, for no virtual key is configured",
+            hint="make one with `tollgate keys create`, listen on 127.0.0.1, "
+            f"or set {ALLOW_OPEN}=1 if only trusted clients can reach this port",
+        )
     if config.tls is not None:
         yield from _tls(config.tls.certificate, config.tls.key)
 

@@ -36,6 +36,8 @@ def _walk(type_: inspect.Type, value: Any, path: Path, *, secret: bool) -> Itera
         yield from _struct(bare, value, path)
     elif isinstance(bare, inspect.DictType):
         yield from _dict(bare, value, path, secret=secret)
+    elif isinstance(bare, inspect.VarTupleType):
+        yield from _list(bare, value, path, secret=secret)
     elif not _fits(type_, value):
         yield _unexpected(type_, value, path, secret=secret)
 
@@ -77,6 +79,14 @@ def _dict(type_: inspect.DictType, value: Any, path: Path, *, secret: bool) -> I
         if not _fits(type_.key_type, key):
             yield Problem((*path, key), reason=f"the key must be {_phrase(type_.key_type)}")
         yield from _walk(type_.value_type, entry, (*path, key), secret=secret)
+
+
+def _list(type_: inspect.VarTupleType, value: Any, path: Path, *, secret: bool) -> Iterable[Problem]:
+    if not isinstance(value, list):
+        yield Problem(path, expected=_phrase(type_), got=shown(value))
+        return
+    for position, entry in enumerate(value):
+        yield from _walk(type_.item_type, entry, (*path, str(position)), secret=secret)
 
 
 def _fits(type_: inspect.Type, value: Any) -> bool:
@@ -147,6 +157,7 @@ def _phrase(type_: inspect.Type) -> str:
         inspect.IntType: "a whole number",
         inspect.FloatType: "a number",
         inspect.DictType: "a mapping",
+        inspect.VarTupleType: "a list",
     }
     return simple[type(type_)] + _bounds(type_)
 

@@ -98,11 +98,19 @@ class Lookup:
                 return Found(provider.id, found[0], msgspec.structs.replace(found[1], variants=[]))
         return None
 
+    def names(self) -> frozenset[str]:
+        """The ids of all models, each also without what stands before its last slash."""
+        ids = {listing.id for provider in self._providers for listing in self._listings(provider)}
+        return frozenset(ids | {name.rpartition("/")[2] for name in ids})
+
     def _listed(self, provider: Provider, model: str) -> tuple[str, Model] | None:
-        listings = self._decoded.get(provider.id)
-        if listings is None:
-            listings = self._decoded[provider.id] = _listings.decode(provider.models)
-        for listing in listings:
+        for listing in self._listings(provider):
             if matches(listing.match, model):
                 return listing.id, _model.decode(listing.model)
         return None
+
+    def _listings(self, provider: Provider) -> list[Listing]:
+        listings = self._decoded.get(provider.id)
+        if listings is None:
+            listings = self._decoded[provider.id] = _listings.decode(provider.models)
+        return listings

@@ -148,6 +148,10 @@ class PriceTable:
         """Is there a price for this model? A model that is free has one."""
         return self._entry(provider, model) is not None
 
+    def names(self) -> frozenset[str]:
+        """The models of the catalogue by their ids; overrides are not among them."""
+        return self._lookup.names()
+
     def guess_provider(self, host: str, url_path: str = "") -> str:
         """The genai-prices provider id of an upstream, from its host (and path); "" when it is none of those known."""
         labels = host.lower().rstrip(".").split(".")

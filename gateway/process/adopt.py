@@ -31,6 +31,7 @@ def adopted(old: Config, new: Config) -> tuple[Config, tuple[str, ...]]:
         state=old.state,
         journal=structs.replace(new.journal, directory=old.journal.directory),
         identity=structs.replace(new.identity, links=old.identity.links),
+        spending=structs.replace(new.spending, redis=old.spending.redis, prefix=old.spending.prefix),
     )
     return kept, waiting
 

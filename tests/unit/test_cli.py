@@ -94,6 +94,19 @@ def test_check_fails_on_warnings_only_when_strict(home, capsys):
     assert 'warning: tollgate.yaml:1: aliases.fast: no price is known for "no-such-model"' in capsys.readouterr().out
 
 
+def test_check_fails_on_a_budget_that_matches_nothing(home, capsys):
+    (home / "tollgate.yaml").write_text("budgets:\n- {scope: upstream, match: opnai, usd: 1}\n")
+    assert cli.main(["check"]) == 2
+    out = capsys.readouterr().out
+    assert 'tollgate.yaml:2: budgets.0.match: matches no upstream; did you mean "openai"?' in out
+
+
+def test_check_says_what_each_budget_covers(home, capsys):
+    (home / "tollgate.yaml").write_text("budgets: [{scope: model, match: claude-*, usd: 1.5, per: day}]\n")
+    assert cli.main(["check", "--strict"]) == 0
+    assert "  budgets.0: 1.5 USD per day for each model claude-* (" in capsys.readouterr().out
+
+
 def test_check_reads_the_prices_of_litellm(home, capsys):
     (home / "tollgate.yaml").write_text("prices: {litellm_file: p.json}")
     (home / "p.json").write_text("not json")

@@ -1,6 +1,8 @@
 """A directory to load from, and a certificate."""
 
+import contextlib
 import shutil
+import sqlite3
 import subprocess
 
 import pytest
@@ -37,6 +39,19 @@ def refused(loading):
         return str(caught.value).splitlines()
 
     return refused_
+
+
+@pytest.fixture
+def key_store():
+    """`key_store(directory, (id, name, team), ...)` makes what is read of a key store."""
+
+    def make(directory, *keys):
+        directory.mkdir(exist_ok=True)
+        with contextlib.closing(sqlite3.connect(directory / "keys.sqlite")) as database, database:
+            database.execute("CREATE TABLE keys (id TEXT, name TEXT, team TEXT)")
+            database.executemany("INSERT INTO keys VALUES (?, ?, ?)", keys)
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config.address import Address, is_loopback, parse_address, parse_url
+from gateway.config.address import Address, is_loopback, parse_address, parse_url, passwords
 
 BAD_ADDRESSES = """
     :80 80 host host: host:65536 host:-1 host:٣ ::1:80 [::1:80 [1.2.3.4]:80 host/path:80 1.2.3:80 256.1.1.1:80
@@ -110,3 +110,18 @@ def test_urls_never_raise_anything_else(url):
         assert parse_url(url).hostname
     except ValueError:
         pass
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        ("redis://h", []),
+        ("redis://:pass@h:1/0", ["pass", "pass"]),
+        ("redis://user:p%40ss@h", ["p%40ss", "p@ss"]),
+        ("redis://user@h", []),
+        ("redis://[", []),
+        ("", []),
+    ],
+)
+def test_the_password_in_a_url_is_found_as_written_and_as_meant(url, found):
+    assert passwords(url) == found

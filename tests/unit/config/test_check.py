@@ -76,10 +76,16 @@ def test_what_is_clear_is_not_warned_of(warned, text):
 
 
 def test_an_open_port_is_warned_of_twice_without_tls(warned):
-    lines = warned("listen: 0.0.0.0:8787")
+    lines = warned("listen: 0.0.0.0:8787", TOLLGATE_ALLOW_OPEN="1")
     assert len(lines) == 2
     assert "everyone who reaches 0.0.0.0:8787 can use this gateway" in lines[0]
     assert "plain text" in lines[1]
+
+
+def test_with_a_key_only_the_plain_text_is_doubtful(warned, home, key_store):
+    key_store(home / "s", ("k1", "ci", "core"))
+    (line,) = warned("listen: 0.0.0.0:8787\nstate: s")
+    assert "plain text" in line
 
 
 SECRETS = """
@@ -93,6 +99,7 @@ upstreams:
     headers: {X-Api-Key: literal, Authorization: Bearer $KEY, X-Team: core}
   y: {dialect: openai, url: "https://h.example.com", provider: p, key: $KEY}
 telemetry: {otlp: {endpoint: "http://h", headers: {authorization: literal}}}
+spending: {redis: "redis://:literal@h"}
 """
 
 
@@ -104,7 +111,9 @@ def test_secrets_written_out_want_a_private_file(warned):
         "upstreams.x.key",
         "upstreams.x.headers.X-Api-Key",
         "telemetry.otlp.headers.authorization",
+        "spending.redis",
     ]
+    assert warned("spending: {redis: 'redis://h'}", mode=0o644) == []
     assert not [line for line in lines if "literal" in line or "0123" in line]
 
 

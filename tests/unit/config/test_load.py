@@ -206,6 +206,8 @@ admin_token: {CANARY}
 upstreams:
   x: {{dialect: openai, url: "http://127.0.0.1:1", key: {CANARY}, headers: {{Authorization: "Bearer {CANARY}"}}}}
 telemetry: {{otlp: {{endpoint: "http://127.0.0.1:1", headers: {{k: {CANARY}}}}}}}
+spending: {{redis: "redis://:{CANARY}@127.0.0.1"}}
+budgets: [{{scope: team, usd: 1, taper: [{{at: 0.5, effort: low}}]}}]
 """
 
 
@@ -216,6 +218,8 @@ def test_no_view_of_the_configuration_shows_a_secret(loading):
     assert not [view for view in views if "canary" in view]
     assert redacted(config)["upstreams"]["x"]["headers"] == {"Authorization": "***"}
     assert redacted(config)["admin_token"] == "***"
+    assert redacted(config)["spending"]["redis"] == "***"
+    assert redacted(config)["budgets"][0]["taper"][0]["effort"] == "low"
     assert pickle.loads(pickle.dumps(config)) == config
 
 
@@ -239,6 +243,12 @@ def test_no_view_of_the_configuration_shows_a_secret(loading):
         f"admin_token: '{CANARY} {CANARY}'",
         f"a: 'x\n{CANARY}: b: c",
         f"identity: {{tenant: '{CANARY}!'}}",
+        f"budgets: {CANARY}",
+        f"budgets: [{CANARY}]",
+        f"budgets: [{{scope: {CANARY}}}]",
+        f"spending: {{redis: {CANARY}}}",
+        f"spending: {{redis: [{CANARY}]}}",
+        f"spending: {{timezone: {CANARY}}}",
     ],
 )
 def test_no_message_shows_a_secret_wherever_it_was_put(refused, text):

@@ -4,7 +4,7 @@ import pytest
 from msgspec import structs
 
 from gateway.config.reload import RESTART, diff, needs_restart
-from gateway.config.schema import Config, Timeouts, Tls, Upstream
+from gateway.config.schema import Budget, Config, Timeouts, Tls, Upstream
 
 OLD = Config(
     upstreams={"a": Upstream(dialect="openai", url="http://a"), "b.c": Upstream(dialect="openai", url="http://b")}
@@ -38,6 +38,13 @@ def test_fields_entries_and_sections_are_named():
     assert needs_restart(OLD, new) == []
 
 
+def test_entries_of_a_list_are_named_by_their_position():
+    old = changed(budgets=(Budget(scope="global", usd=1), Budget(scope="team", usd=1)))
+    new = structs.replace(old, budgets=(Budget(scope="global", usd=2), *old.budgets[1:], Budget(scope="key", usd=1)))
+    assert diff(old, new) == ["budgets.0.usd", "budgets.2"]
+    assert diff(new, old) == ["budgets.0.usd", "budgets.2"]
+
+
 def test_no_value_is_named():
     assert "sk-" not in str(diff(OLD, changed(admin_token="sk-canary")))
 
@@ -51,6 +58,8 @@ def test_no_value_is_named():
         changed(state="/elsewhere"),
         changed(journal=structs.replace(OLD.journal, directory="/elsewhere")),
         changed(identity=structs.replace(OLD.identity, links=1)),
+        changed(spending=structs.replace(OLD.spending, redis="redis://:canary@h")),
+        changed(spending=structs.replace(OLD.spending, prefix="other")),
     ],
 )
 def test_what_is_fixed_at_start_needs_a_restart(new):

@@ -5,6 +5,7 @@ import math
 import string
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -50,6 +51,7 @@ def test_secrets_are_write_only():
     assert SCHEMA["properties"]["admin_token"]["writeOnly"]
     assert SCHEMA["$defs"]["Upstream"]["properties"]["key"]["writeOnly"]
     assert SCHEMA["$defs"]["Otlp"]["properties"]["headers"]["writeOnly"]
+    assert SCHEMA["$defs"]["Spending"]["properties"]["redis"]["writeOnly"]
 
 
 def test_the_full_example_names_every_field_and_passes_both():
@@ -61,6 +63,8 @@ def test_the_full_example_names_every_field_and_passes_both():
 def paths(value, path=()):
     yield path, value
     entries = value.items() if isinstance(value, dict) else ()
+    if isinstance(value, list):
+        entries = ((str(index), entry) for index, entry in enumerate(value))
     for key, entry in entries:
         yield from paths(entry, (*path, key))
 
@@ -69,13 +73,32 @@ def mutated(path, value):
     data = copy.deepcopy(FULL)
     section = data
     for key in path[:-1]:
-        section = section[key]
-    section[path[-1]] = value
+        section = section[int(key) if isinstance(section, list) else key]
+    section[int(path[-1]) if isinstance(section, list) else path[-1]] = value
     return data
 
 
+def described(section, path=""):
+    """Every field of the example, positions in a list left out."""
+    if isinstance(section, list):
+        return {name for entry in section for name in described(entry, path)}
+    if not isinstance(section, dict):
+        return {path}
+    return {path} | {name for key, entry in section.items() for name in described(entry, f"{path}.{key}")}
+
+
+@pytest.mark.parametrize("name", ["budgets", "runs", "loops", "spending", "limits", "limits.rates", "budgets.taper"])
+def test_the_full_example_sets_every_field_of_what_limits_spending(name):
+    section = Config
+    for key in name.split("."):
+        type_ = {field.name: field.type for field in msgspec.structs.fields(section)}[key]
+        section = next((part for part in getattr(type_, "__args__", ()) if isinstance(part, type)), type_)
+    names = described(FULL)
+    assert {f".{name}.{field}" for field in section.__struct_fields__} <= names
+
+
 @pytest.mark.parametrize("path", [path for path, value in paths(FULL) if path], ids=".".join)
-def test_no_field_takes_a_list(path):
+def test_no_field_takes_a_list_of_anything_else(path):
     data = mutated(path, [1])
     assert not loads(data)
     assert not VALIDATOR.is_valid(data)
@@ -90,7 +113,7 @@ def test_an_unknown_field_is_refused_by_both_where_names_are_fixed(path):
 
 WORDS = st.sampled_from(["", "openai", "off", "10", "x y", "127.0.0.1:1", "http/protobuf", "a\nb", "name\n"])
 NUMBERS = st.sampled_from([-1, 0, 1, 0.5, 64, 65, 86_400, 86_401, 10**7, 65_535.5, 2**63 - 1])
-VALUES = st.none() | st.booleans() | WORDS | NUMBERS | st.just({}) | st.text(string.printable, max_size=5)
+VALUES = st.none() | st.booleans() | WORDS | NUMBERS | st.just({}) | st.just([]) | st.text(string.printable, max_size=5)
 
 
 @settings(max_examples=300, deadline=None)

@@ -93,7 +93,6 @@ def test_an_identity_is_never_taken_from_a_credential(refused, name):
         "listen: 127.0.0.1:1\nadmin: 127.0.0.2:1",
         "listen: '[::1]:8787'",
         "admin: 0.0.0.0:8788\nadmin_token: " + TOKEN,
-        "listen: 0.0.0.0:8787",
         upstream("http://127.0.0.1:8788"),
         upstream(more=", headers: {A: 'b c', a-b: ü}"),
         "aliases: {a: {model: a, upstream: openai}}",
@@ -105,14 +104,24 @@ def test_what_keeps_the_rules_loads(loading, text):
     loading(text)
 
 
-def test_an_open_port_never_offers_our_keys_unless_the_operator_says_so(refused, loading):
+def test_without_a_key_the_gateway_listens_on_loopback_only(refused, loading):
     text = "listen: 0.0.0.0:8787"
+    (line,) = refused(text)
+    assert "everyone who reaches 0.0.0.0:8787 could use this gateway, for no virtual key is configured" in line
     (line,) = refused(text, OPENAI_API_KEY="k1", ANTHROPIC_API_KEY="k2")
     assert "everyone who reaches 0.0.0.0:8787 could spend the key of openai, anthropic" in line
+    assert "tollgate keys create" in line
     assert "TOLLGATE_ALLOW_OPEN=1" in line
     assert refused(text, OPENAI_API_KEY="k1", TOLLGATE_ALLOW_OPEN="true")
     assert loading(text, OPENAI_API_KEY="k1", TOLLGATE_ALLOW_OPEN="1").listen == "0.0.0.0:8787"
     assert loading("", OPENAI_API_KEY="k1").listen == "127.0.0.1:8787"
+
+
+def test_with_a_key_it_may_listen_elsewhere(loading, refused, home, key_store):
+    text = "listen: 0.0.0.0:8787\nstate: s"
+    assert refused(text)
+    key_store(home / "s", ("k1", "ci", "core"))
+    assert loading(text, OPENAI_API_KEY="k1").listen == "0.0.0.0:8787"
 
 
 def test_a_certificate_and_its_key_load(loading, refused, certificate):

@@ -106,6 +106,14 @@ def cost(model: str, usage: Usage, at: float = NOON, context: dict[str, str] | N
     return TABLE.price(by, model, usage, at, context)
 
 
+def test_the_models_of_the_catalogue_are_named_with_and_without_what_stands_before_a_slash():
+    assert {"plain", "own", "tiered"} <= TABLE.names()
+    listed = PriceTable(
+        msgspec.msgpack.encode(Catalogue(FORMAT, "t", UNITS, [provider("hub", {"meta/llama": plain(requests="1")})]))
+    )
+    assert listed.names() == {"meta/llama", "llama"}
+
+
 def test_a_call_costs_its_tokens_in_whole_pico_usd():
     assert cost("plain", Usage(1000, 100)) == Money(
         3 * 10**9, {"input": 2 * 10**9, "output": 10**9}, "test-1", "priced"

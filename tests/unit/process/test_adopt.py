@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.config.load import Loaded
-from gateway.config.schema import Config, Identity, Journal, Limits, Prices, Tls, Upstream
+from gateway.config.schema import Config, Identity, Journal, Limits, Prices, Spending, Tls, Upstream
 from gateway.config.source import Document
 from gateway.process.adopt import ListenerMoved, adopted, files
 
@@ -27,11 +27,20 @@ def test_what_needs_a_restart_stays_and_is_named() -> None:
         state="/t",
         journal=Journal(directory="/t/journal", required=True),
         identity=Identity(links=7, tenant="acme"),
+        spending=Spending(redis="redis://h", prefix="p", queue_seconds=7),
     )
     kept, waiting = adopted(OLD, new)
-    assert waiting == ("identity.links", "journal.directory", "state", "workers")
+    assert waiting == (
+        "identity.links",
+        "journal.directory",
+        "spending.prefix",
+        "spending.redis",
+        "state",
+        "workers",
+    )
     assert (kept.workers, kept.state, kept.journal.directory) == (1, "/s", "/s/journal")
     assert kept.identity.links == OLD.identity.links
+    assert kept.spending == replace(OLD.spending, queue_seconds=7)
     assert (kept.journal.required, kept.identity.tenant) == (True, "acme")
 
 
