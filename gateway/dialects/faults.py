@@ -20,16 +20,18 @@ JSON_TYPE = (b"content-type", b"application/json")
 
 
 def retry_after(fault: GatewayError, status: int) -> int | None:
-    """Whole seconds to wait; overload without a stated wait says one second. Hard stops (402) never say any."""
+    """Whole seconds to wait; overload and limits without a stated wait say one. Hard stops (402) never say any."""
     if status == 402:
         return None
     if fault.retry_after is not None:
         return max(0, min(int(fault.retry_after), MAX_RETRY_AFTER))
-    return 1 if status in {503, 529} and fault.retryable else None
+    return 1 if status in {429, 503, 529} and fault.retryable else None
 
 
 def headers(fault: GatewayError, status: int, *more: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
-    found = [JSON_TYPE, (b"x-should-retry", b"true" if fault.retryable else b"false"), *more]
+    """Also our own stable code, since the bodies speak in the words of the providers."""
+    retry = b"true" if fault.retryable and status != 402 else b"false"
+    found = [JSON_TYPE, (b"x-should-retry", retry), (b"x-tollgate-code", fault.code.encode("ascii", "replace")), *more]
     wait = retry_after(fault, status)
     if wait is not None:
         found.append((b"retry-after", b"%d" % wait))
@@ -38,21 +40,28 @@ def headers(fault: GatewayError, status: int, *more: tuple[bytes, bytes]) -> lis
 
 # --- OpenAI ---------------------------------------------------------------------------------------------------------
 
-_OPENAI_TYPES = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error"}
+_OPENAI_TYPES = {401: "authentication_error", 403: "permission_error"}
 
 
 def openai_error(fault: GatewayError) -> dict[str, Any]:
-    """The `error` object. Codex takes `insufficient_quota` as final and `rate_limit_exceeded` as a wait."""
+    """The `error` object. Codex takes `insufficient_quota` as final and `rate_limit_exceeded` as a wait.
+
+    Where those words stand in place of our stable code, it follows as `tollgate_code`: clients ignore what they do not
+    know, and an event in mid-stream has no header that could tell it.
+    """
     kind = _OPENAI_TYPES.get(fault.status) or ("server_error" if fault.status >= 500 else "invalid_request_error")
     code, message = fault.code, fault.message
     if fault.status == 402:
-        code = "insufficient_quota"
+        kind = code = "insufficient_quota"
     elif fault.status == 429:
         kind = code = "rate_limit_exceeded"
         wait = retry_after(fault, 429)
         if wait is not None and "try again in" not in message:
             message = f"{message.rstrip('.')}. Please try again in {wait}s."
-    return {"message": message, "type": kind, "param": fault.param, "code": code}
+    error = {"message": message, "type": kind, "param": fault.param, "code": code}
+    if code != fault.code:
+        error["tollgate_code"] = fault.code
+    return error
 
 
 def openai_refusal(fault: GatewayError, request_id: str) -> ErrorAnswer:

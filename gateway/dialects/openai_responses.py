@@ -197,7 +197,7 @@ class OpenAIResponses(BaseDialect):
             "parallel_tool_calls": True,
             "tool_choice": "auto",
             "tools": [],
-            "error": {"code": error["code"], "message": error["message"]},
+            "error": {name: error[name] for name in ("code", "message", "tollgate_code") if name in error},
             "incomplete_details": None,
             "usage": None,
         }
