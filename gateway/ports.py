@@ -73,6 +73,25 @@ class Dialect(Protocol):
         """The splice that makes a stream carry usage, or None where it does by itself or was asked to."""
         ...
 
+    def cap_output(
+        self, route: Route, asked: Asked, body: bytes, ceiling: int, model: str = ""
+    ) -> tuple[Edit, ...] | None:
+        """The splices by which no more than `ceiling` tokens can come of each choice; () where that is so already.
+
+        None where it cannot be had: the operation has no such limit, the body was not read as it stands, or a request
+        for reasoning leaves no room. `model`: the one that is sent, where it is not the one asked for. Raises BadBody
+        where keys within a value are repeated.
+        """
+        ...
+
+    def lower_effort(self, route: Route, asked: Asked, body: bytes, effort: str, model: str = "") -> tuple[Edit, ...]:
+        """The splices that ask for reasoning of at most this effort (minimal, low, medium), where it asks for more."""
+        ...
+
+    def rename(self, route: Route, asked: Asked, model: str) -> tuple[Route, tuple[Edit, ...]]:
+        """How the same call asks for another model: in its path or by a splice of its body."""
+        ...
+
     def stripper(self) -> Stripper: ...
 
     def rejects_injection(self, status: int, body: bytes) -> bool:

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from gateway.call import Answer, Asked, Bounds, Request, Route, Usage, UsageSource
-from gateway.dialects import allowance, faults
+from gateway.call import Answer, Asked, Bounds, Edit, Request, Route, Usage, UsageSource
+from gateway.dialects import allowance, faults, lowering
 from gateway.dialects.asking import asked, elements, flag, limit, model_name, raw_bytes, read_body
 from gateway.dialects.base import BaseDialect, closing
 from gateway.dialects.meters import Draft, JsonMeter, decode_error, find_object, first_text
@@ -257,6 +257,14 @@ class Anthropic(BaseDialect):
 
     def stream(self, route: Route, asked: Asked) -> Meter:
         return MessageStream(asked)
+
+    def cap_output(
+        self, route: Route, asked: Asked, body: bytes, ceiling: int, model: str = ""
+    ) -> tuple[Edit, ...] | None:
+        return lowering.cap_messages(asked, body, ceiling) if route.operation else None
+
+    def lower_effort(self, route: Route, asked: Asked, body: bytes, effort: str, model: str = "") -> tuple[Edit, ...]:
+        return lowering.lower_messages(asked, body, effort)
 
     def refusal(self, fault: GatewayError, request_id: str, *, stream: bool, route: Route | None = None) -> ErrorAnswer:
         return faults.anthropic_refusal(fault, request_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway.call import Answer, Asked, Bounds, Edit, Request, Route
+from gateway.dialects import lowering
 from gateway.dialects.meters import JsonMeter, OpaqueMeter
 from gateway.dialects.streams import EventMeter, Sniffer
 from gateway.errors import GatewayError
@@ -70,6 +71,17 @@ class BaseDialect:
 
     def inject_usage(self, route: Route, asked: Asked, body: bytes) -> Edit | None:
         return None
+
+    def cap_output(
+        self, route: Route, asked: Asked, body: bytes, ceiling: int, model: str = ""
+    ) -> tuple[Edit, ...] | None:
+        return None
+
+    def lower_effort(self, route: Route, asked: Asked, body: bytes, effort: str, model: str = "") -> tuple[Edit, ...]:
+        return ()
+
+    def rename(self, route: Route, asked: Asked, model: str) -> tuple[Route, tuple[Edit, ...]]:
+        return route, lowering.rename_in_body(asked, model)
 
     def stripper(self) -> Stripper:
         return Untouched()

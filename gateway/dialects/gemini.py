@@ -13,8 +13,8 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 from msgspec import Raw, Struct
 
-from gateway.call import Answer, Asked, Bounds, Request, Route, UsageSource
-from gateway.dialects import allowance, faults
+from gateway.call import Answer, Asked, Bounds, Edit, Request, Route, UsageSource
+from gateway.dialects import allowance, faults, lowering
 from gateway.dialects.asking import asked, elements, first_of, limit, params, raw_bytes, read_body
 from gateway.dialects.base import BaseDialect, closing, plain_path
 from gateway.dialects.body import nested
@@ -60,6 +60,7 @@ class Chunk(Struct, gc=False):
 
 
 _chunk = Shape(Chunk)
+GENERATES = "generate_content"  # operation of the routes that make text
 
 
 def note(draft: Draft, chunk: Chunk, seen: set[int]) -> None:
@@ -185,6 +186,17 @@ class Gemini(BaseDialect):
         ):
             return GeminiStream(asked, ArrayCutter())
         return super().meter(route, asked, status, content_type)
+
+    def cap_output(
+        self, route: Route, asked: Asked, body: bytes, ceiling: int, model: str = ""
+    ) -> tuple[Edit, ...] | None:
+        return lowering.cap_gemini(asked, body, ceiling) if route.operation == GENERATES else None
+
+    def lower_effort(self, route: Route, asked: Asked, body: bytes, effort: str, model: str = "") -> tuple[Edit, ...]:
+        return lowering.lower_gemini(asked, body, effort, model or asked.model)
+
+    def rename(self, route: Route, asked: Asked, model: str) -> tuple[Route, tuple[Edit, ...]]:
+        return lowering.rename_in_path(route, asked, model)
 
     def refusal(self, fault: GatewayError, request_id: str, *, stream: bool, route: Route | None = None) -> ErrorAnswer:
         """With the route at hand, a stream without `alt=sse` gets its error inside an array, as from the API."""

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.call import Answer, Asked, Bounds, Edit, Request, Route
-from gateway.dialects import allowance, faults
+from gateway.dialects import allowance, faults, lowering
 from gateway.dialects.asking import asked, elements, flag, limit, model_name, raw_bytes, read_body
 from gateway.dialects.base import BaseDialect, closing
 from gateway.dialects.body import nested
@@ -278,6 +278,7 @@ class OpenAIChat(OpenAIFamily):
 
     def __init__(self, name: str = "openai_chat") -> None:
         self.name = name
+        self.legacy = name == "openai_completions"
 
     def question(self, route: Route, request: Request) -> Asked:
         found = read_body(request.body, ("messages",))
@@ -306,6 +307,16 @@ class OpenAIChat(OpenAIFamily):
 
     def inject_usage(self, route: Route, asked: Asked, body: bytes) -> Edit | None:
         return usage_edit(asked, body)
+
+    def cap_output(
+        self, route: Route, asked: Asked, body: bytes, ceiling: int, model: str = ""
+    ) -> tuple[Edit, ...] | None:
+        if self.legacy:
+            return lowering.cap_completion(asked, body, ceiling)
+        return lowering.cap_chat(asked, body, ceiling, model or asked.model)
+
+    def lower_effort(self, route: Route, asked: Asked, body: bytes, effort: str, model: str = "") -> tuple[Edit, ...]:
+        return lowering.lower_openai(asked, body, effort, model or asked.model)
 
     def stripper(self) -> Stripper:
         return UsageStripper()

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from gateway.call import Asked, Bounds, Request, Route
-from gateway.dialects import allowance, faults
+from gateway.call import Asked, Bounds, Edit, Request, Route
+from gateway.dialects import allowance, faults, lowering
 from gateway.dialects.asking import asked, elements, flag, limit, member, model_name, raw_bytes, read_body
 from gateway.dialects.base import BaseDialect, closing, plain_path
 from gateway.dialects.meters import JsonMeter, decode_error, find_object, first_text
@@ -154,6 +154,16 @@ class OpenAIResponses(BaseDialect):
     def stream(self, route: Route, asked: Asked) -> Meter:
         return ResponseStream(asked, creates(route))
 
+    def cap_output(
+        self, route: Route, asked: Asked, body: bytes, ceiling: int, model: str = ""
+    ) -> tuple[Edit, ...] | None:
+        if not answers(route):
+            return None
+        return lowering.cap_flat(asked, body, ceiling, ("max_output_tokens",), "max_output_tokens")
+
+    def lower_effort(self, route: Route, asked: Asked, body: bytes, effort: str, model: str = "") -> tuple[Edit, ...]:
+        return lowering.lower_openai(asked, body, effort, model or asked.model)
+
     def tap(self, extensions: bytes) -> Tap:
         return FrameTap(WebSocketMeter(), extensions)
 
@@ -203,6 +213,11 @@ class OpenAIResponses(BaseDialect):
         }
         event = {"type": "response.failed", "sequence_number": sequence, "response": response}
         return b"%bevent: response.failed\ndata: %b\n\n" % (prefix, msgspec.json.encode(event))
+
+
+def answers(route: Route) -> bool:
+    """Does this route make a response whose length can be limited?"""
+    return bool(route.operation) and plain_path(route).rstrip(b"/").endswith(b"responses")
 
 
 def creates(route: Route) -> bool:

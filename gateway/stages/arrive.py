@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway.call import Asked, Call, Edit, Request, Route, Trace, Who
+from msgspec import structs
+
+from gateway.call import Asked, Call, Request, Route, Trace, Who
 from gateway.errors import BadBody, GatewayError, LoopDetected, Rejected
 from gateway.policy.encoding import Identity, decoder_for
 from gateway.policy.trace import trace_of
@@ -108,14 +110,7 @@ def apply_alias(call: Call, gw: Gateway) -> None:
             param="model",
         )
     call.notes = {**call.notes, "alias": call.asked.model}
-    route = call.route
-    path = route.path
-    span = call.asked.spans.get("model")
-    if span is not None:
-        call.edits = (*call.edits, Edit(span[0], span[1], b'"%b"' % model.encode()))
-    else:
-        path = path.replace(b"models/" + call.asked.model.encode() + b":", b"models/" + model.encode() + b":")
+    route, edits = gw.dialects[call.route.dialect].rename(call.route, call.asked, model)
+    call.edits = (*call.edits, *edits)
     call.model_sent = model
-    call.route = Route(
-        route.template, route.dialect, route.operation, upstream or route.upstream, path, route.run_id, route.agent
-    )
+    call.route = structs.replace(route, upstream=upstream) if upstream else route
