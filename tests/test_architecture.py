@@ -42,7 +42,7 @@ MAY: dict[str, set[str]] = {
     "net": {"call", "errors", "ports", "config", "pipeline"},
     "process": {"config", "journal"},
     "recorder": {"call", "errors", "config", "policy", "journal", "spend"},
-    "admin": {"call", "errors", "config", "journal", "recorder", "spend"},
+    "admin": {"call", "errors", "config", "journal", "policy", "recorder", "spend"},
     "commands": {"config", "policy", "prices", "recorder"},
     "supervisor": {"config", "process"},
 }

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from aiohttp import web
 
-from gateway.admin import handlers
+from gateway.admin import decide, handlers
 from gateway.admin.guard import guard
 from gateway.admin.openapi import ROUTES
 from gateway.admin.problems import problems
-from gateway.admin.state import AdminState
+from gateway.admin.state import STATE, AdminState
 
 BODY_BYTES = 64 * 1024
+HANDLERS = (handlers, decide)
+
+
+def handler_of(name: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """The handler of a route, from whichever module has it."""
+    found: Callable[[web.Request], Awaitable[web.StreamResponse]] = next(
+        getattr(module, name) for module in HANDLERS if hasattr(module, name)
+    )
+    return found
 
 
 def build(state: AdminState) -> web.Application:
     """Every route of `openapi.ROUTES`, behind the guard; errors are problems."""
     app = web.Application(middlewares=[problems, guard(state.token)], client_max_size=BODY_BYTES)
-    app[handlers.STATE] = state
+    app[STATE] = state
     for route in ROUTES:
-        app.router.add_route(route.method, route.pattern, getattr(handlers, route.name))
+        handler = handler_of(route.name)
+        app.router.add_route(route.method, route.pattern, handler)
         if route.method == "GET":
-            app.router.add_route("HEAD", route.pattern, getattr(handlers, route.name))
+            app.router.add_route("HEAD", route.pattern, handler)
     app.on_response_prepare.append(_harden)
     app.on_cleanup.append(_close)
     return app
@@ -32,4 +44,4 @@ async def _harden(request: web.Request, response: web.StreamResponse) -> None:
 
 
 async def _close(app: web.Application) -> None:
-    app[handlers.STATE].pool.shutdown(wait=False, cancel_futures=True)
+    app[STATE].pool.shutdown(wait=False, cancel_futures=True)

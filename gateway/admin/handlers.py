@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib.metadata import version
 
 import msgspec
@@ -11,21 +10,14 @@ from aiohttp import web
 from gateway.admin import params, present, tree
 from gateway.admin.openapi import ROUTES, document
 from gateway.admin.problems import ApiError, bad_parameter, not_found
-from gateway.admin.state import AdminState
+from gateway.admin.state import STATE, AdminState, answer
 from gateway.admin.views import CallPage, Health, Index, OutcomeIn, OutcomeView, RunDetail, RunPage, RunView
 from gateway.journal.record import OutcomeRecord
 
-STATE = web.AppKey("state", AdminState)
 VERSION = version("tollgate")
 
 _outcome_in = msgspec.json.Decoder(OutcomeIn)
 _PRICED_MODELS = 500
-
-
-def answer(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    return web.Response(
-        status=status, body=msgspec.json.encode(value), content_type="application/json", headers=headers
-    )
 
 
 async def index(request: web.Request) -> web.Response:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from gateway.admin import views
+from gateway.admin import decision_views, views
 from gateway.admin.params import LIMIT_DEFAULT, LIMIT_MAX, TEXT_MAX
 from gateway.call import Outcome
 
@@ -48,6 +48,7 @@ class Route(Struct, frozen=True):
         return self.path.replace("{model}", "{model:.+}")
 
 
+_DECIDED: Final[dict[int, type | None]] = {200: decision_views.DecidedView, 202: decision_views.DecidedView}
 _CALL_QUERY = ("run", "agent", "tenant", "model", "outcome", "since", "until", "limit", "cursor")
 _OUTCOME_QUERY = ("agent", "tenant", "since", "until")
 
@@ -68,6 +69,33 @@ ROUTES: Final = (
         "POST", "/api/runs/{id}/outcome", "report_outcome", "Report what a run achieved; the last report counts.",
         {201: views.OutcomeView, 202: views.OutcomeView}, body=views.OutcomeIn,
     ),
+    Route(
+        "GET", "/api/runs/{id}/summary", "run_summary", "A run in a few figures; waits for records on their way.",
+        {200: decision_views.RunSummary},
+    ),
+    Route(
+        "POST", "/api/runs/{id}/kill", "kill_run", "Stop a run: its next call, and the calls under way.",
+        _DECIDED, body=decision_views.DecisionIn,
+    ),
+    Route(
+        "POST", "/api/runs/{id}/resume", "resume_run", "Let a stopped run go on.",
+        _DECIDED, body=decision_views.DecisionIn,
+    ),
+    Route(
+        "POST", "/api/runs/{id}/raise", "raise_run", "Give a run another budget, also while it waits.",
+        _DECIDED, body=decision_views.RaiseIn,
+    ),
+    Route(
+        "PUT", "/api/runs/{id}/limits", "limit_run", "Limit a run, also before its first call.",
+        _DECIDED, body=decision_views.LimitsIn,
+    ),
+    Route(
+        "POST", "/api/kill", "kill", "Stop a run, an agent, a key or a team.",
+        _DECIDED, body=decision_views.SubjectIn,
+    ),
+    Route("POST", "/api/resume", "resume", "Let it go on.", _DECIDED, body=decision_views.SubjectIn),
+    Route("GET", "/api/controls", "controls", "What is stopped, and the latest decisions.",
+        {200: decision_views.ControlsView}),
     Route("GET", "/api/outcomes", "outcomes", "Cost per outcome.", {200: views.OutcomePage}, _OUTCOME_QUERY),
     Route("GET", "/api/prices", "prices", "Prices of the models in use.", {200: PriceList}),
     Route("GET", "/api/prices/{model}", "price", "The price of one model.", {200: Price}, ("provider",)),

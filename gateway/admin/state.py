@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+import msgspec
+from aiohttp import web
+
 from gateway.admin.views import Readiness
+from gateway.call import Money, Usage
 from gateway.journal.record import OutcomeRecord
+from gateway.policy.controls import Decision, Standing
 from gateway.recorder.ledger_read import LedgerReader
 
 T = TypeVar("T")
@@ -29,6 +34,24 @@ class PriceBook(Protocol):
         """What is known of a price; `known` says whether anything is."""
         ...
 
+    def price(
+        self, provider: str, model: str, usage: Usage, at: float, context: Mapping[str, str] | None = None
+    ) -> Money: ...
+
+
+class Decisions(Protocol):
+    """Where decisions are kept. Methods raise OSError where they cannot be, and take their time."""
+
+    def record(self, decision: Decision) -> Standing: ...
+
+    def stopped(self) -> Sequence[Standing]:
+        """What is stopped now, the latest first."""
+        ...
+
+    def decisions(self, limit: int) -> Sequence[Decision]:
+        """The latest first."""
+        ...
+
 
 @dataclass(frozen=True)
 class AdminState:
@@ -39,6 +62,9 @@ class AdminState:
     prices: Callable[[], PriceBook]
     readiness: Callable[[], Readiness]
     append: Callable[[OutcomeRecord], bool]  # into the journal; False: not written
+    event: Callable[[str, dict[str, str | int | float | bool]], object]  # into the journal
+    decisions: Decisions
+    in_force: Callable[[int], bool]  # has every worker taken in the decisions up to this revision?
     caught_up_at: Callable[[], float]  # monotonic: what was written before is in the ledger
     token: Callable[[], str | None]
     now: Callable[[], int]  # ns since the epoch
@@ -59,3 +85,12 @@ class AdminState:
                 return False
             await asyncio.sleep(0.01)
         return True
+
+
+STATE = web.AppKey("state", AdminState)
+
+
+def answer(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.Response(
+        status=status, body=msgspec.json.encode(value), content_type="application/json", headers=headers
+    )

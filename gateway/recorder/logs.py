@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 
 from gateway.call import PICO_USD
 from gateway.journal.record import CallRecord, EventRecord, OutcomeRecord, Record
+from gateway.policy.controls import Scope
 from gateway.recorder.drops import Drops
 from gateway.recorder.facts import error_type_of, trace_id_of
 from gateway.recorder.logs_line import CallLine, EventLine, OutcomeLine, encode, level_of
@@ -25,7 +26,8 @@ _NS = 10**9
 _MS = 10**6
 _SECONDS_KEPT = 256
 _LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z
-_QUIET = frozenset({"start", "stop", "reload"})
+_DECIDED = {f"{scope}_{done}" for scope in Scope for done in ("killed", "resumed", "raised", "limited")}
+_QUIET = frozenset({"start", "stop", "reload", *_DECIDED})
 
 
 class Clock:

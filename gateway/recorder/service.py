@@ -60,6 +60,7 @@ from gateway.recorder.loop import Counted, Loop
 from gateway.recorder.projection import Positions
 from gateway.recorder.retention import Retention
 from gateway.recorder.telemetry import Projections, projections
+from gateway.stores.sqlite_controls import SqliteDecisions
 
 WRITER = "rec"
 GONE_SECONDS = 3.0  # to end in, where the supervisor is gone
@@ -89,6 +90,7 @@ class Recorder:
         reached = self._snapshots.restore(self.telemetry.metrics)
         self.writer = JournalWriter(self._journal_directory, WRITER, self._config.journal)
         self._ledger = Ledger(ledger)
+        self._decisions = SqliteDecisions(places.controls(configure.config))
         self._retention = Retention(self._ledger, self._config.journal)
         self.loop = Loop(
             lambda positions: JournalReader(self._journal_directory, positions),
@@ -113,6 +115,9 @@ class Recorder:
                 prices=lambda: self.prices,
                 readiness=self.readiness,
                 append=self.writer.append_record,
+                event=lambda kind, detail: self.writer.append_event(kind, **detail),
+                decisions=self._decisions,
+                in_force=self.in_force,
                 caught_up_at=lambda: self.loop.caught_up_at,
                 token=lambda: self._config.admin_token,
                 now=time.time_ns,
@@ -140,6 +145,12 @@ class Recorder:
             ledger="ok" if self.loop.ledger_attached else "unavailable",
             lag_seconds=self.loop.behind_ns / 1e9,
         )
+
+    def in_force(self, revision: int) -> bool:
+        """Has every worker taken in what was decided up to this revision? Those that start later begin with it."""
+        found = [gauges.get("controls_revision") for gauges in read_gauges(self._inflight).values()]
+        workers = [known for known in found if known is not None]
+        return bool(workers) and min(workers) >= revision
 
     async def reconfigure(self, config: Config) -> None:
         """Put another configuration into force, as far as it can be without a restart. Raises OSError or ValueError."""

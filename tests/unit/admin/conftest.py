@@ -17,9 +17,11 @@ from gateway.admin.app import build
 from gateway.admin.openapi import ROUTES, document
 from gateway.admin.state import AdminState
 from gateway.admin.views import Readiness, WorkersView
+from gateway.call import Money, Usage
 from gateway.journal.record import OutcomeRecord, Record
 from gateway.recorder.ledger import Ledger
 from gateway.recorder.ledger_read import LedgerReader
+from gateway.stores.sqlite_controls import SqliteDecisions
 
 
 class Prices:
@@ -28,6 +30,12 @@ class Prices:
     def describe(self, provider: str, model: str) -> Mapping[str, Any]:
         known = model.startswith("gpt")
         return {"provider": provider or "openai", "model": model, "known": known, "version": self.version}
+
+    def price(
+        self, provider: str, model: str, usage: Usage, at: float, context: Mapping[str, str] | None = None
+    ) -> Money:
+        """Ten micro-USD per input token; a tenth of that where it was cached."""
+        return Money((usage.input_tokens - usage.cache_read_tokens) * 10**7 + usage.cache_read_tokens * 10**6)
 
 
 class Metrics:
@@ -52,6 +60,9 @@ class Gate:
     token: str | None = None
     lags: bool = False
     refuses: bool = False
+    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    decisions: SqliteDecisions = None  # type: ignore[assignment]
+    seen: int = 10**9  # the revision that the workers have taken in
 
     def fill(self, records: Sequence[Record]) -> None:
         self.ledger.apply(records, {})
@@ -107,7 +118,7 @@ def document_for(method: str, path: str) -> dict[str, Any] | None:
 async def gate(tmp_path: Path) -> AsyncIterator[Gate]:
     ledger = Ledger(tmp_path / "ledger.sqlite")
     ledger.open()
-    gate = Gate(ledger)
+    gate = Gate(ledger, decisions=SqliteDecisions(tmp_path / "controls.sqlite"))
     numbers = itertools.count(1)
     state = AdminState(
         ledger=LedgerReader(ledger.path),
@@ -115,6 +126,9 @@ async def gate(tmp_path: Path) -> AsyncIterator[Gate]:
         prices=Prices,
         readiness=lambda: gate.readiness,
         append=gate.append,
+        event=lambda kind, detail: gate.events.append((kind, detail)),
+        decisions=gate.decisions,
+        in_force=lambda revision: revision <= gate.seen,
         caught_up_at=lambda: float("-inf") if gate.lags else float("inf"),
         token=lambda: gate.token,
         now=lambda: 1_790_000_005_000_000_000,

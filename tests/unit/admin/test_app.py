@@ -13,12 +13,24 @@ from gateway.testing.records import call_record
 Gate = Any  # of conftest.py
 PATHS = [route.path.replace("{id}", "run-1").replace("{model}", "gpt-4o-mini") for route in ROUTES]
 
+SUBJECT = {"scope": "agent", "value": "bot"}
+BODIES: dict[str, tuple[int, Any]] = {
+    "report_outcome": (201, {"outcome": "success"}),
+    "kill_run": (200, {}),
+    "resume_run": (200, {}),
+    "raise_run": (200, {"budget_usd": 1}),
+    "limit_run": (200, {"max_calls": 1}),
+    "kill": (200, SUBJECT),
+    "resume": (200, SUBJECT),
+}
+
 
 async def test_every_route_answers_as_documented(gate: Gate) -> None:
     gate.fill([call_record("run-1")])
     for route, path in zip(ROUTES, PATHS, strict=True):
-        if route.method == "POST":
-            await gate.post(path, {"outcome": "success"})
+        if route.method in ("POST", "PUT"):
+            status, body = BODIES[route.name]
+            await gate.send(route.method, path, status, json=body)
         else:
             await gate.get(path)
             async with gate.client.head(path) as response:
