@@ -66,6 +66,22 @@ class Level(Struct, frozen=True, array_like=True, gc=False):
     resets_at: int = 0  # ns since the epoch; 0: never by itself
 
 
+class Standing(Struct, frozen=True, gc=False):
+    """One account as people look at it."""
+
+    account: str
+    rule: Rule
+    unit: Unit
+    limit: int  # as last asked for
+    spent: int
+    reserved: int
+    resets_at: int
+    since: int = 0
+    until: int = 0
+    at: int = 0  # of the last change, ns since the epoch
+    label: str = ""
+
+
 class Grant(Struct, frozen=True, array_like=True):
     """The hold stands; one level for each demand, in their order."""
 
