@@ -20,6 +20,7 @@ from gateway.dialects.shape import DECODE_FAULTS, Shape
 CHAT_LIMITS = ("max_completion_tokens", "max_tokens")
 MAX_CHOICES = 10_000  # no API gives more; a larger number is refused by the provider, not multiplied here
 LARGEST = 10**12
+MAX_STREAMED = 256  # choices of a stream that are told apart
 PRICED_BY = (("service_tier", "serviceTier"), ("speed",), ("inference_geo",))
 
 # Tools of a dated or plain type that the provider runs by itself; others of a type are run by the client.
@@ -110,6 +111,11 @@ def chat(asked: Asked) -> Bounds:
     if "web_search_options" in fields:
         server = (*server, ("web_search", 0))
     return Bounds(largest(fields, CHAT_LIMITS), choices, "", server, tools, prices_by(fields))
+
+
+def streamed(fields: Mapping[str, Raw]) -> int:
+    """How many choices a stream of chat or legacy completions carries."""
+    return min(times(fields, "n") * prompts(fields.get("prompt")), MAX_STREAMED)
 
 
 def prompts(raw: Raw | None) -> int:

@@ -13,9 +13,9 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.call import Answer, Asked, Bounds, Edit, Request, Route, Usage, UsageSource
-from gateway.dialects import allowance, faults, lowering
+from gateway.dialects import allowance, faults, finish, lowering
 from gateway.dialects.asking import asked, elements, flag, limit, model_name, raw_bytes, read_body
-from gateway.dialects.base import BaseDialect, closing
+from gateway.dialects.base import BaseDialect, closing, inner
 from gateway.dialects.meters import Draft, JsonMeter, decode_error, find_object, first_text
 from gateway.dialects.shape import DECODE_FAULTS, NO_RAW, Shape, is_set
 from gateway.dialects.sse import parse
@@ -59,6 +59,7 @@ class StreamEvent(Struct, gc=False):
 
 
 _message = Shape(Message)
+MAX_BLOCKS = 1024  # that are open at once
 
 
 class Totals:
@@ -181,10 +182,12 @@ class MessageDocument(JsonMeter):
 class MessageStream(EventMeter[StreamEvent]):
     shape = Shape(StreamEvent)
     alarms = (b"error", b"message_stop")
+    early = "max_tokens"
 
     def __init__(self, asked: Asked) -> None:
         super().__init__(asked)
         self._totals = Totals()
+        self.blocks: dict[int, None] = {}  # still open, in order
         self._closed = False  # a message_delta stated the final usage
 
     def take(self, events: list[StreamEvent]) -> bool:
@@ -205,6 +208,9 @@ class MessageStream(EventMeter[StreamEvent]):
         draft = self.draft
         if kind == "content_block_start" and event.content_block is not None:
             _note_block(draft, event.index, event.content_block)
+            self._block(event.index, begins=True)
+        elif kind == "content_block_stop":
+            self._block(event.index, begins=False)
         elif kind == "message_start" and event.message is not None:
             draft.named(event.message.model, event.message.id)
             if is_set(event.message.usage):
@@ -219,6 +225,19 @@ class MessageStream(EventMeter[StreamEvent]):
             self.terminal = True
         elif kind == "error":
             self.error_event(b'{"error":%b}' % bytes(event.error) if is_set(event.error) else b"{}")
+
+    def _block(self, index: Any, *, begins: bool) -> None:
+        if type(index) is not int:
+            return
+        if not begins:
+            self.blocks.pop(index, None)
+        elif len(self.blocks) < MAX_BLOCKS:
+            self.blocks[index] = None
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """The usage fields as last stated."""
+        return self._totals.fields
 
     def settle(self) -> None:
         self._totals.settle(self.draft)
@@ -265,6 +284,15 @@ class Anthropic(BaseDialect):
 
     def lower_effort(self, route: Route, asked: Asked, body: bytes, effort: str, model: str = "") -> tuple[Edit, ...]:
         return lowering.lower_messages(asked, body, effort)
+
+    def finish_early(
+        self, meter: Meter, asked: Asked, request_id: str, usage: Usage, note: str = "budget_exceeded"
+    ) -> bytes:
+        stream = inner(meter)
+        if not isinstance(stream, MessageStream):
+            return b""
+        end = finish.messages(stream.blocks, stream.stated, usage, delta=bool(stream.unfinished))
+        return finish.comment(note) + end
 
     def refusal(self, fault: GatewayError, request_id: str, *, stream: bool, route: Route | None = None) -> ErrorAnswer:
         return faults.anthropic_refusal(fault, request_id)

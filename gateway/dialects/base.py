@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.call import Answer, Asked, Bounds, Edit, Request, Route
+from gateway.call import Answer, Asked, Bounds, Edit, Request, Route, Usage
 from gateway.dialects import lowering
 from gateway.dialects.meters import JsonMeter, OpaqueMeter
 from gateway.dialects.streams import EventMeter, Sniffer
@@ -92,14 +92,23 @@ class BaseDialect:
     def tap(self, extensions: bytes) -> Tap:
         return Unread()
 
+    def finish_early(
+        self, meter: Meter, asked: Asked, request_id: str, usage: Usage, note: str = "budget_exceeded"
+    ) -> bytes:
+        return b""
+
     def refusal(self, fault: GatewayError, request_id: str, *, stream: bool, route: Route | None = None) -> ErrorAnswer:
         raise NotImplementedError
 
 
+def inner(meter: Meter) -> Meter:
+    """The meter that reads the body, where another one had to find out which it is."""
+    return meter.chosen if isinstance(meter, Sniffer) else meter
+
+
 def closing(meter: Meter) -> bytes:
     """What ends the event in which the stream was cut, if it was."""
-    if isinstance(meter, Sniffer):
-        meter = meter.chosen
+    meter = inner(meter)
     if isinstance(meter, EventMeter):
         meter.drain()
         return b"\n\n" if meter.broken else b""

@@ -6,17 +6,17 @@ a stream is complete once each candidate has its finish reason, or the prompt wa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 from msgspec import Raw, Struct
 
-from gateway.call import Answer, Asked, Bounds, Edit, Request, Route, UsageSource
-from gateway.dialects import allowance, faults, lowering
+from gateway.call import Answer, Asked, Bounds, Edit, Request, Route, Usage, UsageSource
+from gateway.dialects import allowance, faults, finish, lowering
 from gateway.dialects.asking import asked, elements, first_of, limit, params, raw_bytes, read_body
-from gateway.dialects.base import BaseDialect, closing, plain_path
+from gateway.dialects.base import BaseDialect, closing, inner, plain_path
 from gateway.dialects.body import nested
 from gateway.dialects.json_array import ArrayCutter
 from gateway.dialects.meters import Draft, JsonMeter, decode_error, find_object
@@ -94,7 +94,7 @@ def _note_part(draft: Draft, index: int, part: _Part) -> None:
     if call is not None:
         draft.tool((index, object()), call.id, call.name)
         if len(call.args) > 2:
-            draft.chars += len(bytes(call.args).decode("utf-8", "replace"))
+            draft.other(bytes(call.args).decode("utf-8", "replace"))
 
 
 class GeminiDocument(JsonMeter):
@@ -116,6 +116,7 @@ class GeminiDocument(JsonMeter):
 class GeminiStream(EventMeter[Chunk]):
     shape = _chunk
     alarms = (b"error", b'"finishReason"')
+    early = "MAX_TOKENS"
     uniform = False
 
     def __init__(self, asked: Asked, array: ArrayCutter | None = None) -> None:
@@ -131,6 +132,9 @@ class GeminiStream(EventMeter[Chunk]):
         finish = self.draft.finish
         self.terminal = not self.failed and bool(finish) and finish.keys() >= self._seen
         return bool(events)
+
+    def choices(self) -> Iterable[int]:
+        return sorted(self._seen) or (0,)
 
     def end(self) -> Answer:
         """The usage of early chunks says little of the output: in a stream that was cut it is left to be estimated."""
@@ -197,6 +201,18 @@ class Gemini(BaseDialect):
 
     def rename(self, route: Route, asked: Asked, model: str) -> tuple[Route, tuple[Edit, ...]]:
         return lowering.rename_in_path(route, asked, model)
+
+    def finish_early(
+        self, meter: Meter, asked: Asked, request_id: str, usage: Usage, note: str = "budget_exceeded"
+    ) -> bytes:
+        """The note stands in `finishMessage`: neither an array nor this API's own SDK knows comments."""
+        stream = inner(meter)
+        if not isinstance(stream, GeminiStream):
+            return b""
+        draft = stream.draft
+        head = {"modelVersion": draft.model or asked.model, "responseId": draft.response_id or request_id}
+        chunk = finish.gemini(head, stream.unfinished, usage, note)
+        return b",\n%b]" % chunk if stream.array is not None else b"data: %b\n\n" % chunk
 
     def refusal(self, fault: GatewayError, request_id: str, *, stream: bool, route: Route | None = None) -> ErrorAnswer:
         """With the route at hand, a stream without `alt=sse` gets its error inside an array, as from the API."""

@@ -19,7 +19,7 @@ from msgspec import Raw
 from gateway.call import Asked, Edit
 from gateway.dialects.body import nested, scan
 from gateway.dialects.shape import NULL, TRUE
-from gateway.dialects.sse import MAX_EVENT, parse
+from gateway.dialects.sse import EVENT_END, MAX_EVENT, parse
 from gateway.errors import BadBody
 
 _WANTED = b'"include_usage":true'
@@ -67,8 +67,6 @@ def is_rejection(status: int, body: bytes) -> bool:
     return status in {400, 404, 415, 422, 500, 501} and (b"stream_options" in body or b"include_usage" in body)
 
 
-# An event and the empty line that ends it; a lone CR at the very end may yet be half of a CRLF.
-_EVENT_END = re.compile(rb"(?:\r\n|\n|\r(?!\n|\Z)){2}")
 # A null usage as the last member but for a flat, bracket-free rest: surely a member of the outermost object.
 _NULL_MEMBER = re.compile(rb',\s*"usage"\s*:\s*null(?=(?:\s*,\s*"\w+"\s*:\s*"[^"\\{}\[\]]*")?\s*\}\s*\Z)')
 
@@ -90,7 +88,7 @@ class UsageStripper:
         rest += data
         out: list[bytes] = []
         done = 0
-        for end in _EVENT_END.finditer(rest, known):
+        for end in EVENT_END.finditer(rest, known):
             out.append(self._event(bytes(rest[done : end.end()])))
             done = end.end()
         del rest[:done]

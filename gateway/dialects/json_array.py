@@ -17,7 +17,9 @@ _IN_STRING = re.compile(rb'\\|"')
 class ArrayCutter:
     """Elements come as events without a name; `elements` counts them."""
 
-    __slots__ = ("_at", "_depth", "_rest", "_skipping", "_start", "_string", "elements", "overflowed")
+    __slots__ = (
+        "_at", "_depth", "_ended", "_rest", "_since", "_skipping", "_start", "_string", "elements", "overflowed",
+    )  # fmt: skip
 
     idle = False  # every piece goes through `feed`
 
@@ -28,6 +30,8 @@ class ArrayCutter:
         self._depth = 0
         self._string = False
         self._skipping = False
+        self._ended = -1  # where in `_rest` the last element ends
+        self._since = 1  # bytes behind it, also of pieces before; nothing can be added before the first
         self.elements = 0
         self.overflowed = False
 
@@ -37,15 +41,26 @@ class ArrayCutter:
 
     def feed(self, data: bytes) -> list[Event]:
         self._rest += data
+        self._ended = -1
         found: list[Event] = []
         while self._step(found):
             pass
+        self._since = self._since + len(data) if self._ended < 0 else len(self._rest) - self._ended
         if not self._depth:
             self._drop(self._at)
         elif len(self._rest) - self._start > MAX_EVENT:
             self.overflowed = self._skipping = True
             self._drop(self._at)
         return found
+
+    def pending(self, data: bytes) -> int:
+        """How many bytes follow the end of the last element."""
+        return self._since
+
+    def forget(self) -> None:
+        """Drop the element under way."""
+        self._drop(len(self._rest))
+        self._depth, self._at, self._string = 0, 0, False
 
     def passed(self) -> None:
         """Nothing is read elsewhere."""
@@ -87,6 +102,7 @@ class ArrayCutter:
 
     def _close(self, found: list[Event]) -> None:
         self.elements += 1
+        self._ended = self._at
         if self._skipping:
             self._skipping = False
         else:

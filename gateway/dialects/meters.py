@@ -17,6 +17,8 @@ ERROR_BYTES = 64 * 1024  # of the error body of a call that is not read otherwis
 TAIL = 256 * 1024  # of a larger one, where its usage may stand
 MAX_TOOLS = 512
 SAMPLE = 1000  # characters of the text that show how dense in tokens it is
+TOKENS, BYTES = 2, 5  # as many tokens to so many UTF-8 bytes of output: more than any recorded answer of some length
+TOOL_TOKENS = 50  # around the arguments of a tool call
 MAX_MESSAGE = 500  # characters of a provider's error message
 
 
@@ -31,6 +33,7 @@ class Draft:
         "chars",
         "error_message",
         "error_type",
+        "extra",
         "finish",
         "model",
         "parts",
@@ -50,6 +53,7 @@ class Draft:
         self.error_message = ""
         self.background = False
         self.chars = 0
+        self.extra = 0  # bytes of those characters in UTF-8, beyond one each
         self._text: list[str] = []
         self._stored = 0
         self._tools: dict[object, list[str]] = {}
@@ -57,6 +61,8 @@ class Draft:
     def text(self, value: str) -> None:
         """Assistant text: counts, and identifies the answer."""
         self.chars += len(value)
+        if not value.isascii():
+            self.extra += extra_bytes(value)
         if self._stored < LIMIT:
             if not self._text:
                 value = value.lstrip()
@@ -70,6 +76,8 @@ class Draft:
         """Reasoning, refusals, tool arguments: counts only."""
         if type(value) is str:
             self.chars += len(value)
+            if not value.isascii():
+                self.extra += extra_bytes(value)
 
     def tool(self, key: object, id: object, name: object) -> None:
         """A tool call, or what a later chunk adds to it under the same key."""
@@ -82,6 +90,12 @@ class Draft:
             known[0] = id
         if type(name) is str and not known[1]:
             known[1] = name
+
+    def tokens(self, more: int = 0) -> int:
+        """Tokens of the output so far and of `more` bytes of it: an upper estimate for what can be seen, or what the
+        provider has stated. Reasoning that is not shown is not in it."""
+        seen = (self.chars + self.extra + more) * TOKENS // BYTES + TOOL_TOKENS * len(self._tools)
+        return seen if self.usage is None else max(seen, self.usage.output_tokens)
 
     def named(self, model: object, response_id: object) -> None:
         if model and type(model) is str:
@@ -115,6 +129,10 @@ class Draft:
             complete,
             self.background,
         )
+
+
+def extra_bytes(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass")) - len(text)
 
 
 def error_facts(value: Any) -> tuple[str, str] | None:
@@ -151,7 +169,17 @@ def decode_error(raw: bytes | Raw) -> tuple[str, str] | None:
         return None
 
 
-class JsonMeter:
+class NoStream:
+    """What meters of bodies that are no stream say of stopping early."""
+
+    def produced(self, most: int) -> int:
+        return 0
+
+    def stop(self, data: bytes) -> int:
+        return -1
+
+
+class JsonMeter(NoStream):
     """A body that is one JSON document. Dialects override `read`; errors (status >= 400) are read here."""
 
     started = False
@@ -203,7 +231,7 @@ class JsonMeter:
         """Fill the draft from the last bytes of a document too large to decode. Must not raise."""
 
 
-class OpaqueMeter:
+class OpaqueMeter(NoStream):
     """Reads nothing but the error of a failed call; a stream is complete when its connection ends properly."""
 
     def __init__(self, asked: Asked, status: int) -> None:

@@ -7,15 +7,16 @@ finish reason (and the usage has come, where the client asked for it).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
 
-from gateway.call import Answer, Asked, Bounds, Edit, Request, Route
-from gateway.dialects import allowance, faults, lowering
+from gateway.call import Answer, Asked, Bounds, Edit, Request, Route, Usage
+from gateway.dialects import allowance, faults, finish, lowering
 from gateway.dialects.asking import asked, elements, flag, limit, model_name, raw_bytes, read_body
-from gateway.dialects.base import BaseDialect, closing
+from gateway.dialects.base import BaseDialect, closing, inner
 from gateway.dialects.body import nested
 from gateway.dialects.injection import UsageStripper, asks_usage, is_rejection, usage_edit
 from gateway.dialects.meters import Draft, JsonMeter, decode_error, find_object
@@ -79,6 +80,7 @@ class Completion(Chunk, gc=False):
 
     id: Any = None
     model: Any = None
+    created: Any = None
 
 
 def note(draft: Draft, chunk: Chunk, *, whole: bool = False) -> None:
@@ -179,6 +181,8 @@ class ChatDocument(JsonMeter):
 class ChatStream(EventMeter[Chunk]):
     shape: Shape[Chunk] = _named_chunk
     alarms = (b"error", b"[DONE]")
+    early = "length"
+    created = 0
 
     def take(self, events: list[Chunk]) -> bool:
         draft = self.draft
@@ -222,8 +226,13 @@ class ChatStream(EventMeter[Chunk]):
         for chunk in events:
             assert isinstance(chunk, Completion)
             draft.named(None if draft.model else chunk.model, None if draft.response_id else chunk.id)
+            if not self.created and type(chunk.created) is int:
+                self.created = chunk.created
         if draft.model and draft.response_id:
             self.shape = _chunk
+
+    def choices(self) -> Iterable[int]:
+        return range(allowance.streamed(self.asked.fields))
 
     def done(self) -> None:
         self.terminal = True
@@ -317,6 +326,22 @@ class OpenAIChat(OpenAIFamily):
 
     def lower_effort(self, route: Route, asked: Asked, body: bytes, effort: str, model: str = "") -> tuple[Edit, ...]:
         return lowering.lower_openai(asked, body, effort, model or asked.model)
+
+    def finish_early(
+        self, meter: Meter, asked: Asked, request_id: str, usage: Usage, note: str = "budget_exceeded"
+    ) -> bytes:
+        stream = inner(meter)
+        if not isinstance(stream, ChatStream):
+            return b""
+        draft = stream.draft
+        head = {
+            "id": draft.response_id or f"chatcmpl-{request_id}",
+            "object": "text_completion" if self.legacy else "chat.completion.chunk",
+            "created": stream.created,
+            "model": draft.model or asked.model,
+        }
+        stated = usage if asks_usage(asked.fields) else None
+        return finish.comment(note) + finish.chat(head, stream.unfinished, stated, legacy=self.legacy)
 
     def stripper(self) -> Stripper:
         return UsageStripper()

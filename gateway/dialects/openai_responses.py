@@ -12,15 +12,16 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from gateway.call import Asked, Bounds, Edit, Request, Route
-from gateway.dialects import allowance, faults, lowering
+from gateway.call import Asked, Bounds, Edit, Request, Route, Usage
+from gateway.dialects import allowance, faults, finish, lowering
 from gateway.dialects.asking import asked, elements, flag, limit, member, model_name, raw_bytes, read_body
-from gateway.dialects.base import BaseDialect, closing, plain_path
+from gateway.dialects.base import BaseDialect, closing, inner, plain_path
 from gateway.dialects.meters import JsonMeter, decode_error, find_object, first_text
-from gateway.dialects.responses_facts import ENDINGS, RESPONSE, Item, note_error, note_item, note_output, note_response
+from gateway.dialects.responses_facts import ENDINGS, ITEM, RESPONSE, note_error, note_item, note_output, note_response
+from gateway.dialects.responses_output import NOWHERE, Output, index_of, object_of
 from gateway.dialects.shape import DECODE_FAULTS, NO_RAW, Shape, is_set
 from gateway.dialects.sse import parse
-from gateway.dialects.streams import EventMeter, Sniffer
+from gateway.dialects.streams import EventMeter
 from gateway.dialects.usage import as_dict, openai_usage
 from gateway.dialects.websocket import WebSocketMeter
 from gateway.dialects.websocket_frames import FrameTap
@@ -31,8 +32,11 @@ from gateway.ports import ErrorAnswer, Meter, Tap
 class StreamEvent(Struct, gc=False):
     type: Any = None
     response: Raw = NO_RAW
-    item: Item | None = None
+    item: Raw = NO_RAW
     delta: Any = None
+    output_index: Any = None
+    content_index: Any = None
+    summary_index: Any = None
     sequence_number: Any = None
     error: Raw = NO_RAW
     code: Any = None
@@ -63,13 +67,17 @@ class ResponseDocument(JsonMeter):
 class ResponseStream(EventMeter[StreamEvent]):
     shape = Shape(StreamEvent)
     alarms = (b"error", b'"response":')
+    early = "max_output_tokens"
 
     def __init__(self, asked: Asked, created: bool) -> None:
         super().__init__(asked)
         self._created = created
         self.sequence = -1
+        self.output = Output()
 
     def take(self, events: list[StreamEvent]) -> bool:
+        at: tuple[Any, Any, str] = NOWHERE
+        said: list[str] = []
         for event in events:
             if type(event.sequence_number) is int:
                 self.sequence = event.sequence_number
@@ -77,25 +85,51 @@ class ResponseStream(EventMeter[StreamEvent]):
             if type(kind) is not str:
                 continue
             if kind.endswith(".delta"):
-                self._delta(kind, event.delta)
-            elif event.item is not None and kind in {"response.output_item.added", "response.output_item.done"}:
-                note_item(self.draft, event.item)
-            elif is_set(event.response):
-                self._response(kind, event.response)
-            elif kind == "error":
-                self._error(event)
+                if type(event.delta) is str:
+                    place = (event.output_index, event.content_index or event.summary_index, kind)
+                    if place != at:
+                        self._said(at, said)
+                        at = place
+                    said.append(event.delta)
+                continue
+            self._said(at, said)
+            self._milestone(kind, event)
+        self._said(at, said)
         return bool(events)
 
-    def _delta(self, kind: str, delta: Any) -> None:
-        if type(delta) is not str:
+    def _said(self, at: tuple[Any, Any, str], said: list[str]) -> None:
+        """Deltas of one part, in a row."""
+        if not said:
             return
+        text = "".join(said)
+        said.clear()
+        item, part, kind = at
+        self.output.said((index_of(item), index_of(part), kind), text)
         if kind == "response.output_text.delta":
-            self.draft.text(delta)
+            self.draft.text(text)
         elif "audio.delta" not in kind:
-            self.draft.other(delta)
+            self.draft.other(text)
+
+    def _milestone(self, kind: str, event: StreamEvent) -> None:
+        if kind in {"response.output_item.added", "response.output_item.done"}:
+            self._item(kind, event)
+        elif kind == "response.content_part.done":
+            self.output.closed(index_of(event.output_index), index_of(event.content_index))
+        elif is_set(event.response):
+            self._response(kind, event.response)
+        elif kind == "error":
+            self._error(event)
+
+    def _item(self, kind: str, event: StreamEvent) -> None:
+        raw = bytes(event.item)
+        item = ITEM.salvage(raw)
+        if item is not None:
+            note_item(self.draft, item)
+            (self.output.begun if kind.endswith("added") else self.output.done)(index_of(event.output_index), raw)
 
     def _response(self, kind: str, raw: Raw) -> None:
-        response = RESPONSE.salvage(bytes(raw))
+        text = bytes(raw)
+        response = RESPONSE.salvage(text)
         if response is None:
             return
         if kind in ENDINGS:
@@ -107,6 +141,7 @@ class ResponseStream(EventMeter[StreamEvent]):
                 self.fail(self.draft.error_type, self.draft.error_message)
         else:
             self.draft.named(response.model, response.id)
+            self.output.opened(text)
 
     def _error(self, event: StreamEvent) -> None:
         if is_set(event.error):
@@ -167,6 +202,25 @@ class OpenAIResponses(BaseDialect):
     def tap(self, extensions: bytes) -> Tap:
         return FrameTap(WebSocketMeter(), extensions)
 
+    def finish_early(
+        self, meter: Meter, asked: Asked, request_id: str, usage: Usage, note: str = "budget_exceeded"
+    ) -> bytes:
+        stream = inner(meter)
+        if not isinstance(stream, ResponseStream):
+            return b""
+        draft = stream.draft
+        events, output = stream.output.ending()
+        response = {
+            **bare(draft.response_id or f"resp_{request_id}", draft.model or asked.model),
+            **object_of(stream.output.head),
+            "status": "incomplete",
+            "incomplete_details": {"reason": stream.early},
+            "output": output,
+            "usage": finish.responses_usage(usage),
+        }
+        events.append({"type": "response.incomplete", "response": response})
+        return finish.comment(note) + finish.numbered(events, stream.sequence + 1)
+
     def refusal(self, fault: GatewayError, request_id: str, *, stream: bool, route: Route | None = None) -> ErrorAnswer:
         return faults.openai_refusal(fault, request_id)
 
@@ -192,27 +246,36 @@ class OpenAIResponses(BaseDialect):
     def interruption(self, fault: GatewayError, meter: Meter, request_id: str) -> bytes:
         """`response.failed` with the next sequence number: the only end that clients take for a failure at once."""
         prefix = closing(meter)
-        inner = meter.chosen if isinstance(meter, Sniffer) else meter
+        stream = inner(meter)
         sequence, response_id, model = 0, "", ""
-        if isinstance(inner, ResponseStream):
-            sequence, response_id, model = inner.sequence + 1, inner.draft.response_id, inner.draft.model
+        if isinstance(stream, ResponseStream):
+            sequence, response_id, model = stream.sequence + 1, stream.draft.response_id, stream.draft.model
         error = faults.openai_error(fault)
         response = {
-            "id": response_id or f"resp_{request_id}",
-            "object": "response",
-            "created_at": 0,
+            **bare(response_id or f"resp_{request_id}", model),
             "status": "failed",
-            "model": model,
-            "output": [],
-            "parallel_tool_calls": True,
-            "tool_choice": "auto",
-            "tools": [],
             "error": {name: error[name] for name in ("code", "message", "tollgate_code") if name in error},
-            "incomplete_details": None,
-            "usage": None,
         }
         event = {"type": "response.failed", "sequence_number": sequence, "response": response}
         return b"%bevent: response.failed\ndata: %b\n\n" % (prefix, msgspec.json.encode(event))
+
+
+def bare(response_id: str, model: str) -> dict[str, Any]:
+    """The members that clients expect of any response object."""
+    return {
+        "id": response_id,
+        "object": "response",
+        "created_at": 0,
+        "status": None,
+        "model": model,
+        "output": [],
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+        "error": None,
+        "incomplete_details": None,
+        "usage": None,
+    }
 
 
 def answers(route: Route) -> bool:

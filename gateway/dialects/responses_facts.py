@@ -47,6 +47,7 @@ class Response(Struct, gc=False):
 
 
 RESPONSE = Shape(Response)
+ITEM = Shape(Item)
 _OVER = {"completed", "incomplete", "failed", "cancelled"}
 ENDINGS = {"response.completed", "response.incomplete", "response.failed", "response.done", "response.cancelled"}
 _CALLS = {"function_call", "custom_tool_call", "local_shell_call", "shell_call", "computer_call", "apply_patch_call"}

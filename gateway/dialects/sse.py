@@ -14,8 +14,13 @@ CR and CRLF become LF as bytes come in, so that the splitter itself only looks f
 
 from __future__ import annotations
 
+import re
+
 MAX_EVENT = 2 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
+
+# An event's end and the empty line behind it; a lone CR at the very end may yet be half of a CRLF.
+EVENT_END = re.compile(rb"(?:\r\n|\n|\r(?!\n|\Z)){2}")
 
 Event = tuple[bytes, bytes]
 """(event name or b"", data)."""
@@ -57,6 +62,20 @@ class Splitter:
     @property
     def partial(self) -> bool:
         return bool(self._rest) or self._skipping
+
+    def pending(self, data: bytes) -> int:
+        """How many bytes, as sent, follow the last whole event, `data` being the last piece fed; more than it has where
+        the event under way began before it, or its beginning is not known for certain."""
+        if self._skipping or self._cr:
+            return len(data) + 1
+        if not self._rest or b"\r" not in data:
+            return len(self._rest)
+        ends = [end.end() for end in EVENT_END.finditer(data)]
+        return len(data) - ends[-1] if ends else len(data) + 1
+
+    def forget(self) -> None:
+        """Drop the event under way."""
+        self._rest.clear()
 
     def passed(self) -> None:
         """Whole events were read elsewhere."""

@@ -9,7 +9,7 @@ invalid JSON) goes the exact way through the splitter, event by event if need be
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import ClassVar, Generic, Protocol, TypeVar
 
 from msgspec import Struct
@@ -42,6 +42,10 @@ class Cutter(Protocol):
 
     def feed(self, data: bytes) -> list[Event]: ...
 
+    def pending(self, data: bytes) -> int: ...
+
+    def forget(self) -> None: ...
+
     def passed(self) -> None: ...
 
     def end(self) -> list[Event]: ...
@@ -52,6 +56,7 @@ class EventMeter(Generic[E]):
 
     shape: Shape[E]
     alarms: ClassVar[tuple[bytes, bytes]]
+    early: ClassVar[str] = ""  # finish reason of an answer that was stopped
     uniform: ClassVar[bool] = True  # events that begin alike are alike; the terminal event begins differently
 
     def __init__(self, asked: Asked, cutter: Cutter | None = None) -> None:
@@ -66,6 +71,8 @@ class EventMeter(Generic[E]):
         self._beginning = b"\xff"  # of the last harmless event; no text begins so
         self._calm = False  # nothing is awaited, and everything kept ends with an event
         self._cut = False
+        self.stopped = False
+        self.unfinished: tuple[int, ...] = ()  # choices that had no finish reason when the stream was stopped
 
     def feed(self, data: bytes) -> None:
         if self._calm and (self._is_alike(data) or self._is_harmless(data)):
@@ -101,7 +108,31 @@ class EventMeter(Generic[E]):
         if self._cut:
             self._exactly(self._cutter.end())
         self.settle()
-        return self.draft.answer(self.asked, self.finished())
+        return self.draft.answer(self.asked, self.finished() and not self.stopped)
+
+    def produced(self, most: int) -> int:
+        """While it stays below `most`, what is kept undecoded counts as if all of it were output."""
+        if self._held and self.draft.tokens(self._size) >= most:
+            self.drain()
+        return self.draft.tokens(self._size)
+
+    def stop(self, data: bytes) -> int:
+        left = len(data) - self._cutter.pending(data)
+        if left < 0:
+            return -1
+        self.drain()
+        self._cutter.forget()
+        self._calm = False
+        if not self.stopped:
+            finish = self.draft.finish
+            self.unfinished = tuple(index for index in self.choices() if index not in finish)
+            finish.update(dict.fromkeys(self.unfinished, self.early))
+            self.stopped = True
+        return left
+
+    def choices(self) -> Iterable[int]:
+        """The choices that the answer has."""
+        return (0,)
 
     @property
     def broken(self) -> bool:
@@ -227,6 +258,12 @@ class Sniffer:
         answer = self.chosen.end()
         self._note()
         return answer
+
+    def produced(self, most: int) -> int:
+        return self.chosen.produced(most)
+
+    def stop(self, data: bytes) -> int:
+        return self.chosen.stop(data)
 
     def _note(self) -> None:
         meter = self.chosen

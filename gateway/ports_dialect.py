@@ -1,0 +1,147 @@
+"""The ports of the provider APIs: what a dialect reads, says and changes. All of it is sans-io: bytes in, facts out.
+
+Part of `gateway.ports`, from where it is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from gateway.call import Answer, Asked, Bounds, Edit, Request, Route, Usage
+from gateway.errors import GatewayError
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+class ErrorAnswer(Struct, frozen=True):
+    """A whole HTTP answer made by the gateway, in the client's dialect."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class Meter(Protocol):
+    """Reads a decoded (not content-encoded) response body as it passes, in pieces of any size.
+
+    `feed` never raises and keeps bounded memory whatever it is given. For streams, `started` turns true at the first
+    meaningful event (not a comment or ping), `terminal` at the dialect's terminal event, and `failed` holds the
+    provider's error type once an error event was seen.
+    """
+
+    started: bool
+    terminal: bool
+    failed: str
+
+    def feed(self, data: bytes) -> None: ...
+
+    def produced(self, most: int) -> int:
+        """An upper estimate of the tokens of output that could be seen so far, or what the provider states where that
+        is more; exact only from `most` on, so that it may be asked for every piece. 0 for what is no stream.
+        """
+        ...
+
+    def stop(self, data: bytes) -> int:
+        """End the reading here, `data` being the piece fed last: how many of its bytes the client may still have before
+        `Dialect.finish_early`, up to the end of its last whole event. What follows is forgotten.
+
+        -1, and nothing is changed, where that end lies before the piece, or the body is no stream: go on, ask again.
+        """
+        ...
+
+    def end(self) -> Answer:
+        """The facts seen so far; called once, at the end of the body or when it was cut."""
+        ...
+
+
+class Stripper(Protocol):
+    """Removes exactly what usage injection added to a stream; `feed` returns the bytes the client shall see."""
+
+    def feed(self, data: bytes) -> bytes: ...
+
+    def end(self) -> bytes:
+        """What is still held back, when the upstream has ended."""
+        ...
+
+
+class Dialect(Protocol):
+    """One provider API. All methods are pure."""
+
+    name: str
+
+    def read(self, route: Route, request: Request) -> Asked:
+        """Read the request body. Raises BadBody for JSON faults, duplicate policy keys and bombs."""
+        ...
+
+    def bounds(self, route: Route, asked: Asked) -> Bounds:
+        """What the call may make the provider do, before it is sent."""
+        ...
+
+    def meter(self, route: Route, asked: Asked, status: int, content_type: bytes) -> Meter: ...
+
+    def inject_usage(self, route: Route, asked: Asked, body: bytes) -> Edit | None:
+        """The splice that makes a stream carry usage, or None where it does by itself or was asked to."""
+        ...
+
+    def cap_output(
+        self, route: Route, asked: Asked, body: bytes, ceiling: int, model: str = ""
+    ) -> tuple[Edit, ...] | None:
+        """The splices by which no more than `ceiling` tokens can come of each choice; () where that is so already.
+
+        None where it cannot be had: the operation has no such limit, the body was not read as it stands, or a request
+        for reasoning leaves no room. `model`: the one that is sent, where it is not the one asked for. Raises BadBody
+        where keys within a value are repeated.
+        """
+        ...
+
+    def lower_effort(self, route: Route, asked: Asked, body: bytes, effort: str, model: str = "") -> tuple[Edit, ...]:
+        """The splices that ask for reasoning of at most this effort (minimal, low, medium), where it asks for more."""
+        ...
+
+    def rename(self, route: Route, asked: Asked, model: str) -> tuple[Route, tuple[Edit, ...]]:
+        """How the same call asks for another model: in its path or by a splice of its body."""
+        ...
+
+    def stripper(self) -> Stripper: ...
+
+    def rejects_injection(self, status: int, body: bytes) -> bool:
+        """Does this upstream error say that it does not know `stream_options`?"""
+        ...
+
+    def refusal(self, fault: GatewayError, request_id: str, *, stream: bool, route: Route | None = None) -> ErrorAnswer:
+        """The answer to a call that the gateway itself refuses or could not complete, before the commit point.
+
+        `route`, where known, lets a dialect word the error as that endpoint does.
+        """
+        ...
+
+    def tap(self, extensions: bytes) -> Tap:
+        """A reader of the WebSocket that follows a 101; `extensions` as negotiated."""
+        ...
+
+    def restate(self, route: Route, frame: bytes) -> ErrorAnswer | None:
+        """The HTTP error that a first SSE frame stands for, with the provider's own error body."""
+        ...
+
+    def interruption(self, fault: GatewayError, meter: Meter, request_id: str) -> bytes:
+        """The event that tells a client in mid-stream that the answer failed. Never a terminal event of success."""
+        ...
+
+    def finish_early(
+        self, meter: Meter, asked: Asked, request_id: str, usage: Usage, note: str = "budget_exceeded"
+    ) -> bytes:
+        """What ends a stream properly whose allowance is used up, as the provider does at `max_tokens`, behind a
+        `note` of one line. `meter` was stopped (also when it has ended since). b"" where the body is no stream.
+        """
+        ...
+
+
+class Tap(Protocol):
+    """Reads both directions of a WebSocket as it is relayed, byte for byte; never raises, bounded memory."""
+
+    def feed(self, from_client: bool, data: bytes) -> None: ...
+
+    def end(self) -> Answer: ...
