@@ -82,6 +82,28 @@ class ToolCall(Struct, frozen=True, array_like=True, gc=False):
     is_error: bool = False
 
 
+class ToolTurn(Struct, frozen=True, gc=False):
+    """A tool call in the newest step of an agent, with what it brought. Fingerprints have 32 bits; 0: unknown."""
+
+    id: str
+    name: str  # "" where the body does not hold the call
+    call: int  # name and canonical arguments
+    shape: int  # the same without digits: what stays when only a counter or a time is changed
+    result: int
+    failure: int = 0  # of a failed call: name and message without digits
+
+
+class Step(Struct, frozen=True):
+    """What a request brings since the answer before: that answer, the results of its tools, and what the user says."""
+
+    tools: tuple[ToolTurn, ...] = ()
+    told: int = 0  # fingerprint of what the user, or the program in their place, said; 0: nothing
+    said: int = 0  # fingerprint of the answer's text
+    text: str = ""  # the beginning of that text
+    key: int = 0  # of all of it: the same request again has the same
+    root: int = 0  # of the message that opens the conversation; 0: the body does not hold it
+
+
 class Request(Struct):
     """The question as it came in; never changed. `path` is the raw path with the query, prefixes removed."""
 

@@ -188,7 +188,7 @@ LoopAction = Literal["off", "note", "warn", "downshift", "stop"]
 class Loops(Config_, frozen=True):
     """The breaker for runaway agents: what is done at each sign of one; see gateway.policy.loop."""
 
-    window: Annotated[int, Meta(ge=4, le=256)] = 20  # steps looked back on
+    window: Annotated[int, Meta(ge=4, le=32)] = 20  # steps looked back on: so many fit into what is remembered of a run
     repeats: Annotated[int, Meta(ge=2)] = 5  # the same tool call so often
     period: Annotated[int, Meta(ge=1, le=16)] = 4  # of a cycle, at most
     repeated_call: LoopAction = "note"

@@ -20,6 +20,8 @@ Headers = list[tuple[bytes, bytes]]
 class Use:
     id: str
     name: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    result: str = "42"
 
 
 @dataclass(slots=True)
@@ -57,12 +59,16 @@ def chat(system: str, turns: list[Turn]) -> dict[str, Any]:
             message: dict[str, Any] = {"role": "assistant", "content": turn.reply.text or None}
             if turn.reply.uses:
                 message["tool_calls"] = [
-                    {"id": use.id, "type": "function", "function": {"name": use.name, "arguments": "{}"}}
+                    {
+                        "id": use.id,
+                        "type": "function",
+                        "function": {"name": use.name, "arguments": json.dumps(use.arguments)},
+                    }
                     for use in turn.reply.uses
                 ]
             messages.append(message)
         elif turn.results:
-            messages += [{"role": "tool", "tool_call_id": use.id, "content": "42"} for use in turn.results]
+            messages += [{"role": "tool", "tool_call_id": use.id, "content": use.result} for use in turn.results]
         else:
             messages.append({"role": "user", "content": turn.text})
     return {"model": "gpt-4.1-mini", "messages": messages}
@@ -75,9 +81,11 @@ def anthropic(system: str, turns: list[Turn]) -> dict[str, Any]:
         content: list[dict[str, Any]] = []
         if turn.reply is not None:
             content = [{"type": "text", "text": turn.reply.text}] if turn.reply.text else []
-            content += [{"type": "tool_use", "id": use.id, "name": use.name, "input": {}} for use in turn.reply.uses]
+            content += [
+                {"type": "tool_use", "id": use.id, "name": use.name, "input": use.arguments} for use in turn.reply.uses
+            ]
         elif turn.results:
-            content = [{"type": "tool_result", "tool_use_id": use.id, "content": "42"} for use in turn.results]
+            content = [{"type": "tool_result", "tool_use_id": use.id, "content": use.result} for use in turn.results]
         else:
             content = [{"type": "text", "text": turn.text}]
         messages.append({"role": "user" if turn.reply is None else "assistant", "content": content})
@@ -94,11 +102,11 @@ def _responses_items(turns: list[Turn]) -> list[dict[str, Any]]:
                 content = [{"type": "output_text", "text": turn.reply.text, "annotations": []}]
                 items.append({"type": "message", "role": "assistant", "content": content})
             items += [
-                {"type": "function_call", "call_id": use.id, "name": use.name, "arguments": "{}"}
+                {"type": "function_call", "call_id": use.id, "name": use.name, "arguments": json.dumps(use.arguments)}
                 for use in turn.reply.uses
             ]
         elif turn.results:
-            items += [{"type": "function_call_output", "call_id": use.id, "output": "42"} for use in turn.results]
+            items += [{"type": "function_call_output", "call_id": use.id, "output": use.result} for use in turn.results]
         else:
             items.append({"role": "user", "content": turn.text})
     return items
@@ -127,9 +135,11 @@ def gemini(system: str, turns: list[Turn]) -> dict[str, Any]:
         parts: list[dict[str, Any]]
         if turn.reply is not None:
             parts = [{"text": turn.reply.text}] if turn.reply.text else []
-            parts += [{"functionCall": {"name": use.name, "args": {}}} for use in turn.reply.uses]
+            parts += [{"functionCall": {"name": use.name, "args": use.arguments}} for use in turn.reply.uses]
         elif turn.results:
-            parts = [{"functionResponse": {"name": use.name, "response": {"result": 42}}} for use in turn.results]
+            parts = [
+                {"functionResponse": {"name": use.name, "response": {"result": use.result}}} for use in turn.results
+            ]
         else:
             parts = [{"text": turn.text}]
         contents.append({"role": "user" if turn.reply is None else "model", "parts": parts})
