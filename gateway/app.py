@@ -34,13 +34,13 @@ from gateway.prices.load import load as load_prices
 from gateway.process.control import Configure
 from gateway.stages.live import Live
 from gateway.stores.local_table import LocalTable
+from gateway.stores.secret_file import shared_secret
 from gateway.stores.shared_table import SharedTable
 from gateway.stores.sqlite_controls import SqliteControls
 
 TICK_SECONDS = 0.25
 TLS_SECONDS = 30.0  # between looks at the listener's certificate files
 CUT_SECONDS = 1.0  # for the last error events to leave
-SECRET_BYTES = 32
 
 
 class Entropy:
@@ -225,18 +225,3 @@ def secrets_of(config: Config) -> list[str]:
     for upstream in config.upstreams.values():
         found += [upstream.key or "", *upstream.headers.values()]
     return [secret for secret in found if len(secret) >= 8]
-
-
-def shared_secret(path: Path) -> bytes:
-    """A secret of this state directory, made by whichever process comes first."""
-    mine = path.with_name(f"{path.name}.{os.getpid()}")
-    mine.unlink(missing_ok=True)
-    fd = os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.write(fd, os.urandom(SECRET_BYTES))
-    finally:
-        os.close(fd)
-    with contextlib.suppress(FileExistsError):
-        os.link(mine, path)
-    mine.unlink()
-    return path.read_bytes()

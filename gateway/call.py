@@ -1,4 +1,4 @@
-"""The vocabulary: what one call is made of. Imports nothing of ours but errors.
+"""The vocabulary: what one call is made of. Imports nothing of ours but errors and keys.
 
 A `Call` is a frozen question (`Request`, and what its dialect read in it: `Asked`) to which the stages append
 facts: who asked (`Who`), where it went (`Attempt`), what came back (`Answer`) and what that cost (`Money`).
@@ -13,6 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from gateway.errors import GatewayError
+from gateway.key import Key
 
 PICO_USD = 10**12
 """Money is counted in whole pico-USD: a price per million tokens with six decimals is a whole number of them."""
@@ -280,4 +281,5 @@ class Call(Struct, weakref=True):
     meter: Any = None  # ports.Meter of the answer under way
     websocket: bool = False
     notes: dict[str, str] = {}
+    key: Key | None = None  # the virtual key it came with
     captured: bytes = b""  # decoded answer body up to `capture_bytes`; filled only while content capture is on

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from gateway.call import Answer, Attempt, Call, Money, Route, Target, ToolCall, Usage, Who
 from gateway.errors import GatewayError
+from gateway.key import Keys
 from gateway.ports_dialect import Dialect, ErrorAnswer, Headers, Meter, Stripper, Tap
 from gateway.spend import Charge, Demand, Grant, Refusal, RunLimits
 
@@ -286,6 +287,7 @@ class Gateway(Struct, frozen=True):
     learned: Learned
     controls: Controls
     live: Live
+    keys: Keys | None = None  # None: there are none, and none are needed
     cost_header: bool = True
     stream_cost_comment: bool = False
     capture_bytes: int = 0  # of each decoded answer, kept on the call for its record

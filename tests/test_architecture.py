@@ -28,29 +28,30 @@ GATEWAY = ROOT / "gateway"
 MAY: dict[str, set[str]] = {
     "__init__": set(),
     "errors": set(),
-    "call": {"errors"},
+    "key": set(),
+    "call": {"errors", "key"},
     "spend": set(),
     "ports_dialect": {"call", "errors"},
-    "ports": {"call", "errors", "ports_dialect", "spend"},
+    "ports": {"call", "errors", "key", "ports_dialect", "spend"},
     "config": {"errors"},
-    "policy": {"call", "errors", "ports", "config", "spend"},
+    "policy": {"call", "errors", "key", "ports", "config", "spend"},
     "dialects": {"call", "errors", "ports", "spend"},
-    "stores": {"call", "errors", "ports", "config", "policy", "spend"},
+    "stores": {"call", "errors", "key", "ports", "config", "policy", "spend"},
     "journal": {"call", "errors", "ports", "config", "spend"},
     "prices": {"call", "config", "policy"},
-    "stages": {"call", "errors", "ports", "policy", "spend"},
+    "stages": {"call", "errors", "key", "ports", "policy", "spend"},
     "pipeline": {"call", "errors", "ports", "stages"},
     "net": {"call", "errors", "ports", "config", "pipeline"},
     "process": {"config", "journal"},
     "recorder": {"call", "errors", "config", "policy", "journal", "spend"},
-    "admin": {"call", "errors", "config", "journal", "policy", "recorder", "spend"},
-    "commands": {"config", "policy", "prices", "recorder"},
+    "admin": {"call", "errors", "key", "config", "journal", "policy", "recorder", "spend"},
+    "commands": {"config", "key", "policy", "prices", "recorder", "stores"},
     "supervisor": {"config", "process"},
 }
 # Where things are put together: the only modules that may name any class. One per process, and the command line.
 ROOTS = {"app.py", "worker.py", "recorder/service.py", "cli.py", "testing"}
 
-PURE = {"policy", "dialects", "call.py", "errors.py", "spend.py"}
+PURE = {"policy", "dialects", "call.py", "errors.py", "key.py", "spend.py"}
 # The only modules outside of the gateway that a pure module may import; nothing here does I/O or tells the time.
 # `datetime` is for arithmetic on times given; its clocks are banned below.
 PURE_IMPORTS = {
@@ -69,6 +70,7 @@ PURE_IMPORTS = {
     *(
         "functools",
         "hashlib",
+        "hmac",
         "itertools",
         "math",
         "operator",

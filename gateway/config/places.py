@@ -24,6 +24,16 @@ def controls(config: Config) -> Path:
     return state(config) / "controls.sqlite"
 
 
+def keys(config: Config) -> Path:
+    """The SQLite file of virtual keys; see also gateway.config.roster."""
+    return state(config) / "keys.sqlite"
+
+
+def pepper(config: Config) -> Path:
+    """The secret that keys the digests of virtual keys."""
+    return state(config) / "keys.pepper"
+
+
 def ledger(config: Config) -> Path:
     """The SQLite file of calls, runs and tools."""
     return state(config) / "ledger.sqlite"

@@ -20,7 +20,7 @@ Path = tuple[str, ...]
 
 SHOWN_CHARS = 12  # shorter than any provider's key or an allowed admin token
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+\Z")
-_CREDENTIAL = re.compile(r"\b(?:(?:sk|pk|gsk|xai|hf|pplx|r8|ghp|key)[-_]|AIza|AKIA|eyJ|Bearer )\S{10}")
+_CREDENTIAL = re.compile(r"\b(?:(?:sk|pk|tg|gsk|xai|hf|pplx|r8|ghp|key)[-_]|AIza|AKIA|eyJ|Bearer )\S{10}")
 
 
 class Problem(Struct, frozen=True):

@@ -195,7 +195,7 @@ def _who(who: Who) -> tuple[Any, ...]:
     """The fields from `tenant` to `end_user`."""
     return (
         who.tenant,
-        "",
+        who.key_id,
         who.agent,
         who.agent_source,
         who.agent_version,

@@ -15,6 +15,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _KEYS = re.compile(
     r"(?i)\b(?:bearer|basic)\s+[^\s\"',;]+"
     r"|\b(?:sk|pk|rk|gsk|xai|key|tok|org|sess|whsec)[-_][A-Za-z0-9*_\-.]{8,}"
+    r"|\btg-[0-9a-z]{8}-[A-Za-z0-9*]{8,}"  # ours; without its last part it is only a name
     r"|\bAIza[A-Za-z0-9_\-*]{10,}"
     r"|\beyJ[A-Za-z0-9_\-]{10,}\.[A-Za-z0-9_\-]{10,}(?:\.[A-Za-z0-9_\-]*)?"
     r"|(?<=[?&])(?:key|api[_-]?key|access_token|token)=[^&\s\"']+"

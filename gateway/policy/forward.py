@@ -3,7 +3,8 @@
 Rules
 1. Every header passes with its case, order and duplicates, but the hop-by-hop ones (RFC 9110 7.6.1, and those the
    Connection header names), our own `x-tollgate-*`, and W3C baggage, which may carry what is not meant for a provider.
-2. When the upstream has a key of its own, every credential of the client stays behind.
+2. When the upstream has a key of its own, or the client came with a key of the gateway, every credential of the client
+   stays behind.
 3. `Via` names this gateway, so that a loop is seen (RFC 9110 7.6.3).
 """
 
@@ -36,10 +37,10 @@ _LENGTH = b"\x00"  # stands for the length in a head yet without it; no header c
 
 
 @lru_cache(maxsize=256)
-def _drops(spec: Spec, injected: bool) -> frozenset[bytes]:
+def _drops(spec: Spec, injected: bool, ours: bool = False) -> frozenset[bytes]:
     """Lower-case names of the client's headers that stay behind."""
     drops = _REQUEST_DROPS | {name.lower() for name, _ in spec.headers}
-    if spec.auth:
+    if spec.auth or ours:
         drops |= CREDENTIALS
     drops |= {b"traceparent", b"tracestate"} if spec.propagate_trace else {b"baggage"}
     if injected:
@@ -51,7 +52,7 @@ def request_head(call: Call, spec: Spec, length: int, *, upgrade: bool = False) 
     """The head to send upstream, for a body of `length` bytes. For equal heads it is made once (`Request.facts`)."""
     if upgrade or spec.propagate_trace or not length:
         return _made(call, spec, b"%d" % length, upgrade)
-    facts, key = call.request.facts, (id(spec), call.route.path, call.asked.injected, call.via)
+    facts, key = call.request.facts, (id(spec), call.route.path, call.asked.injected, call.via, call.key is None)
     made = facts.get("forwarded")
     if made is None or made[0] != key:
         before, _, after = _made(call, spec, _LENGTH, upgrade).partition(_LENGTH)
@@ -65,7 +66,11 @@ def _made(call: Call, spec: Spec, length: bytes, upgrade: bool) -> bytes:
     if b"host" not in request.names:
         parts += (b"host: ", spec.host, b"\r\n")
     _pass_headers(
-        request.headers, _drops(spec, injected) | listed(request.names, request.headers), spec.host, length, parts
+        request.headers,
+        _drops(spec, injected, call.key is not None) | listed(request.names, request.headers),
+        spec.host,
+        length,
+        parts,
     )
     for name, value in (*spec.auth, *spec.headers):
         parts += (name, b": ", value, b"\r\n")
@@ -102,7 +107,7 @@ def _pass_headers(headers: Headers, dropped: frozenset[bytes], host: bytes, leng
 def _target(call: Call, spec: Spec) -> bytes:
     """The request target: the upstream's path prefix and the path as asked, the version not twice."""
     path = call.route.path
-    if spec.auth and b"key=" in path:
+    if (spec.auth or call.key is not None) and b"key=" in path:
         path = without_key(path)
     prefix = spec.target.base_path
     if prefix:

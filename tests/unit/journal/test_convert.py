@@ -59,7 +59,6 @@ def test_every_field_says_what_its_name_says(make_call: Any) -> None:
         "model_requested": "gpt-4o-mini",
         "model_used": "gpt-4o-mini-2024-07-18",
         "tenant": "acme",
-        "key_id": "",
         "agent": "coder",
         "agent_source": "url",
         "agent_version": "",
@@ -71,6 +70,7 @@ def test_every_field_says_what_its_name_says(make_call: Any) -> None:
         "request_class": "",
         "conversation_id": "",
         "end_user": "",
+        "key_id": "",
         "trace_id": "a" * 32,
         "span_id": "b" * 16,
         "parent_span_id": "c" * 16,
@@ -109,7 +109,7 @@ def test_texts_of_one_type_are_not_swapped(make_call: Any) -> None:
     names = {}
     for part, fields in (
         (call.who, ("tenant", "agent", "agent_source", "agent_version", "parent_agent", "run_id", "run_source")),
-        (call.who, ("request_class", "conversation_id", "end_user")),
+        (call.who, ("request_class", "conversation_id", "end_user", "key_id")),
         (call.trace, ("trace_id", "span_id")),
     ):
         for name in fields:

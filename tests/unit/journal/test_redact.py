@@ -14,6 +14,7 @@ from gateway.journal.redact import MESSAGE_LIMIT, REDACTED, Redactor, header_tex
         "sk-1234********************cdef",
         "AIzaSyA-1234567890abcdefghijklmn",
         "gsk_abcdefghijklmnop",
+        "tg-0123abcd-AbCdEfGh0123456789AbCdEfGh0123456789AbCdEfG",
         "Bearer abc.def-ghi",
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTYifQ.c2lnbmF0dXJl",
     ],
@@ -32,6 +33,7 @@ def test_ordinary_words_stay() -> None:
         "The model `gpt-4o-mini` does not exist",
         "max_tokens: 4096 > 2048, the risk-free limit of task-oriented-models",
         "key error in 'messages[0].content'",
+        "the key tg-0123abcd- is disabled",
     ):
         assert Redactor().clean(message) == message
 

@@ -1,0 +1,78 @@
+"""Authorize: whose key a call came with, and what that key allows.
+
+`authenticate` stands before the body is read: who has no key costs next to nothing. `authorize` stands behind the
+aliases and the identity: only then it is known which model, upstream and tools are asked for.
+"""
+
+from __future__ import annotations
+
+from gateway.call import Call
+from gateway.errors import Forbidden, Rejected, Unauthorized
+from gateway.key import ANY
+from gateway.policy.forward import CREDENTIALS, without_key
+from gateway.policy.keys import SCHEME, UNKNOWN, may_ask, may_do, may_offer, may_use, permission, presented, usable
+from gateway.ports import Gateway, Spec
+
+MODEL_LESS = frozenset(("models", "fetch_response", "count_tokens"))
+
+
+def authenticate(call: Call, gw: Gateway) -> None:
+    """Find `call.key`. Raises Unauthorized, and Rejected where the secret would leave the gateway by another way."""
+    keys, request = gw.keys, call.request
+    secret = request.facts.get("presented")
+    if secret is None:  # for equal heads this is found once
+        secret = request.facts["presented"] = presented(request.names, request.path)
+    if keys is None or not keys.required:
+        if secret.startswith(SCHEME):  # of another gateway, or of this one before it lost its keys
+            raise Unauthorized(UNKNOWN)
+        return
+    key = keys.find(secret)
+    if key is not None:
+        call.who.key_id, call.who.team = key.id, key.team  # for the record, should it be refused
+    call.key = usable(key, call.started_at)
+    if request.facts.get("placed") is None:
+        check_placed(call, secret)
+        request.facts["placed"] = True
+
+
+def check_placed(call: Call, secret: bytes) -> None:
+    """The secret must stand where it is taken out before the call is sent on, and nowhere else. Raises Rejected."""
+    request = call.request
+    if secret in without_key(request.path):
+        raise Rejected("a key of this gateway stands in the URL; send it in a header", code="key_misplaced")
+    for name, value in request.headers:
+        if secret in value and name.lower() not in CREDENTIALS:
+            text = name.decode("latin-1")[:100]
+            raise Rejected(f"a key of this gateway stands in the header {text}, too", code="key_misplaced")
+
+
+def authorize(call: Call, gw: Gateway) -> None:
+    """Put the key's owner in the place of what the client says, and check its rights. Raises Forbidden."""
+    key = call.key
+    if key is None:
+        return
+    who, route = call.who, call.route
+    who.key_id, who.team = key.id, key.team
+    if key.team:
+        who.tenant = key.team
+    what = permission(route, call.request.method.decode("latin-1"))
+    may_do(key, what, websocket=call.websocket)
+    may_go(call, gw.specs.get(route.upstream))
+    may_ask(key, (call.asked.model, call.model_sent), needed=what not in MODEL_LESS)
+    if ANY not in key.tools:
+        bounds = gw.dialects[route.dialect].bounds(route, call.asked)
+        may_offer(key, (*bounds.tools, *(kind for kind, _ in bounds.server_tools)))
+
+
+def may_go(call: Call, spec: Spec | None) -> None:
+    """May this call go to this upstream? To be asked anew wherever another one is chosen. Raises Forbidden."""
+    key = call.key
+    if key is None or spec is None:
+        return
+    may_use(key, spec.name)
+    if not spec.auth and not any(name.lower() in CREDENTIALS for name, _ in spec.headers):
+        raise Forbidden(
+            f"the upstream {spec.name} has no key of its own, and a key of this gateway is never sent on; "
+            f"set `upstreams.{spec.name}.key` (any text where it needs none)",
+            code="upstream_has_no_key",
+        )
