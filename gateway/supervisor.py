@@ -87,7 +87,7 @@ class Supervisor:
         self._state = StateDirectory(Path(config.state), Path(config.journal.directory))
         self._bind(config)
         self._listen_at, self._admin_at = bound(self._sockets[0]), bound(self._admin)
-        self._state.describe(str(self._listen_at))
+        self._state.describe(str(self._listen_at), str(self._admin_at), tls=config.tls is not None)
         self._upkeep = Upkeep(self._state.journal, self._state.inflight, config.journal)
         self._workers = [
             Child(f"worker {index}", index, worker, [sock], on_message=self._received, on_exit=self._exited)

@@ -45,7 +45,7 @@ MAY: dict[str, set[str]] = {
     "process": {"config", "journal"},
     "recorder": {"call", "errors", "config", "policy", "journal", "spend"},
     "admin": {"call", "errors", "key", "config", "journal", "policy", "recorder", "spend"},
-    "commands": {"config", "key", "policy", "prices", "recorder", "stores"},
+    "commands": {"config", "errors", "key", "policy", "prices", "process", "recorder", "spend", "stores"},
     "supervisor": {"config", "process"},
 }
 # Where things are put together: the only modules that may name any class. One per process, and the command line.

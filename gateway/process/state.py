@@ -32,6 +32,8 @@ class Holder(Struct):
 
     pid: int
     listen: str = ""
+    admin: str = ""
+    tls: bool = False  # on `listen`
 
     @property
     def alive(self) -> bool:
@@ -73,9 +75,9 @@ class StateDirectory:
             self._release()
             raise
 
-    def describe(self, listen: str) -> None:
-        """Leave word of who holds the directory, for the message another gateway shows."""
-        self._write(msgspec.json.encode(Holder(os.getpid(), listen)))
+    def describe(self, listen: str, admin: str = "", *, tls: bool = False) -> None:
+        """Leave word of who holds the directory: for the message another gateway shows, and for who looks for it."""
+        self._write(msgspec.json.encode(Holder(os.getpid(), listen, admin, tls)))
 
     def close(self) -> None:
         self._write(b"")
@@ -97,14 +99,30 @@ class StateDirectory:
         self.locks.append(fd)
         deadline = time.monotonic() + self._patience
         while not _locked(fd):
-            holder = _holder(fd)
-            if (holder is not None and holder.alive) or time.monotonic() > deadline:
-                who = f" ({holder})" if holder is not None else ""
+            found = _holder(fd)
+            if (found is not None and found.alive) or time.monotonic() > deadline:
+                who = f" ({found})" if found is not None else ""
                 raise StateUnusable(
                     f"{directory} is in use by another gateway{who}; stop that one, or give this one another `state`"
                 )
             time.sleep(_POLL_SECONDS)
         self.unclean = self.unclean or _holder(fd) is not None
+
+
+def holder(path: Path) -> Holder | None:
+    """The gateway that has this state directory, as far as can be seen without touching its lock; None where none has.
+
+    Its process id may belong to somebody else by now: ask its health before you believe it.
+    """
+    try:
+        fd = os.open(path / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        found = _holder(fd)
+    finally:
+        os.close(fd)
+    return found if found is not None and found.alive else None
 
 
 def _locked(fd: int) -> bool:

@@ -1,0 +1,117 @@
+"""`tollgate runs` without a gateway, and what it prints."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway import cli
+from gateway.commands.runs import table
+from gateway.policy.controls import Kind
+from gateway.recorder.ledger import Ledger
+from gateway.stores.sqlite_controls import SqliteControls, SqliteDecisions
+from gateway.testing.records import START, call_record
+
+
+@pytest.fixture
+def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """A state directory, and an admin address where nobody is."""
+    monkeypatch.chdir(tmp_path)
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("TOLLGATE_ADMIN", f"127.0.0.1:{sock.getsockname()[1]}")
+        yield ["--state", str(tmp_path / "state")]
+
+
+def decisions(options: list[str]) -> SqliteDecisions:
+    return SqliteDecisions(Path(options[1]) / "controls.sqlite")
+
+
+@pytest.mark.parametrize(
+    ("words", "subject"),
+    [
+        (["r1"], ("run", "r1")),
+        (["--agent", "bot"], ("agent", "bot")),
+        (["--key-id", "k1"], ("key", "k1")),
+        (["--key", "k1"], ("key", "k1")),
+        (["--team", "t"], ("team", "t")),
+    ],
+)
+def test_a_kill_is_written_into_the_state_directory(
+    options: list[str], words: list[str], subject: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["runs", "kill", *words, "--reason", "it loops", *options]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"{subject[0]} {subject[1]} stopped; no gateway answers at 127.0.0.1:")
+    worker = SqliteControls(Path(options[1]) / "controls.sqlite")
+    assert "it loops" in worker.stops[subject]
+    assert cli.main(["runs", "resume", *words, *options]) == 0
+    assert worker.refresh()
+    assert not worker.stops
+
+
+def test_a_budget_is_raised(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["runs", "raise", "r1", "2.5", *options]) == 0
+    assert capsys.readouterr().out.startswith("run r1 has a budget of $2.5000; ")
+    (decision,) = decisions(options).decisions()
+    assert (decision.kind, decision.amount) == (Kind.RAISE, 2_500_000_000)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["kill"],
+        ["kill", "r1", "--agent", "bot"],
+        ["raise", "r1"],
+        ["raise", "r1", "0"],
+        ["raise", "r1", "nan"],
+        ["list", "--limit", "0"],
+    ],
+)
+def test_a_wrong_command_line_ends_with_2(options: list[str], words: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["runs", *words, *options])
+    assert ended.value.code == 2
+    assert not decisions(options).path.exists()
+
+
+def test_runs_are_listed_from_disk(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["runs", "list", *options]) == 0
+    assert capsys.readouterr().out == "RUN  AGENT  BEGAN  CALLS  COST  STATE\n"
+    ledger = Ledger(Path(options[1]) / "ledger.sqlite")
+    ledger.open()
+    ledger.apply(
+        [call_record("c1", START), call_record("c2", START + 5, run_id="r2", cost=None, cost_status="no_price")], {}
+    )
+    ledger.close()
+    cli.main(["runs", "kill", "run-1", *options])
+    cli.main(["runs", "kill", "--agent", "bot", "--reason", "x", *options])
+    capsys.readouterr()
+    assert cli.main(["runs", "list", *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["RUN", "AGENT", "BEGAN", "CALLS", "COST", "STATE"]
+    assert lines[1].split()[0] == "r2"
+    assert "unknown" in lines[1]
+    assert lines[2].startswith("run-1 ")
+    assert lines[2].endswith("stopped")
+    assert lines[3] == "stopped: agent bot (x)"
+
+
+def test_a_table_without_rows_has_its_heads() -> None:
+    assert table([], [("run", "r9", None)]).splitlines()[1] == "stopped: run r9"
+
+
+@pytest.mark.parametrize("words", [[], ["--"], ["--budget", "2", "--"]])
+def test_run_needs_a_command(options: list[str], words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", *options, *words]) == 2
+    assert "which command?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--budget", "-1"], ["--max-calls", "0"], ["--name", "a/b"], ["--max-minutes", "x"]])
+def test_limits_that_make_no_sense(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["run", *words, "--", "true"])
+    assert ended.value.code == 2
