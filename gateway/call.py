@@ -190,6 +190,7 @@ class Who(Struct):
     run_source: str = ""  # url, header, baggage, vendor, body, previous_response, tool_call, prefix, trace, new
     run_confidence: float = 0.0
     parent_agent: str = ""
+    depth: int = 0  # levels of agents above it: 0 for one that no agent started
     step: int = 0
     request_class: str = ""
     conversation_id: str = ""  # only when the client itself stated one (semconv forbids derived values)

@@ -44,6 +44,7 @@ from gateway.ports import Links
 
 OPEN_LIMIT = 20_000  # calls under way of which this process knows the question
 TOOL_IDS = 16  # of one answer
+MOST_DEPTH = 255
 NOT_STEPS = frozenset(("", "fetch_response"))
 CONFIDENCE = {"url": 1.0, "header": 1.0, "baggage": 0.97, "vendor": 0.97, "body": 0.95}
 SAME_CONVERSATION = frozenset(("previous_response", "tool_call", "prefix"))
@@ -162,6 +163,8 @@ class Resolver:
         who.parent_agent = stated.value("parent_agent")
         if sub and not who.parent_agent:
             who.parent_agent = self._parent(question, who.run_id) or product_of(stated.user_agent).name
+        if sub and who.run_id:
+            who.depth = self._depth(question, who.run_id)
         who.request_class = stated.value("request_class") or ("subagent" if sub else "")
         who.end_user = stated.value("end_user")
 
@@ -172,6 +175,17 @@ class Resolver:
             return ""
         thread = self._memory.thread(question.scope, thread_ref(question.scope, run_id, parent))
         return thread.agent if thread is not None else ""
+
+    def _depth(self, question: Question, run_id: str) -> int:
+        """One more than its parent's, as far as that was seen; remembered for its own sub-agents."""
+        stated, scope = question.stated, question.scope
+        parent = stated.value("parent_agent_id") or stated.value("parent_run")
+        above = self._links.get(depth_key(scope, run_id, parent)) if parent and parent != stated.instance else None
+        depth = min(above[0] + 1 if above else 1, MOST_DEPTH)
+        key = depth_key(scope, run_id, stated.instance)
+        if self._links.get(key) != bytes((depth,)):
+            self._links.put(key, bytes((depth,)))
+        return depth
 
     def _enter(self, question: Question, call: Call, who: Who, evidence: Evidence | None) -> None:
         """Find the call's thread, count its step, and leave what the next call needs already now."""
@@ -231,6 +245,10 @@ class Resolver:
 
 def thread_ref(scope: bytes, run_id: str, instance: str) -> bytes:
     return digest(b"%bR%b\0%b" % (scope, run_id.encode(), instance.encode()))[:REF]
+
+
+def depth_key(scope: bytes, run_id: str, instance: str) -> bytes:
+    return digest(b"%bD%b\0%b" % (scope, run_id.encode(), instance.encode()))
 
 
 def _same_agent(question: Question, evidence: Evidence | None) -> bool:

@@ -97,10 +97,10 @@ class LoopBreaker:
         self._rates = any(getattr(config, name) != "off" for name in RATE_SIGNALS)
         self._depth = config.depth != "off"
 
-    def check(self, call: Call, now: int, level: int = 0) -> list[Verdict]:
+    def check(self, call: Call, now: int) -> list[Verdict]:
         """What is wrong with the run of this call, which has been identified; usually nothing. Never raises.
 
-        `now`: ns since the epoch; `level`: depth of the sub-agent that calls, 0 for an agent that no agent started.
+        `now`: ns since the epoch.
         """
         who = call.who
         if not who.run_id:
@@ -111,7 +111,7 @@ class LoopBreaker:
             if value is not None and busy(value, now):
                 agent = baseline(self._links.get(_key(b"B", who.tenant, who.agent))) if who.agent else _UNKNOWN
                 verdicts += check_rates(pulse(value), agent, self._config)
-        if self._depth and level > self._config.max_depth and (deep := depth(level, self._config)) is not None:
+        if self._depth and who.depth and (deep := depth(who.depth, self._config)) is not None:
             verdicts.append(deep)
         return verdicts
 

@@ -128,3 +128,25 @@ def test_a_name_that_was_stated_once_holds_for_the_conversation(gate: Gate) -> N
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "Plan"}]
     again = gate.ask(sdk, {"messages": [*messages, {"role": "user", "content": "b"}]})
     assert (again.agent, again.agent_source, again.step) == ("scout", "run", 2)
+
+
+def test_depth_is_one_more_than_that_of_the_parent(gate: Gate) -> None:
+    def ask(agent: str, parent: str = "") -> int:
+        more = {"x-claude-code-agent-id": agent} | ({"x-claude-code-parent-agent-id": parent} if parent else {})
+        return gate.ask({**CLAUDE, **more}).depth
+
+    assert gate.ask(CLAUDE).depth == 0
+    assert [ask("a1"), ask("a2", "a1"), ask("a3", "a2"), ask("a4", "a1"), ask("a2", "a1")] == [1, 2, 3, 2, 2]
+    assert ask("b1", "never seen") == 1
+    assert ask("c1", "c1") == 1, "its own parent"
+    assert gate.ask({**CLAUDE, "X-Claude-Code-Session-Id": SESSION[::-1], "x-claude-code-agent-id": "a2"}).depth == 1
+
+
+def test_depth_has_an_end(gate: Gate) -> None:
+    """Two agents that call each other their parent go round: depth grows, as far as it can."""
+    depths = []
+    for turn in range(300):
+        headers = {"x-claude-code-agent-id": "ab"[turn % 2], "x-claude-code-parent-agent-id": "ba"[turn % 2]}
+        depths.append(gate.ask({**CLAUDE, **headers}).depth)
+    assert depths[:3] == [1, 2, 3]
+    assert depths[-1] == 255

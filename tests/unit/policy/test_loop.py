@@ -182,7 +182,8 @@ def test_where_all_are_off_nothing_is_touched() -> None:
     assert active(Loops(**OFF | {"depth": "note"}))
     talk = Conversation("openai_chat", "run")
     call = talk.call(NOW, 1)
-    assert watch.check(call, NOW, 99) == []
+    call.who.depth = 99
+    assert watch.check(call, NOW) == []
     watch.learn(call, NOW)
     assert links.values == {}
 
@@ -191,8 +192,8 @@ def test_without_a_run_there_is_nothing_to_watch() -> None:
     links = MemoryLinks()
     watch = breaker(links=links)
     call = Conversation("openai_chat", "run").call(NOW, 1)
-    call.who = Who()
-    assert watch.check(call, NOW, 99) == []
+    call.who = Who(depth=99)
+    assert watch.check(call, NOW) == []
     watch.learn(call, NOW)
     assert links.values == {}
 
@@ -200,8 +201,10 @@ def test_without_a_run_there_is_nothing_to_watch() -> None:
 def test_depth() -> None:
     watch = breaker(Loops(max_depth=3, depth="stop"))
     call = Conversation("openai_chat", "run").call(NOW, 1)
-    assert watch.check(call, NOW, 3) == []
-    (verdict,) = watch.check(call, NOW, 4)
+    call.who.depth = 3
+    assert watch.check(call, NOW) == []
+    call.who.depth = 4
+    (verdict,) = watch.check(call, NOW)
     assert (verdict.signal, verdict.action, verdict.evidence) == ("depth", "stop", {"count": 4})
 
 
