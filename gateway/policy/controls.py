@@ -31,7 +31,7 @@ class Kind(enum.StrEnum):
 class Scope(enum.StrEnum):
     RUN = "run"
     AGENT = "agent"  # with the sub-agents it starts
-    KEY = "key"
+    KEY = "key"  # by id or name, with the keys below it
     TEAM = "team"
 
 
@@ -123,17 +123,12 @@ class Standings:
         stops = self.stops
         if not stops:
             return None
-        who = call.who
-        for subject in (
-            ("run", who.run_id),
-            ("agent", who.agent),
-            ("agent", who.parent_agent),
-            ("key", who.key_id),
-            ("team", who.team),
-        ):
-            if subject in stops:
-                return stops[subject]
-        return None
+        who, key = call.who, call.key
+        subjects = [("run", who.run_id), ("agent", who.agent), ("agent", who.parent_agent), ("team", who.team)]
+        subjects.append(("key", who.key_id))
+        if key is not None:
+            subjects += (("key", key.name), ("key", key.parent))
+        return next((stops[subject] for subject in subjects if subject in stops), None)
 
     def raised(self, run_id: str) -> int | None:
         return self._budgets.get(run_id)

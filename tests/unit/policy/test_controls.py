@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.call import Asked, Call, Request, Route, Trace, Who
+from gateway.key import Key
 from gateway.policy.controls import Decision, Kind, Scope, Standing, Standings, after, words
 from gateway.spend import NANO_USD, RunLimits
 
@@ -60,6 +61,14 @@ def test_a_kill_stops_its_subject_and_nobody_else(scope: Scope, who: dict[str, s
     resumed = taken(Decision(Kind.KILL, scope, "x", at=5), Decision(Kind.RESUME, scope, "x", at=6))
     assert resumed.stopped(call_of(**who)) is None
     assert not resumed.stops
+
+
+def test_a_key_is_stopped_by_its_name_and_with_its_parent() -> None:
+    call = call_of()
+    call.key = Key("k2", name="laptop", parent="k1")
+    for value, stopped in (("laptop", True), ("k1", True), ("k3", False)):
+        standings = taken(Decision(Kind.KILL, Scope.KEY, value, at=5))
+        assert (standings.stopped(call) is not None) == stopped
 
 
 def test_the_first_reason_stays_until_it_is_resumed() -> None:
