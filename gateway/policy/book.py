@@ -5,7 +5,8 @@ Rules
    old hold stands.
 2. A hold is settled once: afterwards it is not known. What is not known is not settled.
 3. A hold that expires (its owner died) is charged as reserved, or freed. It stays known: a late settle then books what
-   is more than was charged, or, where it was freed, the whole cost. It gives nothing back.
+   is more than was charged, or, where it was freed, the whole cost. It gives nothing back. So with `charge` no account
+   goes over by a death; with `free` it may, by what was freed.
 4. A store puts every account and hold that an operation names into `accounts` and `holds` before, if it has them, and
    writes `touched` and `changed` afterwards. An account that is missing is a new one.
 """
@@ -58,11 +59,11 @@ class Book:
         old = known if known is not None and known.state is LIVE else None  # what expired is over: this is a new hold
         before = self._lift(old, now) if old is not None else {}
         taken: list[tuple[Account, int]] = []
-        levels = self._take(demands, taken, now)
-        if levels is None:
+        levels: list[Level] = []
+        if not self._take(demands, taken, levels, now):
             for account, amount in taken:
                 rules.untake(account, amount)
-            refusal = self._refusal(op, demands, now)
+            refusal = self._refusal(op, demands, len(levels), now)
             if old is not None:
                 self._put_back(old, before)
             return refusal
@@ -141,21 +142,20 @@ class Book:
         """Which of these accounts a store should look for."""
         return [name for name in names if name not in self.accounts]
 
-    def _take(self, demands: Sequence[Demand], taken: list[tuple[Account, int]], now: int) -> list[Level] | None:
-        """Reserve one demand after the other; None at the first that does not fit."""
-        levels = []
+    def _take(self, demands: Sequence[Demand], taken: list[tuple[Account, int]], levels: list[Level], now: int) -> bool:
+        """Reserve one demand after the other; False at the first that does not fit."""
         for demand in demands:
             if demand.rule is LEVEL:
                 if demand.amount > demand.limit:
-                    return None
+                    return False
                 levels.append(Level(demand.account, demand.limit, 0, demand.amount))
                 continue
             account = self._account(demand, now)
             if not rules.take(account, demand.amount, now):
-                return None
+                return False
             taken.append((account, demand.amount))
             levels.append(rules.level_of(account, now))
-        return levels
+        return True
 
     def _account(self, demand: Demand, now: int) -> Account:
         account = self.accounts.get(demand.account)
@@ -176,7 +176,8 @@ class Book:
             rules.freshen(account, now)
         return account
 
-    def _refusal(self, op: str, demands: Sequence[Demand], now: int) -> Refusal:
+    def _refusal(self, op: str, demands: Sequence[Demand], failed: int, now: int) -> Refusal:
+        """`failed`: the demand that stopped it, which may have been the second one of its account."""
         index, waits, pending, rooms, shown = -1, [], True, [], Level("", 0, 0, 0)
         for n, demand in enumerate(demands):
             if demand.rule is LEVEL:
@@ -188,7 +189,7 @@ class Book:
                 wait, helps = rules.wait(account, demand.amount, now), rules.pending(account, demand.amount)
                 level = rules.level_of(account, now)
             rooms.append(max(0, room))
-            if not fitting:
+            if not fitting or n == failed:
                 if index < 0:
                     index, shown = n, level
                 waits.append(wait)
