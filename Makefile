@@ -25,7 +25,8 @@ PEERS := .peers
 
 # Programs that some tests and the benchmark use, and the Debian packages that have them. Without them those tests are
 # skipped; as root, or where sudo asks no password, they are installed.
-TOOLS := openssl:openssl promtool:prometheus nginx:nginx-light gcc:build-essential
+TOOLS := openssl:openssl promtool:prometheus nginx:nginx-light gcc:build-essential \
+	redis-server:redis-server
 
 .PHONY: demo test pytest test-clients bench bench-peers check constraints clean tools
 

@@ -1,0 +1,91 @@
+"""RedisBudgets on a real redis-server: the contract of every store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.config.schema import Spending
+from gateway.spend import Level
+from gateway.stores import redis_link
+from gateway.stores.redis_budgets import RedisBudgets
+from tests.unit.stores.budgets_contract import SECOND, BudgetsContract
+from tests.unit.stores.redis_server import NEEDS_REDIS, RedisServer
+
+pytestmark = NEEDS_REDIS
+LEASE = 15.0
+# The same script with a clock that tests can move on.
+SKEWED = redis_link.script().replace(
+    b"tonumber(clock[2])", b"tonumber(clock[2]) + (tonumber(redis.call('GET', 'skew') or 0))", 1
+)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.stop()
+
+
+class RedisKit:
+    def __init__(self, server: RedisServer, state: Path) -> None:
+        self.server, self.state = server, state
+        self.skew = 0
+        self.workers: list[RedisBudgets] = []
+
+    async def worker(self, on_dead: str = "charge") -> RedisBudgets:
+        settings = Spending(redis=self.server.url, timeout=2, on_dead_worker=on_dead, lease_seconds=LEASE)
+        store = RedisBudgets(settings, self.state, grace=0)
+        self.workers.append(store)
+        assert await store.ready(5)
+        return store
+
+    async def applied(self, worker: RedisBudgets) -> None:
+        await worker.applied()
+
+    async def abandon(self, worker: RedisBudgets) -> None:
+        """It is not ticked any more."""
+
+    async def expire(self, survivor: RedisBudgets) -> None:
+        survivor.tick()
+        await self.advance(LEASE + 1)
+        await asyncio.sleep(0.01)
+        survivor.renew()
+        await survivor.applied()
+
+    async def level(self, account: str) -> Level | None:
+        spent, reserved = self.server.ask("HMGET", f"{{tollgate}}:a:{account}", "s", "r")  # type: ignore[misc]
+        return Level(account, 0, int(spent or 0), int(reserved or 0))
+
+    async def adjust(self, worker: RedisBudgets, id: str, account: str, delta: int) -> None:
+        await worker.adjust(id, account, delta, "because", "somebody")
+
+    async def advance(self, seconds: float) -> None:
+        self.skew += round(seconds * 1e6)
+        self.server.ask("SET", "skew", self.skew)
+
+    def now(self) -> int:
+        seconds, micros = self.server.ask("TIME")  # type: ignore[misc]
+        return (int(seconds) * 10**6 + int(micros) + self.skew) * 1000
+
+
+@pytest.fixture
+async def kit(server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RedisKit]:
+    monkeypatch.setattr(redis_link, "script", lambda: SKEWED)
+    server.ask("FLUSHALL")
+    kit = RedisKit(server, tmp_path)
+    yield kit
+    for worker in kit.workers:
+        await worker.close()
+
+
+class TestContract(BudgetsContract):
+    """Everything in budgets_contract."""
+
+
+def test_the_clock_of_these_tests_is_in_the_script() -> None:
+    assert redis_link.script() != SKEWED
+    assert SECOND == 10**9
