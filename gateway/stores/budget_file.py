@@ -196,7 +196,7 @@ class BudgetFile:
     def resign(self) -> None:
         """This worker ends: what it still holds expires at the next look of another."""
         self._run(sql.RENEW, (self.owner, 0, self.lease))
-        self._alive_until = 0
+        self._alive_until = self._mono + self.lease  # what it settles now shall not renew it
 
     def expire_dead(self, *, charge: bool) -> int:
         """Expire the holds of all workers that did not renew; returns how many."""

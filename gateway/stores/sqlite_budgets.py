@@ -263,8 +263,7 @@ class SqliteBudgets:
         if item.future is not None and item.future.cancelled():
             return None
         if kind == RESERVE:
-            file.load(item.payload)
-            return file.book.reserve(op, item.payload, self._owner, now)
+            return self._reserve(op, item.payload, now)
         if kind == SETTLE:
             if file.load_hold(op) is not None:
                 file.book.settle(op, item.payload, now)
@@ -281,6 +280,14 @@ class SqliteBudgets:
             except ValueError as e:
                 return e
         return None
+
+    def _reserve(self, op: str, demands: Sequence[Demand], now: int) -> Grant | Refusal:
+        file = self._file
+        file.load(demands)
+        answer = file.book.reserve(op, demands, self._owner, now)
+        if type(answer) is Refusal and op not in file.book.holds and file.load_hold(op) is not None:
+            answer = file.book.reserve(op, demands, self._owner, now)  # in the place of what another worker holds
+        return answer
 
     def _upkeep(self) -> int:
         self._file.renew()
