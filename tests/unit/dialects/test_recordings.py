@@ -33,9 +33,9 @@ def played(request):
     target = "/" + exchange.target.lstrip("/").encode("ascii", "replace").decode().replace("%2F", "~").replace(
         "%2f", "~"
     )
-    route = TABLE.resolve(exchange.method.encode(), f"/{family}{target}".encode(), "")
+    route = TABLE.resolve(exchange.method.upper().encode(), f"/{family}{target}".encode(), "")
     dialect = DIALECTS[route.dialect]
-    question = Request(exchange.method.encode(), route.path, (), exchange.request_body)
+    question = Request(exchange.method.upper().encode(), route.path, (), exchange.request_body)
     multipart = exchange.request_body[:2] == b"--"
     return exchange, dialect, route, DIALECTS["opaque" if multipart else route.dialect].read(route, question)
 
