@@ -130,6 +130,10 @@ class Dialect(Protocol):
         """The event that tells a client in mid-stream that the answer failed. Never a terminal event of success."""
         ...
 
+    def remark(self, note: str) -> bytes:
+        """A line for people in an event stream, ignored by clients; b"" where some client would choke on it."""
+        ...
+
     def finish_early(
         self, meter: Meter, asked: Asked, request_id: str, usage: Usage, note: str = "budget_exceeded"
     ) -> bytes:

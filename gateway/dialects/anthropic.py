@@ -292,7 +292,7 @@ class Anthropic(BaseDialect):
         if not isinstance(stream, MessageStream):
             return b""
         end = finish.messages(stream.blocks, stream.stated, usage, delta=bool(stream.unfinished))
-        return finish.comment(note) + end
+        return self.remark(note) + end
 
     def refusal(self, fault: GatewayError, request_id: str, *, stream: bool, route: Route | None = None) -> ErrorAnswer:
         return faults.anthropic_refusal(fault, request_id)

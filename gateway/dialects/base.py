@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.call import Answer, Asked, Bounds, Edit, Request, Route, Usage
-from gateway.dialects import lowering
+from gateway.dialects import finish, lowering
 from gateway.dialects.meters import JsonMeter, OpaqueMeter
 from gateway.dialects.streams import EventMeter, Sniffer
 from gateway.errors import GatewayError
@@ -91,6 +91,9 @@ class BaseDialect:
 
     def tap(self, extensions: bytes) -> Tap:
         return Unread()
+
+    def remark(self, note: str) -> bytes:
+        return finish.comment(note)
 
     def finish_early(
         self, meter: Meter, asked: Asked, request_id: str, usage: Usage, note: str = "budget_exceeded"

@@ -19,7 +19,7 @@ MAX_NOTE = 200
 
 
 def comment(note: str) -> bytes:
-    """An SSE comment of one line. The google-genai SDK takes such lines for JSON: not for Gemini."""
+    """An SSE comment of one line."""
     return b": tollgate %b\n\n" % one_line(note).encode()
 
 

@@ -202,6 +202,10 @@ class Gemini(BaseDialect):
     def rename(self, route: Route, asked: Asked, model: str) -> tuple[Route, tuple[Edit, ...]]:
         return lowering.rename_in_path(route, asked, model)
 
+    def remark(self, note: str) -> bytes:
+        """The google-genai SDK takes any line but `data: ` for JSON."""
+        return b""
+
     def finish_early(
         self, meter: Meter, asked: Asked, request_id: str, usage: Usage, note: str = "budget_exceeded"
     ) -> bytes:

@@ -341,7 +341,7 @@ class OpenAIChat(OpenAIFamily):
             "model": draft.model or asked.model,
         }
         stated = usage if asks_usage(asked.fields) else None
-        return finish.comment(note) + finish.chat(head, stream.unfinished, stated, legacy=self.legacy)
+        return self.remark(note) + finish.chat(head, stream.unfinished, stated, legacy=self.legacy)
 
     def stripper(self) -> Stripper:
         return UsageStripper()

@@ -219,7 +219,7 @@ class OpenAIResponses(BaseDialect):
             "usage": finish.responses_usage(usage),
         }
         events.append({"type": "response.incomplete", "response": response})
-        return finish.comment(note) + finish.numbered(events, stream.sequence + 1)
+        return self.remark(note) + finish.numbered(events, stream.sequence + 1)
 
     def refusal(self, fault: GatewayError, request_id: str, *, stream: bool, route: Route | None = None) -> ErrorAnswer:
         return faults.openai_refusal(fault, request_id)

@@ -112,9 +112,11 @@ class EventMeter(Generic[E]):
 
     def produced(self, most: int) -> int:
         """While it stays below `most`, what is kept undecoded counts as if all of it were output."""
-        if self._held and self.draft.tokens(self._size) >= most:
-            self.drain()
-        return self.draft.tokens(self._size)
+        rough = self.draft.tokens(self._size)
+        if rough < most or not self._held:
+            return rough
+        self.drain()
+        return self.draft.tokens()
 
     def stop(self, data: bytes) -> int:
         left = len(data) - self._cutter.pending(data)
@@ -260,10 +262,10 @@ class Sniffer:
         return answer
 
     def produced(self, most: int) -> int:
-        return self.chosen.produced(most)
+        return 0 if self._meter is None else self._meter.produced(most)
 
     def stop(self, data: bytes) -> int:
-        return self.chosen.stop(data)
+        return -1 if self._meter is None else self._meter.stop(data)
 
     def _note(self) -> None:
         meter = self.chosen

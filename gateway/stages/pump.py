@@ -248,10 +248,8 @@ async def end_of_stream(passage: Passage, tail: list[bytes]) -> Ending:
         raise StreamTruncated("the upstream ended the stream without its terminal event")
     ensure_committed(passage)
     if passage.gw.stream_cost_comment and call.money.total is not None and call.interruptible:
-        rest += b": tollgate cost_usd=%.12f usage_source=%b\n\n" % (
-            call.money.total / 1e12,
-            call.answer.usage_source.encode(),
-        )
+        dialect = passage.gw.dialects[call.route.dialect]
+        rest += dialect.remark(f"cost_usd={call.money.total / 1e12:.12f} usage_source={call.answer.usage_source}")
     return Ending(rest, complete=not cut)
 
 

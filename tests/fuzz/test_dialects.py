@@ -14,11 +14,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.call import Answer, Request, Route
-from gateway.dialects.body import read_object, scan
+from gateway.call import Answer, Bounds, Request, Route, Usage
+from gateway.dialects.body import read_object, scan, splice
 from gateway.dialects.items import read_item
 from gateway.dialects.registry import DIALECTS
 from gateway.errors import GatewayError, StreamTruncated
+from gateway.policy.splices import merged
 from gateway.testing import cassettes
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "cassettes"
@@ -100,19 +101,50 @@ def play(name, body, data, dice, status, kind):
     asked, fault = attempt(dialect.read, route(name), Request(b"POST", route(name).path, (), body))
     if asked is None:
         assert 400 <= fault.status < 500
-        asked = dialect.read(route(name), Request(b"POST", route(name).path, (), b'{"stream":true}'))
+        body = b'{"stream":true}'
+        asked = dialect.read(route(name), Request(b"POST", route(name).path, (), body))
+    more = random.Random(len(body) + len(data))
+    cheaper(name, asked, body, more)
     answers = []
     for pieces in (1, dice.randint(2, 30)):
         meter = dialect.meter(route(name), asked, status, kind)
         edges = [0, *sorted(dice.randrange(len(data) + 1) for _ in range(pieces - 1)), len(data)]
         for start, end in itertools.pairwise(edges):
             meter.feed(data[start:end])
+            assert meter.produced(more.choice([0, 10**9])) >= 0
         dialect.interruption(StreamTruncated("cut"), meter, "r")
         answers.append(meter.end())
         check(answers[-1])
         assert dialect.interruption(StreamTruncated("cut"), meter, "r")
     dialect.restate(route(name), data)
+    stopped(dialect, asked, data, more, status, kind, name)
     return answers
+
+
+def cheaper(name, asked, body, dice):
+    """What makes a call cheaper leaves valid JSON, or says that it cannot."""
+    dialect, at = DIALECTS[name], route(name)
+    assert isinstance(dialect.bounds(at, asked), Bounds)
+    edits, _ = attempt(dialect.cap_output, at, asked, body, dice.randint(1, 9000), dice.choice(["", "gpt-5"]))
+    eased, _ = attempt(dialect.lower_effort, at, asked, body, dice.choice(["minimal", "low", "medium"]))
+    changed = merged([*(edits or ()), *(eased or ()), *dialect.rename(at, asked, "other")[1]])
+    if changed:
+        assert isinstance(json.loads(splice(body, changed)), dict)
+
+
+def stopped(dialect, asked, data, dice, status, kind, name):
+    """A stream that is stopped keeps a whole number of its bytes, and gets an end that can be written."""
+    meter = dialect.meter(route(name), asked, status, kind)
+    for at in range(0, len(data), size := dice.randint(1, 200)):
+        piece = data[at : at + size]
+        meter.feed(piece)
+        kept = meter.stop(piece) if dice.random() < 0.2 else -1
+        assert -1 <= kept <= len(piece)
+        if kept >= 0:
+            end = dialect.finish_early(meter, asked, "r", Usage(1, 2))
+            check(meter.end())
+            assert dialect.finish_early(meter, asked, "r", Usage(1, 2)) == end
+            return
 
 
 @pytest.mark.parametrize("name", sorted(DIALECTS))

@@ -481,3 +481,14 @@ def test_an_array_cannot_be_ended_before_its_first_element():
     cutter = ArrayCutter()
     cutter.feed(b"[")
     assert cutter.pending(b"[") > 1
+
+
+@pytest.mark.parametrize("name", sorted(DIALECTS))
+def test_a_remark_is_one_comment_that_no_client_reads(name):
+    remark = DIALECTS[name].remark("a\r\n\r\ndata: [DONE]\n\n" + "x" * 500)
+    assert remark.count(b"\n") == 2 * bool(remark)
+    assert len(remark) < 300
+    assert (remark == b"") is (name == "gemini")  # its SDK would take it for JSON
+    splitter = Splitter()
+    assert splitter.feed(remark) == []
+    assert splitter.idle
