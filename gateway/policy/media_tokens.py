@@ -51,9 +51,9 @@ def media_kind(block: Mapping[str, Any]) -> str:
 
 def media_tokens(block: Mapping[str, Any], kind: str, model: str) -> float:
     """Tokens of one block of this kind. Never raises."""
-    data, mime = _payload(block)
-    if mime.startswith("text/") or _is_text(block):
-        text = decoded(data, len(data)).decode("utf-8", "replace") if not _is_text(block) else data
+    data, mime = payload(block)
+    if mime.startswith("text/") or is_text(block):
+        text = decoded(data, len(data)).decode("utf-8", "replace") if not is_text(block) else data
         return units(text)
     if kind == "document" and mime and _kind_of_mime(mime) != "document":
         kind = _kind_of_mime(mime)
@@ -105,7 +105,7 @@ def _kind_of_mime(mime: str) -> str:
     return family if family in ("image", "audio", "video") else "document"
 
 
-def _is_text(block: Mapping[str, Any]) -> bool:
+def is_text(block: Mapping[str, Any]) -> bool:
     """Anthropic's plain-text documents hold their text as it is."""
     source = block.get("source")
     return isinstance(source, dict) and source.get("type") == "text"
@@ -117,7 +117,7 @@ def _detail(block: Mapping[str, Any]) -> str:
     return found if isinstance(found, str) else ""
 
 
-def _payload(block: Mapping[str, Any]) -> tuple[str, str]:
+def payload(block: Mapping[str, Any]) -> tuple[str, str]:
     """(base64 text, media type) of what a block carries itself; ("", ...) where it only points to it."""
     data, mime = "", ""
     for key, value in _strings("", block):

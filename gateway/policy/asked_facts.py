@@ -1,0 +1,98 @@
+"""What a request says of the size and price of its answer, read from the raw fields that a dialect kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from gateway.call import Asked
+
+LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+GENERATION = ("generationConfig", "generation_config")
+CONTEXT = ("service_tier", "serviceTier", "speed", "inference_geo")
+MOST_CHOICES = 1024
+
+_FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def decoded(raw: Any) -> Any:
+    """A JSON value as written; None for what is none."""
+    try:
+        return msgspec.json.decode(raw)
+    except _FAULTS:
+        return None
+
+
+def whole(raw: Any) -> int | None:
+    """A JSON number of tokens; a fraction counts upwards, as no upstream gives a part of one. None for all else."""
+    value = decoded(raw) if len(raw) <= 24 else None
+    if type(value) is float and 0 <= value < 1e15:
+        return -int(-value // 1)
+    return value if type(value) is int and value >= 0 else None
+
+
+def output_limit(asked: Asked) -> int | None:
+    """The largest limit that the request states for an answer: which of several an upstream heeds is not known."""
+    stated = asked.max_tokens
+    fields = asked.fields
+    for name in LIMITS:
+        if name in fields:
+            value = whole(fields[name])
+            if value is not None and (stated is None or value > stated):
+                stated = value
+    return stated
+
+
+def choices_of(asked: Asked, operation: str) -> int:
+    """How many answers are asked for: each is billed, also those that best_of throws away."""
+    fields = asked.fields
+    count = asked.params.get("choice.count") or 1
+    if "best_of" in fields:
+        count = max(count, whole(fields["best_of"]) or 1)
+    count = min(count, MOST_CHOICES) if type(count) is int else 1
+    if operation == "text_completion" and "prompt" in fields:
+        count *= _prompts(fields["prompt"])
+    return max(count, 1)
+
+
+def _prompts(raw: Any) -> int:
+    """Each of several prompts is answered; a list of numbers is one, as tokens."""
+    value = decoded(raw) if bytes(raw)[:1] == b"[" else None
+    return len(value) if isinstance(value, list) and value and type(value[0]) is not int else 1
+
+
+def media_of(asked: Asked) -> tuple[str, ...]:
+    """What the answer may be made of beside text."""
+    fields = asked.fields
+    found: Any = decoded(fields["modalities"]) if "modalities" in fields else None
+    for name in GENERATION:
+        if name in fields and b"odalities" in bytes(fields[name]):
+            config = decoded(fields[name])
+            if isinstance(config, Mapping):
+                found = config.get("responseModalities") or config.get("response_modalities")
+    names = {name.lower() for name in found if isinstance(name, str)} if isinstance(found, list) else set()
+    return tuple(sorted(names & {"audio", "image", "video"}))
+
+
+def context_of(asked: Asked) -> tuple[tuple[str, str], ...]:
+    """What of a request chooses between prices, as the price table names it."""
+    found: tuple[tuple[str, str], ...] = ()
+    for name in CONTEXT:
+        if name in asked.fields:
+            value = decoded(asked.fields[name])
+            if isinstance(value, str) and len(value) <= 32:
+                found += (("service_tier" if name == "serviceTier" else name, value.lower()),)
+    return found
+
+
+def names_in(raw: Any) -> tuple[str, ...]:
+    value = decoded(raw)
+    return tuple(name for name in value[:16] if isinstance(name, str)) if isinstance(value, list) else ()
+
+
+def refers(asked: Asked, names: tuple[str, ...]) -> bool:
+    """Does it continue something that the provider keeps?"""
+    fields = asked.fields
+    return any(name in fields and bytes(fields[name]) != b"null" for name in names)

@@ -1,0 +1,214 @@
+"""The worst case of a call: the most it may use and cost, told before it goes.
+
+Rules
+1. Input: `policy.token_bound` of what the request holds, what hosted tools may bring (`policy.hosted_tools`), and the
+   history that it only refers to: as many tokens as the caller remembers of that chain, else the model's context.
+2. Output: the largest limit that the client states, else the model's own, else the configured ceiling; for each answer
+   asked for (n, best_of, candidateCount, each of several prompts). Only a limit of the client's is a hard one:
+   otherwise `estimated` is set.
+3. Price: the dearest that may apply. Input as fresh, written to a cache, or recording; output as text, reasoning,
+   recording or picture where asked for; the tier of long contexts that the bound reaches; service tier and speed as
+   asked for or as by default; of several models that may answer the dearest.
+4. A WebSocket has no worst case: each session is held to one answer of the largest size; what it takes beyond that is
+   for whoever watches it.
+5. What needs no tokens asks for no money. A POST of unknown meaning, or one that starts a batch, has no known price.
+
+Cost: about 4 us, and that of the input bound.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from gateway.call import Asked, Call
+from gateway.policy.asked_facts import choices_of, context_of, media_of, names_in, output_limit, refers, whole
+from gateway.policy.hosted_tools import NONE, USES, Hosted, by_itself, hosted_tools
+from gateway.policy.model_limits import most
+from gateway.policy.token_bound import AUDIO, HOUR, TOKENS, Pieces, around, text_bound
+from gateway.policy.token_families import family
+from gateway.policy.worst_rates import Features, WorstRates
+from gateway.ports import Prices
+from gateway.spend import PICO_PER_NANO
+
+BARE = frozenset({"embeddings", "text_completion", "rerank", "moderation"})
+NO_OUTPUT = frozenset({"embeddings", "rerank", "moderation"})
+CONTENT = ("input", "prompt", "content", "requests")  # where a dialect read no messages
+COUNTED = frozenset({"messages", "contents", "system", "instructions", "systemInstruction", "system_instruction",
+                     "tools", "functions", "model", *CONTENT})  # fmt: skip
+HISTORIES = ("previous_response_id", "conversation", "cachedContent", "cached_content")
+SMALL = 48  # bytes of a field that can hold no prompt
+HISTORY = 200_000
+TOOL_LISTS = 256  # remembered
+ROUTED = 1_000  # what other models say before a prompt, where a router may take one of them
+SESSION_MEDIA = ("audio",)
+STORED_PROMPT = 50_000  # a prompt that the provider keeps
+
+
+class Worst(Struct, frozen=True, gc=False):
+    """The most a call may use. `nano_usd` is None where its price is unknown.
+
+    `base_pico` is what it costs at most before a token of its answers is made, `each_pico` what each of those does.
+    """
+
+    tokens_in: int = 0
+    tokens_out: int = 0  # of all answers together
+    nano_usd: int | None = 0
+    estimated: bool = False  # the client set no limit of the output: it may be more
+    basis: str = "free"  # what limits the output: client, model, configured; or session, free, unknown
+    each: int = 0  # tokens of one answer
+    choices: int = 1
+    base_pico: int = 0
+    each_pico: int = 0
+
+    def lowered(self, max_tokens: int) -> Worst:
+        """The same call, told to make at most so many tokens for each answer."""
+        out = self.tokens_out + (max_tokens - self.each) * self.choices
+        nano = None if self.nano_usd is None else self.nano_at(max_tokens)
+        return Worst(
+            self.tokens_in, out, nano, False, "client", max_tokens, self.choices, self.base_pico, self.each_pico
+        )
+
+    def nano_at(self, max_tokens: int) -> int:
+        """What it costs at most with so many tokens for each answer."""
+        return nano_of(self.base_pico + self.each_pico * self.choices * max_tokens)
+
+
+FREE = Worst()
+
+
+def nano_of(pico: int) -> int:
+    """Rounded up: what is asked for is never less than what is charged."""
+    return -(-pico // PICO_PER_NANO)
+
+
+class Ceiling:
+    """Worst cases by one price table. One per configuration; `pieces` may be shared by all of a process.
+
+    `output`: tokens of an answer that nothing limits; `history`: of a conversation that is referred to but unknown, for
+    models without a known context; `uses`: of a hosted tool that states no limit.
+    """
+
+    def __init__(
+        self,
+        prices: Prices,
+        *,
+        output: int = 32_768,
+        history: int = HISTORY,
+        uses: int = USES,
+        pieces: Pieces | None = None,
+    ) -> None:
+        self._rates = WorstRates(prices)
+        self._output = output
+        self._history = history
+        self._uses = uses
+        self._pieces = pieces or Pieces()
+        self._hosted: dict[int, Hosted] = {}
+
+    def worst(self, call: Call, provider: str, at: float, known_history: int | None = None) -> Worst:
+        """`provider` is that of the upstream it goes to, `at` its time in epoch seconds. `known_history`: tokens of the
+        response chain or conversation it continues, input and output, where the caller remembers them. Never raises.
+        """
+        asked, route = call.asked, call.route
+        if call.websocket:
+            return self._session(call, provider, at)
+        if not route.operation or route.operation == "fetch_response":
+            costly = call.request.method == b"POST" and (route.template == "other" or "batches" in route.template)
+            return Worst(nano_usd=None, estimated=True, basis="unknown") if costly else FREE
+        model = call.model_sent or asked.model
+        hosted = self._tools(asked, model)
+        total = self._own(asked, model, call.request.body, route.operation in BARE)
+        tokens = (total & TOKENS) + self._kept(asked, model, known_history)
+        if hosted is not NONE:
+            tokens = hosted.tokens(tokens)
+        each, basis = (0, "client") if route.operation in NO_OUTPUT else self._limit(asked, model)
+        worst = Worst(tokens, 0, None, basis != "client", basis, each, choices_of(asked, route.operation))
+        return self._priced(call, provider, at, worst, (total, hosted))
+
+    def tokens_in(self, asked: Asked, model: str, body: bytes, *, bare: bool = False) -> int:
+        """The bound of the input by what the request itself holds; `bare`: its text goes without a template."""
+        return self._own(asked, model, body, bare) & TOKENS
+
+    def _own(self, asked: Asked, model: str, body: bytes, bare: bool) -> int:
+        """With the flags of its pieces."""
+        fields = asked.fields
+        if not fields:
+            return len(body)
+        parts = asked.messages or [fields[key] for key in CONTENT if key in fields]
+        pieces = [*parts]
+        if asked.system:
+            pieces.append(asked.system)
+        declares = len(asked.tools) > 4  # more than null
+        if declares:
+            pieces.append(asked.tools)
+        total = self._pieces.total(pieces, model)
+        for key, raw in fields.items():  # schemas, documents, and whatever else may be shown to the model
+            if len(raw) > SMALL and key not in COUNTED:
+                total += text_bound(bytes(raw))
+        if "models" in fields or "provider" in fields:
+            total += ROUTED
+        constants = around(family(model))
+        total += constants.message * len(parts)
+        if bare:
+            return total
+        return total + constants.request + (constants.tools if declares else 0)
+
+    def _kept(self, asked: Asked, model: str, known: int | None) -> int:
+        """What the provider keeps and the request only refers to."""
+        fields = asked.fields
+        total = 0
+        if refers(asked, HISTORIES):
+            limits = most(model)
+            total = known if known is not None else limits.context if limits else self._history
+        if "prompt" in fields and bytes(fields["prompt"])[:1] == b"{":
+            total += STORED_PROMPT
+        return total
+
+    def _tools(self, asked: Asked, model: str) -> Hosted:
+        found = NONE
+        if len(asked.tools) > 4:
+            key = hash(asked.tools)
+            known = self._hosted.get(key)
+            if known is None:
+                if len(self._hosted) >= TOOL_LISTS:
+                    self._hosted.clear()
+                known = self._hosted[key] = hosted_tools(asked.tools, self._uses)
+            found = known
+        if extra := by_itself(model, asked.fields, self._uses):
+            found = Hosted(found.uses + extra, found.prompt, found.models)
+        if found.uses and "max_tool_calls" in asked.fields:
+            stated = whole(asked.fields["max_tool_calls"])
+            found = found if stated is None else Hosted(min(found.uses, stated), found.prompt, found.models)
+        return found
+
+    def _limit(self, asked: Asked, model: str) -> tuple[int, str]:
+        """Tokens of each answer, and what limits them."""
+        stated = output_limit(asked)
+        if stated is not None:
+            return stated, "client"
+        known = most(model)
+        return (known.output, "model") if known else (self._output, "configured")
+
+    def _session(self, call: Call, provider: str, at: float) -> Worst:
+        known = most(call.model_sent or call.asked.model)
+        context, output = (known.context, known.output) if known else (self._history, self._output)
+        return self._priced(call, provider, at, Worst(context, 0, None, True, "session", output), (AUDIO, NONE))
+
+    def _priced(self, call: Call, provider: str, at: float, worst: Worst, more: tuple[int, Hosted]) -> Worst:
+        flags, hosted = more
+        asked = call.asked
+        guessed = text_bound(bytes(asked.fields["prediction"])) if "prediction" in asked.fields else 0
+        out = worst.each * worst.choices + guessed  # what is guessed wrong is billed beside the answer
+        models = (call.model_sent or asked.model, *hosted.models)
+        if "models" in asked.fields:
+            models += names_in(asked.fields["models"])
+        media = media_of(asked) if worst.basis != "session" else SESSION_MEDIA
+        features = Features(flags >= HOUR, flags & (HOUR - 1) >= AUDIO, media, context_of(asked))
+        rates = self._rates.of(provider, models, worst.tokens_in, at, features)
+        nano, base, each = None, 0, 0
+        if rates is not None:
+            base = rates.fixed + rates.input * worst.tokens_in + rates.use * hosted.uses + rates.output * guessed
+            each = rates.output
+            nano = nano_of(base + each * worst.each * worst.choices)
+        return Worst(
+            worst.tokens_in, out, nano, worst.estimated, worst.basis, worst.each, worst.choices, base, each
+        )  # fmt: skip

@@ -1,0 +1,73 @@
+"""What providers do by themselves inside of one call, and bill: searches, fetches, code, remote tools, other models.
+
+What such a tool brings is no part of the request, so its input has no bound that could be proved. Each use is held to
+bring `PER_USE` tokens, and every use makes the model read all of it again, as providers count it. Uses are counted by
+`max_uses` (of a tool) or `max_tool_calls` (of the request) where stated, else as `USES`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+USES = 10
+PER_USE = 8_000  # tokens that a use brings
+PROMPT = 4_000  # tokens that declaring such a tool costs
+CLIENT_PROMPT = 1_600  # of tools that the provider defines and the client runs
+
+_RUN_BY_CLIENT = re.compile(r"(?:bash|text_editor|str_replace|computer|memory|local_shell|shell|apply_patch)")
+_DECLARATIONS = frozenset({"functionDeclarations", "function_declarations"})
+_AGENTIC = re.compile(r"compound|sonar|deep-research|search-(?:preview|api)|:online")
+FIELDS = ("mcp_servers", "web_search_options", "plugins", "search_parameters", "search_settings")
+
+
+class Hosted(Struct, frozen=True, gc=False):
+    uses: int = 0
+    prompt: int = 0  # tokens
+    models: tuple[str, ...] = ()  # others that may be asked
+
+    def tokens(self, base: int) -> int:
+        """Input tokens in all, of a request that has `base` by itself."""
+        uses = self.uses
+        return (base + self.prompt) * (uses + 1) + PER_USE * uses * (uses + 1) // 2
+
+
+NONE = Hosted()
+
+
+def hosted_tools(tools: bytes, uses: int) -> Hosted:
+    """What the tool definitions of a request let the provider do. `uses`: of a tool that states no limit."""
+    try:
+        value = msgspec.json.decode(tools) if tools else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Hosted(uses, PROMPT)
+    entries = [entry for entry in (value if isinstance(value, list) else [value]) if isinstance(entry, dict)]
+    found = [_tool(entry, uses) for entry in entries]
+    return Hosted(
+        sum(f.uses for f in found), sum(f.prompt for f in found), tuple(model for f in found for model in f.models)
+    )
+
+
+def _tool(entry: Mapping[str, Any], uses: int) -> Hosted:
+    kind = entry.get("type")
+    if kind is None and ("name" in entry or not entry.keys() - _DECLARATIONS):
+        return NONE
+    if kind in ("function", "custom", "namespace"):
+        return NONE
+    if isinstance(kind, str) and _RUN_BY_CLIENT.match(kind):
+        return Hosted(0, CLIENT_PROMPT)
+    inner = entry.get("parameters")
+    places: list[Mapping[str, Any]] = [entry, inner] if isinstance(inner, dict) else [entry]
+    stated = [place["max_uses"] for place in places if type(place.get("max_uses")) is int and place["max_uses"] >= 0]
+    models = tuple(place["model"] for place in places if isinstance(place.get("model"), str))
+    return Hosted(stated[0] if stated else uses, PROMPT, models)
+
+
+def by_itself(model: str, fields: Iterable[str], uses: int) -> int:
+    """Uses of tools that no tool definition speaks of: of models that search, and of fields that make them."""
+    found = sum(uses for name in FIELDS if name in fields)
+    return found + (uses if _AGENTIC.search(model) else 0)

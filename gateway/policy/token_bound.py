@@ -1,0 +1,217 @@
+"""How many tokens a request can be at most, from its bytes: cheap enough to be asked on every call under a budget.
+
+The bound
+1. No current vocabulary makes more tokens of a text than it has UTF-8 bytes: they all fall back to single bytes.
+2. Of text that is mostly lower-case letters and blanks it is fewer: two thirds of a token for each of those bytes holds
+   even for the rarest letters drawn at random (measured: 0.65 tokens a byte, of all letters 0.54, of prose 0.2 to 0.3),
+   while every other byte (digits, capitals, marks, line breaks, all bytes beyond ASCII) may be a token by itself. Where
+   the others are more than two fifths, rule 1 alone counts. In short: others + 2/3 of the plain >= tokens.
+3. What a dialect puts around the text is bounded per message, block and tool by constants of the model's family, above
+   those of `policy.token_families`; media by twice the published rules, for what is not in the request itself by what
+   such a thing may be at most; ciphertext by four characters a token.
+
+tests/golden/estimates/vocabularies.json holds rule 2 to five vocabularies, over texts made to break it; the recordings
+hold the whole to what providers counted.
+
+Cost: pieces (messages, system prompt, tools) are remembered by a hash of their content, because the turns of a run
+repeat all but the last of them: about 0.4 us a piece and 0.4 us per KB; a new piece costs about 5 us per KB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from gateway.policy.media_size import Pixels, decoded
+from gateway.policy.media_tokens import PAYLOADS, VIDEO, image_tokens, is_text, media_kind, media_tokens, payload
+from gateway.policy.token_families import OTHER, Family, family
+
+PLAIN = b"abcdefghijklmnopqrstuvwxyz "
+HUNDREDTHS = 67  # of a token, for each of them
+AUDIO, HOUR = 1 << 40, 1 << 52  # flags above the tokens of a piece: it holds a recording; asks to be cached for an hour
+TOKENS = AUDIO - 1
+
+BLOCK = 4  # of each JSON object: what marks a content block
+TYPED = 40  # longer values of `type` and the like are text
+CIPHER_CHARS = 4  # of encrypted reasoning, per token
+UNSEEN = 200_000  # a document, recording or video that is not in the request itself
+LARGEST = Pixels(8192, 8192)  # an image that is not
+PLACE = 60  # of each medium: what marks it
+MARGIN = 2  # of media
+PAGE = 3_200  # of a document: its text and its picture
+CITED = 600  # what asking for citations of a block adds
+SLOW = 2_000  # bytes a second of a compressed recording or video, at least
+HIDDEN = 100  # of every request: what providers say to a model before it, recorded at up to 80
+
+LABELS = frozenset({"type", "role", "status", "mimeType", "mime_type", "media_type", "detail", "format"})
+CIPHERS = frozenset({"encrypted_content", "signature", "thoughtSignature", "thought_signature", "data"})
+CIPHERED = frozenset({"reasoning", "thinking", "redacted_thinking", "compaction", "reasoning.encrypted"})
+STRUCTURE = frozenset(
+    {
+        "arguments", "call_id", "content", "contents", "description", "function", "functionCall", "functionResponse",
+        "function_declarations", "functionDeclarations", "id", "input", "input_schema", "items", "name", "output",
+        "parameters", "parts", "properties", "response", "summary", "text", "thinking", "tool_call_id", "tool_calls",
+        "tool_use_id",
+    }
+)  # fmt: skip
+
+GENERATION = 4096  # pieces remembered, twice
+
+
+class Around(msgspec.Struct, frozen=True, gc=False):
+    """What a model's family puts around the text; tokens."""
+
+    request: int
+    message: int
+    tools: int
+    percent: int  # of the bound of a text: how much denser this vocabulary may be than those it was measured with
+
+
+def around(kind: Family) -> Around:
+    """Above the constants fitted to recordings; for a model of no known family above those of all."""
+    if kind is OTHER:
+        return Around(HIDDEN + 200, 24, 700, 110)
+    dense = 115 if kind.text > 1 else 100
+    return Around(int(kind.request * 1.2) + HIDDEN, int(kind.message * 1.3) + 2, int(kind.tools * 1.5) + 200, dense)
+
+
+def text_bound(data: bytes) -> int:
+    """Tokens that a text may be at most."""
+    size = len(data)
+    others = len(data.translate(None, PLAIN))
+    if others * 5 > size * 2:
+        return size
+    return others + ((size - others) * HUNDREDTHS + 99) // 100
+
+
+class Pieces:
+    """The bounds of pieces of requests, remembered in two generations of bounded size. One per process."""
+
+    __slots__ = ("old", "young")
+
+    def __init__(self) -> None:
+        self.young: dict[int, int] = {}
+        self.old: dict[int, int] = {}
+
+    def total(self, pieces: Iterable[Any], model: str) -> int:
+        """Tokens of all of them, and the flags. `pieces`: JSON values as written, bytes or msgspec.Raw."""
+        salt = hash(model)
+        young = self.young.get
+        total = 0
+        for piece in pieces:
+            text = bytes(piece)
+            key = hash(text) + salt
+            found = young(key)
+            total += self._learn(key, text, model) if found is None else found
+        return total
+
+    def _learn(self, key: int, text: bytes, model: str) -> int:
+        found = self.old.get(key)
+        if found is None:
+            found = piece_bound(text, model)
+        if len(self.young) >= GENERATION:
+            self.old, self.young = self.young, {}
+        self.young[key] = found
+        return found
+
+
+def piece_bound(text: bytes, model: str) -> int:
+    """Tokens of a message, system prompt or tool list as JSON; of anything else as text. With flags."""
+    kind = family(model)
+    percent = around(kind).percent
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return min(len(text), text_bound(text) * percent // 100)
+    walk = _Walk(model, kind)
+    walk.value(value)
+    return walk.total(percent)
+
+
+class _Walk:
+    """Through the parts of one piece."""
+
+    __slots__ = ("flags", "kind", "model", "texts", "tokens")
+
+    def __init__(self, model: str, kind: Family) -> None:
+        self.model = model
+        self.kind = kind
+        self.texts: list[str] = []
+        self.tokens = 0
+        self.flags = 0
+
+    def total(self, percent: int) -> int:
+        data = "\n".join(self.texts).encode("utf-8", "replace")
+        return min(len(data), text_bound(data) * percent // 100) + self.tokens + self.flags
+
+    def value(self, value: object) -> None:
+        kind = type(value)
+        if kind is str:
+            self.texts.append(value)  # type: ignore[arg-type]
+        elif isinstance(value, dict):
+            self.tokens += BLOCK
+            medium = media_kind(value)
+            if medium:
+                self.medium(value, medium)
+            else:
+                self.members(value)
+        elif isinstance(value, list):
+            for item in value:
+                self.value(item)
+        else:
+            self.tokens += 1 if value is None or kind is bool else len(str(value))
+
+    def members(self, value: Mapping[str, Any]) -> None:
+        kind = value.get("type")
+        ciphered = (
+            (isinstance(kind, str) and kind in CIPHERED) or "thoughtSignature" in value or "thought_signature" in value
+        )
+        for key, inner in value.items():
+            if key in LABELS and type(inner) is str and len(inner) <= TYPED:
+                self.tokens += 1
+            elif ciphered and key in CIPHERS and type(inner) is str:
+                self.tokens += len(inner) // CIPHER_CHARS + 1
+            elif key == "citations" and type(inner) is dict:
+                self.tokens += CITED
+            elif key == "cache_control" and type(inner) is dict and len(inner) <= 3:
+                self.flags |= HOUR if inner.get("ttl") == "1h" else 0
+            else:
+                if key not in STRUCTURE:
+                    self.texts.append(key)
+                self.value(inner)
+
+    def medium(self, block: Mapping[str, Any], kind: str) -> None:
+        """A picture, recording, video or document: by the rules for it, and what is said of it by its text."""
+        data, mime = payload(block)
+        self.tokens += PLACE + (CITED if "citations" in block else 0)
+        self.said(block)
+        if mime.startswith("text/") or is_text(block):
+            text = data if is_text(block) else decoded(data, len(data)).decode("utf-8", "replace")
+            self.texts.append(text)
+            return
+        if kind == "audio":
+            self.flags |= AUDIO
+        if not data:
+            self.tokens += int(image_tokens(LARGEST, self.model)) * MARGIN if kind == "image" else UNSEEN
+        elif kind in ("audio", "video"):
+            slowest = len(data) * 3 / 4 / SLOW + 1
+            counted = media_tokens(block, kind, self.model)
+            each = VIDEO if kind == "video" else self.kind.sound
+            known = "wav" in mime or "pcm" in mime
+            self.tokens += min(UNSEEN, int(counted if known else max(counted, slowest * each)) * MARGIN)
+        elif kind == "document":
+            self.tokens += int(media_tokens(block, kind, self.model) / self.kind.page) * PAGE + PAGE
+        else:
+            self.tokens += int(media_tokens(block, kind, self.model) * MARGIN) + 1
+
+    def said(self, value: object) -> None:
+        """Titles, names and contexts that come with a medium."""
+        for key, inner in value.items() if isinstance(value, dict) else ():
+            if isinstance(inner, dict):
+                self.said(inner)
+            elif type(inner) is str and key not in PAYLOADS and key not in LABELS and not inner.startswith("data:"):
+                self.texts.append(inner)
+            elif isinstance(inner, list):
+                self.value(inner)
