@@ -91,7 +91,9 @@ class Book:
             if account is None:  # forgotten: its window is long over
                 continue
             rules.freshen(account, now)
-            actual = min(max(charge.of(account.unit), 0), MOST_CHARGED)
+            actual = charge.of(account.unit)
+            if not 0 <= actual <= MOST_CHARGED:
+                actual = min(max(actual, 0), MOST_CHARGED)
             _settle(account, hold.state, reserved, actual, now)
             self.touched[name] = account
         return True

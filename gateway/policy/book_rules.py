@@ -81,7 +81,8 @@ def freshen(account: Account, now: int) -> None:
             if slot >= over:
                 break
             account.spent -= account.slots.pop(slot)
-    account.at = max(now, account.at)
+    if now > account.at:  # noqa: PLR1730  five times a call: `max` would cost more than the rest
+        account.at = now
 
 
 def take(account: Account, amount: int, now: int) -> bool:
@@ -113,7 +114,8 @@ def release(account: Account, amount: int) -> None:
     if account.rule is RATE:
         account.level = max(0, account.level - amount * _micros(account))
     else:
-        account.reserved = max(0, account.reserved - amount)
+        rest = account.reserved - amount
+        account.reserved = rest if rest > 0 else 0
 
 
 def book(account: Account, amount: int, now: int) -> None:
@@ -121,7 +123,8 @@ def book(account: Account, amount: int, now: int) -> None:
     if account.rule is RATE:
         account.level = min(MOST, max(0, account.level + amount * _micros(account)))
     elif account.rule is TOTAL:
-        account.spent = min(MOST, account.spent + amount)
+        spent = account.spent + amount
+        account.spent = spent if spent < MOST else MOST
     elif account.rule is ROLLING:
         slots = account.slots = account.slots or {}
         slot = _slot(max(now, account.at), account.period)

@@ -68,6 +68,7 @@ class BudgetFile:
         self._alive_until = 0
         self._pruned_to = ""
         self._freed_now = self._epoch_now = False
+        self._full = False  # what failed last, failed for want of space
 
     def connect(self) -> sqlite3.Connection:
         if self._db is None:
@@ -140,6 +141,13 @@ class BudgetFile:
         if db is not None and db.in_transaction:
             with contextlib.suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
+
+    def recover(self) -> None:
+        """After a fault: begin from the rows again; from a new connection, unless it was only the disk that is full."""
+        if self._full:
+            self.rollback()
+        else:
+            self.close()
 
     def releases(self) -> None:
         """Something is given back in this transaction: whoever waits elsewhere shall see it."""
@@ -286,6 +294,7 @@ class BudgetFile:
 
     def _fault(self, e: sqlite3.Error) -> BudgetsUnavailable | Busy:
         code = getattr(e, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        self._full = code == sqlite3.SQLITE_FULL
         return Busy() if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) else BudgetsUnavailable(f"{e}")
 
 
@@ -300,20 +309,26 @@ def connect(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute("PRAGMA wal_autocheckpoint = 0")  # `checkpoint` does it, in a thread
         db.execute("PRAGMA cache_size = -8192")
-        db.execute("BEGIN IMMEDIATE")
+        if db.execute("PRAGMA user_version").fetchone()[0] == 0:
+            _create(db)
         version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            for statement in sql.SCHEMA:
-                db.execute(statement)
-            db.execute("PRAGMA user_version = 1")
-        elif version != sql.VERSION:
+        if version != sql.VERSION:
             raise sqlite3.DatabaseError(f"made by another version of this program ({version})")
-        db.execute("COMMIT")
         db.execute("PRAGMA busy_timeout = 0")  # the loop of the worker must not wait
     except BaseException:
         db.close()
         raise
     return db
+
+
+def _create(db: sqlite3.Connection) -> None:
+    """The tables, unless another worker that starts too was faster."""
+    db.execute("BEGIN IMMEDIATE")
+    if db.execute("PRAGMA user_version").fetchone()[0] == 0:
+        for statement in sql.SCHEMA:
+            db.execute(statement)
+        db.execute("PRAGMA user_version = 1")
+    db.execute("COMMIT")
 
 
 def checkpoint(path: Path) -> None:

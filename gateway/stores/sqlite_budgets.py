@@ -313,7 +313,7 @@ class SqliteBudgets:
 
     def _give_up(self, e: BudgetsUnavailable) -> None:
         """The file cannot be used now: who waits is told, what was settled stays for the next tick."""
-        self._file.close()
+        self._file.recover()
         self._rest_until = self._monotonic() + int(REST * 1e9)
         self._fail(e)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -434,3 +435,19 @@ async def test_a_fault_of_the_gateway_fails_the_batch_and_not_the_store(kit: Sql
         await store.reserve("b", [usd("x", "much")])  # type: ignore[arg-type]
     assert isinstance(faults[0]["exception"], TypeError)
     await granted(store, "c", usd("x", 99))
+
+
+def test_workers_that_start_at_once_make_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "budgets.sqlite"
+    stores = [SqliteBudgets(path, f"w{n}") for n in range(6)]
+
+    async def first_call(store: SqliteBudgets) -> bool:
+        try:
+            return isinstance(await store.reserve(store._owner, [usd("x", 30)]), Grant)
+        finally:
+            store.close()
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda store: asyncio.run(first_call(store)), stores))
+    assert sum(answers) == 3
+    assert BudgetReader(path).levels(["x"])[0].reserved == 90
