@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gateway import __version__
+from gateway.commands import keys_options
 from gateway.config.problems import ConfigError
 from gateway.errors import GatewayError
 
@@ -50,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     _add_running(commands)
     _add_configuring(commands)
     _add_reading(commands)
+    keys_options.add(_group(commands, "keys", "virtual keys: who may call, and what"), _keys, _add, _state_options)
     _add(commands, "version", _version, "print the versions of tollgate and of Python")
     return root
 
@@ -264,6 +266,12 @@ def _ledger_rebuild(options: argparse.Namespace) -> int:
     from gateway.commands.state import ledger_rebuild
 
     return ledger_rebuild(options.config, os.environ, _overrides(options))
+
+
+def _keys(options: argparse.Namespace) -> int:
+    from gateway.commands.keys import run
+
+    return run(options.config, os.environ, _overrides(options), vars(options))
 
 
 def _version(_: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from gateway.admin import decision_views, views
+from gateway.admin import decision_views, key_views, views
 from gateway.admin.params import LIMIT_DEFAULT, LIMIT_MAX, TEXT_MAX
 from gateway.call import Outcome
 
@@ -96,6 +96,20 @@ ROUTES: Final = (
     Route("POST", "/api/resume", "resume", "Let it go on.", _DECIDED, body=decision_views.SubjectIn),
     Route("GET", "/api/controls", "controls", "What is stopped, and the latest decisions.",
         {200: decision_views.ControlsView}),
+    Route("GET", "/api/keys", "keys", "Virtual keys, without their secrets.", {200: key_views.KeyList}),
+    Route(
+        "POST", "/api/keys", "create_key", "Make a key; its secret is in this answer alone.",
+        {201: key_views.KeySecretView}, body=key_views.KeyIn,
+    ),
+    Route("GET", "/api/keys/{id}", "key", "One key, by id or name.", {200: key_views.KeyView}),
+    Route(
+        "POST", "/api/keys/{id}/rotate", "rotate_key", "Give a key another secret, which is in this answer alone.",
+        {200: key_views.KeySecretView}, body=key_views.RotateIn,
+    ),
+    Route(
+        "POST", "/api/keys/{id}/disable", "disable_key", "Refuse a key, and those made under it, for good.",
+        {200: key_views.KeyView}, body=key_views.DisableIn,
+    ),
     Route("GET", "/api/outcomes", "outcomes", "Cost per outcome.", {200: views.OutcomePage}, _OUTCOME_QUERY),
     Route("GET", "/api/prices", "prices", "Prices of the models in use.", {200: PriceList}),
     Route("GET", "/api/prices/{model}", "price", "The price of one model.", {200: Price}, ("provider",)),

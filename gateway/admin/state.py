@@ -15,6 +15,7 @@ from aiohttp import web
 from gateway.admin.views import Readiness
 from gateway.call import Money, Usage
 from gateway.journal.record import OutcomeRecord
+from gateway.key import Key
 from gateway.policy.controls import Decision, Standing
 from gateway.recorder.ledger_read import LedgerReader
 
@@ -53,6 +54,23 @@ class Decisions(Protocol):
         ...
 
 
+class KeyStore(Protocol):
+    """Where virtual keys are kept; by name or id. Methods raise KeyError for a key that is not there, KeyRefused for
+    what must not be, OSError where the store cannot be used, and take their time. A secret is returned once."""
+
+    def listed(self) -> Sequence[Key]: ...
+
+    def get(self, name: str) -> Key: ...
+
+    def create(self, wanted: Key, who: str) -> tuple[Key, str]: ...
+
+    def rotate(self, name: str, overlap: int, who: str) -> tuple[Key, str]:
+        """`overlap`: ns that the secret before stays good."""
+        ...
+
+    def disable(self, name: str, who: str, reason: str) -> Key: ...
+
+
 @dataclass(frozen=True)
 class AdminState:
     """`token` and `prices` are asked at every request: a reload changes them."""
@@ -64,6 +82,7 @@ class AdminState:
     append: Callable[[OutcomeRecord], bool]  # into the journal; False: not written
     event: Callable[[str, dict[str, str | int | float | bool]], object]  # into the journal
     decisions: Decisions
+    keys: KeyStore
     in_force: Callable[[int], bool]  # has every worker taken in the decisions up to this revision?
     caught_up_at: Callable[[], float]  # monotonic: what was written before is in the ledger
     token: Callable[[], str | None]

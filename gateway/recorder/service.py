@@ -61,6 +61,7 @@ from gateway.recorder.projection import Positions
 from gateway.recorder.retention import Retention
 from gateway.recorder.telemetry import Projections, projections
 from gateway.stores.sqlite_controls import SqliteDecisions
+from gateway.stores.sqlite_keys import SqliteKeyStore
 
 WRITER = "rec"
 GONE_SECONDS = 3.0  # to end in, where the supervisor is gone
@@ -91,6 +92,7 @@ class Recorder:
         self.writer = JournalWriter(self._journal_directory, WRITER, self._config.journal)
         self._ledger = Ledger(ledger)
         self._decisions = SqliteDecisions(places.controls(configure.config))
+        self._keys = SqliteKeyStore(places.keys(configure.config), places.pepper(configure.config), time.time_ns)
         self._retention = Retention(self._ledger, self._config.journal)
         self.loop = Loop(
             lambda positions: JournalReader(self._journal_directory, positions),
@@ -117,6 +119,7 @@ class Recorder:
                 append=self.writer.append_record,
                 event=lambda kind, detail: self.writer.append_event(kind, **detail),
                 decisions=self._decisions,
+                keys=self._keys,
                 in_force=self.in_force,
                 caught_up_at=lambda: self.loop.caught_up_at,
                 token=lambda: self._config.admin_token,

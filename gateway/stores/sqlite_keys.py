@@ -22,6 +22,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from gateway.key import Key
+from gateway.policy.key_rules import KeyRefused, faults
 from gateway.policy.keys import ID_BYTES, SECRET_BYTES, Ring, digest_of, exceeds, new_id, new_secret
 from gateway.stores.secret_file import shared_secret
 
@@ -67,14 +68,6 @@ class KeysUnusable(OSError):
     """The file of keys cannot be used; the message says which and why."""
 
 
-class KeyRefused(Exception):
-    """A change that must not be; the message says why. `field`: the one that is wrong."""
-
-    def __init__(self, message: str, field: str = "") -> None:
-        super().__init__(message)
-        self.field = field
-
-
 class Change(Struct, frozen=True):
     """One line of the audit."""
 
@@ -104,6 +97,8 @@ class SqliteKeyStore:
 
     def create(self, wanted: Key, who: str = "") -> tuple[Key, str]:
         """A new key as `wanted`, but for id, digest and dates of its own; and its secret."""
+        for field, reason in faults(wanted, self._now()):
+            raise KeyRefused(f"{field}: {reason}", field)
         with self._open() as db:
             pepper = _checked_pepper(db, self._pepper)
             key, secret = self._fresh(db, wanted, pepper)

@@ -26,6 +26,10 @@ COMMANDS = [
     ("journal", "cat"),
     ("journal", "verify"),
     ("ledger", "rebuild"),
+    ("keys", "create"),
+    ("keys", "list"),
+    ("keys", "rotate"),
+    ("keys", "disable"),
     ("version",),
 ]
 

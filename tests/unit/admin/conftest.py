@@ -22,6 +22,7 @@ from gateway.journal.record import OutcomeRecord, Record
 from gateway.recorder.ledger import Ledger
 from gateway.recorder.ledger_read import LedgerReader
 from gateway.stores.sqlite_controls import SqliteDecisions
+from gateway.stores.sqlite_keys import SqliteKeyStore
 
 
 class Prices:
@@ -62,6 +63,7 @@ class Gate:
     refuses: bool = False
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     decisions: SqliteDecisions = None  # type: ignore[assignment]
+    keys: SqliteKeyStore = None  # type: ignore[assignment]
     seen: int = 10**9  # the revision that the workers have taken in
 
     def fill(self, records: Sequence[Record]) -> None:
@@ -118,7 +120,8 @@ def document_for(method: str, path: str) -> dict[str, Any] | None:
 async def gate(tmp_path: Path) -> AsyncIterator[Gate]:
     ledger = Ledger(tmp_path / "ledger.sqlite")
     ledger.open()
-    gate = Gate(ledger, decisions=SqliteDecisions(tmp_path / "controls.sqlite"))
+    keys = SqliteKeyStore(tmp_path / "keys.sqlite", tmp_path / "keys.pepper", lambda: 1_790_000_005_000_000_000)
+    gate = Gate(ledger, decisions=SqliteDecisions(tmp_path / "controls.sqlite"), keys=keys)
     numbers = itertools.count(1)
     state = AdminState(
         ledger=LedgerReader(ledger.path),
@@ -128,6 +131,7 @@ async def gate(tmp_path: Path) -> AsyncIterator[Gate]:
         append=gate.append,
         event=lambda kind, detail: gate.events.append((kind, detail)),
         decisions=gate.decisions,
+        keys=gate.keys,
         in_force=lambda revision: revision <= gate.seen,
         caught_up_at=lambda: float("-inf") if gate.lags else float("inf"),
         token=lambda: gate.token,

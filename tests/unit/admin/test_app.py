@@ -22,6 +22,9 @@ BODIES: dict[str, tuple[int, Any]] = {
     "limit_run": (200, {"max_calls": 1}),
     "kill": (200, SUBJECT),
     "resume": (200, SUBJECT),
+    "create_key": (201, {"name": "run-1"}),
+    "rotate_key": (200, {}),
+    "disable_key": (200, {}),
 }
 
 

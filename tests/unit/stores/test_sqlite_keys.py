@@ -19,9 +19,10 @@ from gateway.config.places import pepper as pepper_place
 from gateway.config.roster import FILE, Roster, roster
 from gateway.config.schema import Config
 from gateway.key import Key, KeyBudget
+from gateway.policy.key_rules import KeyRefused
 from gateway.policy.keys import usable
 from gateway.stores.secret_file import shared_secret
-from gateway.stores.sqlite_keys import KeyRefused, KeysUnusable, SqliteKeys, SqliteKeyStore
+from gateway.stores.sqlite_keys import KeysUnusable, SqliteKeys, SqliteKeyStore
 
 SECOND = 10**9
 
