@@ -5,6 +5,7 @@ from __future__ import annotations
 from gateway.call import Attempt, Call, Edit
 from gateway.errors import BadAnswer, ClientGone, GatewayError, UnknownRoute
 from gateway.policy.forward import request_head
+from gateway.policy.splices import merged
 from gateway.ports import Downstream, Exchange, Gateway, Spec
 
 ERROR_BODY_LIMIT = 65_536
@@ -55,10 +56,10 @@ async def send(call: Call, spec: Spec, down: Downstream, gw: Gateway) -> Exchang
 
 
 def spliced(body: bytes, edits: tuple[Edit, ...]) -> bytes:
-    """Apply edits that do not overlap; all other bytes stay as they are."""
+    """Apply edits (see `merged`); all other bytes stay as they are."""
     parts: list[bytes] = []
     at = 0
-    for edit in sorted(edits, key=lambda edit: edit.start):
+    for edit in merged(edits):
         parts += (body[at : edit.start], edit.text)
         at = edit.end
     parts.append(body[at:])

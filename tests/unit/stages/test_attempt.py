@@ -40,6 +40,7 @@ def body_of(sent: bytes) -> bytes:
 
 def test_edits_change_nothing_else() -> None:
     assert spliced(b"abcdef", (Edit(4, 5, b"E"), Edit(0, 1, b"AA"), Edit(2, 2, b"+"))) == b"AAb+cdEf"
+    assert spliced(b"n=900", (Edit(2, 5, b"50"), Edit(2, 5, b"70"))) == b"n=50"  # both lower one value
 
 
 def test_usage_is_asked_for_in_streams_that_would_not_carry_it() -> None:
