@@ -173,14 +173,17 @@ def call_rate(pulse: Pulse, agent: Baseline, config: Loops) -> Verdict | None:
     """Far more calls in this minute than is usual.
 
     Theory: an agent waits for tools and answers, so its rate has a scale of its own; a loop without its waiting leaves
-    that scale by orders of magnitude. Usual is the median minute of the agent's runs, or of this run where the agent
-    is not known yet; far is `rate_factor` times that and four robust deviations (1.4826 MAD), of the logarithm. Median
-    and MAD stand half of all values being wrong, so that a runaway does not become its own measure.
+    that scale by orders of magnitude. Usual is the median minute of the agent's runs, and of this run once that is
+    known: both must be left behind, so that a quick run of a slow agent may go on. Far is `rate_factor` times that and
+    four robust deviations (1.4826 MAD) of the logarithm. Median and MAD bear that half of all values are wrong, so that
+    a runaway does not become its own measure.
     """
-    usual = agent if agent.known else pulse.usual
-    if pulse.calls < MINIMUM_CALLS or not usual.known or not usual.calls.exceeded(pulse.calls, config.rate_factor):
+    known = [usual.calls for usual in (agent, pulse.usual) if usual.known]
+    if pulse.calls < MINIMUM_CALLS or not known:
         return None
-    common = 2**usual.calls.median
+    if not all([usual.exceeded(pulse.calls, config.rate_factor) for usual in known]):
+        return None
+    common = 2 ** known[0].median
     return Verdict(
         "call_rate",
         config.call_rate,
@@ -194,15 +197,17 @@ def spend_rate(pulse: Pulse, agent: Baseline, config: Loops) -> Verdict | None:
 
     Theory: as of `call_rate`; it sees contexts that grow and dearer models, which the number of calls does not show.
     """
-    usual = agent if agent.known else pulse.usual
-    if pulse.spent < MINIMUM_SPENT or not usual.known or not usual.spent.exceeded(pulse.spent, config.rate_factor):
+    known = [usual.spent for usual in (agent, pulse.usual) if usual.known]
+    if pulse.spent < MINIMUM_SPENT or not known:
         return None
-    common = 2**usual.spent.median / 1e6
+    if not all([usual.exceeded(pulse.spent, config.rate_factor) for usual in known]):
+        return None
+    common = 2 ** known[0].median / 1e6
     return Verdict(
         "spend_rate",
         config.spend_rate,
         f"${pulse.spent / 1e6:.2f} spent within a minute, where ${common:.4f} are usual.",
-        {"micro_usd": pulse.spent, "usual_micro_usd": round(2**usual.spent.median)},
+        {"micro_usd": pulse.spent, "usual_micro_usd": round(2 ** known[0].median)},
     )
 
 

@@ -202,6 +202,47 @@ def _request(sent: wire.Sent) -> Any:
     return Request(b"POST", sent.path.encode(), sent.headers, sent.body)
 
 
+def rates(config: Loops, agents: int = 40, runs: int = 25, minutes: int = 40) -> dict[str, str]:
+    """Rates per minute of agents, their runs and minutes, log-normal on each level, with bursts (parallel sub-agents);
+    then the last run of each agent runs away. False alarms of the others, and how soon the runaway is noticed."""
+    honest, noticed, missed = Tally(), [], 0
+    for agent in range(agents):
+        random = Random(agent)
+        breaker = LoopBreaker(config, MemoryLinks(), newest_step)
+        usual = random.lognormvariate(1.6, 0.8)  # calls a minute: 5, a tenth of the agents below 2 or above 14
+        for number in range(runs):
+            wild = number == runs - 1
+            own = usual * random.lognormvariate(0, 0.5)
+            first = 0
+            call = Conversation("openai_chat", f"{agent}-{number}", agent=f"agent {agent}").call(START, number)
+            for minute in range(random.randint(3, minutes)):
+                burst = 5 if random.random() < 0.03 else 1
+                count = round(max(200, 30 * own) if wild else burst * own * random.lognormvariate(0, 0.6))
+                price = random.lognormvariate(0, 0.7)
+                for n in range(min(count, 1000)):
+                    now = START + (number * 100 + minute) * 60 * SECOND + n * 60 * SECOND // count
+                    signals = [verdict.signal for verdict in breaker.check(call, now)]
+                    call.money = Money(round(price * 10**10))
+                    breaker.learn(call, now)
+                    if not wild:
+                        honest.note(f"{agent}-{number}", signals)
+                    elif signals and not first:
+                        first = (now - START) // SECOND - number * 6000 + 1
+                if wild and (first or minute):
+                    break
+            if wild:
+                noticed += [first] if first else []
+                missed += not first
+    calls, spent = honest.rows()["call_rate"], honest.rows()["spend_rate"]
+    middle = sorted(noticed)[len(noticed) // 2] if noticed else 0
+    return {
+        "honest": f"{len(honest.runs):,} runs, {honest.calls:,} calls",
+        "call_rate: alarms per 1,000 calls / runs": f"{calls[0]:.2f} / {calls[1]:.2f}",
+        "spend_rate: alarms per 1,000 calls / runs": f"{spent[0]:.2f} / {spent[1]:.2f}",
+        "runaways noticed within two minutes": f"{len(noticed)} of {len(noticed) + missed}; median after {middle} s",
+    }
+
+
 def detections(config: Loops, seeds: int = 20, limit: int = 120) -> dict[str, dict[str, list[int]]]:
     """Runaway -> signal -> after how many steps it was noticed first, for each seed and dialect in which it was."""
     found: dict[str, dict[str, list[int]]] = {}
@@ -269,7 +310,7 @@ def show(name: str, tally: Tally) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.loops", description=__doc__)
-    parser.add_argument("--runs", type=int, default=300, help="of each honest script")
+    parser.add_argument("--runs", type=int, default=1000, help="of each honest script")
     parser.add_argument("--rounds", type=int, default=3, help="of the corpus of clients")
     parser.add_argument("--cassettes", type=Path, default=GOLDEN)
     options = parser.parse_args()
@@ -285,6 +326,9 @@ def main() -> None:
             f"{signal} {min(n)}–{max(n)} ({len(n)})" for signal, n in sorted(signals.items(), key=lambda i: min(i[1]))
         ]
         print(f"| {name} | {'; '.join(said)} |")
+    print("\n| rates | |\n|---|---|")
+    for name, found in rates(config).items():
+        print(f"| {name} | {found} |")
     print("\n| cost | µs |\n|---|---|")
     for name, figure in cost().items():
         print(f"| {name} | {figure:.1f} |")
