@@ -43,6 +43,7 @@ _ROLES = re.compile(
     rb'"role"\s*:\s*"(system|developer|assistant|model|tool|function)"|"type"\s*:\s*"\w+_(?:call|result)'
 )
 _SYSTEM = (b"system", b"developer")
+_SYSTEM_SAYS = (b'{"role":"system"', b'{"role": "system"')
 _USER = b'{"role":"user"'
 _USER_SAYS = (b'{"role":"user","content":"', b'{"role": "user", "content": "')
 _MARK = re.compile(rb',?\s*"cache_control"\s*:\s*\{[^{}]*\}')
@@ -217,6 +218,8 @@ def _root(items: Sequence[Any]) -> int:
     for raw in items[:4]:
         view = memoryview(raw)
         text = bytes(view[:OPENING])
+        if text.startswith(_SYSTEM_SAYS):
+            continue
         if not text.startswith(_USER_SAYS):
             role = _ROLES.search(text, 0, _ENDS) or _ROLES.search(bytes(view[-_ENDS:]))
             if role is not None:

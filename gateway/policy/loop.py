@@ -3,7 +3,8 @@
 Rules
 1. A verdict is a finding with the action configured for it; what is done is the pipeline's. Several may be found at
    once; `worst` gives the one to act on.
-2. A step counts once: a request that comes again (a retry, or several samples of one question) changes nothing.
+2. A step counts once: a request that comes again (a retry, or several samples of one question) changes nothing, and is
+   judged as before: what was stopped is not let through by trying again.
 3. State lives in ports.Links, one value of at most 200 bytes each: a trail per conversation of an agent in a run, a
    pulse per run, a baseline per agent. It may be lost at any time: then the count starts anew.
 4. Where every signal is `off`, nothing is read, remembered or computed; where some are, only what they need.
@@ -37,6 +38,7 @@ from gateway.ports import Links
 
 PICO_PER_NANO = 1000
 KEYS_KEPT = 4096  # made from the names of runs and agents: a run makes the same again with every call
+NEW = "new"  # Who.run_source of the first call of a run that its client does not name
 ACTIONS = ("off", "note", "warn", "downshift", "stop")  # from the mildest
 STEP_SIGNALS = {
     "repeated_call": repeated_call,
@@ -51,11 +53,10 @@ _UNKNOWN = baseline(None)
 ReadStep = Callable[[str, Asked], Step | None]
 
 
-def check_steps(trail: Trail, step: Step, names: Mapping[str, str], config: Loops) -> list[Verdict] | None:
-    """Add the newest step to the trail and judge it; None where it was added before. `names`: of tools, by call id."""
-    if step.key == trail.key:
-        return None
-    trail.push(mark(step, trail, names), step.key, config.window)
+def check_steps(trail: Trail, step: Step, names: Mapping[str, str], config: Loops) -> list[Verdict]:
+    """Add the newest step to the trail, unless it is there already, and judge it. `names`: of tools, by call id."""
+    if step.key != trail.key:
+        trail.push(mark(step, trail, names), step.key, config.window)
     if not (trail.stale or trail.streaks or _turns_back(trail, config)):  # most steps are done here
         return []
     found = [
@@ -106,7 +107,7 @@ class LoopBreaker:
         if not who.run_id:
             return []
         verdicts = self._check_step(call) if self._steps and call.asked.messages else []
-        if self._rates:
+        if self._rates and who.run_source != NEW:
             value = self._links.get(_key(b"P", who.tenant, who.run_id))
             if value is not None and busy(value, now):
                 agent = baseline(self._links.get(_key(b"B", who.tenant, who.agent))) if who.agent else _UNKNOWN
@@ -118,7 +119,7 @@ class LoopBreaker:
     def learn(self, call: Call, now: int) -> None:
         """After the answer, when its cost is known: how fast the run calls and spends. `now`: ns since the epoch."""
         who = call.who
-        if not self._rates or not who.run_id:
+        if not self._rates or not who.run_id or who.run_source == NEW:  # most of those have one call, and no rate
             return
         over: list[tuple[int, int]] = []
         nano_usd = (call.money.total or 0) // PICO_PER_NANO
@@ -142,11 +143,9 @@ class LoopBreaker:
 
         def change(value: bytes | None) -> bytes | None:
             trail = unpack(value)
-            found = check_steps(trail, step, names, self._config)
-            if found is None:
-                return None
-            verdicts[:] = found
-            return trail.pack()
+            known = trail.key == step.key
+            verdicts[:] = check_steps(trail, step, names, self._config)
+            return None if known else trail.pack()
 
         who = call.who
         self._links.update(_key(b"T", who.tenant, f"{who.run_id}\0{who.agent}\0{step.root}"), change)

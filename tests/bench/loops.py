@@ -289,6 +289,9 @@ def cost() -> dict[str, float]:
             figures[f"learn, links in {place}"] = timed(
                 lambda b=breaker: [b.learn(c, START) for c in calls], len(calls)
             )
+    once = Conversation("openai_chat", "r", prompt="What is a circuit breaker? " * 20).call(START, 1)
+    once.who.run_source = "new"
+    figures["check, a first request"] = timed(lambda: [breaker.check(once, START) for _ in range(40)], 40)
     off = LoopBreaker(Loops(**ALL_OFF), MemoryLinks(), newest_step)  # type: ignore[arg-type]
     figures["check, all signals off"] = timed(lambda: [off.check(call, START) for call in calls], len(calls))
     return figures

@@ -139,6 +139,19 @@ def test_retries_and_samples_of_one_request_count_once() -> None:
         assert watch.check(talk.call(NOW, number), NOW) == []
 
 
+def test_what_was_stopped_is_stopped_again_until_something_changes() -> None:
+    watch = breaker(Loops(repeated_call="stop"))
+    talk = Conversation("openai_chat", "run")
+    for number, move in enumerate(islice(polls(9), 5)):
+        talk.take(move)
+        found = watch.check(talk.call(NOW, number), NOW)
+    for number in range(3):
+        assert [verdict.action for verdict in watch.check(talk.call(NOW, number), NOW)] == ["stop"]
+    assert found == watch.check(talk.call(NOW, 9), NOW)
+    talk.take(Move([Act("cancel_job", {"id": 1}, "cancelled")]))
+    assert watch.check(talk.call(NOW, 10), NOW) == []
+
+
 def test_runs_do_not_mix() -> None:
     watch = breaker()
     for run in range(10):
@@ -198,6 +211,19 @@ def test_without_a_run_there_is_nothing_to_watch() -> None:
     assert links.values == {}
 
 
+def test_the_first_call_of_an_unnamed_run_leaves_nothing_behind() -> None:
+    links = MemoryLinks()
+    watch = breaker(links=links)
+    call = Conversation("openai_chat", "run").call(NOW, 1)
+    call.who.run_source = "new"
+    assert watch.check(call, NOW) == []
+    watch.learn(call, NOW)
+    assert links.values == {}
+    call.who.run_source = "prefix"
+    watch.learn(call, NOW)
+    assert len(links.values) == 1
+
+
 def test_depth() -> None:
     watch = breaker(Loops(max_depth=3, depth="stop"))
     call = Conversation("openai_chat", "run").call(NOW, 1)
@@ -239,11 +265,11 @@ def test_results_alone_fail_under_the_names_of_their_calls_and_are_else_news() -
     trail, found = Trail(), []
     for n in range(30):
         step = Step((ToolTurn(f"c{n}", "", 0, 0, 42),), key=n + 1)
-        found += check_steps(trail, step, {f"c{n}": "search"}, Loops()) or []
+        found += check_steps(trail, step, {f"c{n}": "search"}, Loops())
     assert found == []
     for n in range(5):
         step = Step((ToolTurn(f"f{n}", "", 0, 0, 43, failure=7),), key=n + 100)
-        found += check_steps(trail, step, {f"f{n}": "search"}, Loops()) or []
+        found += check_steps(trail, step, {f"f{n}": "search"}, Loops())
     assert [(verdict.signal, verdict.evidence["tools"]) for verdict in found] == [("error_ping_pong", "search")]
 
 
@@ -270,7 +296,7 @@ def test_never_raises_and_stays_small(made: list[Step], config: Loops) -> None:
     value = None
     for step in made:
         trail = unpack(value)
-        for verdict in check_steps(trail, step, {}, config) or []:
+        for verdict in check_steps(trail, step, {}, config):
             assert verdict.reason
         value = trail.pack()
         assert len(value) <= LIMIT
