@@ -25,7 +25,6 @@ from gateway.policy.asked_facts import choices_of, context_of, media_of, names_i
 from gateway.policy.hosted_tools import NONE, USES, Hosted, by_itself, hosted_tools
 from gateway.policy.model_limits import most
 from gateway.policy.token_bound import AUDIO, HOUR, TOKENS, Pieces, around, text_bound
-from gateway.policy.token_families import family
 from gateway.policy.worst_rates import Features, WorstRates
 from gateway.ports import Prices
 from gateway.spend import PICO_PER_NANO
@@ -36,6 +35,7 @@ CONTENT = ("input", "prompt", "content", "requests")  # where a dialect read no 
 COUNTED = frozenset({"messages", "contents", "system", "instructions", "systemInstruction", "system_instruction",
                      "tools", "functions", "model", *CONTENT})  # fmt: skip
 HISTORIES = ("previous_response_id", "conversation", "cachedContent", "cached_content")
+DEPLOYMENTS = b"/deployments/"
 SMALL = 48  # bytes of a field that can hold no prompt
 HISTORY = 200_000
 TOOL_LISTS = 256  # remembered
@@ -114,7 +114,7 @@ class Ceiling:
         if not route.operation or route.operation == "fetch_response":
             costly = call.request.method == b"POST" and (route.template == "other" or "batches" in route.template)
             return Worst(nano_usd=None, estimated=True, basis="unknown") if costly else FREE
-        model = call.model_sent or asked.model
+        model = model_of(call)
         hosted = self._tools(asked, model)
         total = self._own(asked, model, call.request.body, route.operation in BARE)
         tokens = (total & TOKENS) + self._kept(asked, model, known_history)
@@ -146,7 +146,7 @@ class Ceiling:
                 total += text_bound(bytes(raw))
         if "models" in fields or "provider" in fields:
             total += ROUTED
-        constants = around(family(model))
+        constants = around(model)
         total += constants.message * len(parts)
         if bare:
             return total
@@ -189,7 +189,7 @@ class Ceiling:
         return (known.output, "model") if known else (self._output, "configured")
 
     def _session(self, call: Call, provider: str, at: float) -> Worst:
-        known = most(call.model_sent or call.asked.model)
+        known = most(model_of(call))
         context, output = (known.context, known.output) if known else (self._history, self._output)
         return self._priced(call, provider, at, Worst(context, 0, None, True, "session", output), (AUDIO, NONE))
 
@@ -198,7 +198,7 @@ class Ceiling:
         asked = call.asked
         guessed = text_bound(bytes(asked.fields["prediction"])) if "prediction" in asked.fields else 0
         out = worst.each * worst.choices + guessed  # what is guessed wrong is billed beside the answer
-        models = (call.model_sent or asked.model, *hosted.models)
+        models = (model_of(call), *hosted.models)
         if "models" in asked.fields:
             models += names_in(asked.fields["models"])
         media = media_of(asked) if worst.basis != "session" else SESSION_MEDIA
@@ -212,3 +212,11 @@ class Ceiling:
         return Worst(
             worst.tokens_in, out, nano, worst.estimated, worst.basis, worst.each, worst.choices, base, each
         )  # fmt: skip
+
+
+def model_of(call: Call) -> str:
+    """The model that is asked; where the body names none, the deployment that the path does."""
+    model = call.model_sent or call.asked.model
+    if not model and DEPLOYMENTS in call.route.path:
+        model = call.route.path.partition(DEPLOYMENTS)[2].partition(b"/")[0].decode("latin-1")
+    return model

@@ -8,7 +8,8 @@ bring `PER_USE` tokens, and every use makes the model read all of it again, as p
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -22,7 +23,7 @@ CLIENT_PROMPT = 1_600  # of tools that the provider defines and the client runs
 _RUN_BY_CLIENT = re.compile(r"(?:bash|text_editor|str_replace|computer|memory|local_shell|shell|apply_patch)")
 _DECLARATIONS = frozenset({"functionDeclarations", "function_declarations"})
 _AGENTIC = re.compile(r"compound|sonar|deep-research|search-(?:preview|api)|:online")
-FIELDS = ("mcp_servers", "web_search_options", "plugins", "search_parameters", "search_settings")
+FIELDS = frozenset({"mcp_servers", "web_search_options", "plugins", "search_parameters", "search_settings"})
 
 
 class Hosted(Struct, frozen=True, gc=False):
@@ -67,7 +68,14 @@ def _tool(entry: Mapping[str, Any], uses: int) -> Hosted:
     return Hosted(stated[0] if stated else uses, PROMPT, models)
 
 
-def by_itself(model: str, fields: Iterable[str], uses: int) -> int:
+def by_itself(model: str, fields: Collection[str], uses: int) -> int:
     """Uses of tools that no tool definition speaks of: of models that search, and of fields that make them."""
-    found = sum(uses for name in FIELDS if name in fields)
-    return found + (uses if _AGENTIC.search(model) else 0)
+    found = uses if searches(model) else 0
+    if not FIELDS.isdisjoint(fields):
+        found += uses * len(FIELDS.intersection(fields))
+    return found
+
+
+@lru_cache(maxsize=1024)
+def searches(model: str) -> bool:
+    return _AGENTIC.search(model) is not None

@@ -35,6 +35,9 @@ SCOPES = ("global", "team", "key", "agent", "run", "model", "upstream")
 REMEMBERED = 4096
 MINUTE = 60 * NANOS
 LONGEST = 200  # characters of a value that are kept in the name of an account
+RUNS = 1024  # remembered, of each combination of the other scopes
+USD, TOKENS, STEPS, TOOLS, TOTAL = Unit.USD, Unit.TOKENS, Unit.STEPS, Unit.TOOLS, Rule.TOTAL
+ONES = frozenset({Unit.CALLS, Unit.CONCURRENCY, Unit.SECONDS})
 _HEADER = re.compile(rb"\s*\$?(\d{1,7})(?:\.(\d{1,9})\d*)?\s*")
 
 
@@ -82,8 +85,8 @@ class Told(Struct, frozen=True, gc=False):
 NOTHING_TOLD = Told()
 
 
-class _Limit(Struct, frozen=True):
-    """A demand but for its amount and window."""
+class _Limit(Struct):
+    """A demand but for its amount and window; remembers the window it is in, and itself where nothing changes."""
 
     terms: Terms
     account: str
@@ -93,6 +96,24 @@ class _Limit(Struct, frozen=True):
     period: int = 0
     burst: int = 0
     label: str = ""
+    since: int = 0
+    until: int = 0
+    name: str = ""  # of the account in this window
+    whole: Demand | None = None  # where the amount is the same for every call
+
+    def demand(self, amount: int) -> Demand:
+        return Demand(
+            self.account, self.rule, self.unit, amount, self.limit, 0, 0, self.period, self.burst, self.label
+        )  # fmt: skip
+
+
+class _Matched(Struct):
+    """What the calls of some scopes meet: outside of runs, across them, and what is to be matched with each run."""
+
+    outer: list[_Limit]
+    inner: list[_Limit]
+    of_runs: list[_Source]
+    runs: dict[tuple[str, int | None], list[_Limit]] = {}
 
 
 class _Source(Struct, frozen=True):
@@ -117,7 +138,7 @@ class Limits:
         self._ceiling = nano(spending.ceiling_usd) or 0
         of_keys = Rates(scope="key", rpm=limits.rpm, tpm=limits.tpm, concurrency=limits.concurrency)
         self._sources = _sources((*budgets, of_keys, *limits.rates))
-        self._known: dict[tuple[object, ...], tuple[list[_Limit], list[_Limit], list[_Source]]] = {}
+        self._known: dict[tuple[object, ...], _Matched] = {}
 
     def demands(
         self,
@@ -131,52 +152,59 @@ class Limits:
 
         Raises BudgetExceeded (`price_unknown`) where a budget in USD meets a model without a price and that is denied.
         """
-        outer, inner, of_runs = self._matching(who, extra)
-        limits = (*outer, *self._of_run(who, told, worst, of_runs), *inner)
+        found = self._matching(who, extra)
+        run = self._of_run(who, told, found) if who.run and worst.basis != "free" else ()
         demands: list[Demand] = []
         terms: list[Terms] = []
-        free = worst.basis == "free"
-        for limit in limits:
-            unit = limit.unit
-            if unit is Unit.USD:
-                if free:
+        for limit in (*found.outer, *run, *found.inner):
+            demand = limit.whole
+            if demand is None:
+                demand = self._filled(limit, worst, now, told)
+                if demand is None:
                     continue
-                amount = self._nano(worst, limit)
-                usual = told.usual_nano
-            elif unit is Unit.TOKENS:
-                if free:
-                    continue
-                amount = worst.tokens_in + worst.tokens_out
-                usual = told.usual_tokens
-            else:
-                demands.append(_counted(limit, told))
-                terms.append(limit.terms)
-                continue
-            if limit.terms.soft and usual is not None and usual < amount:
-                amount = usual
-            demands.append(self._demand(limit, amount, now))
+            demands.append(demand)
             terms.append(limit.terms)
         return Ask(tuple(demands), tuple(terms))
 
-    def _matching(
-        self, who: Scopes, extra: tuple[Budget | Rates, ...]
-    ) -> tuple[list[_Limit], list[_Limit], list[_Source]]:
-        """The limits outside of a run and those that cross it, and what is to be matched with each run."""
+    def _filled(self, limit: _Limit, worst: Worst, now: int, told: Told) -> Demand | None:
+        """None where the call is free and this is a limit of money or tokens."""
+        unit = limit.unit
+        if unit is USD:
+            amount = worst.nano_usd
+            if amount is None:
+                amount = self._unknown_nano(limit)
+            usual = told.usual_nano
+        elif unit is TOKENS:
+            amount = worst.tokens_in + worst.tokens_out
+            usual = told.usual_tokens
+        else:
+            return limit.demand(told.steps if unit is STEPS else told.tools if unit is TOOLS else told.depth)
+        if worst.basis == "free":
+            return None
+        if usual is not None and usual < amount and limit.terms.soft:
+            amount = usual
+        if limit.rule is not TOTAL or limit.terms.per == "life":
+            return limit.demand(amount)
+        if not limit.since <= now < limit.until:
+            window = self._calendar.window(limit.terms.per, now)
+            limit.since, limit.until, limit.name = window.since, window.until, f"{limit.account}|{window.suffix}"
+        return Demand(
+            limit.name, TOTAL, unit, amount, limit.limit, limit.since, limit.until, 0, 0, limit.label
+        )  # fmt: skip
+
+    def _matching(self, who: Scopes, extra: tuple[Budget | Rates, ...]) -> _Matched:
         key = (who.team, who.key, who.agent, who.model, who.upstream, extra)
         found = self._known.get(key)
         if found is None:
             if len(self._known) >= REMEMBERED:
                 self._known.clear()
-            own = _sources(extra, f"key:{named(who.key)}")
-            sources = [*self._sources, *own]
+            sources = [*self._sources, *_sources(extra, f"key:{named(who.key)}")]
             outer = _matched(sources, who, SCOPES[: SCOPES.index("run")])
             inner = _matched(sources, who, SCOPES[SCOPES.index("run") + 1 :])
-            found = self._known[key] = outer, inner, [s for s in sources if s.scope == "run"]
+            found = self._known[key] = _Matched(outer, inner, [s for s in sources if s.scope == "run"])
         return found
 
-    def _nano(self, worst: Worst, limit: _Limit) -> int:
-        if worst.nano_usd is not None:
-            return worst.nano_usd
+    def _unknown_nano(self, limit: _Limit) -> int:
         if self._unknown == "deny":
             raise BudgetExceeded(
                 f"{limit.label} is a budget in USD, and what this call may cost is not known: its model has no price. "
@@ -186,44 +214,41 @@ class Limits:
             )
         return self._ceiling if self._unknown == "ceiling" else 0
 
-    def _demand(self, limit: _Limit, amount: int, now: int) -> Demand:
-        per = limit.terms.per
-        if limit.rule is Rule.TOTAL and per != "life":
-            window = self._calendar.window(per, now)
-            return Demand(
-                f"{limit.account}|{window.suffix}", Rule.TOTAL, limit.unit, amount, limit.limit,
-                window.since, window.until, 0, 0, limit.label,
-            )  # fmt: skip
-        return Demand(
-            limit.account, limit.rule, limit.unit, amount, limit.limit, 0, 0, limit.period, limit.burst, limit.label
-        )
-
-    def _of_run(self, who: Scopes, told: Told, worst: Worst, sources: Sequence[_Source]) -> Iterable[_Limit]:
-        """The limits of the run itself; a call that belongs to none has none, nor has one that asks no model."""
-        run, runs = who.run, self._runs
-        if not run or worst.basis == "free":
-            return ()
+    def _of_run(self, who: Scopes, told: Told, matched: _Matched) -> list[_Limit]:
+        """The limits of the run itself."""
         usd = self._run_nano if told.header is None else _least(told.header, self._run_nano)
         usd = usd if told.raised is None else told.raised
+        key = (who.run, usd)
+        found = matched.runs.get(key)
+        if found is None:
+            if len(matched.runs) >= RUNS:
+                matched.runs.clear()
+            found = matched.runs[key] = self._run_limits(who, usd, matched.of_runs)
+        return found
+
+    def _run_limits(self, who: Scopes, usd: int | None, sources: Sequence[_Source]) -> list[_Limit]:
+        run, runs = who.run, self._runs
         label = f"run {run[:LONGEST]}"
         prefix = f"run:{named(run)}"
-        found: list[_Limit] = []
+        tightest: dict[tuple[object, ...], _Limit] = {}
         if usd is not None:
             terms = Terms("run", run, runs.on_exceed, taper=runs.taper, per="life")
-            found.append(_Limit(terms, f"{prefix}|usd|life", Rule.TOTAL, Unit.USD, usd, label=label))
-        if self._run_counts:
-            plain = Terms("run", run, per="life")
-            found += [
-                _Limit(plain, f"{prefix}|{unit}|life", rule, unit, most, label=label)
-                for unit, rule, most in self._run_counts
-            ]
-        if not sources:
-            return found
-        tightest: dict[tuple[object, ...], _Limit] = {}
-        _keep(tightest, found)
+            _keep(tightest, [_Limit(terms, f"{prefix}|usd|life", TOTAL, USD, usd, label=label)])
+        plain = Terms("run", run, per="life")
+        for unit, rule, most in self._run_counts:
+            _keep(tightest, [_Limit(plain, f"{prefix}|{unit}|life", rule, unit, most, label=label)])
         for limit in _matched(sources, who, ("run",)):
             _keep(tightest, [limit])
-        return tightest.values()
+        return _ready(tightest.values())
+
+
+def _ready(limits: Iterable[_Limit]) -> list[_Limit]:
+    """With the demands that are the same for every call."""
+    found = list(limits)
+    for limit in found:
+        if limit.unit in ONES:
+            limit.whole = limit.demand(0 if limit.unit is Unit.SECONDS else 1)
+    return found
 
 
 def _run_counts(runs: Runs) -> list[tuple[Unit, Rule, int]]:
@@ -245,7 +270,7 @@ def _matched(sources: Iterable[_Source], who: Scopes, scopes: Sequence[str]) -> 
         for source in sources:
             if source.scope == scope and source.matches(value):
                 _keep(tightest, source.make(value))
-    return list(tightest.values())
+    return _ready(tightest.values())
 
 
 def _keep(tightest: dict[tuple[object, ...], _Limit], limits: Iterable[_Limit]) -> None:
@@ -322,19 +347,6 @@ def _label(scope: str, prefix: str, value: str, per: str, rolling: bool = False)
     within = f" of {prefix.strip('/').replace(':', ' ', 1)}" if prefix else ""
     window = "" if per in ("", "life") else f", in any {per}" if rolling else f", per {per}"
     return f"{who}{within}{window}"
-
-
-def _counted(limit: _Limit, told: Told) -> Demand:
-    unit = limit.unit
-    if unit is Unit.STEPS:
-        amount = told.steps
-    elif unit is Unit.TOOLS:
-        amount = told.tools
-    elif unit is Unit.DEPTH:
-        amount = told.depth
-    else:
-        amount = 0 if unit is Unit.SECONDS else 1
-    return Demand(limit.account, limit.rule, unit, amount, limit.limit, 0, 0, limit.period, limit.burst, limit.label)
 
 
 def _least(one: int, other: int | None) -> int:

@@ -7,6 +7,7 @@ them again): they minimise the mean relative error, capped at 1, of the estimate
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 
@@ -98,6 +99,7 @@ PATCHES = (
 )
 
 
+@lru_cache(maxsize=1024)
 def family(model: str) -> Family:
     model = model.lower()
     return next((f for f in FAMILIES if re.search(f.models, model)), OTHER)

@@ -339,6 +339,12 @@ def test_nothing_raises_and_nothing_is_negative(body: dict[str, Any], operation:
     assert found.nano_usd is None or found.nano_usd >= 0
 
 
+def test_a_deployment_in_the_path_is_the_model():
+    path = b"/openai/deployments/gpt-4o/chat/completions?api-version=1"
+    found = CEILING.worst(call(read(messages=HELLO, max_tokens=10).asked, path=path), "azure", AT)
+    assert (found.nano_usd or 0) > 0
+
+
 def test_the_table_of_models():
     assert most("no-such-model") is None
     for name, output in (
