@@ -60,6 +60,8 @@ from gateway.recorder.loop import Counted, Loop
 from gateway.recorder.projection import Positions
 from gateway.recorder.retention import Retention
 from gateway.recorder.telemetry import Projections, projections
+from gateway.stores.controls_exchange import Exchange
+from gateway.stores.redis_controls import RedisControls
 from gateway.stores.sqlite_controls import SqliteDecisions
 from gateway.stores.sqlite_keys import SqliteKeyStore
 
@@ -93,6 +95,10 @@ class Recorder:
         self._ledger = Ledger(ledger)
         self._decisions = SqliteDecisions(places.controls(configure.config))
         self._keys = SqliteKeyStore(places.keys(configure.config), places.pepper(configure.config), time.time_ns)
+        self.exchange: RedisControls | None = None  # with other machines; changes with a restart only
+        spending = configure.config.spending
+        if spending.redis:
+            self.exchange = RedisControls(spending.redis, spending.prefix, Exchange(self._decisions), time.time_ns)
         self._retention = Retention(self._ledger, self._config.journal)
         self.loop = Loop(
             lambda positions: JournalReader(self._journal_directory, positions),
@@ -173,6 +179,8 @@ class Recorder:
         self.loop.stop(seconds * 0.4)
         await asyncio.to_thread(self._thread.join, seconds * 0.5)
         self.reader.close()
+        if self.exchange is not None:
+            await self.exchange.close()
         await asyncio.to_thread(self.telemetry.close, max(0.1, deadline - time.monotonic() - 0.2))
         self.writer.close()
 
@@ -267,12 +275,15 @@ class Service:
         await recorder.start()
         control.send(Configured(self._generation, True))
         control.send(Ready())
-        ticks = asyncio.create_task(self._tick())
+        ticks = [asyncio.create_task(self._tick())]
+        if recorder.exchange is not None:
+            ticks.append(asyncio.create_task(recorder.exchange.run()))
         either: set[asyncio.Future[Any]] = {recorder.ended, self._ending}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         failed = not self._ending.done()
         recorder.drain()
-        ticks.cancel()
+        for task in ticks:
+            task.cancel()
         await recorder.close(STOP_SECONDS if failed else self._ending.result())
         await runner.cleanup()
         control.close()

@@ -16,8 +16,9 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -40,9 +41,13 @@ _TABLES = (
         amount   INTEGER NOT NULL, -- nano-USD
         reason   TEXT NOT NULL,
         who      TEXT NOT NULL,
-        limits   TEXT NOT NULL     -- JSON
+        limits   TEXT NOT NULL,    -- JSON
+        origin   TEXT NOT NULL     -- machine it was taken on; "": this one
     )
     """,
+    # For many machines (controls_exchange): who this is, how far it has come, and up to which revision of each machine.
+    "CREATE TABLE IF NOT EXISTS exchange (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS machines (machine TEXT PRIMARY KEY, revision INTEGER NOT NULL) WITHOUT ROWID",
     """
     CREATE TABLE IF NOT EXISTS standings (
         scope    TEXT NOT NULL,
@@ -57,7 +62,9 @@ _TABLES = (
     """,
     "CREATE INDEX IF NOT EXISTS standings_revision ON standings (revision)",
 )
-_INSERT = "INSERT INTO decisions (at, kind, scope, value, amount, reason, who, limits) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT = """
+INSERT INTO decisions (at, kind, scope, value, amount, reason, who, limits, origin) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
 _ONE = "SELECT standing FROM standings WHERE scope = ? AND value = ?"
 _PUT = "INSERT OR REPLACE INTO standings (scope, value, revision, at, matters, killed, standing) VALUES (?,?,?,?,?,?,?)"
 _DROP = "DELETE FROM standings WHERE scope = 'run' AND killed = 0 AND at < ?"
@@ -87,41 +94,32 @@ class SqliteDecisions:
 
     def record(self, decision: Decision) -> Standing:
         """Write a decision down for good; returns how its subject stands now."""
-        with self._open() as db:
+        with self.open() as db:
             db.execute("BEGIN IMMEDIATE")
-            limits = _encode(decision.limits).decode()
-            row = (decision.at, decision.kind, decision.scope, decision.value, decision.amount, decision.reason)
-            revision = db.execute(_INSERT, (*row, decision.who, limits)).lastrowid or 0
-            found = db.execute(_ONE, (decision.scope, decision.value)).fetchone()
-            standing = after(None if found is None else _decode(found[0]), decision, revision)
-            state = (revision, standing.at, standing.matters, bool(standing.killed_at))
-            db.execute(_PUT, (standing.scope, standing.value, *state, _encode(standing).decode()))
+            standing = put(db, decision)
             db.execute(_DROP, (decision.at - RUN_DAYS * _DAY,))
             db.execute("COMMIT")
         return standing
 
     def stopped(self, limit: int = 1000) -> list[Standing]:
         """What is stopped now, the latest first."""
-        with self._open() as db:
+        with self.open() as db:
             return [_decode(row[0]) for row in db.execute(_KILLED, (limit,))]
 
     def standing(self, scope: str, value: str) -> Standing | None:
-        with self._open() as db:
+        with self.open() as db:
             found = db.execute(_ONE, (scope, value)).fetchone()
         return None if found is None else _decode(found[0])
 
     def decisions(self, limit: int = 100) -> list[Decision]:
         """The audit, the latest first."""
-        with self._open() as db:
+        with self.open() as db:
             rows = db.execute(_AUDIT, (limit,)).fetchall()
-        names = Decision.__struct_fields__[:-1]
-        return [
-            msgspec.convert({**dict(zip(names, row, strict=False)), "limits": msgspec.json.decode(row[-1])}, Decision)
-            for row in rows
-        ]
+        return [decision_of(row) for row in rows]
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def open(self) -> Iterator[sqlite3.Connection]:
+        """A connection for one use."""
         with _faults(self.path), contextlib.closing(connect(self.path, WRITE_SECONDS)) as db:
             yield db
 
@@ -197,6 +195,26 @@ class SqliteControls(Standings):
         if db is not None:
             with contextlib.suppress(sqlite3.Error):
                 db.close()
+
+
+def put(db: sqlite3.Connection, decision: Decision, origin: str = "") -> Standing:
+    """Take a decision within a transaction; returns how its subject stands now."""
+    limits = _encode(decision.limits).decode()
+    row = (decision.at, decision.kind, decision.scope, decision.value, decision.amount, decision.reason, decision.who)
+    revision = db.execute(_INSERT, (*row, limits, origin)).lastrowid or 0
+    found = db.execute(_ONE, (decision.scope, decision.value)).fetchone()
+    standing = after(None if found is None else _decode(found[0]), decision, revision)
+    state = (revision, standing.at, standing.matters, bool(standing.killed_at))
+    db.execute(_PUT, (standing.scope, standing.value, *state, _encode(standing).decode()))
+    return standing
+
+
+def decision_of(row: Sequence[Any]) -> Decision:
+    """`row`: the fields of a Decision in their order, the limits as JSON."""
+    names = Decision.__struct_fields__[:-1]
+    return msgspec.convert(
+        {**dict(zip(names, row, strict=False)), "limits": msgspec.json.decode(row[len(names)])}, Decision
+    )
 
 
 def connect(path: Path, patience: float) -> sqlite3.Connection:
