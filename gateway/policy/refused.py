@@ -96,6 +96,8 @@ def _iso(nanos: int) -> str:
 def clamped(refusal: Refusal, demands: Sequence[Demand], worst: Worst, floor: int) -> int | None:
     """The largest ceiling of output tokens (of each answer) with which all demands fit; None where even `floor` does
     not, or where something does not fit that the length of the answer does not change."""
+    if demands[refusal.index].rule is Rule.AGE:
+        return None
     most = worst.each
     for demand, available in zip(demands, refusal.available, strict=True):
         if demand.amount <= available:

@@ -171,5 +171,7 @@ def test_where_the_length_changes_nothing_there_is_no_clamping():
     assert clamped(refusal(money, available=[1, 400]), [calls, money], worst, 301) is None
     unpriced = Worst(100, 500, None, False, "client", 500)
     assert clamped(refusal(money, available=[1, 400]), [calls, money], unpriced, 1) is None
+    over = demand(0, 30, rule=Rule.AGE, unit=Unit.SECONDS)
+    assert clamped(refusal(over, available=[0, 10**9]), [over, money], worst, 1) is None
     soft = demand(300)
     assert clamped(refusal(money, available=[300, 400]), [soft, money], worst, 1) == 300
