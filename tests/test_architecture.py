@@ -115,7 +115,7 @@ NAMES = {*DIALECTS, *BUILT_IN, *(known.provider for known in BUILT_IN.values())}
 
 WORKER_NEVER_LOADS = {
     *("aiohttp", "genai_prices", "grpc", "numpy", "opentelemetry", "prometheus_client", "pydantic", "requests", "rich"),
-    *("yaml",),
+    *("redis", "yaml"),
 }
 CLI_NEVER_LOADS = WORKER_NEVER_LOADS | {"asyncio", "sqlite3", "ssl", "uvloop"}
 

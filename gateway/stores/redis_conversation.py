@@ -31,7 +31,7 @@ from gateway.stores.redis_link import Link, RedisAway
 from gateway.stores.redis_session import Forgotten, Session
 from gateway.stores.spent_parts import Row, SpentParts
 
-MOST = 64  # entries in one batch: Redis does nothing else meanwhile
+MOST, LEAST = 64, 4  # entries in one batch: Redis does nothing else meanwhile; fewer where it is slow to answer
 SOME = 100  # rows in one entry
 POLL_SECONDS = 0.05  # between looks for what was freed elsewhere, while somebody waits for it
 MOST_DESCRIBED = 50_000
@@ -74,6 +74,7 @@ class Conversation:
         self._waiting: set[asyncio.Future[None]] = set()
         self._freed = 0
         self._polled = 0.0
+        self._most = MOST
         self._later: list[Item] = []  # goes with a batch that is sent anyway
         self._described: dict[str, int] = {}  # account -> the limit that Redis was told, for people
         self._clock = (time.time_ns() // 1000, self._loop.time())  # the server's, and when it was read
@@ -204,13 +205,16 @@ class Conversation:
         if self._poll_due():
             self._polled = self._loop.time()
             control.append(wire.entry("n"))
-        items = [queue.popleft() for _ in range(min(MOST, len(queue)))] + self._later[:MOST]
-        del self._later[:MOST]
+        items = [queue.popleft() for _ in range(min(self._most, len(queue)))] + self._later[:LEAST]
+        del self._later[:LEAST]
+        began = self._loop.time()
         try:
             results = await self.session.say(*control, *[item.entry for item in items])
         except (RedisAway, Forgotten, msgspec.MsgspecError):
             queue.extendleft(reversed(items))
             raise
+        slow = self._loop.time() - began > self.settings.timeout / 4
+        self._most = max(LEAST, self._most // 2) if slow else min(MOST, self._most + LEAST)
         for result in results[: len(control)]:
             if isinstance(result, wire.Ticked):
                 self.keep(result.rows)

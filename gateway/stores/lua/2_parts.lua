@@ -29,11 +29,12 @@ local function apply(row)
     if till > 0 and till / 1000 + 86400e6 < NOW then return end
     if period > 0 and slot < slot_of(period) - SLOTS then return end
     local field = part_field(part, slot, period)
-    local more = total - tonumber(call('HGET', key, field) or 0)
+    local known = call('HGET', key, field)
+    local more = total - tonumber(known or 0)
     if more <= 0 then return end
     call('HSET', key, field, text(total))
     book(key, part, slot, period, more)
-    keep(key, name, till, period)
+    if not known or till == 0 then keep(key, name, till, period) end
 end
 
 -- Add to a part that Redis itself keeps; returns it as a row, for the worker to remember.

@@ -18,11 +18,11 @@ local function bucket(key, d)
     return math.max(0, tonumber(found[2]) - math.max(0, NOW - tonumber(found[1])) * d[5])
 end
 
-local function set_bucket(key, d, level)
+local function set_bucket(key, d, level, fresh)
     level = math.max(0, level)
     call('HSET', key, 'b', text(NOW), 'o', text(level))
-    local empty = d[5] > 0 and level / d[5] or 0 -- us
-    call('PEXPIRE', key, text(math.ceil(math.min(empty / 1000, IDLE)) + 60000))
+    local empty = d[5] > 0 and level / d[5] / 1000 or 0 -- ms
+    if fresh or empty > DAY / 2 then call('PEXPIRE', key, text(math.ceil(math.min(empty, IDLE)) + DAY)) end
 end
 
 local function give_back(key, amount)
@@ -52,8 +52,10 @@ local function hold(op, owner, demands)
     for _, d in ipairs(demands) do
         if RESERVED[d[2]] and d[4] ~= 0 then
             local key = account_key(d[1])
-            call('HINCRBY', key, 'r', text(d[4]))
-            if d[2] ~= 'slots' and call('PTTL', key) == -1 then keep(key, d[1], d[7], d[8]) end
+            -- Where something was reserved before, the account is there already, and knows when it goes.
+            if call('HINCRBY', key, 'r', text(d[4])) == d[4] and d[2] ~= 'slots' and call('PTTL', key) == -1 then
+                keep(key, d[1], d[7], d[8])
+            end
         end
     end
     call('SET', PREFIX .. 'h:' .. op, cmsgpack.pack({ owner, demands }))

@@ -91,7 +91,8 @@ end
 local function take(d)
     local key = account_key(d[1])
     if d[2] == 'rate' then
-        set_bucket(key, d, bucket(key, d) + d[4] * micros(d))
+        local level = bucket(key, d)
+        set_bucket(key, d, level + d[4] * micros(d), level == 0)
     elseif d[2] == 'age' and call('HSETNX', key, 'f', text(NOW)) == 1 then
         keep(key, d[1], d[7], 0)
     end
