@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import logging
 import os
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from gateway.app_spending import Purse
 from gateway.call import Request, Target
 from gateway.config import places
 from gateway.config.address import passwords
-from gateway.config.schema import Alias, Config, Upstream
+from gateway.config.schema import Alias, Config, Loops, Upstream
 from gateway.dialects.auth import auth_lines
 from gateway.dialects.items import read_item
 from gateway.dialects.registry import DIALECTS
@@ -38,6 +40,7 @@ from gateway.stores.secret_file import shared_secret
 from gateway.stores.shared_table import SharedTable
 from gateway.stores.sqlite_controls import SqliteControls
 
+log = logging.getLogger("tollgate.worker")
 TICK_SECONDS = 0.25
 TLS_SECONDS = 30.0  # between looks at the listener's certificate files
 CUT_SECONDS = 1.0  # for the last error events to leave
@@ -76,6 +79,7 @@ class Worker:
         self.instance = f"tollgate-{hashlib.blake2b(f'{state}|{first.listen}'.encode(), digest_size=6).hexdigest()}"
         self.controls = SqliteControls(places.controls(config))
         self.live = Live()
+        self.purse = Purse(config, first.index, self.links, log.error)
         self.catalogue = ensure_compiled(state)
         self.journal = JournalWriter(
             Path(first.journal),
@@ -142,6 +146,11 @@ class Worker:
             learned=Learned(),
             controls=self.controls,
             live=self.live,
+            keys=self.purse.keys,
+            admission=self.purse.admitter(config, prices),
+            loops=self.purse.loops(config),
+            halt=self.purse.halt,
+            downshift=downshift_of(config.loops),
             cost_header=config.cost_header,
             stream_cost_comment=config.stream_cost_comment,
             capture_bytes=config.capture_bytes if config.capture != "off" else 0,
@@ -155,6 +164,7 @@ class Worker:
         self.server.tick()
         self.pools.tick()
         self.journal.tick()
+        self.purse.tick(now)
         if self.controls.refresh():
             self.live.sweep(self.controls)
         else:
@@ -176,9 +186,10 @@ class Worker:
                     await self.server.emptied.wait()
             self.server.cut()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self._timer.cancel()
         self.pools.close()
+        await self.purse.close()
         self.journal.close()
         self.controls.close()
         self.links.close()
@@ -217,6 +228,11 @@ def spec_of(name: str, upstream: Upstream, prices: PriceTable) -> Spec:
 
 def alias_of(alias: Alias | str) -> tuple[str, str]:
     return (alias, "") if isinstance(alias, str) else (alias.model, alias.upstream or "")
+
+
+def downshift_of(loops: Loops) -> tuple[str | None, str | None, int | None] | None:
+    step = loops.downshift_to
+    return None if step is None else (step.model, step.effort, step.max_tokens)
 
 
 def secrets_of(config: Config) -> list[str]:

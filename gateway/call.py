@@ -1,4 +1,4 @@
-"""The vocabulary: what one call is made of. Imports nothing of ours but errors and keys.
+"""The vocabulary: what one call is made of. Imports nothing of ours but errors, keys and spend.
 
 A `Call` is a frozen question (`Request`, and what its dialect read in it: `Asked`) to which the stages append
 facts: who asked (`Who`), where it went (`Attempt`), what came back (`Answer`) and what that cost (`Money`).
@@ -10,10 +10,11 @@ import enum
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from gateway.errors import GatewayError
 from gateway.key import Key
+from gateway.spend import Hold
 
 PICO_USD = 10**12
 """Money is counted in whole pico-USD: a price per million tokens with six decimals is a whole number of them."""
@@ -128,6 +129,11 @@ class Route(Struct, frozen=True):
     path: bytes  # the raw path (and query) to send there
     run_id: str = ""  # from /run/{run_id}/...
     agent: str = ""  # from /agent/{name}/...
+    budget: bytes = b""  # from /budget/{usd}/...: what the client sets for its run
+
+    def at(self, upstream: str) -> Route:
+        """The same at another upstream."""
+        return structs.replace(self, upstream=upstream)
 
 
 class Asked(Struct):
@@ -281,6 +287,8 @@ class Call(Struct, weakref=True):
     model_sent: str = ""  # where an alias stands for another model
     meter: Any = None  # ports.Meter of the answer under way
     websocket: bool = False
+    hold: Hold | None = None  # of its worst case, in the accounts of budgets and limits
+    lines: str = ""  # further x-tollgate-* lines for the client, each with its CRLF
     notes: dict[str, str] = {}
     key: Key | None = None  # the virtual key it came with
     captured: bytes = b""  # decoded answer body up to `capture_bytes`; filled only while content capture is on

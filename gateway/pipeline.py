@@ -1,7 +1,7 @@
 """The product on one screen: the path of a call.
 
-Places that stay visibly open for what is not built yet: budgets and limits belong behind `arrive`, a cache lookup
-before `attempt`, breaker, retry and fallback around it.
+Places that stay visibly open for what is not built yet: a cache lookup before `attempt`, breaker, retry and fallback
+around it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from gateway.stages.attempt import attempt
 from gateway.stages.close import close
 from gateway.stages.ending import ABORT
 from gateway.stages.live import enter
+from gateway.stages.loops import watch
 from gateway.stages.pump import pump
 from gateway.stages.refuse import refuse
 from gateway.stages.tunnel import tunnel
@@ -35,6 +36,9 @@ async def serve(request: Request, down: Downstream, gw: Gateway, fault: GatewayE
             raise fault
         arrive(call, gw)  # route it, read it, find out who asks
         enter(call, down, gw)  # unless a person stopped it; from here on one can
+        watch(call, gw)  # unless its run goes round in circles
+        if gw.admission is not None:
+            await gw.admission.admit(call, down, gw)  # hold what it may cost at most
         exchange = await attempt(call, down, gw)  # until the commit point
         if exchange.status == 101:
             ending = await tunnel(call, exchange, down, gw)  # WebSocket: frame by frame

@@ -6,7 +6,7 @@ Dialects and meters are sans-io. Stores acquire asynchronously and release synch
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec import Struct
 
@@ -115,6 +115,30 @@ class Controls(Protocol):
 
     def limits(self, run_id: str) -> RunLimits | None:
         """What was set for this run before or while it goes on; None: nothing."""
+        ...
+
+
+class Loops(Protocol):
+    """The breaker for runaway agents; see policy.loop. Neither method raises."""
+
+    def check(self, call: Call, now: int) -> list[Any]:
+        """The verdicts (policy.loop_signals.Verdict) on the run of a call; usually none. `now`: ns since the epoch."""
+        ...
+
+    def learn(self, call: Call, now: int) -> None:
+        """After the answer, when its cost is known."""
+        ...
+
+
+class Admission(Protocol):
+    """Budgets and limits of one configuration; see stages.admit."""
+
+    async def admit(self, call: Call, down: Downstream, gw: Gateway) -> None:
+        """Hold the worst case of the call. Raises BudgetExceeded, LimitReached, RunStopped, BudgetsUnavailable."""
+        ...
+
+    def settle(self, call: Call) -> None:
+        """Charge what it really used, once. Never raises."""
         ...
 
 
@@ -288,6 +312,10 @@ class Gateway(Struct, frozen=True):
     controls: Controls
     live: Live
     keys: Keys | None = None  # None: there are none, and none are needed
+    admission: Admission | None = None  # None: nothing is limited
+    loops: Loops | None = None  # None: nobody looks for runaways
+    halt: Callable[[str, str], None] | None = None  # stop a run (its id, why) until a person resumes it
+    downshift: tuple[str | None, str | None, int | None] | None = None  # model, effort, max_tokens of a runaway's calls
     cost_header: bool = True
     stream_cost_comment: bool = False
     capture_bytes: int = 0  # of each decoded answer, kept on the call for its record

@@ -124,3 +124,16 @@ class Charge(Struct, frozen=True, array_like=True, gc=False):
 
     def of(self, unit: Unit) -> int:
         return getattr(self, unit, 0)
+
+
+class Hold(Struct, gc=False):
+    """What a call holds while it is under way; carried by the call, settled in `close`."""
+
+    op: str
+    usd: int = 0  # nano-USD; what is charged where the true cost is never known
+    tokens: int = 0
+    tools: int = 0
+    steps: int = 0
+    output: int = 0  # tokens of output after which a stream is stopped; 0: its own limit holds it
+    remaining: int = -1  # nano-USD that the tightest budget still has beside this hold; -1: no budget in money
+    run_spent: int = -1  # nano-USD that its run had spent before; -1: not counted

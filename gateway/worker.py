@@ -47,7 +47,7 @@ class Process:
         self.control = await Control.open(self.arguments.control, self.on_message, self.on_gone)
         await self.done.wait()
         if self.worker is not None:
-            self.worker.close()
+            await self.worker.close()
 
     def on_message(self, message: Message) -> None:
         if isinstance(message, Configure):

@@ -18,7 +18,7 @@ from gateway.config.schema import Alias, Config, Upstream
 
 ALLOW_OPEN = "TOLLGATE_ALLOW_OPEN"
 TOKEN_CHARS = 16  # least length of an admin token
-RESERVED = frozenset({"v1", "v1beta", "run", "agent", "healthz", "readyz", "metrics", "api"})
+RESERVED = frozenset({"v1", "v1beta", "run", "agent", "budget", "healthz", "readyz", "metrics", "api"})
 """First path segments that are routes of their own, so no upstream may be named so."""
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")  # RFC 9110, 5.6.2

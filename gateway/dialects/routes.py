@@ -74,6 +74,7 @@ GEMINI = (
 )
 FAMILIES: Mapping[str, tuple[Known, ...]] = {"openai": OPENAI, "anthropic": ANTHROPIC, "gemini": GEMINI, "opaque": ()}
 _OTHER_DIALECT = {"openai": "opaque", "anthropic": "anthropic", "gemini": "gemini", "opaque": "opaque"}
+PREFIXES = ("run", "agent", "budget")
 _VERSION = re.compile(r"/(?:[^?]*/)?v\d+(?:alpha|beta)?\d*/")
 
 
@@ -106,7 +107,8 @@ class Table:
         path, mark, query = target.partition(b"?")
         if _UNSAFE.search(path) is not None:
             raise BadPath("the path is ambiguous: dot segments, empty segments and encoded slashes are refused")
-        text, run_id, agent = _take_prefixes(path.decode("ascii"))
+        text, said = _take_prefixes(path.decode("ascii"))
+        own = (said.get("run", ""), said.get("agent", ""), said.get("budget", "").encode())
         first, _, rest = text[1:].partition("/")
         upstream, family = "", ""
         if first in self.families:
@@ -120,8 +122,8 @@ class Table:
         for known, subject in _candidates(FAMILIES[family], text):
             if known.pattern.fullmatch(subject):
                 operation = known.operation if method == b"POST" else known.fetch if method == b"GET" else ""
-                return Route(known.template, known.dialect, operation, upstream, sent, run_id, agent)
-        return Route("other", _OTHER_DIALECT[family], "", upstream, sent, run_id, agent)
+                return Route(known.template, known.dialect, operation, upstream, sent, *own)
+        return Route("other", _OTHER_DIALECT[family], "", upstream, sent, *own)
 
 
 def _candidates(table: tuple[Known, ...], text: str) -> list[tuple[Known, str]]:
@@ -131,23 +133,21 @@ def _candidates(table: tuple[Known, ...], text: str) -> list[tuple[Known, str]]:
     return [(known, tail) for known in table for tail in tails]
 
 
-def _take_prefixes(text: str) -> tuple[str, str, str]:
-    run_id = agent = ""
-    for _ in range(2):
+def _take_prefixes(text: str) -> tuple[str, dict[str, str]]:
+    """The path behind /run/, /agent/ and /budget/, in any order, and what each of them says."""
+    said: dict[str, str] = {}
+    for _ in PREFIXES:
         kind, _, rest = text[1:].partition("/")
-        if kind not in ("run", "agent"):
+        if kind not in PREFIXES:
             break
         value, slash, rest = rest.partition("/")
         if _NAME.fullmatch(value) is None:
             raise BadPath(f"/{kind}/ must be followed by a name of letters, digits and ._:@-")
-        if kind == "run" and not run_id:
-            run_id = value
-        elif kind == "agent" and not agent:
-            agent = value
-        else:
+        if kind in said:
             raise BadPath(f"/{kind}/ stands twice")
+        said[kind] = value
         text = "/" + rest if slash else "/"
-    return text, run_id, agent
+    return text, said
 
 
 _FAMILY_BY_PREFIX = (

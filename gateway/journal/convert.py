@@ -11,6 +11,7 @@ import msgspec
 
 from gateway.call import Answer, Attempt, Call, Money, Outcome, Request, Who
 from gateway.errors import (
+    BudgetsUnavailable,
     ClientGone,
     Draining,
     GatewayError,
@@ -25,7 +26,7 @@ from gateway.journal.redact import Redactor, header_text
 
 Capture = Literal["off", "hash", "full"]
 _LEFT = (ClientGone, CancelledError)
-_REFUSALS = (Rejected, Draining, Overloaded, JournalUnavailable)
+_REFUSALS = (Rejected, Draining, Overloaded, JournalUnavailable, BudgetsUnavailable)
 _INT64 = 1 << 63
 _NO_ERROR = ("", "", "", "")
 _SCALARS = frozenset({str, float, bool})

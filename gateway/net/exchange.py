@@ -163,7 +163,9 @@ class UpstreamExchange:
         while self.head is None:
             if self.fault is not None:
                 raise self.fault
-            await self.moved()
+            await self._woken()
+            if self.head is None:  # else the news is for whoever reads on: an answer that is there can be accounted for
+                self._told()
 
     def fail(self, fault: GatewayError) -> None:
         """Make the reader see `fault` once it has read what came before."""
@@ -342,9 +344,15 @@ class UpstreamExchange:
 
     async def moved(self) -> None:
         """Wait until something is new. Raises what `interrupt` brought."""
+        await self._woken()
+        self._told()
+
+    async def _woken(self) -> None:
         if self._interruption is None:
             self._waiter = self.pools.loop.create_future()
             await self._waiter
+
+    def _told(self) -> None:
         fault, self._interruption = self._interruption, None
         if fault is not None:
             raise fault

@@ -28,8 +28,9 @@ from gateway.config.schema import Budget, OnExceed, Rates, Runs, Spending, Taper
 from gateway.config.schema import Limits as LimitsConfig
 from gateway.errors import BudgetExceeded, Rejected
 from gateway.policy.ceiling import Worst
+from gateway.policy.run_limits import NO_LIMITS, least, tightened
 from gateway.policy.window import NANOS, PERIODS, Calendar
-from gateway.spend import NANO_USD, Demand, Rule, Unit
+from gateway.spend import NANO_USD, Demand, Rule, RunLimits, Unit
 
 SCOPES = ("global", "team", "key", "agent", "run", "model", "upstream")
 REMEMBERED = 4096
@@ -75,6 +76,7 @@ class Told(Struct, frozen=True, gc=False):
 
     header: int | None = None  # the client's own budget of its run, see `own_budget`
     raised: int | None = None  # `Controls.raised`
+    own: RunLimits | None = None  # `Controls.limits`: what was set for this run alone
     steps: int = 0  # that this call adds to its run
     tools: int = 0  # tool results that it brings
     depth: int = 0  # of the sub-agent that makes it
@@ -113,7 +115,7 @@ class _Matched(Struct):
     outer: list[_Limit]
     inner: list[_Limit]
     of_runs: list[_Source]
-    runs: dict[tuple[str, int | None], list[_Limit]] = {}
+    runs: dict[tuple[str, int | None, RunLimits | None], list[_Limit]] = {}
 
 
 class _Source(Struct, frozen=True):
@@ -133,7 +135,9 @@ class Limits:
         self._calendar = Calendar(zone)
         self._runs = runs
         self._run_nano = nano(runs.budget_usd)
-        self._run_counts = _run_counts(runs)
+        self.empty = not (
+            budgets or limits.rates or any((limits.rpm, limits.tpm, limits.concurrency)) or runs != Runs()
+        )
         self._unknown = spending.unknown_price
         self._ceiling = nano(spending.ceiling_usd) or 0
         of_keys = Rates(scope="key", rpm=limits.rpm, tpm=limits.tpm, concurrency=limits.concurrency)
@@ -216,17 +220,17 @@ class Limits:
 
     def _of_run(self, who: Scopes, told: Told, matched: _Matched) -> list[_Limit]:
         """The limits of the run itself."""
-        usd = self._run_nano if told.header is None else _least(told.header, self._run_nano)
-        usd = usd if told.raised is None else told.raised
-        key = (who.run, usd)
+        own = told.own or NO_LIMITS
+        usd = least(told.header, own.usd, self._run_nano) if told.raised is None else told.raised
+        key = (who.run, usd, told.own)
         found = matched.runs.get(key)
         if found is None:
             if len(matched.runs) >= RUNS:
                 matched.runs.clear()
-            found = matched.runs[key] = self._run_limits(who, usd, matched.of_runs)
+            found = matched.runs[key] = self._run_limits(who, usd, own, matched.of_runs)
         return found
 
-    def _run_limits(self, who: Scopes, usd: int | None, sources: Sequence[_Source]) -> list[_Limit]:
+    def _run_limits(self, who: Scopes, usd: int | None, own: RunLimits, sources: Sequence[_Source]) -> list[_Limit]:
         run, runs = who.run, self._runs
         label = f"run {run[:LONGEST]}"
         prefix = f"run:{named(run)}"
@@ -235,7 +239,7 @@ class Limits:
             terms = Terms("run", run, runs.on_exceed, taper=runs.taper, per="life")
             _keep(tightest, [_Limit(terms, f"{prefix}|usd|life", TOTAL, USD, usd, label=label)])
         plain = Terms("run", run, per="life")
-        for unit, rule, most in self._run_counts:
+        for unit, rule, most in tightened(self._runs, own):
             _keep(tightest, [_Limit(plain, f"{prefix}|{unit}|life", rule, unit, most, label=label)])
         for limit in _matched(sources, who, ("run",)):
             _keep(tightest, [limit])
@@ -249,18 +253,6 @@ def _ready(limits: Iterable[_Limit]) -> list[_Limit]:
         if limit.unit in ONES:
             limit.whole = limit.demand(0 if limit.unit is Unit.SECONDS else 1)
     return found
-
-
-def _run_counts(runs: Runs) -> list[tuple[Unit, Rule, int]]:
-    minutes = runs.max_minutes
-    limits = (
-        (Unit.CALLS, Rule.TOTAL, runs.max_calls),
-        (Unit.STEPS, Rule.TOTAL, runs.max_steps),
-        (Unit.TOOLS, Rule.TOTAL, runs.max_tools),
-        (Unit.SECONDS, Rule.AGE, None if minutes is None else int(minutes * 60)),
-        (Unit.DEPTH, Rule.LEVEL, runs.max_depth),
-    )
-    return [(unit, rule, most) for unit, rule, most in limits if most is not None]
 
 
 def _matched(sources: Iterable[_Source], who: Scopes, scopes: Sequence[str]) -> list[_Limit]:
@@ -347,10 +339,6 @@ def _label(scope: str, prefix: str, value: str, per: str, rolling: bool = False)
     within = f" of {prefix.strip('/').replace(':', ' ', 1)}" if prefix else ""
     window = "" if per in ("", "life") else f", in any {per}" if rolling else f", per {per}"
     return f"{who}{within}{window}"
-
-
-def _least(one: int, other: int | None) -> int:
-    return one if other is None else min(one, other)
 
 
 def own_budget(header: bytes) -> int:

@@ -12,6 +12,7 @@ from gateway.policy.encoding import Identity, decoder_for
 from gateway.policy.trace import trace_of
 from gateway.policy.trace_ids import run_trace_id
 from gateway.ports import Gateway
+from gateway.stages.authorize import authenticate, authorize
 
 UNROUTED = Route("other", "opaque", "", "", b"")
 NOTHING = Asked()
@@ -44,6 +45,7 @@ def arrive(call: Call, gw: Gateway) -> None:
     locate(call, gw)
     if b"via" in names and any(gw.instance in value for name, value in request.headers if name.lower() == b"via"):
         raise LoopDetected("this call already passed this gateway: an upstream points back at it")
+    authenticate(call, gw)
     if b"upgrade" in names:
         call.websocket = names[b"upgrade"].lower() == b"websocket" and asks_to_upgrade(request)
     dialect = gw.dialects[call.route.dialect]
@@ -53,6 +55,7 @@ def arrive(call: Call, gw: Gateway) -> None:
         call.request = plain  # a compressed body cannot be spliced: it goes on as it was read
         apply_alias(call, gw)
     call.who, call.tools = gw.identity.identify(call)
+    authorize(call, gw)
     if call.who.run_id and not call.trace.parent_id:
         call.trace.trace_id = run_trace_id(call.who.run_id)  # so that the spans of a run hang together
     call.slot = gw.journal.begin(call)

@@ -14,10 +14,12 @@ log = logging.getLogger("tollgate.close")
 
 
 def close(call: Call, gw: Gateway) -> None:
-    """Account for what was not accounted for, remember the answer for the next call of the run, write the record."""
+    """Account for what was not accounted for, settle, remember the answer for the next call of its run, record."""
     call.ended = gw.monotonic()
     steps: tuple[Callable[[], None], ...] = (
         partial(account, call, call.meter, gw),
+        *((partial(gw.admission.settle, call),) if gw.admission is not None else ()),
+        *((partial(gw.loops.learn, call, call.started_at),) if gw.loops is not None else ()),
         partial(gw.identity.learn, call),
         partial(gw.journal.append, call, call.slot),
     )

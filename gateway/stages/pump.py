@@ -40,8 +40,20 @@ class Passage:
     """One answer on its way through: where its bytes come from, and who looks at them."""
 
     __slots__ = (
-        *("call", "decoder", "down", "exchange", "gw", "interruptible", "meter", "spec", "streaming", "stripper"),
-        "tail",
+        *(
+            "call",
+            "decoder",
+            "down",
+            "exchange",
+            "gw",
+            "interruptible",
+            "meter",
+            "most",
+            "spec",
+            "stopped",
+            "streaming",
+        ),
+        *("stripper", "tail"),
     )
 
     def __init__(self, call: Call, exchange: Exchange, down: Downstream, gw: Gateway) -> None:
@@ -61,6 +73,9 @@ class Passage:
         if call.asked.injected and kind.startswith(STREAMS[0]) and b"content-encoding" not in names:
             self.stripper = dialect.stripper()
         self.tail = b""  # what `pass_on` did not send any more
+        plain = self.interruptible or self.stripper is not None
+        self.most = call.hold.output if call.hold is not None and plain else 0  # tokens of output; 0: no limit of ours
+        self.stopped = False  # by that limit
 
     def look(self, data: bytes) -> bytes:
         """Meter a piece; return what of it the client shall see."""
@@ -70,12 +85,22 @@ class Passage:
         self.meter.feed(plain)
         if self.gw.capture_bytes > len(call.captured):
             call.captured += plain[: self.gw.capture_bytes - len(call.captured)]
+        if self.most and self.meter.produced(self.most) >= self.most:
+            data = self.stop(data)
         return data if self.stripper is None else self.stripper.feed(data)
+
+    def stop(self, data: bytes) -> bytes:
+        """The allowance of the call is used up: what of the last piece the client may still have."""
+        left = -1 if self.meter.terminal or self.meter.failed else self.meter.stop(data)
+        if left < 0:
+            return data  # within an event, or at the end anyway
+        self.stopped, self.most = True, 0
+        return data[:left]
 
     def sink(self) -> Callable[[bytes], bool]:
         """Where the pieces of a committed answer go. It says False where that was the last for now: the answer ends,
         or the client is behind."""
-        plain = type(self.decoder) is Identity and self.stripper is None and not self.gw.capture_bytes
+        plain = type(self.decoder) is Identity and self.stripper is None and not (self.gw.capture_bytes or self.most)
         return self.pass_plain if plain else self.pass_on
 
     def pass_plain(self, data: bytes) -> bool:
@@ -91,7 +116,7 @@ class Passage:
 
     def pass_on(self, data: bytes) -> bool:
         out, meter, down = self.look(data), self.meter, self.down
-        if meter.terminal or meter.failed:
+        if meter.terminal or meter.failed or self.stopped:
             self.tail = out
             return False
         if out:
@@ -192,6 +217,8 @@ async def pump_stream(passage: Passage) -> Ending:
             break
     if meter.failed and exchange.status < 400 and (ending := restated(passage, held)) is not None:
         return ending
+    if passage.stopped:
+        return stopped_stream(passage, held)
     if meter.terminal or meter.failed:
         return await end_of_stream(passage, [held])
     passage.commit(held)
@@ -215,6 +242,8 @@ def restated(passage: Passage, frame: bytes) -> Ending | None:
 async def pump_rest(passage: Passage) -> Ending:
     down, meter, sink = passage.down, passage.meter, passage.sink()
     while not await passage.exchange.relay(sink):
+        if passage.stopped:
+            return stopped_stream(passage, passage.tail)
         if meter.terminal or meter.failed:
             return await end_of_stream(passage, [passage.tail])
         await down.drained()
@@ -253,6 +282,18 @@ async def end_of_stream(passage: Passage, tail: list[bytes]) -> Ending:
     return Ending(rest, complete=not cut)
 
 
+def stopped_stream(passage: Passage, tail: bytes) -> Ending:
+    """The allowance of the call is used up: end the answer as its provider does at `max_tokens`, and keep what came."""
+    call, gw = passage.call, passage.gw
+    settle(passage)
+    ensure_committed(passage)
+    assert call.answer is not None
+    call.notes = {**call.notes, "budget": "stopped"}
+    usage = call.answer.usage or Usage()
+    end = gw.dialects[call.route.dialect].finish_early(passage.meter, call.asked, call.id, usage)
+    return Ending(tail + end, complete=True)
+
+
 async def read_on(passage: Passage, tail: list[bytes]) -> None:
     """Gather what comes behind the terminal event, for a moment; where that is much, let it go on."""
     passage.exchange.expire_in(GRACE_SECONDS)
@@ -272,7 +313,7 @@ def settle(passage: Passage) -> None:
     """The body has come to its end: account for it. What could not be decoded cannot be judged either."""
     call, unreadable = passage.call, passage.decoder.broken
     call.upstream_last_byte = passage.gw.monotonic()
-    account(call, passage.meter, passage.gw, whole=unreadable or not passage.streaming)
+    account(call, passage.meter, passage.gw, whole=unreadable or not passage.streaming or passage.stopped)
     if unreadable:
         call.notes = {**call.notes, "answer": "content coding cannot be read"}
 

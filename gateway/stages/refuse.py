@@ -8,6 +8,7 @@ from gateway.call import Call
 from gateway.errors import ClientGone, GatewayError
 from gateway.policy.forward import rendered
 from gateway.ports import Downstream, Gateway
+from gateway.spend import Hold
 from gateway.stages.ending import ABORT, Ending
 
 
@@ -38,7 +39,20 @@ def own_lines(call: Call) -> bytes:
         lines += f"x-tollgate-run-id: {call.who.run_id}\r\n"
     if call.attempts:
         lines += f"x-tollgate-upstream: {call.route.upstream}\r\nx-tollgate-attempts: {len(call.attempts)}\r\n"
+    lines += call.lines
+    if call.hold is not None:
+        lines += money_lines(call.hold)
     return lines.encode("latin-1", "replace")
+
+
+def money_lines(hold: Hold) -> str:
+    """What the tightest budget still has, this call held, and what its run had spent before it; whole micro-USD."""
+    lines = ""
+    if hold.remaining >= 0:
+        lines = f"x-tollgate-budget-remaining-usd: {hold.remaining // 1000 / 1e6:.6f}\r\n"
+    if hold.run_spent >= 0:
+        lines += f"x-tollgate-run-cost-usd: {-(-hold.run_spent // 1000) / 1e6:.6f}\r\n"
+    return lines
 
 
 def reason_of(status: int) -> bytes:

@@ -79,6 +79,15 @@ def json_new_lines(rows: Rows) -> Iterable[Line]:
         )
 
 
+def limited_lines(rows: Rows) -> Iterable[Line]:
+    extra = over(
+        rows, lambda row: (row["tollgate_limited"]["cpu_us"] - row["tollgate"]["cpu_us"]) / row["nginx"]["cpu_us"]
+    )
+    yield Line("limited", "admission and settling, every scope limited", "× nginx", extra, 2, compared=True)
+    kept = ratio(rows, "rps", "tollgate", "tollgate_limited")
+    yield Line("limited_rate", "calls/s with every scope limited, beside without", "×", kept, 0.75, rising=True)
+
+
 def latency_lines(rows: Rows) -> Iterable[Line]:
     def added(name: str, quantile: str, other: str) -> Figure:
         return over(rows, lambda row: (row[name]["lat"][quantile] - row[other]["lat"][quantile]) / 1e3)
@@ -121,6 +130,7 @@ def peers_lines(rows: Rows) -> Iterable[Line]:
 LINES: dict[str, Callable[[Rows], Iterable[Line]]] = {
     "json": json_lines,
     "json_new": json_new_lines,
+    "limited": limited_lines,
     "latency": latency_lines,
     "burst": stream_lines("burst", "CPU of the worker per stream in bursts", 2),
     "burst_spliced": stream_lines("burst_spliced", "the same with usage spliced in and out", None),

@@ -53,6 +53,15 @@ PHASES = (
     ),
     Phase("json_new", "JSON, every call a new run", "chat_new", BOTH, 0.7, (3, 5, 12), {"conns": 32}),
     Phase(
+        "limited",
+        "the same with every scope limited: budgets, run limits, rates, on SQLite",
+        "chat",
+        ("nginx", "tollgate", "tollgate_limited"),
+        0.7,
+        (3, 7, 12),
+        {"conns": 32},
+    ),
+    Phase(
         "latency",
         "JSON, constant 200 calls/s",
         "chat",

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,22 @@ model_list:
 litellm_settings: {telemetry: false}
 general_settings: {master_key: %KEY%}
 """
+PLENTY = 1_000_000  # USD, tokens, calls: limits that count everything and refuse nothing
+LIMITED = {
+    "budgets": [
+        {"scope": scope, "usd": PLENTY, "tokens": 10**12, "per": per}
+        for scope, per in (
+            ("global", "month"),
+            ("team", "day"),
+            ("key", "day"),
+            ("agent", "hour"),
+            ("model", "day"),
+            ("upstream", "day"),
+        )
+    ],
+    "runs": {"budget_usd": PLENTY, "max_calls": 10**9, "max_tools": 10**9, "max_minutes": 10**6, "max_depth": 8},
+    "limits": {"rates": [{"scope": "key", "rpm": 10**8, "tpm": 10**11, "concurrency": 10**5}]},
+}
 LITELLM_ENV = {
     "LITELLM_LOG": "ERROR",
     "LITELLM_MODE": "PRODUCTION",
@@ -98,6 +114,8 @@ class Rig:
             self.targets[name] = Target(name, self.upstream)
         elif name == "tollgate":
             self.targets[name] = self.gateway()[1]
+        elif name == "tollgate_limited":
+            self.targets[name] = replace(self.gateway(limits=LIMITED)[1], name=name)
         elif name == "nginx":
             self._nginx()
         elif name in ("litellm", "litellm granian"):
@@ -107,9 +125,13 @@ class Rig:
         else:
             self._proxy(name)
 
-    def gateway(self, stack: contextlib.ExitStack | None = None) -> tuple[RunningGateway, Target]:
+    def gateway(
+        self, stack: contextlib.ExitStack | None = None, limits: Mapping[str, Any] | None = None
+    ) -> tuple[RunningGateway, Target]:
         """A gateway with everything switched on, its worker on one core and the rest of it on the other."""
-        gate = (stack or self._stack).enter_context(RunningGateway(self.upstreams(), telemetry=self.telemetry()))
+        gate = (stack or self._stack).enter_context(
+            RunningGateway(self.upstreams(), telemetry=self.telemetry(), **(limits or {}))
+        )
         workers = gate.pids("gateway.worker")
         others = [pid for pid in gate.processes() if pid not in workers]
         machine.pin(others, self.load_core)

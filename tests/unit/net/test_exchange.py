@@ -479,3 +479,19 @@ def test_chunks_mean_the_same_however_they_are_cut_and_whoever_reads_them(
         assert taken == b"".join(chunks)
 
     run(main())
+
+
+def test_who_leaves_as_the_answer_begins_leaves_it_to_the_reader() -> None:
+    """The head is there, its reader not yet awake: what the answer costs can still be learned."""
+
+    async def main() -> None:
+        wire = made()
+        waiting = asyncio.ensure_future(wire.exchange.answered())
+        await settle()
+        wire.feed(SIZED + b"hello")
+        wire.exchange.interrupt(ClientGone())
+        await waiting
+        assert wire.exchange.status == 200
+        assert await wire.exchange.read() == b"hello"
+
+    run(main())

@@ -1,0 +1,247 @@
+"""Admit: hold what a call may cost at most, in every account it counts in. Behind `arrive` and `enter`, since it must
+be known who asks for what; before everything that may cost something.
+
+Rules
+1. One reservation for all accounts, or none: `policy.limits` says what is asked, `ports.Budgets` how it holds.
+2. What does not fit is refused, unless the limit in the way was configured to make it fit (`clamp`) or wait (`queue`).
+3. Taper steps apply to the call that finds their share spent: it is made cheaper, and held anew for its lower cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from msgspec import Struct
+
+from gateway.call import Call
+from gateway.errors import BudgetExceeded, ClientGone, Forbidden, GatewayError, RunStopped
+from gateway.key import Key
+from gateway.policy.ceiling import Worst
+from gateway.policy.key_limits import limits_of
+from gateway.policy.limits import Ask, Limits, Scopes, Told, own_budget
+from gateway.policy.refused import clamped, explain
+from gateway.policy.taper import taper
+from gateway.policy.usual import usual_key, usual_of
+from gateway.ports import Budgets, Downstream, Gateway, Links
+from gateway.spend import Charge, Grant, Hold, Refusal, Unit
+from gateway.stages.cheaper import cap, cheaper, note
+from gateway.stages.settle import history_key, settled
+
+HEADER = b"x-tollgate-budget-usd"
+REFERS = frozenset(("previous_response_id", "conversation", "cachedContent"))
+TRIES = 4  # clamps of one call
+LOOK_SECONDS = 0.25  # while waiting: so often it is looked whether somebody stopped the run
+
+
+class Ceilings(Protocol):
+    """See policy.ceiling."""
+
+    def worst(self, call: Call, provider: str, at: float, known_history: int | None = None) -> Worst: ...
+
+
+class Manner(Struct, frozen=True):
+    """How the operator wants what does not fit to be treated; see config.Spending."""
+
+    clamp_floor: int = 256
+    queue_seconds: float = 20.0
+    stop_overruns: bool = True
+    learn: bool = False  # some budget is soft: what calls usually cost is remembered
+
+
+class Case:
+    """One call on its way in: what it may cost, and what is asked for it."""
+
+    __slots__ = ("ask", "call", "clamps", "down", "gw", "told", "until", "worst")
+
+    def __init__(self, call: Call, down: Downstream, gw: Gateway, told: Told, worst: Worst) -> None:
+        self.call, self.down, self.gw = call, down, gw
+        self.told, self.worst = told, worst
+        self.ask = Ask()
+        self.clamps = 0
+        self.until = 0  # monotonic ns: when waiting ends
+
+    def refused(self, refusal: Refusal) -> GatewayError:
+        note(self.call, "refused")
+        return explain(refusal, self.ask.demands, self.call.started_at)
+
+
+class Admitter:
+    """Implements ports.Admission."""
+
+    def __init__(self, budgets: Budgets, limits: Limits, ceilings: Ceilings, links: Links, manner: Manner) -> None:
+        self._budgets = budgets
+        self._limits = limits
+        self._ceilings = ceilings
+        self._links = links
+        self._manner = manner
+        self.used = not limits.empty  # it has accounts to keep
+
+    async def admit(self, call: Call, down: Downstream, gw: Gateway) -> None:
+        if self._limits.empty and call.key is None and not self._is_limited(call, gw):
+            return
+        self.used = True
+        case = Case(call, down, gw, self._told(call, gw), self._worst(call, gw))
+        case.ask = self._ask(case)
+        if not case.ask.demands:
+            return
+        grant = await self._granted(case)
+        if any([terms.taper for terms in case.ask.terms]):
+            grant = await self._tapered(case, grant)
+        call.hold = hold_of(case, grant, stop_overruns=self._manner.stop_overruns)
+        if down.gone:
+            raise ClientGone()
+
+    def settle(self, call: Call) -> None:
+        settled(call, self._budgets, self._links, learn=self._manner.learn)
+
+    # -- what is asked --------------------------------------------------------------------------------------------
+
+    def _is_limited(self, call: Call, gw: Gateway) -> bool:
+        """Was something set for this call's run, by its client or by a person?"""
+        run, controls = call.who.run_id, gw.controls
+        if call.route.budget or HEADER in call.request.names:
+            return True
+        return bool(run) and (controls.limits(run) is not None or controls.raised(run) is not None)
+
+    def _told(self, call: Call, gw: Gateway) -> Told:
+        who, header = call.who, stated_budget(call)
+        run, usual = who.run_id, None
+        if self._manner.learn:
+            usual = usual_of(self._links.get(usual_key(who.key_id, call.model_sent or call.asked.model)))
+        return Told(
+            header=header,
+            raised=gw.controls.raised(run) if run else None,
+            own=gw.controls.limits(run) if run else None,
+            steps=1,
+            tools=len(call.tools),
+            depth=who.depth,
+            usual_nano=usual.nano if usual is not None else None,
+            usual_tokens=usual.tokens if usual is not None else None,
+        )
+
+    def _worst(self, call: Call, gw: Gateway) -> Worst:
+        spec = gw.specs.get(call.route.upstream)
+        provider = spec.target.provider if spec is not None else ""
+        known = self._remembered(call, gw) if not REFERS.isdisjoint(call.asked.fields) else None
+        return self._ceilings.worst(call, provider, call.started_at / 1e9, known)
+
+    def _remembered(self, call: Call, gw: Gateway) -> int | None:
+        """Tokens of the response or conversation that this call goes on from."""
+        history = gw.dialects[call.route.dialect].bounds(call.route, call.asked).history
+        value = self._links.get(history_key(call.who.tenant, history)) if history else None
+        return int.from_bytes(value[:8], "little") if value else None
+
+    def _ask(self, case: Case) -> Ask:
+        call = case.call
+        extra = limits_of(call.key) if call.key is not None else ()
+        return self._limits.demands(scopes_of(call), case.worst, call.started_at, case.told, extra)
+
+    # -- how it is granted ----------------------------------------------------------------------------------------
+
+    async def _granted(self, case: Case) -> Grant:
+        """Hold it, or less of it, or later. Raises what a refusal means."""
+        call = case.call
+        while True:
+            answer = await self._budgets.reserve(call.id, case.ask.demands)
+            if isinstance(answer, Grant):
+                return answer
+            manner = case.ask.terms[answer.index].on_exceed
+            if manner == "clamp" and case.clamps < TRIES:
+                self._clamp(case, answer)
+            elif manner == "queue" and (answer.pending or answer.retry_after):
+                await self._wait(case, answer)
+            else:
+                raise case.refused(answer)
+
+    def _clamp(self, case: Case, refusal: Refusal) -> None:
+        """Lower the ceiling of the answer to what fits. Raises what the refusal means where that cannot be."""
+        case.clamps += 1
+        most = clamped(refusal, case.ask.demands, case.worst, self._manner.clamp_floor)
+        if most is None or not cap(case.call, case.gw, most):
+            raise case.refused(refusal)
+        note(case.call, "clamped", clamped_to=str(most))
+        case.worst = case.worst.lowered(most)
+        case.ask = self._ask(case)
+
+    async def _wait(self, case: Case, refusal: Refusal) -> None:
+        """Until something is given back. Raises what the refusal means when the time is over, or what ends the call."""
+        call, down, gw = case.call, case.down, case.gw
+        case.until = case.until or gw.monotonic() + int(self._manner.queue_seconds * 1e9)
+        left = (case.until - gw.monotonic()) / 1e9
+        if left <= 0:
+            raise case.refused(refusal)
+        note(call, "queued")
+        told: list[GatewayError] = []
+        down.on_gone = told.append
+        await self._budgets.freed(min(left, LOOK_SECONDS))
+        if down.gone:
+            raise ClientGone()
+        if told:
+            raise told[0]
+        why = gw.controls.stopped(call) if gw.controls.stops else None
+        if why is not None:
+            raise RunStopped(why)
+
+    async def _tapered(self, case: Case, grant: Grant) -> Grant:
+        """Make the call cheaper where a share of a budget is spent, and hold it anew."""
+        step = taper(grant.levels, [terms.taper for terms in case.ask.terms])
+        if step is None:
+            return grant
+        call, gw = case.call, case.gw
+        label = f"{step.share:g} of {step.account}"
+        if step.stop:
+            self._budgets.settle(call.id, Charge(calls=0))
+            note(call, "refused", taper=label)
+            raise BudgetExceeded(f"Calls are stopped here: {label} is spent.")
+        note(call, "tapered", taper=label)
+        call.lines += f"x-tollgate-taper: {step.share:g}\r\n"
+        most = cheaper(call, gw, step.model, step.effort, step.max_tokens)
+        case.worst = self._worst(call, gw)
+        if most is not None and most < case.worst.each:
+            case.worst = case.worst.lowered(most)
+        case.ask = self._ask(case)
+        return await self._granted(case)
+
+
+def stated_budget(call: Call) -> int | None:
+    """What the client sets for its run, in its URL or a header; nano-USD. Raises Forbidden, Rejected."""
+    stated = call.route.budget or call.request.names.get(HEADER)
+    if not stated:
+        return None
+    key: Key | None = call.key
+    if key is not None and not key.may_limit_runs:
+        raise Forbidden("this key may not set a budget for its runs", code="budget_not_allowed")
+    return own_budget(stated)
+
+
+def scopes_of(call: Call) -> Scopes:
+    who, key = call.who, call.key
+    return Scopes(
+        who.team or who.tenant,
+        (key.name or key.id) if key is not None else "",
+        who.agent,
+        who.run_id,
+        call.model_sent or call.asked.model,
+        call.route.upstream,
+    )
+
+
+def hold_of(case: Case, grant: Grant, *, stop_overruns: bool) -> Hold:
+    worst, told = case.worst, case.told
+    remaining = run_spent = -1
+    for demand, level in zip(case.ask.demands, grant.levels, strict=True):
+        if demand.unit is Unit.USD:
+            left = max(0, level.limit - level.spent - level.reserved)
+            remaining = left if remaining < 0 else min(remaining, left)
+            if demand.account.startswith("run:"):
+                run_spent = level.spent
+    watched = worst.tokens_out if stop_overruns and worst.basis == "configured" else 0
+    usd = max(_asked(case.ask, Unit.USD), default=worst.nano_usd or 0)
+    return Hold(
+        case.call.id, usd, worst.tokens_in + worst.tokens_out, told.tools, told.steps, watched, remaining, run_spent
+    )
+
+
+def _asked(ask: Ask, unit: Unit) -> Iterable[int]:
+    return [demand.amount for demand in ask.demands if demand.unit is unit]

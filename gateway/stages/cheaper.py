@@ -1,0 +1,54 @@
+"""Cheaper: change a call so that it costs less, by minimal splices: another model, less reasoning, a shorter answer."""
+
+from __future__ import annotations
+
+from gateway.call import Call
+from gateway.errors import Rejected
+from gateway.policy.splices import merged
+from gateway.ports import Gateway
+
+
+def note(call: Call, decision: str, **more: str) -> None:
+    """What was decided about its budget, for record and metric; the last decision stands."""
+    call.notes = {**call.notes, "budget": decision, **more}
+
+
+def cap(call: Call, gw: Gateway, most: int) -> bool:
+    """At most so many tokens of each answer. False where the request cannot say so."""
+    edits = gw.dialects[call.route.dialect].cap_output(call.route, call.asked, call.request.body, most, call.model_sent)
+    if edits is None:
+        return False
+    if edits:
+        call.edits = merged((*call.edits, *edits))
+    return True
+
+
+def cheaper(call: Call, gw: Gateway, model: str | None, effort: str | None, max_tokens: int | None) -> int | None:
+    """Apply one step down. Returns the ceiling of the answer that is now in force, None where none was set."""
+    dialect = gw.dialects[call.route.dialect]
+    if model is not None:
+        rename(call, gw, model)
+    if effort is not None:
+        edits = dialect.lower_effort(call.route, call.asked, call.request.body, effort, call.model_sent)
+        call.edits = merged((*call.edits, *edits))
+    if max_tokens is not None and cap(call, gw, max_tokens):
+        return max_tokens
+    return None
+
+
+def rename(call: Call, gw: Gateway, name: str) -> None:
+    """Ask for another model, by its name or an alias. Raises Rejected where it speaks another API than the client."""
+    model, upstream = gw.aliases.get(name, (name, ""))
+    route = call.route
+    if upstream and gw.specs[upstream].family != gw.specs[route.upstream].family:
+        raise Rejected(
+            f"{name} leads to {upstream}, which speaks another API than this path", code="alias_speaks_another_api"
+        )
+    if model == (call.model_sent or call.asked.model):
+        return
+    route, edits = gw.dialects[route.dialect].rename(route, call.asked, model)
+    call.edits = merged((*call.edits, *edits))
+    call.model_sent = model
+    if upstream:
+        route = route.at(upstream)
+    call.route = route

@@ -1,0 +1,63 @@
+"""Settle: charge what a call really used, in place of what was held for it. Called in `close`, once; never waits.
+
+Where the true cost is not known but something may have been billed (a client that left before its answer was complete,
+an upstream that broke off, an answer that comes later), what was held is charged: doubt overspends no budget.
+"""
+
+from __future__ import annotations
+
+from gateway.call import Answer, Call, UsageSource
+from gateway.policy.ceiling import nano_of
+from gateway.policy.usual import fed, usual_key
+from gateway.ports import Budgets, Links
+from gateway.spend import Charge, Hold
+
+STORED = "input"  # the field by which a request of the Responses API is known: its answers can be continued
+
+
+def settled(call: Call, budgets: Budgets, links: Links, *, learn: bool) -> None:
+    hold = call.hold
+    if hold is None:
+        return
+    charge = charge_of(call, hold)
+    budgets.settle(hold.op, charge)
+    answer = call.answer
+    if answer is None or answer.usage is None:
+        return
+    if answer.response_id and STORED in call.asked.fields:
+        total = answer.usage.input_tokens + answer.usage.output_tokens
+        links.put(history_key(call.who.tenant, answer.response_id), total.to_bytes(8, "little"))
+    if learn and call.money.total is not None:
+        key = usual_key(call.who.key_id, call.model_sent or call.asked.model)
+        links.update(key, lambda value: fed(value, charge.usd, charge.tokens))
+
+
+def charge_of(call: Call, hold: Hold) -> Charge:
+    if not any([attempt.sent for attempt in call.attempts]):
+        return Charge(calls=0)  # nothing left this gateway
+    usd = nano_of(call.money.total) if call.money.total is not None else 0
+    tokens = tokens_of(call.answer)
+    if in_doubt(call):
+        usd, tokens = max(usd, hold.usd), max(tokens, hold.tokens)
+    return Charge(usd, tokens, 1, hold.tools, hold.steps)
+
+
+def in_doubt(call: Call) -> bool:
+    """May more have been billed than what was seen?"""
+    answer, last = call.answer, call.attempts[-1]
+    if answer is None or answer.background or call.money.total is None or last.status == 0:
+        return True
+    return answer.usage_source is UsageSource.ESTIMATED and not answer.complete
+
+
+def tokens_of(answer: Answer | None) -> int:
+    if answer is None:
+        return 0
+    usages = [part[0] for part in answer.parts]
+    if answer.usage is not None:
+        usages.append(answer.usage)
+    return sum([usage.input_tokens + usage.output_tokens for usage in usages])
+
+
+def history_key(tenant: str, id: str) -> bytes:
+    return b"history:%d:%b%b" % (len(tenant), tenant.encode(), id.encode())
