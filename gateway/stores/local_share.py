@@ -18,9 +18,13 @@ _AS_THEY_ARE = (Rule.LEVEL, Rule.AGE)  # nothing is used up there
 
 class LocalShare:
     def __init__(self, share: float, worker: str) -> None:
-        self._millionths = round(share * 1e6)
+        self.share(share)
         self._worker = worker
         self._book = Book()
+
+    def share(self, share: float) -> None:
+        """A part of one."""
+        self._millionths = round(share * 1e6)
 
     def reserve(self, op: str, demands: Sequence[Demand], now: int) -> Grant | Refusal:
         """`now`: ns since the epoch. Levels and limits of the answer are those of the share."""

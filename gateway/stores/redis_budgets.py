@@ -10,10 +10,11 @@ Rules
 4. Redis that hangs costs those who wait one timeout, and those who come after nothing: they are refused at once, or
    (`on_failure: open`) get a share of each limit from a book in this worker's memory.
 
-Bound: what may be spent beyond a limit is, after a flush or failover, what workers spent that are gone together with
-their disk, or did not come within `learn` seconds, and of a killed worker what it settled in the last quarter second
-before (its mirror was not written yet); in a partition what the cut-off side of Redis goes on granting (set
-min-replicas-to-write); while `open`, `local_share` of each limit per worker.
+Bound: nothing is spent beyond a limit while the workers that spent it live, however often Redis forgets. Beyond it may
+go, after a flush or failover: of a worker that was killed shortly before, what it held, and what it settled in the last
+quarter second (its mirror was not written); all of a machine that is gone with its disk or does not come within `learn`
+seconds. In a partition: what the cut-off side of Redis goes on granting (set min-replicas-to-write). While `open`:
+`local_share` of each limit per worker, once in a window.
 """
 
 from __future__ import annotations
@@ -122,6 +123,12 @@ class RedisBudgets(Conversation):
             if self.parts.unwritten or now - self._pruned >= PRUNE_SECONDS:
                 self._writing = True
                 self._loop.run_in_executor(self.disk, self._write, self.now() * 1000, now)
+
+    def configure(self, settings: Spending) -> None:
+        """Take over reloaded settings; another URL or prefix needs a restart."""
+        self.settings = settings
+        self.link.timeout = settings.timeout
+        self.local.share(settings.local_share)
 
     def renew(self) -> None:
         """Renew the lease, and see to what dead workers held."""

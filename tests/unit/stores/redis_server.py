@@ -18,9 +18,7 @@ NEEDS_REDIS = pytest.mark.skipif(PROGRAM is None, reason="redis-server is not in
 
 class RedisServer:
     def __init__(self, directory: Path, *options: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self._directory, self._options = directory, options
         self.password = ""
         self.process: subprocess.Popen[bytes] | None = None
@@ -67,6 +65,12 @@ class RedisServer:
             sock.sendall(b"*%d\r\n" % len(data) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in data))
             with sock.makefile("rb") as file:
                 return _read(file)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _read(file: object) -> object:

@@ -13,9 +13,10 @@ import pytest
 from gateway.config.schema import Spending
 from gateway.errors import BudgetsUnavailable
 from gateway.spend import Charge, Demand, Grant, Refusal, Rule, Unit
+from gateway.stores import late
 from gateway.stores.redis_budgets import RedisBudgets
 from gateway.testing.fault_proxy import FaultProxy
-from tests.unit.stores.redis_server import NEEDS_REDIS, RedisServer
+from tests.unit.stores.redis_server import NEEDS_REDIS, RedisServer, free_port
 
 pytestmark = NEEDS_REDIS
 TIMEOUT = 0.1
@@ -234,6 +235,41 @@ async def test_a_reserve_that_nobody_waits_for_any_more_holds_nothing(server: Re
     assert isinstance(await store.reserve("after", [usd(1000)]), Grant)
 
 
+async def test_it_is_loaded_late(server: RedisServer, tmp_path: Path) -> None:
+    settings = Spending(redis=server.url, timeout=1)
+    store = late.redis_budgets(settings, tmp_path / "late")
+    assert await store.ready(10)
+    assert isinstance(await store.reserve("a", [usd(10)]), Grant)
+    reader = late.redis_reader(settings)
+    assert [(standing.account, standing.reserved) for standing in reader.levels(["x", "y"])] == [("x", 10)]
+    reader.close()
+    await store.close()
+    await store.close()
+    with pytest.raises(BudgetsUnavailable):
+        await store.reserve("b", [usd(10)])
+    with pytest.raises(ValueError, match="scheme"):
+        late.redis_budgets(Spending(redis="http://127.0.0.1"), tmp_path / "other")
+
+
+async def test_settings_that_are_reloaded_hold_at_once(server: RedisServer, make: Make) -> None:
+    store = await make()
+    server.hang()
+    with pytest.raises(BudgetsUnavailable):
+        await store.reserve("a", [usd(10)])
+    store.configure(Spending(redis=server.url, timeout=TIMEOUT, on_failure="open", local_share=0.1))
+    assert isinstance(await store.reserve("b", [usd(100)]), Grant)
+    server.go_on()
+
+
+async def test_a_server_that_may_evict_is_told_of(
+    server: RedisServer, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.ask("CONFIG", "SET", "maxmemory", "100mb")
+    server.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    await make()
+    assert "maxmemory-policy allkeys-lru" in caplog.text
+
+
 async def test_numbers_that_are_too_large_harm_nobody_else(make: Make) -> None:
     store = await make()
     good = asyncio.ensure_future(store.reserve("good", [usd(10)]))
@@ -242,6 +278,33 @@ async def test_numbers_that_are_too_large_harm_nobody_else(make: Make) -> None:
     assert isinstance(await good, Grant)
     store.settle("good", Charge(usd=2**70, tokens=-5))
     await store.applied()
+
+
+async def test_in_a_cluster_the_one_who_has_the_slot_is_found(tmp_path: Path) -> None:
+    nodes = []
+    try:
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir()
+            nodes.append(RedisServer(tmp_path / name, "--cluster-enabled", "yes", "--cluster-port", str(free_port())))
+        away, here = nodes
+        slot = _slot("{tollgate}")
+        here.ask("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        away.ask("CLUSTER", "MEET", "127.0.0.1", here.port, here.ask("CONFIG", "GET", "cluster-port")[1])  # type: ignore[index]
+        await until(lambda: str(away.ask("CLUSTER", "SLOTS")).count(str(here.port)), 20)
+        await until(lambda: "cluster_state:ok" in str(here.ask("CLUSTER", "INFO")), 20)
+        await until(lambda: "cluster_state:ok" in str(away.ask("CLUSTER", "INFO")), 20)
+        store = RedisBudgets(Spending(redis=away.url, timeout=1), tmp_path / "state", grace=0)
+        assert await store.ready(10)
+        assert isinstance(await store.reserve("a", [usd(100)]), Grant)
+        store.settle("a", Charge(usd=70))
+        await store.applied()
+        assert counts(here) == (70, 0)
+        keys = here.ask("CLUSTER", "COUNTKEYSINSLOT", slot)
+        assert keys == here.ask("DBSIZE")
+        await store.close()
+    finally:
+        for node in nodes:
+            node.stop()
 
 
 async def test_all_keys_share_one_slot_of_a_cluster(server: RedisServer, make: Make) -> None:

@@ -275,6 +275,23 @@ def test_sixty_clients_of_three_processes_never_exceed_one_budget(server: RedisS
     assert counts(server, "global|calls") == (0, 0)
 
 
+def test_no_flush_lets_anybody_spend_more_than_the_limit(server: RedisServer, tmp_path: Path) -> None:
+    limit = 100_000
+    processes = [hammer(server, tmp_path, machine, limit, 9) for machine in ("one", "two", "two")]
+    ready(*processes)
+    spent_at_flush = []
+    for _ in range(4):
+        time.sleep(0.25)
+        spent_at_flush.append(sum(metered(tmp_path)))
+        server.ask("FLUSHALL")
+        time.sleep(1.3)  # a rebuild
+    ended(*processes)
+    meter = sum(metered(tmp_path))
+    assert 0 < spent_at_flush[0] < spent_at_flush[1]  # it went on in between
+    assert limit - 100 < meter <= limit
+    assert counts(server) == (meter, 0)
+
+
 def test_a_flush_and_a_hang_under_load_cost_nothing(server: RedisServer, tmp_path: Path) -> None:
     limit = 10**9
     processes = [hammer(server, tmp_path, machine, limit, 5) for machine in ("one", "two")]
