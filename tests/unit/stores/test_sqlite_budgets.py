@@ -451,3 +451,22 @@ def test_workers_that_start_at_once_make_one_file(tmp_path: Path) -> None:
         answers = list(pool.map(lambda store: asyncio.run(first_call(store)), stores))
     assert sum(answers) == 3
     assert BudgetReader(path).levels(["x"])[0].reserved == 90
+
+
+async def test_what_is_given_back_before_the_wait_begins_ends_it(kit: SqliteKit) -> None:
+    store = await kit.worker()
+    await granted(store, "a", usd("x", 100), usd("y", 100))
+    assert (await refused(store, "b", usd("x", 50))).pending
+    store.settle("a", Charge())
+    await refused(store, "c", usd("y", 101))  # another caller's refusal comes in between
+    async with asyncio.timeout(5):
+        await store.freed(60)
+
+
+async def test_what_expired_does_not_stay_in_memory(kit: SqliteKit) -> None:
+    dead, alive = await kit.worker(), await kit.worker()
+    for n in range(20):
+        await granted(dead, f"op{n}", usd("x", 1))
+    await kit.expire(alive)
+    assert alive.expired == 20
+    assert alive._file.book.holds == {}
