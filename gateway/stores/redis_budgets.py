@@ -36,6 +36,7 @@ from gateway.stores.redis_link import RedisAway
 from gateway.stores.spent_parts import Row
 
 SETTLE_SECONDS = 0.002  # a settle waits so long for company
+START_SECONDS = 3.0  # that the first calls of a worker wait until it has joined
 WRITE_SECONDS = 0.25  # between writes of the mirror
 PRUNE_SECONDS = 3600.0
 MOST_USED = 2**53  # by one operation, of one unit; what an upstream reports may be anything
@@ -62,7 +63,9 @@ class RedisBudgets(Conversation):
     async def reserve(self, op: str, demands: Sequence[Demand]) -> Grant | Refusal:
         """Raises BudgetsUnavailable, and ValueError for numbers of more than 64 bits."""
         if not self.outage.here:
-            return self._reserve_here(op, demands)
+            await self.started(START_SECONDS)
+            if not self.outage.here:
+                return self._reserve_here(op, demands)
         replaces = op in self.holds
         try:
             answer: Grant | Refusal = await self.say_reserve(op, demands)

@@ -69,6 +69,7 @@ class Conversation:
         self._queue: deque[Item] = deque()
         self._wake = asyncio.Event()
         self._ready = asyncio.Event()
+        self._started = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._nudge: asyncio.TimerHandle | None = None
         self._waiting: set[asyncio.Future[None]] = set()
@@ -93,6 +94,14 @@ class Conversation:
             async with asyncio.timeout(seconds):
                 await self._ready.wait()
         return self.outage.here
+
+    async def started(self, seconds: float) -> None:
+        """Wait until Redis was first found to be here, or away."""
+        if self._started.is_set():
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._started.wait()
 
     def release(self, op: str, rows: Sequence[Row], charge: Charge, patience: float) -> None:
         """Settle, within `patience` seconds; where Redis is away, when it is back."""
@@ -295,11 +304,13 @@ class Conversation:
         self._queue.extend(Item(wire.entry("s", op, (), charge), op) for op, charge in self.releases.items())
         self._wake.set()
         self._ready.set()
+        self._started.set()
 
     def _away(self, why: str, *, forgotten: bool = False, quiet: bool = False) -> None:
         now = self._loop.time()
         changed = self.outage.learning(now) if forgotten else self.outage.fault(now)
         self._ready.clear()
+        self._started.set()
         self.rebuilds += forgotten
         if changed and not quiet:
             done = "calls under a budget are refused"

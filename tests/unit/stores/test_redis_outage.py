@@ -251,6 +251,21 @@ async def test_it_is_loaded_late(server: RedisServer, tmp_path: Path) -> None:
         late.redis_budgets(Spending(redis="http://127.0.0.1"), tmp_path / "other")
 
 
+async def test_the_first_calls_wait_until_their_worker_has_joined(server: RedisServer, tmp_path: Path) -> None:
+    store = RedisBudgets(Spending(redis=server.url, timeout=1), tmp_path / "state", grace=0.3)
+    began = time.perf_counter()
+    assert isinstance(await store.reserve("a", [usd(10)]), Grant)
+    assert time.perf_counter() - began >= 0.25
+    await store.close()
+    server.stop()
+    other = RedisBudgets(Spending(redis=server.url, timeout=1), tmp_path / "state")
+    began = time.perf_counter()
+    with pytest.raises(BudgetsUnavailable):
+        await other.reserve("a", [usd(10)])
+    assert time.perf_counter() - began < 1.5  # there is nothing to wait for
+    await other.close()
+
+
 async def test_settings_that_are_reloaded_hold_at_once(server: RedisServer, make: Make) -> None:
     store = await make()
     server.hang()
