@@ -9,6 +9,8 @@ from typing import Any
 
 from gateway.admin.views import (
     AttemptView,
+    CallBudgetView,
+    CallLoopView,
     CallView,
     ErrorView,
     OutcomeView,
@@ -26,6 +28,7 @@ from gateway.recorder.ledger_rows import (
     decode_tool_uses,
     decode_tools,
 )
+from gateway.spend import NANO_USD
 
 
 def usd(pico: int) -> float:
@@ -86,6 +89,8 @@ def call(row: Row) -> CallView:
         cost_components={name: usd(part) for name, part in decode_components(row["cost_components"]).items()},
         cost_status=row["cost_status"],
         price_version=row["price_version"] or None,
+        budget=_budget(detail),
+        loop=_loop(detail),
         started_at=moment(row["started_at"]),
         duration_ms=ms(row["duration_ns"]),
         ttft_ms=None if row["ttft_ns"] is None else ms(row["ttft_ns"]),
@@ -116,11 +121,38 @@ def _who(row: Row, detail: Detail) -> dict[str, Any]:
         "agent_version": row["agent_version"] or None,
         "parent_agent": row["parent_agent"] or None,
         "tenant": row["tenant"],
+        "key_id": detail.key_id or None,
         "step": row["step"],
+        "depth": detail.depth,
         "request_class": detail.request_class or None,
         "conversation_id": detail.conversation_id or None,
         "end_user": detail.end_user or None,
     }
+
+
+def _budget(detail: Detail) -> CallBudgetView | None:
+    if not detail.budget:
+        return None
+    clamped = detail.notes.get("clamped_to", "")
+    return CallBudgetView(
+        decision=detail.budget,
+        account=detail.budget_account or None,
+        reserved_usd=detail.reserved / NANO_USD,
+        remaining_usd=None if detail.remaining < 0 else detail.remaining / NANO_USD,
+        clamped_to=int(clamped) if clamped.isdecimal() else None,
+        taper=detail.notes.get("taper"),
+    )
+
+
+def _loop(detail: Detail) -> CallLoopView | None:
+    signals = detail.notes.get("loop")
+    if not signals:
+        return None
+    return CallLoopView(
+        signals=signals.split(","),
+        reason=detail.notes.get("loop_reason"),
+        action=detail.notes.get("loop_action", "note"),
+    )
 
 
 def _error(row: Row, detail: Detail) -> ErrorView | None:

@@ -67,6 +67,25 @@ class ErrorView(Struct, kw_only=True):
     message: str | None
 
 
+class CallBudgetView(Struct, kw_only=True):
+    """What the budgets and limits made of a call. `account` is the one that did not simply grant it."""
+
+    decision: Annotated[str, Meta(description="granted, queued, clamped, tapered, refused or stopped.")]
+    account: str | None
+    reserved_usd: Annotated[float, Meta(description="Held while the call was under way: its worst case.")]
+    remaining_usd: Annotated[Usd, Meta(description="Left beside that in the tightest budget; null: none in money.")]
+    clamped_to: Annotated[int | None, Meta(description="Tokens of output it was lowered to.")]
+    taper: Annotated[str | None, Meta(description="The step down that applied, and of which account.")]
+
+
+class CallLoopView(Struct, kw_only=True):
+    """Signs that the run of this call goes round in circles, and what they led to."""
+
+    signals: list[str]
+    reason: str | None
+    action: Annotated[str, Meta(description="note, warn, downshift or stop.")]
+
+
 class CallView(Struct, kw_only=True):
     """One call."""
 
@@ -79,7 +98,9 @@ class CallView(Struct, kw_only=True):
     agent_version: str | None
     parent_agent: str | None
     tenant: str
+    key_id: Annotated[str | None, Meta(description="Of the virtual key it came with.")]
     step: int
+    depth: Annotated[int, Meta(description="Levels of agents above the one that made the call.")]
     request_class: str | None
     conversation_id: str | None
     end_user: str | None
@@ -103,6 +124,8 @@ class CallView(Struct, kw_only=True):
     cost_components: dict[str, float]
     cost_status: str
     price_version: str | None
+    budget: Annotated[CallBudgetView | None, Meta(description="Null where no limit was asked.")]
+    loop: CallLoopView | None
     started_at: Time
     duration_ms: float
     ttft_ms: float | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from asyncio import CancelledError
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -23,12 +23,14 @@ from gateway.errors import (
 )
 from gateway.journal.record import AttemptRecord, CallRecord
 from gateway.journal.redact import Redactor, header_text
+from gateway.spend import Hold
 
 Capture = Literal["off", "hash", "full"]
 _LEFT = (ClientGone, CancelledError)
 _REFUSALS = (Rejected, Draining, Overloaded, JournalUnavailable, BudgetsUnavailable)
 _INT64 = 1 << 63
 _NO_ERROR = ("", "", "", "")
+_NO_BUDGET = ("", "", 0, -1)
 _SCALARS = frozenset({str, float, bool})
 _encode = msgspec.msgpack.Encoder().encode
 MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, msgspec.MsgspecError)
@@ -37,7 +39,8 @@ _EMPTY: dict[str, Any] = {
     **dict.fromkeys(CallRecord.__struct_fields__, ""),
     **dict.fromkeys(("started_at", "duration_ns", "overhead_ns", "status", "step", "trace_flags"), 0),
     **dict.fromkeys(("request_bytes", "response_bytes"), 0),
-    **dict.fromkeys(("ttft_ns", "sdk_retry", "worker"), -1),
+    **dict.fromkeys(("reserved", "depth"), 0),
+    **dict.fromkeys(("ttft_ns", "sdk_retry", "worker", "remaining"), -1),
     **dict.fromkeys(("finish_reasons", "tool_uses", "tools", "attempts"), ()),
     **{name: {} for name in ("cost_components", "params", "notes")},
     **dict.fromkeys(("input_content", "output_content"), b""),
@@ -147,6 +150,8 @@ class Converter:
             self._worker,
             self._content(request.body) if self._capture != "off" else b"",
             self._content(call.captured) if self._capture != "off" else b"",
+            *(_budget(call.hold, call.notes) if call.hold is not None or "budget" in call.notes else _NO_BUDGET),
+            call.who.depth,
         )
         return CallRecord(*fields)
 
@@ -224,6 +229,12 @@ def _answered(answer: Answer | None, money: Money) -> tuple[Any, ...]:
         answer.response_id if answer is not None else "",
         answer.tool_uses if answer is not None else (),
     )
+
+
+def _budget(hold: Hold | None, notes: Mapping[str, str]) -> tuple[str, str, int, int]:
+    """The fields from `budget` to `remaining`; `notes` are those of stages.admit."""
+    decision, account = notes.get("budget", "granted"), notes.get("budget_account", "")
+    return (decision, account, 0, -1) if hold is None else (decision, account, hold.usd, hold.remaining)
 
 
 def _attempt(call: Call, attempt: Attempt) -> AttemptRecord:

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from gateway.call import ToolCall, ToolUse, Usage
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class AttemptRecord(Struct, array_like=True, frozen=True, gc=False):
@@ -92,6 +92,12 @@ class CallRecord(Struct, array_like=True, tag="call", gc=False):
     worker: int
     input_content: bytes  # capture: hash or text, else empty
     output_content: bytes
+    # since schema 2
+    budget: str = ""  # granted | queued | clamped | tapered | refused | stopped; "": no limit was asked
+    budget_account: str = ""  # the account that made it so, see gateway.spend
+    reserved: int = 0  # nano-USD that were held while it was under way
+    remaining: int = -1  # nano-USD that the tightest budget had left beside that; -1: no budget in money
+    depth: int = 0  # levels of agents above the one that made the call
 
 
 class OutcomeRecord(Struct, array_like=True, tag="outcome", gc=False):

@@ -43,6 +43,11 @@ class Detail(Struct, omit_defaults=True):
     params: dict[str, str | int | float | bool | list[str]] = {}
     notes: dict[str, str] = {}
     worker: int = -1
+    budget: str = ""
+    budget_account: str = ""
+    reserved: int = 0  # nano-USD
+    remaining: int = -1  # nano-USD
+    depth: int = 0
 
 
 _json = msgspec.json.Encoder().encode
@@ -84,6 +89,7 @@ def _detail(r: CallRecord) -> str:
         r.parent_span_id, r.usage.detail if r.usage is not None else {}, r.finish_reasons, r.response_id,
         r.error_source, r.error_type, r.error_message, r.request_bytes, r.response_bytes, r.user_agent,
         r.client_address, r.sdk_retry, r.params, r.notes, r.worker,
+        r.budget, r.budget_account, r.reserved, r.remaining, r.depth,
     )  # fmt: skip
     return _json(detail).decode()
 

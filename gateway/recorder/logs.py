@@ -20,6 +20,7 @@ from gateway.recorder.drops import Drops
 from gateway.recorder.facts import error_type_of, trace_id_of
 from gateway.recorder.logs_line import CallLine, EventLine, OutcomeLine, encode, level_of
 from gateway.recorder.logs_writer import FileSink, Sink, StdoutSink, Writer
+from gateway.spend import NANO_USD
 
 BUFFER_BYTES = 8 << 20
 _NS = 10**9
@@ -93,10 +94,11 @@ class LogProjection:
             ts=self._clock.format(r.started_at + r.duration_ns), level=level_of(r),
             event="llm.call" if r.operation else "http.call", trace_id=trace_id_of(r), span_id=r.span_id,
             trace_flags=r.trace_flags, request_id=r.id, method=r.method, route=r.route, operation=r.operation,
-            dialect=r.dialect, tenant=r.tenant, agent=r.agent, agent_source=r.agent_source,
+            dialect=r.dialect, tenant=r.tenant, key_id=r.key_id, agent=r.agent, agent_source=r.agent_source,
             agent_version=r.agent_version, parent_agent=r.parent_agent, run_id=r.run_id, run_source=r.run_source,
-            conversation_id=r.conversation_id, step=r.step, request_class=r.request_class, end_user=r.end_user,
-            upstream=r.upstream, provider=r.provider, server_address=last.address if last is not None else "",
+            conversation_id=r.conversation_id, step=r.step, depth=r.depth, request_class=r.request_class,
+            end_user=r.end_user, upstream=r.upstream, provider=r.provider,
+            server_address=last.address if last is not None else "",
             model_requested=r.model_requested, model_used=r.model_used, stream=r.stream, attempts=len(r.attempts),
             status=r.status, outcome=r.outcome, error_type=error_type_of(r), error_source=r.error_source,
             error_message=r.error_message, input_tokens=usage.input_tokens if usage is not None else None,
@@ -107,7 +109,10 @@ class LogProjection:
             cost_usd=r.cost / PICO_USD if r.cost is not None else None, cost_status=r.cost_status,
             price_version=r.price_version, latency_ms=r.duration_ns / _MS,
             ttft_ms=r.ttft_ns / _MS if r.ttft_ns >= 0 else None, overhead_ms=r.overhead_ns / _MS,
-            finish_reasons=r.finish_reasons,
+            budget=r.budget, budget_account=r.budget_account,
+            budget_reserved_usd=r.reserved / NANO_USD if r.budget else None,
+            budget_remaining_usd=r.remaining / NANO_USD if r.remaining >= 0 else None,
+            loop=r.notes.get("loop", ""), loop_action=r.notes.get("loop_action", ""), finish_reasons=r.finish_reasons,
             tool_names=tuple([tool.name for tool in r.tool_uses]) if r.tool_uses else (), tool_results=len(r.tools),
             request_bytes=r.request_bytes, response_bytes=r.response_bytes, client_address=r.client_address,
             user_agent=r.user_agent, client_retry=r.sdk_retry if r.sdk_retry > 0 else None, worker=r.worker,

@@ -55,6 +55,7 @@ class CallLine(Line, omit_defaults=True, kw_only=True, gc=False):
     operation: str = ""
     dialect: str
     tenant: str
+    key_id: str = ""
     agent: str = ""
     agent_source: str = ""
     agent_version: str = ""
@@ -63,6 +64,7 @@ class CallLine(Line, omit_defaults=True, kw_only=True, gc=False):
     run_source: str = ""
     conversation_id: str = ""
     step: int
+    depth: int = 0
     request_class: str = ""
     end_user: str = ""
     upstream: str = ""
@@ -89,6 +91,12 @@ class CallLine(Line, omit_defaults=True, kw_only=True, gc=False):
     latency_ms: float
     ttft_ms: float | None = None
     overhead_ms: float
+    budget: str = ""
+    budget_account: str = ""
+    budget_reserved_usd: float | None = None
+    budget_remaining_usd: float | None = None
+    loop: str = ""
+    loop_action: str = ""
     finish_reasons: tuple[str, ...] = ()
     tool_names: tuple[str, ...] = ()
     tool_results: int = 0

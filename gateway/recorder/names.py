@@ -298,6 +298,14 @@ class Span:
     PARENT_AGENT = "tollgate.agent.parent"
     STEP = "tollgate.step"
     REQUEST_CLASS = "tollgate.request.class"
+    KEY = "tollgate.key.id"
+    DEPTH = "tollgate.agent.depth"
+    BUDGET = "tollgate.budget.decision"
+    BUDGET_ACCOUNT = "tollgate.budget.account"
+    BUDGET_RESERVED = "tollgate.budget.reserved_usd"
+    BUDGET_REMAINING = "tollgate.budget.remaining_usd"
+    LOOP = "tollgate.loop.signals"
+    LOOP_ACTION = "tollgate.loop.action"
     COST = "tollgate.cost.usd"
     COST_PART = "tollgate.cost."  # + component + ".usd"
     COST_STATUS = "tollgate.cost.status"
@@ -329,6 +337,14 @@ SPAN_HELP: dict[str, str] = {
     Span.PARENT_AGENT: "agent that started this one",
     Span.STEP: "number of the call in its run",
     Span.REQUEST_CLASS: "what kind of request the client says it is",
+    Span.KEY: "id of the virtual key it came with",
+    Span.DEPTH: "levels of agents above the one that made the call",
+    Span.BUDGET: "granted, queued, clamped, tapered, refused or stopped; absent where no limit was asked",
+    Span.BUDGET_ACCOUNT: "the account of a budget or limit that made it so",
+    Span.BUDGET_RESERVED: "US dollars held while the call was under way",
+    Span.BUDGET_REMAINING: "US dollars that the tightest budget had left beside what was held",
+    Span.LOOP: "signs of a runaway agent, comma-separated",
+    Span.LOOP_ACTION: "what they led to: note, warn, downshift or stop",
     Span.COST: "US dollars; absent where unknown",
     Span.COST_PART: "prefix: US dollars of one component, `tollgate.cost.<component>.usd`",
     Span.COST_STATUS: "priced, no_price, no_usage or free",

@@ -31,6 +31,7 @@ from gateway.policy.trace_ids import agent_span_id, child_span_id, tool_span_id
 from gateway.recorder.facts import error_type_of, gen_ai_provider, tidy, trace_id_of
 from gateway.recorder.names import NS, SCHEMA_URL, Span
 from gateway.recorder.traces_content import content_attributes
+from gateway.spend import NANO_USD
 
 Value = str | bool | int | float | list[str]
 Attributes = dict[str, Value]
@@ -93,6 +94,12 @@ class CallSpans:
             Span.OVERHEAD: r.overhead_ns / NS,
             Span.ATTEMPTS: len(r.attempts),
             Span.CLIENT_RETRY: r.sdk_retry if r.sdk_retry > 0 else None,
+            Span.BUDGET: r.budget,
+            Span.BUDGET_ACCOUNT: tidy(r.budget_account, _NAME),
+            Span.BUDGET_RESERVED: r.reserved / NANO_USD if r.budget else None,
+            Span.BUDGET_REMAINING: r.remaining / NANO_USD if r.remaining >= 0 else None,
+            Span.LOOP: r.notes.get("loop"),
+            Span.LOOP_ACTION: r.notes.get("loop_action"),
             Span.SAMPLING_REASON: self._decision.reason,
             Span.SAMPLING_PROBABILITY: self._decision.probability,
         })  # fmt: skip
@@ -204,6 +211,8 @@ class CallSpans:
             Span.RUN_SOURCE: r.run_source,
             Span.RUN_CONFIDENCE: r.run_confidence if r.run_id else None,
             Span.STEP: r.step,
+            Span.KEY: r.key_id,
+            Span.DEPTH: r.depth or None,
             Span.REQUEST_CLASS: r.request_class,
         })  # fmt: skip
 

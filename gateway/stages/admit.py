@@ -62,7 +62,7 @@ class Case:
         self.until = 0  # monotonic ns: when waiting ends
 
     def refused(self, refusal: Refusal) -> GatewayError:
-        note(self.call, "refused")
+        note(self.call, "refused", budget_account=self.ask.demands[refusal.index].account)
         return explain(refusal, self.ask.demands, self.call.started_at)
 
 
@@ -135,7 +135,11 @@ class Admitter:
     def _ask(self, case: Case) -> Ask:
         call = case.call
         extra = limits_of(call.key) if call.key is not None else ()
-        return self._limits.demands(scopes_of(call), case.worst, call.started_at, case.told, extra)
+        try:
+            return self._limits.demands(scopes_of(call), case.worst, call.started_at, case.told, extra)
+        except BudgetExceeded:  # of a price that nobody knows
+            note(call, "refused")
+            raise
 
     # -- how it is granted ----------------------------------------------------------------------------------------
 
@@ -160,7 +164,8 @@ class Admitter:
         most = clamped(refusal, case.ask.demands, case.worst, self._manner.clamp_floor)
         if most is None or not cap(case.call, case.gw, most):
             raise case.refused(refusal)
-        note(case.call, "clamped", clamped_to=str(most))
+        account = case.ask.demands[refusal.index].account
+        note(case.call, "clamped", clamped_to=str(most), budget_account=account)
         case.worst = case.worst.lowered(most)
         case.ask = self._ask(case)
 
@@ -171,7 +176,7 @@ class Admitter:
         left = (case.until - gw.monotonic()) / 1e9
         if left <= 0:
             raise case.refused(refusal)
-        note(call, "queued")
+        note(call, "queued", budget_account=case.ask.demands[refusal.index].account)
         told: list[GatewayError] = []
         down.on_gone = told.append
         await self._budgets.freed(min(left, LOOK_SECONDS))
@@ -192,9 +197,9 @@ class Admitter:
         label = f"{step.share:g} of {step.account}"
         if step.stop:
             self._budgets.settle(call.id, Charge(calls=0))
-            note(call, "refused", taper=label)
+            note(call, "refused", taper=label, budget_account=step.account)
             raise BudgetExceeded(f"Calls are stopped here: {label} is spent.")
-        note(call, "tapered", taper=label)
+        note(call, "tapered", taper=label, budget_account=step.account)
         call.lines += f"x-tollgate-taper: {step.share:g}\r\n"
         most = cheaper(call, gw, step.model, step.effort, step.max_tokens)
         case.worst = self._worst(call, gw)

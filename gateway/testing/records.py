@@ -109,6 +109,9 @@ def _random_call(rng: random.Random, id: str, at: int, run_id: str) -> CallRecor
     if rng.random() < 0.2:
         uses = [ToolCall(f"{id}-t{i}", f"tool{i}", at, 10**7, is_error=rng.random() < 0.2) for i in range(2)]
         facts |= {"tools": tuple(uses), "tool_uses": (ToolUse(f"{id}-u", "search"),)}
+    if rng.random() < 0.3:
+        decision = rng.choice(("granted", "queued", "clamped", "refused"))
+        facts |= {"budget": decision, "budget_account": "global|usd|life", "reserved": rng.randrange(10**9), "depth": 1}
     agent = rng.choice(("planner", "coder", "reviewer"))
     return call_record(
         id,

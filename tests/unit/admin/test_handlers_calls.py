@@ -202,3 +202,30 @@ async def test_hostile_filters_are_only_data(gate: Gate, evil: str) -> None:
     for name in ("run", "agent", "tenant", "model", "outcome"):
         assert (await gate.get(f"/api/calls?{name}={evil}"))["calls"] == []
     assert len((await gate.get("/api/calls"))["calls"]) == 1
+
+
+async def test_a_call_says_what_budgets_and_the_loop_breaker_made_of_it(gate: Gate) -> None:
+    notes = {
+        "budget": "clamped",
+        "clamped_to": "300",
+        "taper": "0.5 of run:r|usd|life",
+        "loop": "cycle,repeated_call",
+        "loop_reason": "the same call again",
+        "loop_action": "warn",
+    }
+    told = {"budget": "clamped", "budget_account": "team:a|usd|day|2026-11-27", "reserved": 1_500_000, "remaining": 0}
+    gate.fill([call_record(key_id="key_1", depth=2, notes=notes, **told), call_record("call-2")])
+    shown = await gate.get("/api/calls/call-1")
+    assert (shown["key_id"], shown["depth"]) == ("key_1", 2)
+    assert shown["budget"] == {
+        "decision": "clamped",
+        "account": "team:a|usd|day|2026-11-27",
+        "reserved_usd": 0.0015,
+        "remaining_usd": 0.0,
+        "clamped_to": 300,
+        "taper": "0.5 of run:r|usd|life",
+    }
+    signals = ["cycle", "repeated_call"]
+    assert shown["loop"] == {"signals": signals, "reason": "the same call again", "action": "warn"}
+    plain = await gate.get("/api/calls/call-2")
+    assert (plain["key_id"], plain["budget"], plain["loop"], plain["depth"]) == (None, None, None, 0)

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.call import Answer, Asked, Attempt, Outcome, Request, Target
@@ -21,6 +22,7 @@ from gateway.errors import (
 )
 from gateway.journal.convert import Converter, outcome_of, overhead_ns, sparse
 from gateway.journal.record import CallRecord, decode, encode
+from gateway.spend import Hold
 
 TARGET = Target("openai", "openai", "api.openai.com", 443, True, b"")
 NONE: dict[str, Any] = {"attempts": [], "answer": None, "status": 0, "first_byte": 0, "upstream_last_byte": 0}
@@ -100,6 +102,11 @@ def test_every_field_says_what_its_name_says(make_call: Any) -> None:
         "worker": 3,
         "input_content": b"",
         "output_content": b"",
+        "budget": "",
+        "budget_account": "",
+        "reserved": 0,
+        "remaining": -1,
+        "depth": 0,
     }
 
 
@@ -227,3 +234,33 @@ def test_a_sparse_record_is_a_whole_record() -> None:
     record = sparse("x", 5, Outcome.ABANDONED)
     assert decode(encode(record)) == record
     assert (record.cost, record.usage, record.ttft_ns) == (None, None, -1)
+
+
+@pytest.mark.parametrize(
+    ("hold", "notes", "told"),
+    [
+        (Hold("op", 7_000, remaining=90), {}, ("granted", "", 7_000, 90)),
+        (
+            Hold("op", 7_000),
+            {"budget": "clamped", "budget_account": "global|usd|day"},
+            ("clamped", "global|usd|day", 7_000, -1),
+        ),
+        (None, {"budget": "refused", "budget_account": "run:r|calls|life"}, ("refused", "run:r|calls|life", 0, -1)),
+        (None, {"alias": "fast"}, ("", "", 0, -1)),
+    ],
+)
+def test_what_budgets_made_of_a_call_is_in_its_record(make_call: Any, hold: Hold | None, notes: Any, told: Any) -> None:
+    call = make_call(hold=hold, notes=notes)
+    call.who.depth = 2
+    record = decode(encode(Converter(0).record_of(call)))
+    assert isinstance(record, CallRecord)
+    assert (record.budget, record.budget_account, record.reserved, record.remaining) == told
+    assert record.depth == 2
+
+
+def test_a_record_of_the_schema_before_is_still_read(make_call: Any) -> None:
+    tail = 5
+    fields = msgspec.msgpack.decode(encode(Converter(0).record_of(make_call())))
+    record = decode(msgspec.msgpack.encode(fields[:-tail]))
+    assert isinstance(record, CallRecord)
+    assert (record.budget, record.reserved, record.remaining, record.depth) == ("", 0, -1, 0)

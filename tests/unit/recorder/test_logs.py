@@ -315,3 +315,16 @@ def test_what_is_left_at_the_end_is_counted() -> None:
     assert drops.counts() == {("logs", "shutdown"): 2}
     sink.gate.set()
     writer._thread.join(30)
+
+
+def test_budgets_and_signs_of_a_runaway_are_in_the_line() -> None:
+    notes = {"loop": "cycle", "loop_action": "stop"}
+    account = "run:r|usd|life"
+    (line,) = lines(call(budget="refused", budget_account=account, key_id="key_1", depth=1, notes=notes))
+    told = ("key_id", "depth", "budget", "budget_account", "budget_reserved_usd", "loop", "loop_action")
+    assert [line[name] for name in told] == ["key_1", 1, "refused", account, 0.0, "cycle", "stop"]
+    assert "budget_remaining_usd" not in line
+    (line,) = lines(call(budget="granted", reserved=2_000_000, remaining=0))
+    assert (line["budget_reserved_usd"], line["budget_remaining_usd"]) == (0.002, 0.0)
+    (line,) = lines(call())
+    assert not {"budget", "budget_reserved_usd", "loop", "key_id", "depth"} & line.keys()

@@ -595,3 +595,23 @@ def test_other_records_pass() -> None:
 def test_the_delay_is_configurable_as_the_specification_says() -> None:
     assert delay_seconds({"OTEL_BSP_SCHEDULE_DELAY": "250"}) == 0.25
     assert delay_seconds({"OTEL_BSP_SCHEDULE_DELAY": "soon"}) == delay_seconds({}) == 1.0
+
+
+def test_budgets_and_signs_of_a_runaway_are_attributes_of_the_server_span() -> None:
+    notes = {"loop": "cycle", "loop_action": "note"}
+    account = "team:a|usd|day|2026-11-27"
+    told = call(budget="queued", budget_account=account, reserved=5_000_000, remaining=0, key_id="key_1", notes=notes)
+    server = next(span for span in spans(told) if span.kind is SpanKind.SERVER)
+    assert server.attributes is not None
+    found = {name: value for name, value in server.attributes.items() if name.startswith(("tollgate.b", "tollgate.l"))}
+    assert found == {
+        "tollgate.budget.decision": "queued",
+        "tollgate.budget.account": account,
+        "tollgate.budget.reserved_usd": 0.005,
+        "tollgate.budget.remaining_usd": 0.0,
+        "tollgate.loop.signals": "cycle",
+        "tollgate.loop.action": "note",
+    }
+    assert server.attributes["tollgate.key.id"] == "key_1"
+    plain = next(span for span in spans(call()) if span.kind is SpanKind.SERVER)
+    assert not [name for name in plain.attributes or {} if name.startswith(("tollgate.budget", "tollgate.loop"))]
