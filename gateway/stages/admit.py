@@ -24,7 +24,7 @@ from gateway.policy.refused import clamped, explain
 from gateway.policy.taper import taper
 from gateway.policy.usual import usual_key, usual_of
 from gateway.ports import Budgets, Downstream, Gateway, Links
-from gateway.spend import Charge, Grant, Hold, Refusal, Unit
+from gateway.spend import Grant, Hold, Refusal, Unit
 from gateway.stages.cheaper import cap, cheaper, note
 from gateway.stages.settle import history_key, settled
 
@@ -86,9 +86,9 @@ class Admitter:
         if not case.ask.demands:
             return
         grant = await self._granted(case)
+        call.hold = hold_of(case, grant, stop_overruns=self._manner.stop_overruns)  # from here on `close` settles it
         if any([terms.taper for terms in case.ask.terms]):
-            grant = await self._tapered(case, grant)
-        call.hold = hold_of(case, grant, stop_overruns=self._manner.stop_overruns)
+            await self._tapered(case, grant)
         if down.gone:
             raise ClientGone()
 
@@ -187,16 +187,17 @@ class Admitter:
         why = gw.controls.stopped(call) if gw.controls.stops else None
         if why is not None:
             raise RunStopped(why)
+        case.told = self._told(call, gw)  # a person may have raised the budget of the run meanwhile
+        case.ask = self._ask(case)
 
-    async def _tapered(self, case: Case, grant: Grant) -> Grant:
+    async def _tapered(self, case: Case, grant: Grant) -> None:
         """Make the call cheaper where a share of a budget is spent, and hold it anew."""
         step = taper(grant.levels, [terms.taper for terms in case.ask.terms])
         if step is None:
-            return grant
+            return
         call, gw = case.call, case.gw
         label = f"{step.share:g} of {step.account}"
         if step.stop:
-            self._budgets.settle(call.id, Charge(calls=0))
             note(call, "refused", taper=label, budget_account=step.account)
             raise BudgetExceeded(f"Calls are stopped here: {label} is spent.")
         note(call, "tapered", taper=label, budget_account=step.account)
@@ -206,7 +207,8 @@ class Admitter:
         if most is not None and most < case.worst.each:
             case.worst = case.worst.lowered(most)
         case.ask = self._ask(case)
-        return await self._granted(case)
+        grant = await self._granted(case)
+        call.hold = hold_of(case, grant, stop_overruns=self._manner.stop_overruns)
 
 
 def stated_budget(call: Call) -> int | None:

@@ -35,10 +35,10 @@ model_list:
 litellm_settings: {telemetry: false}
 general_settings: {master_key: %KEY%}
 """
-PLENTY = 1_000_000  # USD, tokens, calls: limits that count everything and refuse nothing
-LIMITED = {
+PLENTY = 1_000_000  # USD: limits that count everything and refuse nothing
+LIMITED = {  # every scope, and its run
     "budgets": [
-        {"scope": scope, "usd": PLENTY, "tokens": 10**12, "per": per}
+        {"scope": scope, "usd": PLENTY, "per": per}
         for scope, per in (
             ("global", "month"),
             ("team", "day"),
@@ -48,8 +48,8 @@ LIMITED = {
             ("upstream", "day"),
         )
     ],
-    "runs": {"budget_usd": PLENTY, "max_calls": 10**9, "max_tools": 10**9, "max_minutes": 10**6, "max_depth": 8},
-    "limits": {"rates": [{"scope": "key", "rpm": 10**8, "tpm": 10**11, "concurrency": 10**5}]},
+    "runs": {"budget_usd": PLENTY, "max_calls": 10**9},
+    "limits": {"rates": [{"scope": "key", "rpm": 10**8}]},
 }
 LITELLM_ENV = {
     "LITELLM_LOG": "ERROR",

@@ -8,16 +8,20 @@ from __future__ import annotations
 from asyncio import CancelledError
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from gateway.call import Asked, Request, Route
+from gateway.config.schema import Budget, Limits, Runs, Spending, TaperStep
 from gateway.dialects.openai_chat import OpenAIChat
 from gateway.errors import BadFraming, ClientGone, Draining, GatewayError, StreamStalled, UpstreamReset
 from gateway.journal.convert import outcome_of
 from gateway.pipeline import serve
 from gateway.ports import Meter
+from gateway.spend import Charge, Demand, Rule, Unit
 from gateway.testing.doubles import World, ask, drive
+from gateway.testing.memory_budgets import NOW, MemoryBudgets, limit
 
 JSON = ((b"Content-Type", b"application/json"),)
 SSE = ((b"Content-Type", b"text/event-stream"),)
@@ -29,6 +33,7 @@ CHUNK = b'data: {"id":"c","model":"gpt-4o","choices":[{"index":0,"delta":{"conte
 USAGE = b'data: {"id":"c","choices":[],"usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7}}\n\n'
 DONE = b"data: [DONE]\n\n"
 QUESTION = b'{"model":"gpt-4o","messages":[]}'
+CEILING = b'{"model":"gpt-4o","max_tokens":50,"messages":[]}'
 STREAMED = b'{"model":"gpt-4o","stream":true,"messages":[]}'
 COUNTED = b'{"model":"gpt-4o","stream":true,"stream_options":{"include_usage":true},"messages":[]}'
 REJECTION = b'{"error":{"message":"Unknown parameter: stream_options","type":"invalid_request_error"}}'
@@ -81,6 +86,42 @@ def alias() -> World:
     return world
 
 
+def limited(make: Callable[[], World], **limits: Any) -> Callable[[], World]:
+    """The same under budgets: what was held must be settled, whatever happens."""
+
+    def made() -> World:
+        world = make()
+        limits.setdefault("runs", Runs(budget_usd=1, max_calls=10))
+        limits.setdefault("budgets", (Budget(scope="global", usd=10), Budget(scope="model", tokens=10**6, per="day")))
+        world.books = limit(world, limits=Limits(concurrency=5, rpm=60), **limits)
+        return world
+
+    return made
+
+
+def waiting() -> World:
+    """The budget is full until somebody else settles."""
+    world = limited(json_answer, runs=Runs(budget_usd=0.001, on_exceed="queue"))()
+    books = world.books
+    other = [Demand("run:run-1|usd|life", Rule.TOTAL, Unit.USD, 900_000, 1_000_000)]
+    books.book.reserve("other", other, "me", NOW)
+    books.on_wait = lambda: books.settle("other", Charge(usd=1)) if world.names().count("reserve") > 1 else None
+    return world
+
+
+def tapered() -> World:
+    world = limited(stream, runs=Runs(budget_usd=1, taper=(TaperStep(at=0.5, max_tokens=20),)))()
+    world.books.spend(Demand("run:run-1|usd|life", Rule.TOTAL, Unit.USD, 0, 10**9), 600_000_000)
+    return world
+
+
+def overrun() -> World:
+    """The stream reaches what was held for it before it is over."""
+    world = World(slow=True)
+    world.answer(200, SSE, [CHUNK.replace(b"Hi", b"Hello there " * 10), CHUNK, CHUNK, USAGE, DONE])
+    return limited(lambda: world, spending=Spending(output_ceiling=20))()
+
+
 def upstream_error() -> World:
     world = World()
     world.answer(529, JSON, [b'{"error":{"message":"busy","type":"overloaded"}}'])
@@ -115,6 +156,14 @@ SCENARIOS = [
         socket,
         ask("/v1/responses", b"", (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"), method=b"GET"),
     ),
+    Scenario("limited json", limited(json_answer), ask(CHAT, CEILING)),
+    Scenario("limited stream", limited(stream), ask(CHAT, STREAMED)),
+    Scenario("limited, drained when left", limited(drained_stream), ask(CHAT, COUNTED)),
+    Scenario("limited, injection rejected", limited(rejected_injection), ask(CHAT, STREAMED)),
+    Scenario("limited, upstream error", limited(upstream_error), ask(CHAT, CEILING)),
+    Scenario("limited, waiting", waiting, ask(CHAT, CEILING)),
+    Scenario("limited, tapered", tapered, ask(CHAT, COUNTED)),
+    Scenario("limited, overrun", overrun, ask(CHAT, COUNTED)),
     Scenario("refused: body", World, ask(CHAT, b'{"model":"a","model":"b"}')),
     Scenario("refused: path", World, ask("/v1/../admin", b"{}")),
     Scenario("refused: route", World, ask("/nowhere", b"{}")),
@@ -147,6 +196,20 @@ def check(world: World) -> None:
     assert call.ended
     assert call.answer is not None
     assert call.money.status in {"priced", "no_price", "no_usage", "free"}
+    if world.books is not None:
+        check_books(world, world.books)
+
+
+def check_books(world: World, books: MemoryBudgets) -> None:
+    """Settled exactly once, before the record is written; never less than what the record says it cost."""
+    names, call = world.names(), world.call
+    assert set(books.held) <= {"other"}, "what was held is given back"
+    charges = [charge for op, charge in books.charges if op == call.id]
+    assert len(charges) == (call.hold is not None), "what was granted is settled, once"
+    for charge in charges:
+        assert names.index("settle") < names.index("record")
+        assert charge.usd * 1000 >= (call.money.total or 0)
+        assert charge.calls == any(attempt.sent for attempt in call.attempts)
 
 
 def play(scenario: Scenario, at: int = -1, raising: BaseException | None = None) -> tuple[World, list[str]]:
@@ -206,7 +269,7 @@ def test_killed_anywhere_it_ends_once_and_is_recorded(scenario: Scenario, at: in
 
 def test_there_are_points_of_every_kind() -> None:
     stops = {stop for _, _, stop in points()}
-    assert stops == {"connect", "head", "read", "drained"}
+    assert stops == {"connect", "head", "read", "drained", "reserve", "freed"}
     assert len(points()) > 50
 
 
