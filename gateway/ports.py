@@ -247,9 +247,17 @@ class Exchange(Protocol):
 
 class Upstreams(Protocol):
     async def open(
-        self, attempt: Attempt, head: bytes, body: bytes, owner: Downstream, *, patience: float = 0.0
+        self,
+        attempt: Attempt,
+        head: bytes,
+        body: bytes,
+        owner: Downstream,
+        *,
+        patience: float = 0.0,
+        fresh: bool = False,
     ) -> Exchange:
         """Send a request and wait for the head of the answer; for `patience` seconds also when the client has left.
+        `fresh`: on a new connection.
 
         Raises UpstreamFault or ClientGone.
         """

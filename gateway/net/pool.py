@@ -2,8 +2,8 @@
 
 Theory of operation: see `gateway.net.exchange` for one connection and one answer. Deadlines are numbers; `Pools.tick`
 fails what is overdue. A connection that the peer closed while idle is dropped at once, and before reuse the socket is
-asked once more, so that a request is never written into a connection that is known to be dead. A request that was
-written is never resent.
+asked once more, so that a request is never written into a connection that is known to be dead. Where one
+dies all the same in the moment of its use, `stages.attempt` asks for a fresh one.
 """
 
 from __future__ import annotations
@@ -44,14 +44,22 @@ class Pools:
         self.origins[target] = Origin(target, timeouts, tls, named, deque())
 
     async def open(
-        self, attempt: Attempt, head: bytes, body: bytes, owner: Downstream, *, patience: float = 0.0
+        self,
+        attempt: Attempt,
+        head: bytes,
+        body: bytes,
+        owner: Downstream,
+        *,
+        patience: float = 0.0,
+        fresh: bool = False,
     ) -> UpstreamExchange:
         """Send `head` + `body`; return at the head of the answer. Raises UpstreamFault or ClientGone."""
         origin = self.origins[attempt.target]
         exchange = UpstreamExchange(self, head.startswith(b"HEAD "))
         owner.on_gone = exchange.interrupt
         try:
-            connection = self._idle(origin) or await self._connect(origin, exchange)
+            kept = None if fresh else self._idle(origin)
+            connection = kept or await self._connect(origin, exchange)
             now = self.loop.time()
             timeouts = origin.timeouts
             exchange.total_deadline = now + timeouts.total

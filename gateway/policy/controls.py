@@ -72,7 +72,8 @@ def after(before: Standing | None, decision: Decision, revision: int) -> Standin
     now = structs.replace(now, revision=revision, at=decision.at)
     match decision.kind:
         case Kind.KILL:
-            if now.killed_at:
+            mine, first = (decision.at or 1, decision.who, decision.reason), (now.killed_at, now.who, now.reason)
+            if now.killed_at and first <= mine:  # machines that learn of two kills in another order still agree
                 return now
             return structs.replace(now, killed_at=decision.at or 1, reason=decision.reason, who=decision.who)
         case Kind.RESUME:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from gateway.call import Attempt, Call, Edit
-from gateway.errors import BadAnswer, ClientGone, GatewayError, UnknownRoute
+from gateway.errors import BadAnswer, ClientGone, GatewayError, UnknownRoute, UpstreamReset
 from gateway.policy.forward import request_head
 from gateway.policy.splices import merged
 from gateway.ports import Downstream, Exchange, Gateway, Spec
 
 ERROR_BODY_LIMIT = 65_536
+STALE_NS = 1_000_000_000
 
 
 async def attempt(call: Call, down: Downstream, gw: Gateway) -> Exchange:
@@ -17,7 +18,12 @@ async def attempt(call: Call, down: Downstream, gw: Gateway) -> Exchange:
     if spec is None:
         raise UnknownRoute(f"no upstream is named {call.route.upstream}")
     inject_usage(call, spec, gw)
-    exchange = await send(call, spec, down, gw)
+    try:
+        exchange = await send(call, spec, down, gw)
+    except UpstreamReset as fault:
+        if not was_stale(call.attempts[-1], fault):
+            raise
+        exchange = await send(call, spec, down, gw, fresh=True)
     if call.asked.injected and exchange.status in (400, 422):
         return await without_injection(call, spec, exchange, down, gw)
     return exchange
@@ -33,13 +39,21 @@ def inject_usage(call: Call, spec: Spec, gw: Gateway) -> None:
         call.asked.injected = True
 
 
-async def send(call: Call, spec: Spec, down: Downstream, gw: Gateway) -> Exchange:
+def was_stale(attempt: Attempt, fault: UpstreamReset) -> bool:
+    """Did the upstream close a kept connection just as it was used again? Then it has not read the request, as far as
+    anybody can tell, and it is sent once more (as Go's net/http does, whatever the method). The sign: the connection
+    was kept, it ended before a byte of an answer, and at once."""
+    return attempt.reused and fault.code == UpstreamReset.code and attempt.ended - attempt.began < STALE_NS
+
+
+async def send(call: Call, spec: Spec, down: Downstream, gw: Gateway, *, fresh: bool = False) -> Exchange:
     body = spliced(call.request.body, call.edits) if call.edits else call.request.body
     head = request_head(call, spec, len(body), upgrade=call.websocket)
     this = Attempt(spec.target, gw.monotonic())
     call.attempts = [*call.attempts, this]
     try:
-        exchange = await gw.upstreams.open(this, head, body, down, patience=spec.drain_seconds if spec.drain else 0.0)
+        patience = spec.drain_seconds if spec.drain else 0.0
+        exchange = await gw.upstreams.open(this, head, body, down, patience=patience, fresh=fresh)
         if exchange.status == 101 and not call.websocket:
             exchange.close()
             raise BadAnswer("the upstream switched to a protocol that nobody asked for")

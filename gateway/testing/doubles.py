@@ -175,15 +175,23 @@ class MemoryUpstreams:
     def __init__(self, log: Log) -> None:
         self.log = log
         self.answers: list[MemoryExchange | GatewayError] = []
+        self.kept = False  # connections are kept ones, unless a fresh one is asked for
         self.sent: list[bytes] = []
         self.opened: list[MemoryExchange] = []
 
     async def open(
-        self, attempt: Attempt, head: bytes, body: bytes, owner: Downstream, *, patience: float = 0.0
+        self,
+        attempt: Attempt,
+        head: bytes,
+        body: bytes,
+        owner: Downstream,
+        *,
+        patience: float = 0.0,
+        fresh: bool = False,
     ) -> MemoryExchange:
         await Stop("connect")
         self.sent.append(head + body)
-        attempt.sent = True
+        attempt.sent, attempt.reused = True, self.kept and not fresh
         await Stop("head")
         answer = self.answers.pop(0)
         if isinstance(answer, GatewayError):

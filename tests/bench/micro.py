@@ -128,7 +128,7 @@ class Wire:
         self.pieces = pieces
         self.left: Iterator[bytes] = iter(())
 
-    async def open(self, attempt: Any, head: bytes, body: bytes, owner: Any, patience: float = 0.0) -> Wire:
+    async def open(self, attempt: Any, head: bytes, body: bytes, owner: Any, **options: Any) -> Wire:
         self.left = iter(self.pieces)
         return self
 

@@ -3,10 +3,11 @@ from __future__ import annotations
 import pytest
 
 from gateway.call import Call, Edit
-from gateway.errors import BadAnswer, ClientGone, GatewayError, UnknownRoute, UpstreamTimeout
+from gateway.errors import BadAnswer, ClientGone, GatewayError, UnknownRoute, UpstreamReset, UpstreamTimeout
+from gateway.pipeline import serve
 from gateway.ports import Exchange
 from gateway.stages.arrive import arrive, new_call
-from gateway.stages.attempt import ERROR_BODY_LIMIT, attempt, spliced
+from gateway.stages.attempt import ERROR_BODY_LIMIT, STALE_NS, attempt, spliced
 from gateway.testing.doubles import MemoryExchange, World, ask, drive
 
 CHAT = "/v1/chat/completions"
@@ -144,3 +145,38 @@ def test_an_upstream_that_is_gone_from_the_configuration() -> None:
         run(world, call)
     with pytest.raises(GatewayError):
         run(world, call)
+
+
+@pytest.mark.parametrize(
+    ("kept", "fault", "attempts"),
+    [
+        (True, UpstreamReset("closed"), 2),
+        (False, UpstreamReset("closed"), 1),  # a fresh connection: the upstream may have read the request
+        (True, UpstreamReset("cut", code="upstream_cut"), 1),  # the answer had begun
+        (True, UpstreamTimeout("late"), 1),
+    ],
+)
+def test_a_kept_connection_that_dies_in_the_moment_of_its_use_is_replaced_once(
+    kept: bool, fault: GatewayError, attempts: int
+) -> None:
+    world = World()
+    world.upstreams.kept = kept
+    world.upstreams.answers += [fault]
+    world.answer(200, ((b"Content-Type", b"application/json"),), [b"{}"])
+    drive(serve(ask("/v1/chat/completions", b'{"model":"m","messages":[]}'), world.down, world.gateway()))
+    assert [each.reused for each in world.call.attempts] == [True, False][:attempts] if kept else [False]
+    assert len(world.upstreams.sent) == attempts
+    assert (world.call.status == 200) == (attempts == 2)
+
+
+def test_it_is_replaced_once_only_and_not_when_it_took_its_time() -> None:
+    world = World()
+    world.upstreams.kept = True
+    world.upstreams.answers += [UpstreamReset("closed"), UpstreamReset("closed again")]
+    drive(serve(ask("/v1/chat/completions", b'{"model":"m","messages":[]}'), world.down, world.gateway()))
+    assert (len(world.upstreams.sent), world.call.status) == (2, 502)
+    slow = World()
+    slow.upstreams.kept, slow.step = True, STALE_NS + 1
+    slow.upstreams.answers += [UpstreamReset("closed")]
+    drive(serve(ask("/v1/chat/completions", b'{"model":"m","messages":[]}'), slow.down, slow.gateway()))
+    assert (len(slow.upstreams.sent), slow.call.status) == (1, 502)
