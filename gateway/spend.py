@@ -82,6 +82,17 @@ class Standing(Struct, frozen=True, gc=False):
     label: str = ""
 
 
+class Adjustment(Struct, frozen=True, gc=False):
+    """What a person booked by hand."""
+
+    id: str
+    at: int  # ns since the epoch
+    account: str
+    delta: int
+    reason: str
+    who: str
+
+
 class Grant(Struct, frozen=True, array_like=True):
     """The hold stands; one level for each demand, in their order."""
 

@@ -7,24 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from msgspec import Struct
-
 from gateway.errors import BudgetsUnavailable
 from gateway.policy.book_rules import Account, freshen, level_of
-from gateway.spend import Standing
+from gateway.spend import Adjustment, Standing
 from gateway.stores import budget_sql as sql
 from gateway.stores.budget_file import END, Row, account_of
 
-
-class Adjustment(Struct, frozen=True):
-    """What a person booked by hand."""
-
-    id: str
-    at: int  # ns since the epoch
-    account: str
-    delta: int
-    reason: str
-    who: str
+FIRST = "\0"  # behind a name: what follows it
 
 
 class BudgetReader:
@@ -38,9 +27,14 @@ class BudgetReader:
         """How these accounts stand now; those that nobody has asked for yet are left out."""
         return self._read(sql.GET_ACCOUNT, [(name,) for name in accounts])
 
-    def under(self, prefix: str = "", limit: int = 1000) -> list[Standing]:
-        """The first accounts, by name, whose names begin so."""
-        return self._read(sql.ACCOUNTS_UNDER, [(prefix, prefix + END, limit)])
+    def under(self, prefix: str = "", limit: int = 1000, *, after: str = "", over: bool = True) -> list[Standing]:
+        """The first accounts, by name, whose names begin so; behind `after`; `over`: also of windows that are over."""
+        start = max(prefix, after + FIRST) if after else prefix
+        return self._read(sql.ACCOUNTS_UNDER, [(start, prefix + END, -1 if over else self._clock(), limit)])
+
+    def in_money(self, limit: int = 1000) -> list[Standing]:
+        """The first accounts in USD, by name: of windows that are not over, and of all scopes but runs."""
+        return self._read(sql.ACCOUNTS_IN_MONEY, [(self._clock(), limit)])
 
     def adjustments(self, limit: int = 100) -> list[Adjustment]:
         """The latest first."""

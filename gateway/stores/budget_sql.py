@@ -73,7 +73,14 @@ UPDATE_ACCOUNT: Final = (
     "UPDATE accounts SET spent = ?, reserved = ?, level = ?, first = ?, at = ?, slots = ? WHERE name = ?"
 )
 REPLACE_ACCOUNT: Final = "INSERT OR REPLACE INTO accounts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-ACCOUNTS_UNDER: Final = "SELECT * FROM accounts WHERE name >= ? AND name < ? ORDER BY name LIMIT ?"
+ACCOUNTS_UNDER: Final = """
+SELECT * FROM accounts WHERE name >= ? AND name < ? AND (until = 0 OR until > ?) ORDER BY name LIMIT ?
+"""
+# All but those of runs, which are many.
+ACCOUNTS_IN_MONEY: Final = """
+SELECT * FROM accounts WHERE (name < 'run:' OR name >= 'run;') AND unit = 'usd' AND (until = 0 OR until > ?)
+ORDER BY name LIMIT ?
+"""
 
 GET_HOLD: Final = "SELECT op, owner, at, state, parts FROM holds WHERE op = ?"
 HOLDS_OF: Final = "SELECT op, owner, at, state, parts FROM holds WHERE owner = ? AND state = 0"

@@ -5,8 +5,9 @@ The same questions as `budget_reader` answers of the file of one machine; it blo
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+import heapq
+import time
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import msgspec
@@ -17,14 +18,15 @@ from redis.exceptions import RedisError
 from gateway.config.schema import Spending
 from gateway.errors import BudgetsUnavailable
 from gateway.policy.book_rules import Account, freshen, level_of
-from gateway.spend import Rule, Standing, Unit
+from gateway.spend import Adjustment, Rule, Standing, Unit
 
 SECONDS = 1.0
+MOST = 20_000  # accounts looked at for one answer
 _PAGE = 500
 
 
-class Adjustment(Struct, frozen=True, array_like=True):
-    """What a person booked by hand."""
+class _Note(Struct, frozen=True, array_like=True):
+    """An adjustment, as the script writes it."""
 
     id: str
     account: str
@@ -72,15 +74,32 @@ class RedisReader:
         now = (seconds * 10**6 + micros) * 1000
         return [_standing(name, fields, now) for name, fields in found if fields]
 
-    def under(self, prefix: str = "", limit: int = 1000) -> list[Standing]:
-        """At most so many accounts whose names begin so, by name."""
+    def under(self, prefix: str = "", limit: int = 1000, *, after: str = "", over: bool = True) -> list[Standing]:
+        """The first accounts, by name, whose names begin so; behind `after`; `over`: also of windows that are over."""
+        names = (name for name in self._names(prefix) if name > after)
+        return self._first(heapq.nsmallest(MOST, names), limit, lambda one: over or not one.until or one.until > now())
+
+    def in_money(self, limit: int = 1000) -> list[Standing]:
+        """The first accounts in USD, by name: of windows that are not over, and of all scopes but runs."""
+        names = (name for name in self._names("") if "|usd|" in name and not name.startswith("run:"))
+        return self._first(heapq.nsmallest(MOST, names), limit, lambda one: not one.until or one.until > now())
+
+    def _names(self, prefix: str) -> set[str]:
+        """Of the accounts that begin so; goes through all keys of the database."""
         start = f"{self._prefix}a:"
         pattern = _literal(start + prefix) + "*"
         try:
-            keys = list(itertools.islice(self._redis.scan_iter(match=pattern, count=1000), limit))
+            return {key.decode().removeprefix(start) for key in self._redis.scan_iter(match=pattern, count=1000)}
         except RedisError as error:
             raise BudgetsUnavailable(f"Redis is away: {error}") from error
-        return self.levels(sorted({key.decode().removeprefix(start) for key in keys}))
+
+    def _first(self, names: list[str], limit: int, wanted: Callable[[Standing], bool]) -> list[Standing]:
+        found: list[Standing] = []
+        for start in range(0, len(names), _PAGE):
+            found += filter(wanted, self.levels(names[start : start + _PAGE]))
+            if len(found) >= limit:
+                break
+        return found[:limit]
 
     def adjustments(self, limit: int = 100) -> list[Adjustment]:
         """The latest first; the last thousand are kept."""
@@ -88,7 +107,8 @@ class RedisReader:
             notes = cast("list[bytes]", self._redis.lrange(f"{self._prefix}notes", 0, limit - 1))
         except RedisError as error:
             raise BudgetsUnavailable(f"Redis is away: {error}") from error
-        return [msgspec.msgpack.decode(note, type=Adjustment) for note in notes]
+        found = [msgspec.msgpack.decode(note, type=_Note) for note in notes]
+        return [Adjustment(n.id, n.at * 1000, n.account, n.delta, n.reason, n.who) for n in found]
 
     def close(self) -> None:
         self._redis.close()
@@ -122,6 +142,11 @@ def _standing(name: str, fields: dict[bytes, bytes], now: int) -> Standing:
     level = level_of(account, now)
     counts = (level.limit, level.spent, level.reserved, level.resets_at, told.since, told.until)
     return Standing(name, told.rule, told.unit, *counts, 0, told.label)
+
+
+def now() -> int:
+    """Which windows are over is told by the clock of this machine: it is for people."""
+    return time.time_ns()
 
 
 def _literal(text: str) -> str:
