@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 from gateway.admin import params, present, tree
+from gateway.admin.budgets import run_budget
 from gateway.admin.openapi import ROUTES, document
 from gateway.admin.problems import ApiError, bad_parameter, not_found
 from gateway.admin.state import STATE, AdminState, answer
@@ -101,6 +102,7 @@ async def run(request: web.Request) -> web.Response:
     found = await state.ask(detail)
     if found is None:
         raise not_found("run_not_found", f"there is no run {id!r}")
+    found.budget = await run_budget(state, id)
     return answer(found)
 
 

@@ -9,9 +9,10 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from gateway.admin import decision_views, key_views, views
+from gateway.admin import budget_views, decision_views, key_views, views
 from gateway.admin.params import LIMIT_DEFAULT, LIMIT_MAX, TEXT_MAX
 from gateway.call import Outcome
+from gateway.policy.limits import SCOPES
 
 
 class Price(Struct, kw_only=True):
@@ -110,6 +111,18 @@ ROUTES: Final = (
         "POST", "/api/keys/{id}/disable", "disable_key", "Refuse a key, and those made under it, for good.",
         {200: key_views.KeyView}, body=key_views.DisableIn,
     ),
+    Route(
+        "GET", "/api/budgets", "budgets", "How budgets and limits stand, by name of account.",
+        {200: budget_views.BudgetPage}, ("scope", "prefix", "over", "limit", "cursor"),
+    ),
+    Route(
+        "POST", "/api/budgets/adjust", "adjust_budget", "Book by hand: a credit, or what was spent elsewhere.",
+        {200: budget_views.AdjustedView, 201: budget_views.AdjustedView}, body=budget_views.AdjustIn,
+    ),
+    Route(
+        "GET", "/api/budgets/adjustments", "adjustments", "What was booked by hand, the latest first.",
+        {200: budget_views.AdjustmentList}, ("limit",),
+    ),
     Route("GET", "/api/outcomes", "outcomes", "Cost per outcome.", {200: views.OutcomePage}, _OUTCOME_QUERY),
     Route("GET", "/api/prices", "prices", "Prices of the models in use.", {200: PriceList}),
     Route("GET", "/api/prices/{model}", "price", "The price of one model.", {200: Price}, ("provider",)),
@@ -127,6 +140,12 @@ _QUERY: Final[dict[str, dict[str, Any]]] = {
     },
     "since": {"description": "Begun at or after: RFC 3339 or seconds since the epoch.", "schema": _TEXT},
     "until": {"description": "Begun before: RFC 3339 or seconds since the epoch.", "schema": _TEXT},
+    "scope": {"description": f"Only of this scope: {', '.join(SCOPES)}.", "schema": _TEXT},
+    "prefix": {"description": "Only accounts whose names begin so.", "schema": _TEXT},
+    "over": {
+        "description": "Also of windows that are over.",
+        "schema": {"type": "string", "enum": ["true", "false"], "default": "false"},
+    },
     "limit": {
         "description": "Entries on a page.",
         "schema": {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT},

@@ -81,6 +81,14 @@ def _bounded(ns: int) -> int:
     return max(-_INT64, min(ns, _INT64))
 
 
+def flag(values: Mapping[str, str], name: str) -> bool:
+    """False where it is not given."""
+    text = values.get(name, "false")
+    if text not in ("true", "false"):
+        raise bad_parameter(name, "expected true or false")
+    return text == "true"
+
+
 def cursor(values: Mapping[str, str]) -> Cursor | None:
     text = values.get("cursor")
     if text is None:

@@ -18,6 +18,8 @@ from gateway.journal.record import OutcomeRecord
 from gateway.key import Key
 from gateway.policy.controls import Decision, Standing
 from gateway.recorder.ledger_read import LedgerReader
+from gateway.spend import Adjustment, Level
+from gateway.spend import Standing as Spent
 
 T = TypeVar("T")
 
@@ -71,6 +73,26 @@ class KeyStore(Protocol):
     def disable(self, name: str, who: str, reason: str) -> Key: ...
 
 
+class BudgetDesk(Protocol):
+    """Where budgets are looked at. Methods raise BudgetsUnavailable; those that are not coroutines take their time."""
+
+    def levels(self, accounts: Sequence[str]) -> Sequence[Spent]:
+        """Those of them that are there."""
+        ...
+
+    def under(self, prefix: str, limit: int, *, after: str = "", over: bool = True) -> Sequence[Spent]:
+        """Accounts by name, behind `after`; `over`: also of windows that are over."""
+        ...
+
+    def adjustments(self, limit: int) -> Sequence[Adjustment]:
+        """The latest first."""
+        ...
+
+    async def adjust(self, id: str, account: str, delta: int, reason: str, who: str) -> Level:
+        """Book by hand, once for each id. Raises ValueError for accounts that count no amounts."""
+        ...
+
+
 @dataclass(frozen=True)
 class AdminState:
     """`token` and `prices` are asked at every request: a reload changes them."""
@@ -83,6 +105,7 @@ class AdminState:
     event: Callable[[str, dict[str, str | int | float | bool]], object]  # into the journal
     decisions: Decisions
     keys: KeyStore
+    budgets: BudgetDesk
     in_force: Callable[[int], bool]  # has every worker taken in the decisions up to this revision?
     caught_up_at: Callable[[], float]  # monotonic: what was written before is in the ledger
     token: Callable[[], str | None]

@@ -238,9 +238,42 @@ class AgentNode(TotalsView, kw_only=True):
     steps: list[StepNode]
 
 
+class AccountView(Struct, kw_only=True):
+    """What is counted together against one limit. Amounts are in `unit`: US dollars, tokens, calls, seconds, ..."""
+
+    account: Annotated[str, Meta(description="Its name: scope, value, unit and window.")]
+    scope: str
+    value: Annotated[str | None, Meta(description="Null also for calls of which that scope is not known.")]
+    within_key: Annotated[str | None, Meta(description="The key that the limit came with, where it counts within it.")]
+    unit: str
+    rule: Annotated[str, Meta(description="total, rolling, rate (GCRA), slots or age; see gateway.spend.")]
+    per: Annotated[str | None, Meta(description="minute, hour, day, week, month or life; rate.")]
+    limit: Annotated[float, Meta(description="As the last call met it.")]
+    spent: float
+    reserved: Annotated[float, Meta(description="By calls under way: their worst cases.")]
+    remaining: Annotated[float, Meta(description="limit - spent - reserved, not below 0.")]
+    resets_at: Time | None
+    label: str | None
+
+
+class RunBudgetView(Struct, kw_only=True):
+    """How a run stands with its own limits. Null: not limited so. Of several budgets in USD the tightest is told."""
+
+    limit_usd: Usd
+    spent_usd: Usd
+    reserved_usd: Usd
+    remaining_usd: Usd
+    calls_left: int | None
+    steps_left: int | None
+    tools_left: int | None
+    seconds_left: int | None
+    accounts: list[AccountView]
+
+
 class RunDetail(RunView, kw_only=True):
     """A run with its tree. Totals of agents, and of steps, sum up to those of the run."""
 
+    budget: Annotated[RunBudgetView | None, Meta(description="Null: no limit of its own, or the store is away.")] = None
     outcomes: Annotated[list[OutcomeView], Meta(description="Everything reported; the last one counts.")]
     tree: list[AgentNode]
     truncated: Annotated[bool, Meta(description="Not all calls and tools are in the tree; its totals are complete.")]

@@ -60,6 +60,7 @@ from gateway.recorder.loop import Counted, Loop
 from gateway.recorder.projection import Positions
 from gateway.recorder.retention import Retention
 from gateway.recorder.telemetry import Projections, projections
+from gateway.stores.budget_desk import desk
 from gateway.stores.controls_exchange import Exchange
 from gateway.stores.redis_controls import RedisControls
 from gateway.stores.sqlite_controls import SqliteDecisions
@@ -95,6 +96,7 @@ class Recorder:
         self._ledger = Ledger(ledger)
         self._decisions = SqliteDecisions(places.controls(configure.config))
         self._keys = SqliteKeyStore(places.keys(configure.config), places.pepper(configure.config), time.time_ns)
+        self._budgets = desk(configure.config.spending, state)
         self.exchange: RedisControls | None = None  # with other machines; changes with a restart only
         spending = configure.config.spending
         if spending.redis:
@@ -126,6 +128,7 @@ class Recorder:
                 event=lambda kind, detail: self.writer.append_event(kind, **detail),
                 decisions=self._decisions,
                 keys=self._keys,
+                budgets=self._budgets,
                 in_force=self.in_force,
                 caught_up_at=lambda: self.loop.caught_up_at,
                 token=lambda: self._config.admin_token,
@@ -179,6 +182,7 @@ class Recorder:
         self.loop.stop(seconds * 0.4)
         await asyncio.to_thread(self._thread.join, seconds * 0.5)
         self.reader.close()
+        self._budgets.close()
         if self.exchange is not None:
             await self.exchange.close()
         await asyncio.to_thread(self.telemetry.close, max(0.1, deadline - time.monotonic() - 0.2))

@@ -35,6 +35,9 @@ class FileDesk(BudgetReader):
         """Book `delta` by hand. Raises ValueError for accounts that count no amounts."""
         return await asyncio.to_thread(adjust, self._file, Adjustment(id, 0, account, delta, reason, who))
 
+    def close(self) -> None:
+        """Nothing stays open."""
+
 
 class RedisDesk(RedisReader):
     """The Redis that all machines share. What is adjusted here is known to this machine, should Redis forget it."""

@@ -21,6 +21,7 @@ from gateway.call import Money, Usage
 from gateway.journal.record import OutcomeRecord, Record
 from gateway.recorder.ledger import Ledger
 from gateway.recorder.ledger_read import LedgerReader
+from gateway.stores.budget_desk import FileDesk
 from gateway.stores.sqlite_controls import SqliteDecisions
 from gateway.stores.sqlite_keys import SqliteKeyStore
 
@@ -132,6 +133,7 @@ async def gate(tmp_path: Path) -> AsyncIterator[Gate]:
         event=lambda kind, detail: gate.events.append((kind, detail)),
         decisions=gate.decisions,
         keys=gate.keys,
+        budgets=FileDesk(tmp_path),
         in_force=lambda revision: revision <= gate.seen,
         caught_up_at=lambda: float("-inf") if gate.lags else float("inf"),
         token=lambda: gate.token,

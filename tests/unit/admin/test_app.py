@@ -25,6 +25,7 @@ BODIES: dict[str, tuple[int, Any]] = {
     "create_key": (201, {"name": "run-1"}),
     "rotate_key": (200, {}),
     "disable_key": (200, {}),
+    "adjust_budget": (404, {"account": "global|usd|life", "delta_usd": -1}),  # that no call has met
 }
 
 
