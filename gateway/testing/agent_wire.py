@@ -30,6 +30,7 @@ class Seen:
     input_tokens: int | None = None  # None: the answer did not say
     output_tokens: int | None = None
     tools: int = 0  # tool calls asked for in the answer
+    code: str = ""  # x-tollgate-code: why the gateway itself refused it
 
 
 @dataclass(slots=True)
@@ -73,6 +74,7 @@ class Caller:
         self._session, self._url, self._log = session, url, log
         self._agent, self._run = who
         self._headers = dict(headers)
+        self.refused = ""  # why it was told not to try again: the code of the gateway, else the status
 
     async def ask(
         self, dialect: Dialect, path: str, body: dict[str, Any], *, stream: bool = False, leave_after: int = 0
@@ -111,10 +113,14 @@ class Caller:
         async with self._session.post(self._url + path, json=body, headers=headers) as response:
             seen.status = response.status
             seen.call_id = response.headers.get("x-tollgate-request-id", "")
+            seen.code = response.headers.get("x-tollgate-code", "")
             if response.status != 200:
                 await response.read()
                 wait = float(response.headers.get("retry-after-ms", 500)) / 1000
-                return None, wait if response.status in RETRIED else None
+                if response.status in RETRIED:
+                    return None, wait
+                self.refused = seen.code or str(response.status)
+                return None, None
             if stream:
                 events = []
                 async for event in sse_events(response.content):

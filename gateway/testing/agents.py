@@ -42,6 +42,7 @@ class Stage:
 Play = Callable[[Stage], Awaitable[None]]
 
 _FILES = ("app.py", "ledger.py", "README.md", "tests/test_ledger.py", "pyproject.toml")
+_CIRCLE = {"run_tests": "FAILED test_rounding: 0.29 != 0.30", "edit": "ledger.py: 1 line changed"}
 _TOPICS = ("vector clocks", "tail latency", "prompt caching", "write-ahead logs", "backpressure")
 
 
@@ -148,6 +149,7 @@ async def _responses_loop(stage: Stage, session: str, thread: str, prompt: str, 
             "instructions": "You research and cite. " * 40,
             "input": items,
             "tools": tools,
+            "max_output_tokens": 8192,
             "reasoning": {"effort": "low"},
             "store": False,
             "stream": True,
@@ -243,6 +245,26 @@ async def lost(stage: Stage) -> None:
     await stage.caller("lost", stage.uuid(), headers).ask(CHAT, "/v1/chat/completions", body)
 
 
+async def runaway(stage: Stage) -> None:
+    """An agent that runs its tests, edits a file and runs them again, for ever: whatever it does, they fail alike."""
+    headers = {"x-api-key": "sk-ant-demo", "anthropic-version": "2023-06-01", "x-tollgate-agent": "runaway"}
+    caller = stage.caller("runaway", stage.uuid(), headers)
+    tools = [_tool("run_tests", "path"), _tool("edit", "path", "change")]
+    offered = [{"name": t["name"], "description": t["description"], "input_schema": t["schema"]} for t in tools]
+    circle = (_call("run_tests", path="tests"), _call("edit", path="ledger.py", change="round down"))
+    prompt = f"Make the tests of branch {stage.rng.random()} pass. " + _script(*circle * 16)
+    messages: list[dict[str, Any]] = [{"role": "user", "content": prompt}]
+    body = {"model": "claude-opus-4-1", "max_tokens": 256, "tools": offered, "messages": messages}
+    while not caller.refused:
+        answer = await caller.ask(MESSAGES, "/v1/messages", body)
+        if answer is None:
+            continue  # it never gives up
+        if not answer.tools:
+            return
+        results = [{"type": "tool_result", "tool_use_id": t.id, "content": _CIRCLE[t.name]} for t in answer.tools]
+        messages += [answer.content, {"role": "user", "content": results}]
+
+
 CAST: dict[str, Play] = {
     "coder": coder,
     "researcher": researcher,
@@ -251,4 +273,5 @@ CAST: dict[str, Play] = {
     "summariser": summariser,
     "leaver": leaver,
     "lost": lost,
+    "runaway": runaway,
 }

@@ -1,7 +1,8 @@
 """`tollgate demo`: the gateway, a fake upstream and a cast of scripted agents, without any key.
 
 Starts both as processes of their own, as in production, plays agents against them for a while, shows what happens,
-then holds what the agents saw against what the gateway recorded, and leaves the gateway up until Ctrl-C.
+then holds what the agents saw against what the gateway recorded, and leaves the gateway up until Ctrl-C. One of the
+agents goes round in a circle until the budget of its run stops it.
 """
 
 from __future__ import annotations
@@ -24,10 +25,21 @@ from rich.console import Console
 
 from gateway.testing.agent_wire import Seen
 from gateway.testing.agents import CAST, Stage
-from gateway.testing.demo_view import Progress, summary
+from gateway.testing.demo_view import Progress, by_run, gather, money, summary
 from gateway.testing.gateway import GatewayDied, RunningGateway, free_port, is_free
 
-_REST = {"embedder": 6, "leaver": 5, "lost": 12}  # longest pause between two runs, in seconds; 1 for all others
+_REST = {
+    "embedder": 6,
+    "leaver": 5,
+    "lost": 12,
+    "runaway": 60,
+}  # longest pause between two runs, in seconds; 1 for all others
+RUN_USD = 0.5
+LIMITS: Mapping[str, Any] = {
+    "runs": {"budget_usd": RUN_USD},
+    "loops": {"cycle": "warn", "repeated_call": "warn"},
+    "spending": {"unknown_price": "allow"},  # of a model that does not exist
+}
 _CHANCES = {"429": 0.03, "503": 0.02, "500": 0.01, "cut": 0.01, "first_frame": 0.01}
 
 
@@ -79,7 +91,7 @@ def gateway(fake_url: str, console: Console, overrides: Mapping[str, Any]) -> Ru
             console.print(f"{address} is taken: {name} is {addresses[name]}")
     providers = {"openai": "openai", "anthropic": "anthropic", "gemini": "google"}
     upstreams = {name: {"dialect": name, "url": fake_url, "provider": id_} for name, id_ in providers.items()}
-    config: dict[str, Any] = {"telemetry": {"log": None}, **addresses, **overrides}
+    config: dict[str, Any] = {"telemetry": {"log": None}, **LIMITS, **addresses, **overrides}
     return RunningGateway(upstreams, **config)
 
 
@@ -92,7 +104,8 @@ async def play(stage: Stage, seconds: float, runs: int | None) -> None:
         while done < runs if runs is not None else time.monotonic() < end:
             await CAST[name](stage)
             done += 1
-            await asyncio.sleep(stage.rng.random() * _REST.get(name, 1))
+            pause = stage.rng.random() * _REST.get(name, 1)
+            await asyncio.sleep(pause if runs is not None else max(0, min(pause, end - time.monotonic())))
 
     await asyncio.gather(*(act(name) for name in (*CAST, "coder", "support bot")))
 
@@ -142,6 +155,12 @@ def compare(log: Sequence[Seen], calls: Sequence[dict[str, Any]]) -> list[str]:
         if (call["outcome"] == "ok") != (seen.ended == "ok"):
             faults.append(f"call {seen.call_id}: ended {seen.ended} for the agent, recorded as {call['outcome']}")
     return faults + _grouping((seen.run, recorded[seen.call_id]["run_id"]) for seen in log if seen.call_id in recorded)
+
+
+def overspent(calls: Sequence[dict[str, Any]]) -> list[str]:
+    """The runs that cost more than a run may, in words."""
+    spent = gather(calls, by_run)
+    return [f"run {run} cost {money(row.cost)}" for run, row in spent.items() if row.cost > RUN_USD]
 
 
 def _grouping(pairs: Iterable[tuple[str, str]]) -> list[str]:
@@ -194,12 +213,13 @@ def report(gate: RunningGateway, console: Console, log: Sequence[Seen]) -> bool:
     with contextlib.suppress(TimeoutError):  # compare() says what is missing
         gate.calls(len(log), seconds=15, limit=500)
     calls = gate.calls(0, limit=500)
-    summary(console, calls)
-    faults = compare(log, calls)
+    summary(console, calls, RUN_USD)
+    faults = compare(log, calls) + overspent(calls)
     for fault in faults[:20]:
         console.print(f"differs: {fault}", markup=False, style="red")
     if not faults:
         console.print(f"what the agents saw and what the gateway recorded agree: {len(log)} calls")
+        console.print(f"no run cost more than its budget of ${RUN_USD:.2f}")
     for path in ("/metrics", "/api/runs", "/api/calls"):
         console.print(f"look at  {gate.admin_url}{path}")
     return not faults

@@ -27,6 +27,10 @@ class Totals:
     errors: int = 0
     cost: float = 0
     unpriced: int = 0  # calls with tokens whose cost is unknown
+    stopped: str = ""  # what ended a run of it: its budget, or the breaker for runaways
+
+
+STOPS = {"budget_exceeded": "budget", "run_stopped": "breaker"}
 
 
 def money(usd: float) -> str:
@@ -75,6 +79,7 @@ class Progress:
             row.output_tokens += seen.output_tokens or 0
             row.tools += seen.tools
             row.errors += seen.ended == "error"
+            row.stopped = STOPS.get(seen.code, row.stopped)
             runs[seen.agent].add(seen.run)
         for name, row in found.items():
             row.runs = len(runs[name])
@@ -90,10 +95,12 @@ class Progress:
         )
 
     def _table(self) -> Table:
-        table = _new("agent", "runs", "calls", "tokens in", "tokens out", "tool calls", "errors")
+        table = _new("agent", "runs", "calls", "tokens in", "tokens out", "tool calls", "errors", "")
         for name, row in sorted(self.totals().items()):
             counts = (row.runs, row.calls, row.input_tokens, row.output_tokens, row.tools, row.errors)
-            table.add_row(name, *(f"{count:,}" for count in counts))
+            style = "red" if row.stopped else None
+            stopped = f"stopped by {row.stopped}" if row.stopped else ""
+            table.add_row(name, *(f"{count:,}" for count in counts), stopped, style=style)
         table.caption = self._line()
         return table
 
@@ -118,7 +125,13 @@ def gather(calls: Iterable[dict[str, Any]], label: Callable[[dict[str, Any]], st
         row.errors += call["outcome"] != "ok"
         row.cost += call["cost_usd"] or 0
         row.unpriced += call["cost_status"] == "no_price"
+        row.stopped = STOPS.get(_code(call), row.stopped)
     return found
+
+
+def _code(call: dict[str, Any]) -> str:
+    """Of its error, if any."""
+    return str((call["error"] or {}).get("code"))
 
 
 def by_agent(call: dict[str, Any]) -> str:
@@ -133,15 +146,21 @@ def by_run(call: dict[str, Any]) -> str:
     return call["run_id"] or "-"
 
 
-def summary(console: Console, calls: Sequence[dict[str, Any]], *, rows: int = 10) -> None:
-    """Cost by agent, by model and of the dearest runs, from the calls the gateway recorded."""
+def summary(console: Console, calls: Sequence[dict[str, Any]], budget: float, *, rows: int = 10) -> None:
+    """Cost by agent, by model and of the dearest runs, from the calls the gateway recorded. `budget`: USD of a run."""
     for label, what in ((by_agent, "agent"), (by_model, "model"), (by_run, "run")):
         found = sorted(gather(calls, label).items(), key=lambda item: (-item[1].cost, -item[1].calls))
         left = f", the {rows} costliest of {len(found)}" if len(found) > rows else ""
-        table = _new(what, "calls", "tokens in", "tokens out", "tools", "not ok", "cost", title=f"by {what}{left}")
+        tokens = ("tokens",) if what == "run" else ("tokens in", "tokens out")
+        last = (f"of ${budget:.2f}", "stopped by") if what == "run" else ("cost",)
+        table = _new(what, "calls", *tokens, "tools", "not ok", *last, title=f"by {what}{left}")
         for name, row in found[:rows]:
+            used = (row.input_tokens, row.output_tokens)
+            counts = (row.calls, *(used if len(tokens) == 2 else (sum(used),)), row.tools, row.errors)
             cost = money(row.cost) + (f" + {row.unpriced} unknown" if row.unpriced else "")
-            counts = (row.calls, row.input_tokens, row.output_tokens, row.tools, row.errors)
-            table.add_row(name, *(f"{count:,}" for count in counts), cost)
+            cells = (cost, row.stopped)[: len(last)]
+            table.add_row(name, *(f"{count:,}" for count in counts), *cells, style="red" if row.stopped else None)
         console.print(table)
+    for call in [call for call in calls if _code(call) in STOPS][-1:]:
+        console.print(f"{by_agent(call)} was told: {call['error']['message']}", style="red", markup=False)
     console.print(f"{len(calls)} calls, {money(sum(call['cost_usd'] or 0 for call in calls))} in all")

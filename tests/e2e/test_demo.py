@@ -25,14 +25,28 @@ def start(ports: tuple[int, int], *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def test_the_demo_ends_well_and_leaves_nothing_behind(ports: tuple[int, int]) -> None:
+@pytest.fixture(scope="module")
+def ended() -> str:
+    """What a demo prints that ended well, and left nothing behind."""
+    ports = free_port(), free_port()
     process = start(ports, "--once")
     out, _ = process.communicate(timeout=100)
     assert process.returncode == 0, out
-    assert "what the agents saw and what the gateway recorded agree" in out
-    for word in ("claude-code", "support-bot", "embedder", "leaver", "claude-sonnet-5", "gpt-4o-mini", "/metrics"):
-        assert word in out
     assert all(is_free(port) for port in ports)
+    return out
+
+
+def test_the_demo_ends_well_and_leaves_nothing_behind(ended: str) -> None:
+    assert "what the agents saw and what the gateway recorded agree" in ended
+    for word in ("claude-code", "support-bot", "embedder", "leaver", "claude-sonnet-5", "gpt-4o-mini", "/metrics"):
+        assert word in ended
+
+
+def test_the_demo_shows_an_agent_that_is_stopped_by_its_budget(ended: str) -> None:
+    assert "runaway was told: The budget of run " in ended
+    rows = [line.split() for line in ended.splitlines() if line.rstrip().endswith(" budget")]
+    assert max(int(row[1]) for row in rows) > 3, ended  # calls of it before it was stopped
+    assert "no run cost more than its budget of $0.50" in ended
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -15,7 +15,7 @@ NONE = {"input_tokens": 0, "output_tokens": 0}
 
 def call(id_: str, **more: Any) -> dict[str, Any]:
     plain = {"id": id_, "agent": "bot", "model_used": "m", "model_requested": "m", "run_id": "r", "status": 200}
-    plain |= {"outcome": "ok", "tools": [], "cost_usd": 0.25, "cost_status": "priced"}
+    plain |= {"outcome": "ok", "tools": [], "cost_usd": 0.25, "cost_status": "priced", "error": None}
     plain["usage"] = {"input_tokens": 10, "output_tokens": 5}
     return {**plain, **more}
 
@@ -66,9 +66,28 @@ def test_sums_keep_unknown_costs_apart() -> None:
 
 def test_the_summary_names_runs_agents_and_models() -> None:
     out = io.StringIO()
-    summary(Console(file=out, width=140), [call("a"), call("b", agent="", run_id="other", cost_usd=1.5)])
+    summary(Console(file=out, width=140), [call("a"), call("b", agent="", run_id="other", cost_usd=1.5)], 2.5)
     text = out.getvalue()
-    assert all(word in text for word in ("by agent", "by model", "bot", "other", "$1.5000", "2 calls, $1.7500 in all"))
+    words = ("by agent", "by model", "bot", "other", "of $2.50", "$1.5000", "2 calls, $1.7500 in all")
+    assert all(word in text for word in words)
+    assert "told" not in text
+
+
+def test_the_summary_says_which_run_was_stopped_and_why() -> None:
+    out = io.StringIO()
+    refused = {"outcome": "rejected", "status": 402, "usage": NONE, "cost_usd": 0}
+    error = {"code": "budget_exceeded", "message": "The budget of run r is $0.50."}
+    summary(Console(file=out, width=140), [call("a"), call("b", **refused, error=error), call("c", run_id="s")], 0.5)
+    text = out.getvalue()
+    (row,) = [line.split() for line in text.splitlines() if line.split()[:1] == ["r"]]
+    (other,) = [line.split() for line in text.splitlines() if line.split()[:1] == ["s"]]
+    assert (row[-2:], other[-1]) == (["$0.2500", "budget"], "$0.2500")
+    assert "bot was told: The budget of run r is $0.50." in text
+
+
+def test_a_run_that_cost_more_than_it_may_is_a_fault() -> None:
+    calls = [call("a", cost_usd=0.25), call("b", cost_usd=0.25), call("c", run_id="s", cost_usd=0.51)]
+    assert demo.overspent(calls) == ["run s cost $0.5100"]
 
 
 def test_progress_falls_back_to_plain_lines() -> None:
@@ -79,6 +98,12 @@ def test_progress_falls_back_to_plain_lines() -> None:
         progress.update({"runs": [{"id": "r", "cost_usd": 0.5}, {"id": "s", "cost_usd": None}]})
     first, last = out.getvalue().splitlines()
     assert first == last == "runs 1  calls 3  tokens 15  tool calls 2  errors 1  $0.5000"
+
+
+def test_progress_says_who_was_stopped() -> None:
+    refused = seen("b", status=402, ended="error", input_tokens=None, output_tokens=None, code="budget_exceeded")
+    totals = Progress(Console(file=io.StringIO()), [seen("a"), refused]).totals()
+    assert (totals["bot"].stopped, totals["bot"].errors) == ("budget", 1)
 
 
 def test_a_taken_port_is_said_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
