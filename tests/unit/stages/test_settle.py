@@ -1,0 +1,78 @@
+"""What a call is charged in place of what was held for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gateway.call import Answer, Asked, Attempt, Call, Money, Request, Route, Target, Trace, Usage, UsageSource, Who
+from gateway.spend import Charge, Hold
+from gateway.stages.settle import charge_of, history_key, settled
+from gateway.testing.calls import MemoryLinks
+from gateway.testing.memory_budgets import MemoryBudgets
+
+HOLD = Hold("c", usd=9_000, tokens=500, tools=2, steps=1)
+USED = Usage(100, 20)
+
+
+def call(
+    *,
+    status: int = 200,
+    sent: bool = True,
+    pico: int | None = 2_000_500,
+    usage: Usage | None = USED,
+    source: UsageSource = UsageSource.PROVIDER,
+    complete: bool = True,
+    **more: Any,
+) -> Call:
+    target = Target("openai", "openai", "h", 1, False, b"")
+    answer = Answer(usage=usage, usage_source=source, complete=complete, response_id="resp_1", **more)
+    made = Call(
+        "c",
+        Request(b"POST", b"/v1/responses", (), b"{}"),
+        Route("/v1/responses", "openai_responses", "chat", "openai", b"/v1/responses"),
+        Asked(model="gpt-4o", fields={"input": b"[]"}),
+        Who(),
+        Trace(),
+        0,
+        0,
+    )
+    made.attempts = [Attempt(target, 0, status=status, sent=sent)]
+    made.answer, made.money, made.hold = answer, Money(pico), HOLD
+    return made
+
+
+@pytest.mark.parametrize(
+    ("made", "charge"),
+    [
+        (call(), Charge(2_001, 120, 1, 2, 1)),  # rounded up to the nano-dollar
+        (call(pico=12_000_000, usage=Usage(900, 900)), Charge(12_000, 1800, 1, 2, 1)),  # more than was held: debt
+        (call(pico=0, status=503, usage=None), Charge(0, 0, 1, 2, 1)),
+        (call(sent=False, status=0, pico=0, usage=None), Charge(0, 0, 0, 0, 0)),
+        (call(status=0, pico=0, usage=None), Charge(9_000, 500, 1, 2, 1)),  # broken off before it answered
+        (call(pico=None, usage=None), Charge(9_000, 500, 1, 2, 1)),
+        (call(source=UsageSource.ESTIMATED), Charge(2_001, 120, 1, 2, 1)),  # whole, but without usage
+        (call(source=UsageSource.ESTIMATED, complete=False), Charge(9_000, 500, 1, 2, 1)),
+        (call(source=UsageSource.ESTIMATED, complete=False, pico=12_000_000), Charge(12_000, 500, 1, 2, 1)),
+        (call(background=True, usage=None, pico=0), Charge(9_000, 500, 1, 2, 1)),
+        (call(parts=((Usage(5, 5), "m", {}),)), Charge(2_001, 130, 1, 2, 1)),
+    ],
+)
+def test_the_truth_is_charged_and_doubt_as_it_was_held(made: Call, charge: Charge) -> None:
+    assert charge_of(made, HOLD) == charge
+
+
+def test_a_response_that_can_be_continued_is_remembered_with_its_tokens() -> None:
+    links, budgets = MemoryLinks(), MemoryBudgets([])
+    settled(call(), budgets, links, learn=False)
+    assert links.get(history_key("default", "resp_1")) == (120).to_bytes(8, "little")
+    assert links.get(history_key("other", "resp_1")) is None
+
+
+def test_a_call_that_held_nothing_is_not_settled() -> None:
+    made = call()
+    made.hold = None
+    links = MemoryLinks()
+    settled(made, MemoryBudgets([]), links, learn=True)
+    assert links.get(history_key("default", "resp_1")) is None
