@@ -109,6 +109,7 @@ class Worker:
         self.journal.configure(
             config.journal, capture=config.capture, capture_bytes=config.capture_bytes, secrets=secrets_of(config)
         )
+        self.purse.configure(config)
         self.gateway = gateway
         self.server.limits = config.limits
         if self.tls is not None:

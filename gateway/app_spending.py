@@ -35,6 +35,8 @@ class Store(Budgets, Protocol):
 
     def tick(self) -> None: ...
 
+    def configure(self, settings: Spending) -> None: ...
+
 
 class Purse:
     """What a worker keeps for all its configurations: the store of budgets, the keys, what bounds were worked out."""
@@ -77,6 +79,9 @@ class Purse:
             self._decisions.record(decision)
         except ControlsUnusable as error:
             self._on_fault(str(error))
+
+    def configure(self, config: Config) -> None:
+        self.store.configure(config.spending)
 
     def tick(self, now: float) -> None:
         self.keys.refresh()

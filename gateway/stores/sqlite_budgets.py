@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gateway.config.schema import Spending
 from gateway.errors import BudgetsUnavailable
 from gateway.spend import Charge, Demand, Grant, Level, Refusal
 from gateway.stores.budget_file import BudgetFile, Busy, Collision, checkpoint
@@ -118,6 +119,11 @@ class SqliteBudgets:
         finally:
             timer.cancel()
             self._waiters.discard(future)
+
+    def configure(self, settings: Spending) -> None:
+        """Take over reloaded settings."""
+        self._charge_dead = settings.on_dead_worker == "charge"
+        self._file.lease = int(settings.lease_seconds * 1e9)
 
     # -- upkeep ---------------------------------------------------------------------------------------------------
 
