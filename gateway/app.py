@@ -165,6 +165,7 @@ class Worker:
         self.server.tick()
         self.pools.tick()
         self.journal.tick()
+        self.purse.tell(self.journal)
         self.purse.tick(now)
         if self.controls.refresh():
             self.live.sweep(self.controls)

@@ -15,6 +15,7 @@ from gateway.config.address import parse_address
 from gateway.config.schema import Config, Spending
 from gateway.config.semantics import ALLOW_OPEN
 from gateway.dialects.steps import newest_step
+from gateway.journal.inflight import Gauges
 from gateway.policy.ceiling import Ceiling
 from gateway.policy.controls import Decision, Kind, Scope
 from gateway.policy.limits import Limits
@@ -31,11 +32,38 @@ TICK_SECONDS = 1.0  # between renewals of a lease in a file
 
 
 class Store(Budgets, Protocol):
-    """Budgets with the upkeep that a worker owes them."""
+    """Budgets with the upkeep that a worker owes them, and what is to be told of them."""
+
+    @property
+    def available(self) -> bool: ...
+
+    @property
+    def waiting(self) -> int:
+        """Settles that the store does not have yet."""
+        ...
+
+    @property
+    def lost(self) -> int:
+        """Settles that could not be kept."""
+        ...
+
+    @property
+    def expired(self) -> int:
+        """Holds of dead workers that were charged or freed by this one."""
+        ...
 
     def tick(self) -> None: ...
 
     def configure(self, settings: Spending) -> None: ...
+
+
+class Teller(Protocol):
+    """Where a worker says how it is: the journal."""
+
+    @property
+    def gauges(self) -> Gauges: ...
+
+    def append_event(self, kind: str, **detail: str | int | float | bool) -> bool: ...
 
 
 class Purse:
@@ -50,6 +78,7 @@ class Purse:
         self._links = links
         self._pieces = Pieces()
         self._on_fault = on_fault
+        self._told: dict[str, int] = {}  # of what is counted, how much the journal has
         self._tick_at = 0.0
 
     def admitter(self, config: Config, prices: Prices) -> Admitter:
@@ -90,6 +119,16 @@ class Purse:
         elif now >= self._tick_at and any(admitter.used for admitter in self._admitters):
             self._tick_at = now + TICK_SECONDS
             self.store.tick()
+
+    def tell(self, teller: Teller) -> None:
+        """How the store is, for metrics. Before `tick`, which forgets a fault to try again."""
+        store, gauges = self.store, teller.gauges
+        gauges.set("budget_store_available", float(store.available))
+        gauges.set("budget_settles_waiting", float(store.waiting))
+        for kind, count in (("holds_expired", store.expired), ("settles_lost", store.lost)):
+            if count > (told := self._told.get(kind, 0)):
+                self._told[kind] = count
+                teller.append_event(kind, count=count - told)
 
     async def close(self) -> None:
         self.keys.close()

@@ -20,12 +20,20 @@ from gateway.recorder.drops import Drops
 from gateway.recorder.metrics_calls import Calls, Models
 from gateway.recorder.metrics_exposition import Exposition
 from gateway.recorder.metrics_runs import Run, Runs
-from gateway.recorder.metrics_store import Point, Saved, Store
+from gateway.recorder.metrics_store import Gauge, Point, Saved, Store
 from gateway.recorder.names import GAUGES, NS
 
 _TOOL_SERVER = "client"  # executed by the agent itself, as seen in LLM traffic
 _RELOAD = "tollgate_config_last_reload_success"
 _RELOAD_AT = "tollgate_config_last_reload_success_timestamp_seconds"
+
+
+_COUNTED = {
+    "records_lost": "tollgate_journal_lost_records",
+    "holds_expired": "tollgate_budget_holds_expired",
+    "settles_lost": "tollgate_budget_settles_lost",
+}
+"""Kinds of events that say how many."""
 
 
 class Snapshot(Struct):
@@ -42,7 +50,7 @@ class Reading(Struct):
     """The metrics of one moment."""
 
     points: dict[str, list[Point]]
-    gauges: dict[str, float]
+    gauges: dict[str, Gauge]
     started_ns: int  # since when the counters count
 
 
@@ -57,7 +65,7 @@ class MetricsProjection:
     def __init__(
         self,
         config: Telemetry,
-        gauges: Callable[[], Mapping[str, float]],
+        gauges: Callable[[], Mapping[str, Gauge]],
         clock: Callable[[], float],
         *,
         drops: Drops | None = None,
@@ -77,7 +85,7 @@ class MetricsProjection:
         self._applied_at = clock()
         self._reload: dict[str, float] = {}
         self._every_trace = True
-        for name in ("tollgate_journal_lost_records", "tollgate_worker_deaths"):
+        for name in ("tollgate_worker_deaths", *_COUNTED.values()):
             self._store.add(name, (), 0)
 
     def apply(self, batch: Sequence[Record]) -> None:
@@ -116,7 +124,7 @@ class MetricsProjection:
 
     def read(self) -> Reading:
         """A consistent copy of everything. Raises KeyError for a gauge that has no name in the table."""
-        gauges = dict(self._gauges())
+        gauges: dict[str, Gauge] = dict(self._gauges())
         if unknown := gauges.keys() - GAUGES:
             raise KeyError(f"no such gauge: {', '.join(sorted(unknown))}")
         with self._lock:
@@ -161,6 +169,6 @@ class MetricsProjection:
             self._reload[_RELOAD] = 0.0
         elif record.kind == "worker_died":
             self._store.add("tollgate_worker_deaths", ())
-        elif record.kind == "records_lost":
-            lost = record.detail.get("count", 0)
-            self._store.add("tollgate_journal_lost_records", (), lost if isinstance(lost, int) else 0)
+        elif record.kind in _COUNTED:
+            count = record.detail.get("count", 0)
+            self._store.add(_COUNTED[record.kind], (), count if isinstance(count, int) else 0)

@@ -217,6 +217,7 @@ def _key(r: CallRecord) -> Key:
         r.route, r.provider, r.upstream, r.model_requested, r.model_used, r.status, r.outcome, r.stream, r.tenant,
         r.agent, r.operation, r.error_code, r.error_type, r.usage_source, r.cost_status, r.run_source,
         last.address if last is not None else "", last.port if last is not None else 0, r.usage is None,
+        r.budget, r.notes.get("loop", ""), r.notes.get("loop_action", ""),
     )  # fmt: skip
 
 
@@ -306,6 +307,12 @@ class _Opening:
             self.once.append(self.counter("tollgate_model_mismatch", provider, self.model, self.response_model))
         if r.operation and r.usage_source != "none":
             self.once.append(self.counter("tollgate_usage_source", provider, r.usage_source))
+        if r.outcome == Outcome.REFUSED:
+            self.once.append(self.counter("tollgate_rejected", r.error_code))
+        if r.budget:
+            self.once.append(self.counter("tollgate_budget_decisions", r.budget))
+        for signal in r.notes.get("loop", "").split(",") if "loop" in r.notes else ():
+            self.once.append(self.counter("tollgate_loop_signals", signal, r.notes.get("loop_action", "note")))
         if r.cost_status == "no_price" or (r.cost_status == "no_usage" and r.operation and r.outcome in _PRODUCED):
             self.once.append(self.counter("tollgate_cost_unknown", r.cost_status, provider))
 

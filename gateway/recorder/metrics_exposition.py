@@ -16,14 +16,14 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
-from gateway.recorder.metrics_store import Point, view_of
+from gateway.recorder.metrics_store import Gauge, Point, readings, view_of
 from gateway.recorder.names import METRICS, NS, Metric
 
 
 class Exposition(Collector):
     """One scrape: the points of one moment."""
 
-    def __init__(self, points: Mapping[str, list[Point]], gauges: Mapping[str, float], version: str) -> None:
+    def __init__(self, points: Mapping[str, list[Point]], gauges: Mapping[str, Gauge], version: str) -> None:
         self._points = points
         self._gauges = gauges
         self._version = version
@@ -42,13 +42,20 @@ class Exposition(Collector):
             elif metric.kind == "info":
                 yield InfoMetricFamily(metric.name, metric.help, {"version": self._version})
             elif metric.name in self._gauges:
-                yield GaugeMetricFamily(metric.name, metric.help, self._gauges[metric.name])
+                yield _gauge(metric, self._gauges[metric.name])
 
 
 def _counter(metric: Metric, points: Sequence[Point]) -> PrometheusFamily:
     family = CounterMetricFamily(metric.name, metric.help, labels=metric.labels)
     for point in points:
         family.add_metric(point.labels, point.value / metric.scale)
+    return family
+
+
+def _gauge(metric: Metric, gauge: Gauge) -> PrometheusFamily:
+    family = GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
+    for labels, value in readings(gauge):
+        family.add_metric(labels, value)
     return family
 
 

@@ -10,7 +10,7 @@ Rules
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 import msgspec
@@ -21,7 +21,9 @@ from gateway.recorder.names import METRICS, OVERFLOW, Metric
 SERIES_PER_LABEL_LIMIT = 50
 VALUE_LIMIT = 128  # characters
 # Their values are ours, not the traffic's.
-UNCAPPED = frozenset({"metric", "label", "signal", "reason", "phase", "stream", "estimated", "version"})
+UNCAPPED = frozenset(
+    {"metric", "label", "signal", "reason", "phase", "stream", "estimated", "version", "decision", "action"}
+)
 
 
 Traced = tuple[str, str, int]
@@ -150,6 +152,15 @@ def _point(labels: Labels, cell: Counter | Histogram) -> Point:
     if isinstance(cell, Histogram):
         return Point(labels, cell.sum, tuple(cell.counts), tuple(cell.exemplars or ()))
     return Point(labels, cell.value)
+
+
+Gauge = float | Mapping[Labels, float]
+"""The value of a gauge; by the values of its labels where it has some."""
+
+
+def readings(gauge: Gauge) -> Iterable[tuple[Labels, float]]:
+    """Its values, each with those of its labels."""
+    return gauge.items() if isinstance(gauge, Mapping) else [((), gauge)]
 
 
 class Store:

@@ -112,8 +112,8 @@ def _counter(name: str, labels: str, help_: str, *, scale: int = 1, unit: str = 
     return Metric(name, "counter", help_, tuple(labels.split()), scale=scale, unit=unit, otel=otel)
 
 
-def _gauge(name: str, help_: str, unit: str = "1") -> Metric:
-    return Metric(name, "gauge", help_, unit=unit)
+def _gauge(name: str, help_: str, unit: str = "1", labels: str = "") -> Metric:
+    return Metric(name, "gauge", help_, tuple(labels.split()), unit=unit)
 
 
 def _hist(
@@ -158,6 +158,8 @@ class _Usd(TypedDict):
 
 _USD: _Usd = {"scale": PICO, "unit": "{USD}"}
 
+_OF = "scope budget"
+
 # fmt: off
 
 TRAFFIC = (
@@ -189,6 +191,24 @@ MONEY = (
     _counter("tollgate_cost_wasted_usd", "provider model outcome",
              "US dollars of answers that the client did not get to the end.", **_USD),
     _counter("tollgate_usage_source", "provider source", "Calls with tokens, by where their usage came from."),
+)
+
+BUDGETS = (
+    _counter("tollgate_budget_decisions", "decision",
+             "Calls that met a limit, by the last decision: granted, queued, clamped, tapered, refused or stopped."),
+    _counter("tollgate_rejected", "reason", "Calls that the gateway refused itself, by stable code."),
+    _counter("tollgate_loop_signals", "signal action",
+             "Signs of a runaway agent in calls, and the strongest action any of them led to."),
+    _gauge("tollgate_budget_limit_usd", "Limit in force, of budgets in US dollars that calls have met.", "{USD}", _OF),
+    _gauge("tollgate_budget_spent_usd", "Spent of it in the current window.", "{USD}", _OF),
+    _gauge("tollgate_budget_reserved_usd", "Held of it by calls under way: their worst cases.", "{USD}", _OF),
+    _gauge("tollgate_budget_remaining_ratio",
+           "What is not spent of it, by the limit in force (0 to 1); what is held does not count.", labels=_OF),
+    _gauge("tollgate_budget_store_available", "Whether every worker can use the store of budgets."),
+    _gauge("tollgate_budget_settles_waiting", "Settled calls that the store of budgets does not have yet."),
+    _counter("tollgate_budget_holds_expired", "", "Holds of dead workers that were charged or freed, as configured."),
+    _counter("tollgate_budget_settles_lost", "", "Settled calls that the store of budgets will never have."),
+    _gauge("tollgate_keys", "Virtual keys by state: active, expired or disabled.", labels="state"),
 )
 
 AGENTS = (
@@ -243,8 +263,8 @@ GEN_AI = (
 )
 # fmt: on
 
-METRICS: dict[str, Metric] = {metric.name: metric for metric in (*TRAFFIC, *MONEY, *AGENTS, *SELF, *GEN_AI)}
-GAUGES = frozenset(metric.name for metric in SELF if metric.kind == "gauge")
+METRICS: dict[str, Metric] = {metric.name: metric for metric in (*TRAFFIC, *MONEY, *BUDGETS, *AGENTS, *SELF, *GEN_AI)}
+GAUGES = frozenset(metric.name for metric in METRICS.values() if metric.kind == "gauge")
 
 
 class Span:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from gateway.recorder.names import AGENTS, GEN_AI, MONEY, SELF, SPAN_HELP, TRAFFIC, Metric
+from gateway.recorder.names import AGENTS, BUDGETS, GEN_AI, MONEY, SELF, SPAN_HELP, TRAFFIC, Metric
 
 _SECTIONS = (
     ("Traffic", TRAFFIC),
     ("Money", MONEY),
+    ("Budgets, limits and keys", BUDGETS),
     ("Agents, runs and tools", AGENTS),
     ("The gateway itself", SELF),
     ("OpenTelemetry GenAI", GEN_AI),
@@ -21,6 +22,11 @@ further ones are counted as `__other__`. Models that are neither priced nor conf
 In traffic families `model` is the one asked for, in money and token families the one that answered (dated versions
 count as the model they are of). Sums of money are counted in pico-USD and equal those of the ledger. Counters survive
 a restart of the recorder.
+
+Budgets are those that calls have met, in US dollars, of all scopes but runs, in their current windows; they are read
+from the store at the scrape. `budget` names scope, value, unit and window (`team:payments|usd|day`), as `/api/budgets`
+does. Of more than `telemetry.label_limit` the fullest have series of their own, the others are added up as `__other__`.
+Every ratio has one denominator: the limit in force. A call has one decision, the last that was taken about it.
 
 ## Traces
 

@@ -30,7 +30,7 @@ from gateway.recorder import names
 from gateway.recorder.drops import Drops
 from gateway.recorder.metrics import Reading
 from gateway.recorder.metrics_store import Exemplar as Seen
-from gateway.recorder.metrics_store import Point, view_of
+from gateway.recorder.metrics_store import Labels, Point, readings, view_of
 from gateway.recorder.names import LABEL_ATTRIBUTES, METRICS, NS, SCHEMA_URL
 
 INTERVAL_SECONDS = 60.0
@@ -58,7 +58,10 @@ def _metric(metric: names.Metric, reading: Reading, span: tuple[int, int]) -> Me
     if metric.kind == "gauge":
         if metric.name not in reading.gauges:
             return None
-        data = Gauge([NumberDataPoint({}, span[0], span[1], reading.gauges[metric.name])])
+        data = Gauge([
+            NumberDataPoint(_attributes(metric, labels), span[0], span[1], value)
+            for labels, value in readings(reading.gauges[metric.name])
+        ])  # fmt: skip
     elif metric.kind == "info":
         data = Gauge([NumberDataPoint({"version": __version__}, span[0], span[1], 1)])
     else:
@@ -72,12 +75,10 @@ def _metric(metric: names.Metric, reading: Reading, span: tuple[int, int]) -> Me
     return Metric(metric.otel_name, metric.help, metric.unit, data)
 
 
-def _attributes(metric: names.Metric, point: Point) -> dict[str, str | int]:
+def _attributes(metric: names.Metric, labels: Labels) -> dict[str, str | int]:
     """Labels as attributes; empty ones are left out, as Prometheus does; a port is a number."""
     found: dict[str, str | int] = {
-        LABEL_ATTRIBUTES.get(label, label): value
-        for label, value in zip(metric.labels, point.labels, strict=True)
-        if value
+        LABEL_ATTRIBUTES.get(label, label): value for label, value in zip(metric.labels, labels, strict=True) if value
     }
     port = found.get("server.port")
     if isinstance(port, str) and port.isdecimal():
@@ -90,12 +91,12 @@ def _value(metric: names.Metric, value: int) -> int | float:
 
 
 def _number(metric: names.Metric, point: Point, span: tuple[int, int]) -> NumberDataPoint:
-    return NumberDataPoint(_attributes(metric, point), span[0], span[1], _value(metric, point.value))
+    return NumberDataPoint(_attributes(metric, point.labels), span[0], span[1], _value(metric, point.value))
 
 
 def _histogram(metric: names.Metric, point: Point, span: tuple[int, int]) -> HistogramDataPoint:
     return HistogramDataPoint(
-        attributes=_attributes(metric, point),
+        attributes=_attributes(metric, point.labels),
         start_time_unix_nano=span[0],
         time_unix_nano=span[1],
         count=sum(point.counts),

@@ -52,11 +52,14 @@ from gateway.process.control import (
     leave_signals_to_supervisor,
     receive_configure,
 )
+from gateway.recorder import budget_gauges
+from gateway.recorder.budget_gauges import BudgetGauges
 from gateway.recorder.keep import SnapshotFile
 from gateway.recorder.ledger import Ledger
 from gateway.recorder.ledger_read import LedgerReader
 from gateway.recorder.ledger_rebuild import exclusive
 from gateway.recorder.loop import Counted, Loop
+from gateway.recorder.metrics_store import Gauge
 from gateway.recorder.projection import Positions
 from gateway.recorder.retention import Retention
 from gateway.recorder.telemetry import Projections, projections
@@ -87,6 +90,8 @@ class Recorder:
         self._begun: asyncio.Future[None] = self._events.create_future()
         self.control: Control | None = None
         state, ledger = Path(configure.state), places.ledger(configure.config)
+        self._budgets = desk(configure.config.spending, state)
+        self._budget_gauges = BudgetGauges(self._budgets.in_money, time.monotonic)
         self._catalogue = ensure_compiled(state)
         self.prices = load_prices.load(self._catalogue, self._config.prices)
         self._snapshots = SnapshotFile(state / "metrics.snapshot")
@@ -96,7 +101,6 @@ class Recorder:
         self._ledger = Ledger(ledger)
         self._decisions = SqliteDecisions(places.controls(configure.config))
         self._keys = SqliteKeyStore(places.keys(configure.config), places.pepper(configure.config), time.time_ns)
-        self._budgets = desk(configure.config.spending, state)
         self.exchange: RedisControls | None = None  # with other machines; changes with a restart only
         spending = configure.config.spending
         if spending.redis:
@@ -240,10 +244,13 @@ class Recorder:
         await done.wait()
         await asyncio.to_thread(old.close, GONE_SECONDS)
 
-    def _gauges(self) -> Mapping[str, float]:
+    def _gauges(self) -> Mapping[str, Gauge]:
         """What is not in the records: asked at every scrape."""
         found = list(read_gauges(self._inflight).values())
-        gauges = {
+        gauges: dict[str, Gauge] = {
+            **budget_gauges.workers(found),
+            **budget_gauges.keys(self._keys.listed, time.time_ns()),
+            **self._budget_gauges.read(self._config.telemetry.label_limit),
             "tollgate_inflight_requests": sum(g.get("inflight_requests", 0.0) for g in found),
             "tollgate_event_loop_lag_seconds": max((g.get("event_loop_lag_seconds", 0.0) for g in found), default=0.0),
             "tollgate_journal_lost_pending": sum(g.get("journal_lost_pending", 0.0) for g in found),

@@ -16,6 +16,7 @@ from gateway.config.schema import Telemetry
 from gateway.recorder.drops import Drops
 from gateway.recorder.logs import LogProjection
 from gateway.recorder.metrics import MetricsProjection
+from gateway.recorder.metrics_store import Gauge
 from gateway.recorder.projection import Projection
 
 
@@ -37,7 +38,7 @@ class Projections(Struct, frozen=True):
 
 def projections(
     config: Telemetry,
-    gauges: Callable[[], Mapping[str, float]],
+    gauges: Callable[[], Mapping[str, Gauge]],
     clock: Callable[[], float],
     environ: Mapping[str, str],
     *,

@@ -104,6 +104,15 @@ class RedisBudgets(Conversation):
         """Totals and operations that Redis has not confirmed."""
         return len(self.parts.unsent) + len(self.releases)
 
+    @property
+    def waiting(self) -> int:
+        return self.queued
+
+    @property
+    def lost(self) -> int:
+        """None: what Redis does not have yet is on the disk of this machine, and refused beyond a bound."""
+        return 0
+
     async def adjust(self, id: str, account: str, delta: int, reason: str, who: str) -> Level:
         """Book `delta` by hand and note it; the same id again books nothing.
 

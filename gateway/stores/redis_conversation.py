@@ -65,6 +65,7 @@ class Conversation:
         self.outage = Outage()
         self.session = Session(self, learn, grace)
         self.rebuilds = 0
+        self.expired = 0  # holds of dead workers that were charged or freed by this one
         self.closing = False
         self._queue: deque[Item] = deque()
         self._wake = asyncio.Event()
@@ -228,6 +229,7 @@ class Conversation:
             if isinstance(result, wire.Ticked):
                 self.keep(result.rows)
                 self.session.members = result.members
+                self.expired += result.expired
             elif isinstance(result, wire.Freed):
                 self._seen_freed(result.count)
         at = self._clock[0]

@@ -38,6 +38,7 @@ class Settled(Struct, frozen=True, array_like=True, tag="d"):
 class Ticked(Struct, frozen=True, array_like=True, tag="t"):
     rows: tuple[Row, ...]  # what dead workers were charged
     members: tuple[str, ...]
+    expired: int = 0  # holds of dead workers that were seen to
 
 
 class Freed(Struct, frozen=True, array_like=True, tag="v"):

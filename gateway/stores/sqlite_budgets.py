@@ -128,6 +128,11 @@ class SqliteBudgets:
     # -- upkeep ---------------------------------------------------------------------------------------------------
 
     @property
+    def available(self) -> bool:
+        """False from a fault of the file until the next tick."""
+        return not self._rest_until
+
+    @property
     def waiting(self) -> int:
         """Settles (and other things) that are not in the file yet."""
         return len(self._queue)

@@ -69,26 +69,29 @@ local function bury(op, dead, charges)
     return rows
 end
 
--- Charge or free what workers without a lease held, a bounded part of it at a time. Returns the parts that changed.
+-- Charge or free what workers without a lease held, a bounded part of it at a time. Returns the parts that changed,
+-- and how many holds there were.
 local function bury_dead(charges)
-    local rows = {}
+    local rows, count = {}, 0
     local dead = call('ZRANGEBYSCORE', PREFIX .. 'owners', '-inf', text(NOW / 1000), 'LIMIT', 0, 4)
     for _, owner in ipairs(dead) do
         for _, op in ipairs(call('SRANDMEMBER', PREFIX .. 'o:' .. owner, 50)) do
+            if hold_of(op) then count = count + 1 end
             for _, row in ipairs(bury(op, owner, charges)) do rows[#rows + 1] = row end
             call('SREM', PREFIX .. 'o:' .. owner, op)
         end
         if call('EXISTS', PREFIX .. 'o:' .. owner) == 0 then call('ZREM', PREFIX .. 'owners', owner) end
     end
-    return rows
+    return rows, count
 end
 
 local function renew(lease_ms) call('ZADD', PREFIX .. 'owners', text(NOW / 1000 + lease_ms), OWNER) end
 
--- { "t", lease ms, charges }: { "t", rows, members }
+-- { "t", lease ms, charges }: { "t", rows, members, how many holds of dead workers were seen to }
 function entries.t(e)
     renew(e[2])
-    return { 't', bury_dead(e[3]), call('ZRANGE', PREFIX .. 'owners', 0, 999) }
+    local rows, count = bury_dead(e[3])
+    return { 't', rows, call('ZRANGE', PREFIX .. 'owners', 0, 999), count }
 end
 
 -- { "n" }: { "v", how much was freed, ever }

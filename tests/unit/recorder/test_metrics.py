@@ -4,6 +4,7 @@ import math
 import random
 import shutil
 import subprocess
+from typing import Any
 
 import msgspec
 import pytest
@@ -373,6 +374,38 @@ def test_promtool_finds_nothing_to_complain_about() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
+# -- budgets and runaways ---------------------------------------------------------------------------------------------
+
+
+def test_decisions_refusals_and_signs_of_a_runaway_are_counted() -> None:
+    metrics = projection()
+    refused: dict[str, Any] = {"outcome": "refused", "status": 402, "attempts": (), "usage": None, "cost": None}
+    looping = {"loop": "cycle,repeated_call", "loop_action": "stop"}
+    metrics.apply([
+        call(),  # met no limit
+        call(budget="granted"),
+        call(budget="granted", notes={"loop": "cycle", "loop_action": "note"}),
+        call(budget="stopped"),
+        call(budget="refused", error_code="budget_exceeded", **refused),
+        call(error_code="run_stopped", notes=looping, **refused),
+        call(error_code="run_stopped", outcome="truncated"),  # in mid-stream: it was let in
+    ])  # fmt: skip
+    assert samples(metrics, "tollgate_budget_decisions_total") == {
+        (("decision", "granted"),): 2,
+        (("decision", "stopped"),): 1,
+        (("decision", "refused"),): 1,
+    }
+    assert samples(metrics, "tollgate_rejected_total") == {
+        (("reason", "budget_exceeded"),): 1,
+        (("reason", "run_stopped"),): 1,
+    }
+    assert samples(metrics, "tollgate_loop_signals_total") == {
+        (("action", "note"), ("signal", "cycle")): 1,
+        (("action", "stop"), ("signal", "cycle")): 1,
+        (("action", "stop"), ("signal", "repeated_call")): 1,
+    }
+
+
 # -- itself ----------------------------------------------------------------------------------------------------------
 
 
@@ -388,11 +421,15 @@ def test_events_and_drops() -> None:
         EventRecord("e4", T0, "worker_died"),
         EventRecord("e5", T0, "records_lost", detail={"count": 17, "reason": "no space"}),
         EventRecord("e6", T0, "something_new"),
+        EventRecord("e7", T0, "holds_expired", detail={"count": 2}),
+        EventRecord("e8", T0, "settles_lost", detail={"count": 3}),
     ])  # fmt: skip
     drops.add("traces", "queue_full", 3)
     assert value(metrics, "tollgate_config_last_reload_success") == 1
     assert value(metrics, "tollgate_worker_deaths_total") == 1
     assert value(metrics, "tollgate_journal_lost_records_total") == 17
+    assert value(metrics, "tollgate_budget_holds_expired_total") == 2
+    assert value(metrics, "tollgate_budget_settles_lost_total") == 3
     assert value(metrics, "tollgate_telemetry_dropped_total", signal="traces", reason="queue_full") == 3
     assert value(metrics, "tollgate_telemetry_dropped_total") == 3  # asked twice, counted once
 
