@@ -13,10 +13,10 @@ from msgspec import Struct
 from gateway.call import Answer, Attempt, Call, Money, Route, Target, ToolCall, Usage, Who
 from gateway.errors import GatewayError
 from gateway.key import Keys
-from gateway.ports_dialect import Dialect, ErrorAnswer, Headers, Meter, Stripper, Tap
+from gateway.ports_dialect import Dialect, ErrorAnswer, Headers, Meter, Stripper, Tap, Used
 from gateway.spend import Charge, Demand, Grant, Refusal, RunLimits
 
-__all__ = ["Dialect", "ErrorAnswer", "Headers", "Meter", "Stripper", "Tap"]  # for those who import them from here
+__all__ = ["Dialect", "ErrorAnswer", "Headers", "Meter", "Stripper", "Tap", "Used"]  # imported from here
 
 
 class Prices(Protocol):

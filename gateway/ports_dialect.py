@@ -143,9 +143,25 @@ class Dialect(Protocol):
         ...
 
 
+class Used(Struct, frozen=True, gc=False):
+    """The answers of a WebSocket session together: by which model, how much, and what else their price hangs on."""
+
+    model: str
+    usage: Usage
+    pricing: dict[str, str]
+
+
 class Tap(Protocol):
     """Reads both directions of a WebSocket as it is relayed, byte for byte; never raises, bounded memory."""
 
     def feed(self, from_client: bool, data: bytes) -> None: ...
+
+    def used(self) -> Used | None:
+        """What the session took so far; None where no answer has come to its end since it was last asked."""
+        ...
+
+    def close(self, fault: GatewayError, request_id: str) -> bytes:
+        """What tells the client that the gateway ends the session; b"" while the upstream is within a message."""
+        ...
 
     def end(self) -> Answer: ...

@@ -7,7 +7,7 @@ from gateway.dialects import finish, lowering
 from gateway.dialects.meters import JsonMeter, OpaqueMeter
 from gateway.dialects.streams import EventMeter, Sniffer
 from gateway.errors import GatewayError
-from gateway.ports import ErrorAnswer, Meter, Stripper, Tap
+from gateway.ports import ErrorAnswer, Meter, Stripper, Tap, Used
 
 OTHER = "other"  # template of the routes that are relayed without being understood
 
@@ -27,6 +27,12 @@ class Unread:
 
     def feed(self, from_client: bool, data: bytes) -> None:
         pass
+
+    def used(self) -> Used | None:
+        return None
+
+    def close(self, fault: GatewayError, request_id: str) -> bytes:
+        return b""
 
     def end(self) -> Answer:
         return Answer()

@@ -18,6 +18,7 @@ from gateway.dialects.shape import NO_RAW, Shape, is_set
 from gateway.dialects.sse import MAX_EVENT
 from gateway.dialects.usage import add, as_dict
 from gateway.errors import GatewayError
+from gateway.ports import Used
 
 
 class _Message(Struct, gc=False):
@@ -42,6 +43,7 @@ class WebSocketMeter:
         self.responses = 0
         self._asked = asked or Asked()
         self._total: Usage | None = None
+        self._told = 0
 
     def feed_text(self, direction: str, data: bytes | str) -> None:
         """`direction` says who sent the message: "client" or "upstream". Never raises."""
@@ -52,6 +54,13 @@ class WebSocketMeter:
             self._client(text)
         elif b'"response.' in text or b'"error"' in text or b'"session.' in text:
             self._upstream(text)
+
+    def used(self) -> Used | None:
+        """The sum of all answers; None where none has come to its end since the last time."""
+        if self._total is None or self.responses == self._told:
+            return None
+        self._told = self.responses
+        return Used(self.draft.model, self._total, self.draft.pricing)
 
     def end(self) -> Answer:
         self.draft.usage = self._total

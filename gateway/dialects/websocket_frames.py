@@ -12,9 +12,12 @@ import zlib
 
 from gateway.call import Answer
 from gateway.dialects.sse import MAX_EVENT
-from gateway.dialects.websocket import WebSocketMeter
+from gateway.dialects.websocket import WebSocketMeter, ws_error
+from gateway.errors import GatewayError
+from gateway.ports import Used
 
-_CONTINUATION, _TEXT, _BINARY = 0, 1, 2
+_CONTINUATION, _TEXT, _BINARY, _CLOSE = 0, 1, 2, 8
+_POLICY = (1008).to_bytes(2, "big")
 _FLUSH_TAIL = b"\x00\x00\xff\xff"
 
 
@@ -28,9 +31,15 @@ class FrameReader:
         self._opcode = _BINARY
         self._compressed = False
         self._lost = False  # the message in progress is not kept
+        self._open = False  # a message has begun and not ended
         self._deflate = deflate
         self._keeps = keeps_context
         self._inflater = zlib.decompressobj(-15) if deflate else None
+
+    @property
+    def between(self) -> bool:
+        """Is no frame and no message half read?"""
+        return not (self._buffer or self._skip or self._open)
 
     def feed(self, data: bytes) -> list[bytes]:
         self._buffer += data
@@ -55,6 +64,7 @@ class FrameReader:
             self._begin(opcode, bool(buffer[0] & 0x40))
             self._lose()
             self._skip = length
+            self._open = not final
             del buffer[:start]
             if final:
                 self._finish(found)
@@ -67,6 +77,7 @@ class FrameReader:
         compressed = bool(buffer[0] & 0x40)
         del buffer[: start + length]
         if opcode <= _BINARY:
+            self._open = not final
             self._take(opcode, compressed, payload)
             if final:
                 self._finish(found)
@@ -155,5 +166,22 @@ class FrameTap:
         for text in reader.feed(data):
             self._meter.feed_text(sender, text)
 
+    def used(self) -> Used | None:
+        return self._meter.used()
+
+    def close(self, fault: GatewayError, request_id: str) -> bytes:
+        """An error event and a close frame (1008, "policy violation"), neither masked nor compressed: a message says of
+        itself whether it is (RFC 7692 6)."""
+        if not self._upstream.between:
+            return b""
+        return _frame(_TEXT, ws_error(fault, request_id)) + _frame(_CLOSE, _POLICY + fault.code.encode())
+
     def end(self) -> Answer:
         return self._meter.end()
+
+
+def _frame(opcode: int, payload: bytes) -> bytes:
+    """A whole message of a server, of up to 65,535 bytes."""
+    size = len(payload)
+    length = bytes([size]) if size < 126 else b"\x7e" + size.to_bytes(2, "big")
+    return bytes([0x80 | opcode]) + length + payload

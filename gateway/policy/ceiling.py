@@ -10,7 +10,7 @@ Rules
    recording or picture where asked for; the tier of long contexts that the bound reaches; service tier and speed as
    asked for or as by default; of several models that may answer the dearest.
 4. A WebSocket has no worst case: each session is held to one answer of the largest size; what it takes beyond that is
-   for whoever watches it.
+   for whoever watches it. One of unknown meaning, whose messages nobody can read, has no known price.
 5. What needs no tokens asks for no money. A POST of unknown meaning, or one that starts a batch, has no known price.
 
 Cost: about 4 us, and that of the input bound.
@@ -109,8 +109,10 @@ class Ceiling:
         response chain or conversation it continues, input and output, where the caller remembers them. Never raises.
         """
         asked, route = call.asked, call.route
-        if call.websocket:
+        if call.websocket and route.operation:
             return self._session(call, provider, at)
+        if call.websocket:
+            return Worst(nano_usd=None, estimated=True, basis="unknown")
         if not route.operation or route.operation == "fetch_response":
             costly = call.request.method == b"POST" and (route.template == "other" or "batches" in route.template)
             return Worst(nano_usd=None, estimated=True, basis="unknown") if costly else FREE

@@ -189,9 +189,13 @@ def may_do(key: Key, permission: str, *, websocket: bool = False) -> None:
         )
 
 
+def uses(key: Key, upstream: str) -> bool:
+    return any_matches(key.upstreams, upstream)
+
+
 def may_use(key: Key, upstream: str) -> None:
     """Raises Forbidden."""
-    if not any_matches(key.upstreams, upstream):
+    if not uses(key, upstream):
         raise Forbidden(f"the key {key.prefix} does not allow the upstream {upstream}", code="upstream_not_allowed")
 
 

@@ -39,7 +39,7 @@ def explain(refusal: Refusal, demands: Sequence[Demand], now: int) -> GatewayErr
     wait = _wait(refusal, demand, now)
     if 0 < wait <= SOON:
         seconds = max(1, -(-wait // SECOND))
-        return LimitReached(f"{message} Try again in {seconds} s.", retry_after=seconds)
+        return LimitReached(f"{message} Please try again in {seconds}s.", retry_after=seconds)
     resets = refusal.level.resets_at or demand.until
     when = f" It resets at {_iso(resets)}." if resets > now else ""
     return BudgetExceeded(message + when)

@@ -9,6 +9,7 @@ Rules
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -30,8 +31,11 @@ from gateway.stages.settle import history_key, settled
 
 HEADER = b"x-tollgate-budget-usd"
 REFERS = frozenset(("previous_response_id", "conversation", "cachedContent"))
+SPENT = frozenset((Unit.USD, Unit.TOKENS))
 TRIES = 4  # clamps of one call
 LOOK_SECONDS = 0.25  # while waiting: so often it is looked whether somebody stopped the run
+PATIENCE = (b"x-stainless-timeout", b"x-stainless-read-timeout", b"x-server-timeout")  # seconds, as the SDKs say it
+SHARE_WAITED = 0.5  # of its patience that a call may spend waiting: its answer takes time, too
 
 
 class Ceilings(Protocol):
@@ -52,12 +56,13 @@ class Manner(Struct, frozen=True):
 class Case:
     """One call on its way in: what it may cost, and what is asked for it."""
 
-    __slots__ = ("ask", "call", "clamps", "down", "gw", "told", "until", "worst")
+    __slots__ = ("ask", "at", "call", "clamps", "down", "gw", "told", "until", "worst")
 
     def __init__(self, call: Call, down: Downstream, gw: Gateway, told: Told, worst: Worst) -> None:
         self.call, self.down, self.gw = call, down, gw
         self.told, self.worst = told, worst
         self.ask = Ask()
+        self.at = call.started_at  # ns since the epoch: whose windows are asked
         self.clamps = 0
         self.until = 0  # monotonic ns: when waiting ends
 
@@ -136,7 +141,7 @@ class Admitter:
         call = case.call
         extra = limits_of(call.key) if call.key is not None else ()
         try:
-            return self._limits.demands(scopes_of(call), case.worst, call.started_at, case.told, extra)
+            return self._limits.demands(scopes_of(call), case.worst, case.at, case.told, extra)
         except BudgetExceeded:  # of a price that nobody knows
             note(call, "refused")
             raise
@@ -170,9 +175,10 @@ class Admitter:
         case.ask = self._ask(case)
 
     async def _wait(self, case: Case, refusal: Refusal) -> None:
-        """Until something is given back. Raises what the refusal means when the time is over, or what ends the call."""
+        """Until something is given back, or a person raises the budget. Raises what the refusal means when the time is
+        over, or what ends the call."""
         call, down, gw = case.call, case.down, case.gw
-        case.until = case.until or gw.monotonic() + int(self._manner.queue_seconds * 1e9)
+        case.until = case.until or gw.monotonic() + int(min(self._manner.queue_seconds, patience_of(call)) * 1e9)
         left = (case.until - gw.monotonic()) / 1e9
         if left <= 0:
             raise case.refused(refusal)
@@ -187,7 +193,8 @@ class Admitter:
         why = gw.controls.stopped(call) if gw.controls.stops else None
         if why is not None:
             raise RunStopped(why)
-        case.told = self._told(call, gw)  # a person may have raised the budget of the run meanwhile
+        # a window may have ended meanwhile, and a person raised the budget of the run
+        case.at, case.told = gw.now(), self._told(call, gw)
         case.ask = self._ask(case)
 
     async def _tapered(self, case: Case, grant: Grant) -> None:
@@ -222,6 +229,16 @@ def stated_budget(call: Call) -> int | None:
     return own_budget(stated)
 
 
+def patience_of(call: Call) -> float:
+    """Seconds that the call may wait here, going by when its client says that it gives up; endless where it does not
+    say so."""
+    for name in PATIENCE:
+        stated = call.request.names.get(name, b"")
+        if stated.replace(b".", b"", 1).isdigit():
+            return float(stated) * SHARE_WAITED
+    return math.inf
+
+
 def scopes_of(call: Call) -> Scopes:
     who, key = call.who, call.key
     return Scopes(
@@ -243,11 +260,12 @@ def hold_of(case: Case, grant: Grant, *, stop_overruns: bool) -> Hold:
             remaining = left if remaining < 0 else min(remaining, left)
             if demand.account.startswith("run:"):
                 run_spent = level.spent
-    watched = worst.tokens_out if stop_overruns and worst.basis == "configured" else 0
     usd = max(_asked(case.ask, Unit.USD), default=worst.nano_usd or 0)
-    return Hold(
-        case.call.id, usd, worst.tokens_in + worst.tokens_out, told.tools, told.steps, watched, remaining, run_spent
-    )
+    tokens = worst.tokens_in + worst.tokens_out
+    watched = 0  # nothing is cut short where no budget asks for it
+    if stop_overruns and any([demand.unit in SPENT for demand in case.ask.demands]):
+        watched = {"configured": worst.tokens_out, "session": tokens}.get(worst.basis, 0)
+    return Hold(case.call.id, usd, tokens, told.tools, told.steps, watched, remaining, run_spent)
 
 
 def _asked(ask: Ask, unit: Unit) -> Iterable[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway.call import Call
 from gateway.errors import Rejected
+from gateway.policy.keys import uses
 from gateway.policy.splices import merged
 from gateway.ports import Gateway
 
@@ -37,13 +38,16 @@ def cheaper(call: Call, gw: Gateway, model: str | None, effort: str | None, max_
 
 
 def rename(call: Call, gw: Gateway, name: str) -> None:
-    """Ask for another model, by its name or an alias. Raises Rejected where it speaks another API than the client."""
+    """Ask for another model, by its name or an alias; not where the call's key may not use the upstream it leads to.
+    Raises Rejected where that speaks another API than the client."""
     model, upstream = gw.aliases.get(name, (name, ""))
     route = call.route
     if upstream and gw.specs[upstream].family != gw.specs[route.upstream].family:
         raise Rejected(
             f"{name} leads to {upstream}, which speaks another API than this path", code="alias_speaks_another_api"
         )
+    if upstream and call.key is not None and not uses(call.key, upstream):
+        return
     if model == (call.model_sent or call.asked.model):
         return
     route, edits = gw.dialects[route.dialect].rename(route, call.asked, model)

@@ -47,7 +47,8 @@ def in_doubt(call: Call) -> bool:
     answer, last = call.answer, call.attempts[-1]
     if answer is None or answer.background or call.money.total is None or last.status == 0:
         return True
-    return answer.usage_source is UsageSource.ESTIMATED and not answer.complete
+    estimated = answer.usage_source is UsageSource.ESTIMATED
+    return estimated and (not answer.complete or call.notes.get("budget") == "stopped")
 
 
 def tokens_of(answer: Answer | None) -> int:

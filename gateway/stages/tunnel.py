@@ -1,12 +1,34 @@
-"""Tunnel: a WebSocket, relayed frame by frame as it is, and metered where usage events pass."""
+"""Tunnel: a WebSocket, relayed frame by frame as it is, and metered where usage events pass.
+
+A session is admitted with what one answer of the largest size may cost. When its answers together have come to that, it
+is ended behind the last of them: who connects again is admitted anew, to what its budgets have left by then.
+"""
 
 from __future__ import annotations
 
 from gateway.call import Call
-from gateway.errors import ClientGone, UpstreamFault
-from gateway.ports import Downstream, Exchange, Gateway
+from gateway.errors import BudgetExceeded, ClientGone, UpstreamFault
+from gateway.ports import Downstream, Exchange, Gateway, Used
+from gateway.spend import PICO_PER_NANO
+from gateway.stages.account import priced
+from gateway.stages.cheaper import note
 from gateway.stages.ending import Ending
 from gateway.stages.refuse import own_lines
+
+SPENT = "This session has come to what was reserved for it in its budgets; connect again to go on."
+
+
+def is_spent(call: Call, used: Used, gw: Gateway) -> bool:
+    """Have the answers of a session come to what is held for it?"""
+    hold = call.hold
+    if hold is None or not hold.output:
+        return False
+    if used.usage.input_tokens + used.usage.output_tokens >= hold.output:
+        return True
+    models = (used.model, call.model_sent or call.asked.model)
+    provider = call.attempts[-1].target.provider
+    money = priced(gw, provider, models, (used.usage, used.pricing), call.started_at / 1e9)
+    return money.total is not None and 0 < hold.usd * PICO_PER_NANO <= money.total
 
 
 async def tunnel(call: Call, exchange: Exchange, down: Downstream, gw: Gateway) -> Ending:
@@ -28,6 +50,11 @@ async def tunnel(call: Call, exchange: Exchange, down: Downstream, gw: Gateway) 
             call.response_bytes += len(data)
             tap.feed(False, data)
             down.write(data)
+            used = tap.used()
+            if used is not None and is_spent(call, used, gw):
+                call.fault = BudgetExceeded(SPENT)
+                note(call, "stopped")
+                return Ending(tap.close(call.fault, call.id), complete=False)
             if down.paused or down.gone:
                 await down.drained()
     except UpstreamFault as fault:

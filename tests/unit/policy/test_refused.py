@@ -48,7 +48,7 @@ def test_a_window_that_ends_within_a_minute_is_worth_waiting_for(left: int, seco
     fault = explain(refusal(asked, 10 * NANO_USD), [asked], NOW)
     assert isinstance(fault, LimitReached)
     assert (fault.status, fault.retry_after, fault.retryable) == (429, seconds, True)
-    assert f"Try again in {seconds} s" in fault.message
+    assert f"try again in {seconds}s" in fault.message
 
 
 def test_one_that_ends_later_is_not():
@@ -69,7 +69,7 @@ def test_rates_and_places_free_themselves():
     rate = demand(1, 60, rule=Rule.RATE, unit=Unit.CALLS, label="key k, per minute")
     fault = explain(refusal(rate, retry_after=1_200_000_000), [rate], NOW)
     assert (fault.status, fault.retry_after) == (429, 2)
-    assert fault.message == "The limit of key k, per minute is 60 calls. Try again in 2 s."
+    assert fault.message == "The limit of key k, per minute is 60 calls. Please try again in 2s."
     slots = demand(1, 4, rule=Rule.SLOTS, unit=Unit.CONCURRENCY, label="key k")
     fault = explain(refusal(slots, reserved=4), [slots], NOW)
     assert (fault.status, fault.retry_after) == (429, 1)
