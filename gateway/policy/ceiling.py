@@ -18,6 +18,8 @@ Cost: about 4 us, and that of the input bound.
 
 from __future__ import annotations
 
+from urllib.parse import parse_qs
+
 from msgspec import Struct
 
 from gateway.call import Asked, Call
@@ -217,8 +219,10 @@ class Ceiling:
 
 
 def model_of(call: Call) -> str:
-    """The model that is asked; where the body names none, the deployment that the path does."""
+    """The model that is asked; where the body names none, the one of a session or the deployment that the path does."""
     model = call.model_sent or call.asked.model
+    if not model and call.websocket:
+        return next(iter(parse_qs(call.route.path.partition(b"?")[2]).get(b"model", ())), b"").decode("latin-1")
     if not model and DEPLOYMENTS in call.route.path:
         model = call.route.path.partition(DEPLOYMENTS)[2].partition(b"/")[0].decode("latin-1")
     return model

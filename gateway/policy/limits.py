@@ -138,6 +138,7 @@ class Limits:
         self.empty = not (
             budgets or limits.rates or any((limits.rpm, limits.tpm, limits.concurrency)) or runs != Runs()
         )
+        self.of_models = "model" in {*(b.scope for b in budgets), *(r.scope for r in limits.rates)}
         self._unknown = spending.unknown_price
         self._ceiling = nano(spending.ceiling_usd) or 0
         of_keys = Rates(scope="key", rpm=limits.rpm, tpm=limits.tpm, concurrency=limits.concurrency)

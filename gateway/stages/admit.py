@@ -18,7 +18,7 @@ from msgspec import Struct
 from gateway.call import Call
 from gateway.errors import BudgetExceeded, ClientGone, Forbidden, GatewayError, RunStopped
 from gateway.key import Key
-from gateway.policy.ceiling import Worst
+from gateway.policy.ceiling import Worst, model_of
 from gateway.policy.key_limits import limits_of
 from gateway.policy.limits import Ask, Limits, Scopes, Told, own_budget
 from gateway.policy.refused import clamped, explain
@@ -31,6 +31,7 @@ from gateway.stages.settle import history_key, settled
 
 HEADER = b"x-tollgate-budget-usd"
 REFERS = frozenset(("previous_response_id", "conversation", "cachedContent"))
+NAMELESS = "Models have budgets here, and this session does not say in its URL which model it will ask (?model=...)."
 SPENT = frozenset((Unit.USD, Unit.TOKENS))
 TRIES = 4  # clamps of one call
 LOOK_SECONDS = 0.25  # while waiting: so often it is looked whether somebody stopped the run
@@ -139,6 +140,9 @@ class Admitter:
 
     def _ask(self, case: Case) -> Ask:
         call = case.call
+        if call.websocket and self._limits.of_models and not model_of(call):
+            note(call, "refused")
+            raise BudgetExceeded(NAMELESS, code="price_unknown")
         extra = limits_of(call.key) if call.key is not None else ()
         try:
             return self._limits.demands(scopes_of(call), case.worst, case.at, case.told, extra)
@@ -246,7 +250,7 @@ def scopes_of(call: Call) -> Scopes:
         (key.name or key.id) if key is not None else "",
         who.agent,
         who.run_id,
-        call.model_sent or call.asked.model,
+        model_of(call),
         call.route.upstream,
     )
 

@@ -51,6 +51,8 @@ def rename(call: Call, gw: Gateway, name: str) -> None:
     if model == (call.model_sent or call.asked.model):
         return
     route, edits = gw.dialects[route.dialect].rename(route, call.asked, model)
+    if not edits and route is call.route:
+        return  # it names its model elsewhere: in messages that are still to come, for one
     call.edits = merged((*call.edits, *edits))
     call.model_sent = model
     if upstream:

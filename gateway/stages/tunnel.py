@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from gateway.call import Call
 from gateway.errors import BudgetExceeded, ClientGone, UpstreamFault
+from gateway.policy.ceiling import model_of
 from gateway.ports import Downstream, Exchange, Gateway, Used
 from gateway.spend import PICO_PER_NANO
 from gateway.stages.account import priced
@@ -25,7 +26,7 @@ def is_spent(call: Call, used: Used, gw: Gateway) -> bool:
         return False
     if used.usage.input_tokens + used.usage.output_tokens >= hold.output:
         return True
-    models = (used.model, call.model_sent or call.asked.model)
+    models = (used.model, model_of(call))
     provider = call.attempts[-1].target.provider
     money = priced(gw, provider, models, (used.usage, used.pricing), call.started_at / 1e9)
     return money.total is not None and 0 < hold.usd * PICO_PER_NANO <= money.total
