@@ -1,4 +1,5 @@
-"""README can be followed: its commands exist, its configuration loads, what it links to is there.
+"""README and docs can be followed: their commands and names exist, their configuration loads and passes `tollgate
+check`, what they link to is there.
 
 Conventions: commands stand in ```sh blocks, configuration in ```yaml blocks, and a block that shows the help of a
 command is a ```text block that begins with `usage: tollgate`.
@@ -15,24 +16,30 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from gateway import cli
+from gateway.admin.openapi import ROUTES
+from gateway.commands import check
 from gateway.config.environment import variables
 from gateway.config.load import load
 from gateway.config.schema_json import json_schema
 from gateway.config.source import parse
+from gateway.errors import BudgetExceeded, BudgetsUnavailable, LimitReached, RunStopped, Unauthorized
 
 ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "README.md").read_text()
+README = ROOT / "README.md"
+DOCS = (README, *sorted((ROOT / "docs").glob("*.md")))
+TEXT = README.read_text()
+CODE = "\n".join(path.read_text() for path in sorted((ROOT / "gateway").rglob("*.py")))
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str = TEXT) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-def commands() -> list[list[str]]:
+def commands(text: str = TEXT) -> list[list[str]]:
     """Every command of the shell blocks in words, without variables set before it; parts of pipes and lists apart."""
     found = []
-    for block in blocks("sh"):
+    for block in blocks("sh", text):
         for line in re.sub(r"\\\n\s*", " ", block).splitlines():
             lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;")
             lexer.whitespace_split, lexer.commenters = True, "#"
@@ -65,9 +72,11 @@ def test_make_has_the_targets():
     assert set(named) <= TARGETS
 
 
-def test_tollgate_takes_the_commands():
-    assert of("tollgate")
-    for words in of("tollgate"):
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_tollgate_takes_the_commands(path):
+    named = [words[1:] for words in commands(path.read_text()) if words[0] == "tollgate"]
+    assert named or path != README
+    for words in named:
         if "--help" not in words and words != ["--version"]:
             assert cli.parser().parse_args(words)
 
@@ -76,6 +85,15 @@ def test_every_command_is_explained():
     names = [
         "serve",
         "demo",
+        "run",
+        "runs list",
+        "runs kill",
+        "runs resume",
+        "runs raise",
+        "keys create",
+        "keys list",
+        "keys rotate",
+        "keys disable",
         "check",
         "config schema",
         "config show",
@@ -107,7 +125,15 @@ def test_configuration_is_shown():
     assert blocks("yaml")
 
 
-@pytest.mark.parametrize("text", blocks("yaml"))
+def every(language: str) -> list[object]:
+    return [
+        pytest.param(text, id=f"{path.stem}-{number}")
+        for path in DOCS
+        for number, text in enumerate(blocks(language, path.read_text()))
+    ]
+
+
+@pytest.mark.parametrize("text", every("yaml"))
 def test_the_configuration_loads_and_passes_the_schema(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     document = parse(text, "README.md")
@@ -117,6 +143,68 @@ def test_the_configuration_loads_and_passes_the_schema(text, tmp_path, monkeypat
     load(None, {"HOME": str(tmp_path), **{name: "0123456789abcdef" for name in variables(text)}})
 
 
-def test_what_is_linked_to_is_there():
-    links = re.findall(r"\]\(([^)#\s]+)", TEXT) + re.findall(r"<img[^>]* src=\"([^\"]+)", TEXT)
-    assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("text", every("yaml"))
+def test_the_configuration_passes_the_check(text, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tollgate.yaml").write_text(text)
+    env = {"HOME": str(tmp_path), **{name: "0123456789abcdef" for name in variables(text)}}
+    assert check.run(None, env, strict=False) == 0, capsys.readouterr()
+
+
+def test_what_the_check_says_of_the_limits_is_what_it_says(tmp_path, monkeypatch, capsys):
+    """The block behind `tollgate check` in the third minute, for the configuration above it."""
+    monkeypatch.chdir(tmp_path)
+    third = TEXT.partition("## Third minute")[2]
+    (tmp_path / "tollgate.yaml").write_text(blocks("yaml", third)[0])
+    assert check.run(None, {"HOME": str(tmp_path)}, strict=True) == 0
+    shown = third.partition("match nothing:\n\n```\n")[2].partition("```")[0]
+    assert shown
+    assert shown in capsys.readouterr().out
+
+
+# -- names --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [path for path in DOCS if path.name != "telemetry.md"], ids=lambda path: path.name)
+def test_names_of_fields_codes_and_headers_are_in_the_code(path):
+    """Whatever stands in backticks and looks like a name: with an underscore, or a header of ours."""
+    quoted = re.findall(r"`([^`\n]+)`", re.sub(r"(?ms)^```.*?^```", "", path.read_text()))
+    names = {name for text in quoted for name in re.findall(r"\b[a-z]+(?:_[a-z]+)+\b|\bx-tollgate-[a-z-]+\b", text)}
+    known = CODE + "\n".join(str(found.relative_to(ROOT)) for found in ROOT.glob("tests/**/*.py"))
+    foreign = {"proxy_pass", "env_key", "wire_api", "calc_price"}  # of nginx, Codex and the price data
+    assert sorted(name for name in names - foreign if name not in known) == []
+
+
+def test_every_header_of_an_answer_is_documented():
+    sent = set(re.findall(r"x-tollgate-([a-z-]+): ", CODE)) | {"code"}
+    text = TEXT + (ROOT / "docs/budgets.md").read_text()
+    assert "budget-remaining-usd" in sent
+    assert sorted(name for name in sent if f"-{name}`" not in text and f"-{name}:" not in text) == []
+
+
+def test_every_code_that_money_or_a_key_can_lead_to_is_documented():
+    text = "".join((ROOT / "docs" / name).read_text() for name in ("budgets.md", "keys.md"))
+    stated = [BudgetExceeded.code, RunStopped.code, LimitReached.code, BudgetsUnavailable.code, Unauthorized.code]
+    modules = ("stages/authorize", "stages/admit", "policy/limits", "policy/keys")
+    given = {
+        code for name in modules for code in re.findall(r'code="(\w+)"', (ROOT / f"gateway/{name}.py").read_text())
+    }
+    assert {"price_unknown", "model_not_allowed", "key_expired"} <= given
+    assert sorted(code for code in {*stated, *given} if f"`{code}`" not in text) == []
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_paths_of_the_api_are_there(path):
+    known = [re.sub(r"\{\w+\}", "[^/]+", route.path) for route in ROUTES]
+    for named in set(re.findall(r"/api/[\w/{}$.-]*[\w}]", path.read_text())):
+        assert any(re.fullmatch(pattern, re.sub(r"[{}]", "", named)) for pattern in known), named
+
+
+# -- links --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_what_is_linked_to_is_there(path):
+    text = path.read_text()
+    links = re.findall(r"\]\(([^)#\s]+)", text) + re.findall(r"<img[^>]* src=\"([^\"]+)", text)
+    assert [link for link in links if "://" not in link and not (path.parent / link).exists()] == []
