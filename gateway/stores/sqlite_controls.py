@@ -28,6 +28,7 @@ RUN_DAYS = 30
 RELOAD_SECONDS = 86_400.0  # between two readings of the whole table, which forget what was dropped
 WRITE_SECONDS = 5.0  # to wait for another writer
 _READ_SECONDS = 2.0  # the same, for the first reading
+NEVER_WAIT = "PRAGMA busy_timeout = 0"  # once a worker serves, its event loop waits for nobody
 _DAY = 86_400 * 10**9
 
 _TABLES = (
@@ -137,15 +138,16 @@ class SqliteControls(Standings):
         self._reload_at = 0.0
         self._failing = False
         with _faults(path):
-            self._connect()
+            db = self._connect()
             self._read()
+            db.execute(NEVER_WAIT)
 
     def refresh(self) -> bool:
         """See what was decided since; true where something was. To be called a few times per second."""
         try:
             status = os.stat(self.path)
             if self._db is None or (status.st_dev, status.st_ino) != self._file:
-                self._connect()
+                self._connect().execute(NEVER_WAIT)
             changed = self._read()
         except (sqlite3.Error, OSError, msgspec.MsgspecError) as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
@@ -181,14 +183,14 @@ class SqliteControls(Standings):
         self._version = version
         return self.revision != before or (stops is not None and stops != self.stops)
 
-    def _connect(self) -> None:
+    def _connect(self) -> sqlite3.Connection:
         self._disconnect()
-        self._db = connect(self.path, _READ_SECONDS)
-        self._db.execute("PRAGMA busy_timeout = 0")  # from here on the event loop waits for nobody
+        self._db = db = connect(self.path, _READ_SECONDS)
         status = os.stat(self.path)
         self._file = (status.st_dev, status.st_ino)
         self._version = -1
         self._reload_at = 0.0
+        return db
 
     def _disconnect(self) -> None:
         db, self._db = self._db, None

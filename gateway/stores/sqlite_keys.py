@@ -28,6 +28,7 @@ from gateway.stores.secret_file import shared_secret
 
 WRITE_SECONDS = 5.0  # to wait for another writer
 _READ_SECONDS = 2.0  # the same, for the first reading
+NEVER_WAIT = "PRAGMA busy_timeout = 0"  # once a worker serves, its event loop waits for nobody
 _TRIES = 8  # for an id that is new: 2**40 of them
 
 _TABLES = (
@@ -192,17 +193,17 @@ class SqliteKeys(Ring):
         self._version = -1
         self._failing = False
         with _faults(path):
-            self._connect()
-            assert self._db is not None
-            super().__init__(_checked_pepper(self._db, pepper), required=required)
+            db = self._connect()
+            super().__init__(_checked_pepper(db, pepper), required=required)
             self._read()
+            db.execute(NEVER_WAIT)
 
     def refresh(self) -> bool:
         """See what was changed since; true where something was. To be called a few times per second."""
         try:
             status = os.stat(self.path)
             if self._db is None or (status.st_dev, status.st_ino) != self._file:
-                self._connect()
+                self._connect().execute(NEVER_WAIT)
             changed = self._read()
         except (sqlite3.Error, OSError, msgspec.MsgspecError) as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
@@ -232,13 +233,13 @@ class SqliteKeys(Ring):
         self._version = version
         return True
 
-    def _connect(self) -> None:
+    def _connect(self) -> sqlite3.Connection:
         self.close()
-        self._db = connect(self.path, _READ_SECONDS)
-        self._db.execute("PRAGMA busy_timeout = 0")  # from here on the event loop waits for nobody
+        self._db = db = connect(self.path, _READ_SECONDS)
         status = os.stat(self.path)
         self._file = (status.st_dev, status.st_ino)
         self._version = -1
+        return db
 
 
 def connect(path: Path, patience: float) -> sqlite3.Connection:

@@ -317,3 +317,20 @@ def test_the_roster_of_the_configuration_reads_this_file(place: Place) -> None:
     key, _ = place.store.create(Key(id="", name="ci", team="core"))
     unnamed, _ = place.store.create(Key(id=""))
     assert roster(place.config) == Roster(frozenset({key.id, "ci", unnamed.id}), frozenset({"core"}), 2)
+
+
+def test_workers_that_start_while_another_writes_wait_for_it(tmp_path: Path) -> None:
+    """Several workers make the file at once; one that finds it locked must not give up."""
+    path, pepper = tmp_path / "keys.sqlite", tmp_path / "keys.pepper"
+    SqliteKeys(path, pepper).close()
+    writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    writer.execute("BEGIN EXCLUSIVE")
+    release = threading.Timer(0.3, writer.execute, ["ROLLBACK"])
+    release.start()
+    try:
+        keys = SqliteKeys(path, pepper)
+        assert not keys.refresh()
+        keys.close()
+    finally:
+        release.join()
+        writer.close()
