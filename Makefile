@@ -1,6 +1,7 @@
 # make demo          the first thing to run: gateway, fake providers and a few agents, without any key
 # make test          everything that is checked here: lint, types, tests
 # make test-clients  Claude Code, Codex and opencode against the gateway (needs npm)
+# make prove         budgets under 200 seeds of 500 clients each, on SQLite and on Redis (minutes)
 # make bench         speed and memory, beside nginx and others (BENCH_ARGS=--quick: in a minute)
 # make bench-peers   calls per second beside LiteLLM and Portkey, which it installs (needs npm)
 # make check         lint and types alone
@@ -28,7 +29,7 @@ PEERS := .peers
 TOOLS := openssl:openssl promtool:prometheus nginx:nginx-light gcc:build-essential \
 	redis-server:redis-server
 
-.PHONY: demo test pytest test-clients bench bench-peers check constraints clean tools
+.PHONY: demo test pytest test-clients prove bench bench-peers check constraints clean tools
 
 demo: $(VENV)/.installed
 	$(BIN)/tollgate demo
@@ -41,6 +42,9 @@ pytest: $(VENV)/.installed-dev tools
 test-clients: $(VENV)/.installed-dev
 	sh tests/e2e/install_clients.sh
 	$(BIN)/python -m pytest tests/e2e/test_clients_npm.py $(PYTEST_ARGS)
+
+prove: $(VENV)/.installed-dev tools
+	TOLLGATE_PROOF_SEEDS=200 $(BIN)/python -m pytest tests/e2e/test_budget_proof.py $(PYTEST_ARGS)
 
 bench: $(VENV)/.installed-dev tools
 	$(BIN)/python -m tests.bench $(BENCH_ARGS)
