@@ -164,6 +164,17 @@ def test_every_mount_volume_secret_and_service_named_exists():
             assert service["profiles"]
 
 
+def test_the_redis_of_compose_evicts_nothing_keeps_its_data_and_is_reached_by_no_other_machine(tmp_path):
+    redis = COMPOSE["services"]["redis"]
+    settings = dict(zip(redis["command"][1::2], redis["command"][2::2], strict=True))
+    assert settings == {"--appendonly": "yes", "--maxmemory-policy": "noeviction"}
+    assert "ports" not in redis
+    assert redis["volumes"] == ["redis:/data"]
+    (stated,) = re.findall(r"`(spending: .*)`", (ROOT / "compose.yaml").read_text())
+    (tmp_path / "tollgate.yaml").write_text(stated)
+    assert load(tmp_path / "tollgate.yaml", {"HOME": "/h"}).spending.redis == "redis://redis:6379/0"
+
+
 def test_prometheus_scrapes_the_admin_port_with_the_token():
     (job,) = yaml.safe_load((ROOT / "deploy/prometheus.yml").read_text())["scrape_configs"]
     port = parse_address(environment()["TOLLGATE_ADMIN"]).port
