@@ -150,12 +150,24 @@ class Worker:
             keys=self.purse.keys,
             admission=self.purse.admitter(config, prices),
             loops=self.purse.loops(config),
-            halt=self.purse.halt,
+            halt=self.halt,
             downshift=downshift_of(config.loops),
             cost_header=config.cost_header,
             stream_cost_comment=config.stream_cost_comment,
             capture_bytes=config.capture_bytes if config.capture != "off" else 0,
         )
+
+    def halt(self, run_id: str, reason: str) -> None:
+        """The breaker stops a run: here at once, in other workers with their next look."""
+        self.purse.halt(run_id, reason)
+        self.look()
+
+    def look(self) -> None:
+        """Take in what people and the breaker decided, and tell the calls that it ends."""
+        if self.controls.refresh():
+            self.live.sweep(self.controls)
+        else:
+            self.live.insist()
 
     def tick(self) -> None:
         now = self.loop.time()
@@ -167,10 +179,7 @@ class Worker:
         self.journal.tick()
         self.purse.tell(self.journal)
         self.purse.tick(now)
-        if self.controls.refresh():
-            self.live.sweep(self.controls)
-        else:
-            self.live.insist()
+        self.look()
         if self.tls is not None and now > self._tls_at:
             self._tls_at = now + TLS_SECONDS
             self.tls.refresh()

@@ -111,6 +111,18 @@ class Waiting:
         finally:
             self.client.close()
 
+    def answer_rest(self) -> bytes:
+        """What still comes, up to the end of the connection."""
+        data = b""
+        try:
+            while piece := self.client.more():
+                data += piece
+        except ConnectionError:
+            pass
+        finally:
+            self.client.close()
+        return data
+
     def leave(self) -> None:
         self.client.close()
 
