@@ -91,6 +91,10 @@ class Worker:
             capture_bytes=config.capture_bytes,
             secrets=secrets_of(config),
         )
+        # Told before it is looked once more: from now on whoever decides something waits for this worker, too.
+        self.journal.gauges.set("controls_revision", self.controls.revision)
+        self.controls.refresh()
+        self.purse.cap(self.controls.caps)
         self.pools = Pools(loop)
         self.gateway = self.build(config)
         self.server = Server(loop, config.limits, self.handle)
@@ -165,6 +169,7 @@ class Worker:
     def look(self) -> None:
         """Take in what people and the breaker decided, and tell the calls that it ends."""
         if self.controls.refresh():
+            self.purse.cap(self.controls.caps)
             self.live.sweep(self.controls)
         else:
             self.live.insist()

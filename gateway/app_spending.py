@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Protocol
 from zoneinfo import ZoneInfo
+
+from msgspec import structs
 
 from gateway.config import places
 from gateway.config.address import parse_address
@@ -16,8 +18,9 @@ from gateway.config.schema import Config, Spending
 from gateway.config.semantics import ALLOW_OPEN
 from gateway.dialects.steps import newest_step
 from gateway.journal.inflight import Gauges
+from gateway.policy.caps import configured
 from gateway.policy.ceiling import Ceiling
-from gateway.policy.controls import Decision, Kind, Scope
+from gateway.policy.controls import Caps, Decision, Kind, Scope
 from gateway.policy.limits import Limits
 from gateway.policy.loop import LoopBreaker, active
 from gateway.policy.token_bound import Pieces
@@ -71,7 +74,8 @@ class Purse:
 
     def __init__(self, config: Config, index: int, links: Links, on_fault: Callable[[str], None]) -> None:
         self.store, self._close = store_of(config.spending, places.state(config), index)
-        self._admitters: list[Admitter] = []
+        self._admitters: list[tuple[Admitter, Config]] = []
+        self._caps: Mapping[tuple[str, str], Caps] = {}
         self._shared = config.spending.redis is not None  # with machines that must see this worker alive
         self.keys = SqliteKeys(places.keys(config), places.pepper(config), required=is_exposed(config))
         self._decisions = SqliteDecisions(places.controls(config))
@@ -85,7 +89,7 @@ class Purse:
         spending = config.spending
         admitter = Admitter(
             self.store,
-            Limits(config.budgets, config.runs, config.limits, spending, zone_of(spending.timezone)),
+            self._limits(config),
             Ceiling(prices, output=spending.output_ceiling, pieces=self._pieces),
             self._links,
             Manner(
@@ -95,8 +99,21 @@ class Purse:
                 learn=any(budget.soft for budget in config.budgets),
             ),
         )
-        self._admitters = [*self._admitters[-1:], admitter]
+        self._admitters = [*self._admitters[-1:], (admitter, config)]
         return admitter
+
+    def _limits(self, config: Config) -> Limits:
+        budgets, rates = configured(self._caps)
+        limits = structs.replace(config.limits, rates=(*config.limits.rates, *rates))
+        spending = config.spending
+        return Limits((*config.budgets, *budgets), config.runs, limits, spending, zone_of(spending.timezone))
+
+    def cap(self, caps: Mapping[tuple[str, str], Caps]) -> None:
+        """What people set for scopes, beside what is configured. To be told again only when it has changed."""
+        if caps is not self._caps:
+            self._caps = caps
+            for admitter, config in self._admitters:
+                admitter.relimit(self._limits(config))
 
     def loops(self, config: Config) -> LoopBreaker | None:
         return LoopBreaker(config.loops, self._links, newest_step) if active(config.loops) else None
@@ -116,7 +133,7 @@ class Purse:
         self.keys.refresh()
         if self._shared:
             self.store.tick()
-        elif now >= self._tick_at and any(admitter.used for admitter in self._admitters):
+        elif now >= self._tick_at and any(admitter.used for admitter, _ in self._admitters):
             self._tick_at = now + TICK_SECONDS
             self.store.tick()
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
-from msgspec import structs
+from msgspec import Struct, structs
 
 from gateway.admin import params, present
 from gateway.admin.decision_views import (
@@ -29,6 +29,7 @@ from gateway.admin.decision_views import (
     StopView,
     SubjectIn,
 )
+from gateway.admin.limit_views import CapsView
 from gateway.admin.problems import ApiError
 from gateway.admin.state import STATE, AdminState, PriceBook, answer
 from gateway.admin.tree import LEAVES
@@ -39,7 +40,7 @@ from gateway.policy.controls import Decision, Kind, Scope, Standing
 from gateway.recorder.ledger_rows import decode_detail
 from gateway.spend import NANO_USD, RunLimits
 
-B = TypeVar("B", bound=DecisionIn)
+B = TypeVar("B", bound=Struct)
 DONE = {Kind.KILL: "killed", Kind.RESUME: "resumed", Kind.RAISE: "raised", Kind.LIMIT: "limited"}
 STOPS = frozenset((BudgetExceeded.code, RunStopped.code))
 SHOWN = 100
@@ -49,22 +50,22 @@ _POLL_SECONDS = 0.02
 
 
 async def kill_run(request: web.Request) -> web.Response:
-    given = await _body(request, DecisionIn)
+    given = await body_of(request, DecisionIn)
     return await _decide(request, Kind.KILL, given, Scope.RUN, request.match_info["id"])
 
 
 async def resume_run(request: web.Request) -> web.Response:
-    given = await _body(request, DecisionIn)
+    given = await body_of(request, DecisionIn)
     return await _decide(request, Kind.RESUME, given, Scope.RUN, request.match_info["id"])
 
 
 async def raise_run(request: web.Request) -> web.Response:
-    given = await _body(request, RaiseIn)
+    given = await body_of(request, RaiseIn)
     return await _decide(request, Kind.RAISE, given, Scope.RUN, request.match_info["id"], amount=nano(given.budget_usd))
 
 
 async def limit_run(request: web.Request) -> web.Response:
-    given = await _body(request, LimitsIn)
+    given = await body_of(request, LimitsIn)
     limits = RunLimits(
         usd=None if given.budget_usd is None else nano(given.budget_usd),
         calls=given.max_calls,
@@ -80,12 +81,12 @@ async def limit_run(request: web.Request) -> web.Response:
 
 
 async def kill(request: web.Request) -> web.Response:
-    given = await _body(request, SubjectIn)
+    given = await body_of(request, SubjectIn)
     return await _decide(request, Kind.KILL, given, Scope(given.scope), given.value)
 
 
 async def resume(request: web.Request) -> web.Response:
-    given = await _body(request, SubjectIn)
+    given = await body_of(request, SubjectIn)
     return await _decide(request, Kind.RESUME, given, Scope(given.scope), given.value)
 
 
@@ -95,7 +96,7 @@ async def controls(request: web.Request) -> web.Response:
     try:
         stopped, made = await state.ask(lambda: (state.decisions.stopped(), state.decisions.decisions(SHOWN)))
     except OSError as error:
-        raise _unavailable(error) from None
+        raise unavailable(error) from None
     return answer(ControlsView(stopped=[StandingView(**_standing(s)) for s in stopped], decisions=_decisions(made)))
 
 
@@ -118,7 +119,8 @@ def nano(usd: float) -> int:
     return max(1, round(usd * NANO_USD))
 
 
-async def _body(request: web.Request, kind: type[B]) -> B:
+async def body_of(request: web.Request, kind: type[B]) -> B:
+    """What was sent, as JSON of this kind. Raises ApiError."""
     params.given(request, ())
     if request.content_type != "application/json":
         raise ApiError(415, "unsupported_media_type", "send application/json")
@@ -146,14 +148,14 @@ async def _decide(
     try:
         standing = await state.ask(lambda: state.decisions.record(decision))
     except OSError as error:
-        raise _unavailable(error) from None
+        raise unavailable(error) from None
     detail: dict[str, str | int | float | bool] = {"value": value, "by": decision.who, "reason": decision.reason}
     if kind is Kind.RAISE:
         detail["budget_usd"] = amount / NANO_USD
     state.event(f"{scope}_{DONE[kind]}", detail)
     known = await _known(state, value) if scope is Scope.RUN else None
-    in_force = await _in_force(state, standing.revision)
-    return answer(DecidedView(**_standing(standing), in_force=in_force, known=known), 200 if in_force else 202)
+    taken = await in_force(state, standing.revision)
+    return answer(DecidedView(**_standing(standing), in_force=taken, known=known), 200 if taken else 202)
 
 
 async def _known(state: AdminState, run_id: str) -> bool | None:
@@ -163,7 +165,8 @@ async def _known(state: AdminState, run_id: str) -> bool | None:
         return None
 
 
-async def _in_force(state: AdminState, revision: int) -> bool:
+async def in_force(state: AdminState, revision: int) -> bool:
+    """Wait a moment for every worker to take a decision in; did they?"""
     until = state.monotonic() + min(FORCE_SECONDS, state.patience)
     while not state.in_force(revision):
         if state.monotonic() >= until:
@@ -172,7 +175,7 @@ async def _in_force(state: AdminState, revision: int) -> bool:
     return True
 
 
-def _unavailable(error: OSError) -> ApiError:
+def unavailable(error: OSError) -> ApiError:
     return ApiError(503, "controls_unavailable", str(error), headers={"Retry-After": "1"})
 
 
@@ -211,6 +214,7 @@ def _decisions(made: Sequence[Decision]) -> list[DecisionView]:
             value=d.value,
             amount_usd=d.amount / NANO_USD if d.kind is Kind.RAISE else None,
             limits=_limits(d.limits),
+            caps=None if d.caps is None else CapsView(**present.caps_fields(d.caps)),
             reason=d.reason or None,
             by=d.who or None,
             at=present.moment(d.at),

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from gateway.admin.limit_views import CapsView
 from gateway.admin.views import Time, UsageView, Usd
 
 Reason = Annotated[str, Meta(max_length=500, description="Told to the agent.")]
@@ -81,11 +82,12 @@ class DecidedView(StandingView, kw_only=True):
 class DecisionView(Struct, kw_only=True):
     """A decision as it was taken."""
 
-    kind: Literal["kill", "resume", "raise", "limit"]
-    scope: ScopeName
+    kind: Annotated[str, Meta(description="kill, resume, raise, limit (of a run) or cap (limits of another scope).")]
+    scope: str
     value: str
     amount_usd: Usd
     limits: LimitsView | None
+    caps: Annotated[CapsView | None, Meta(description="Of cap; null: taken away.")]
     reason: str | None
     by: str | None
     at: Time

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from gateway.admin import budget_views, decision_views, key_views, views
+from gateway.admin import budget_views, decision_views, key_views, limit_views, views
 from gateway.admin.params import LIMIT_DEFAULT, LIMIT_MAX, TEXT_MAX
 from gateway.call import Outcome
 from gateway.policy.limits import SCOPES
@@ -45,11 +45,12 @@ class Route(Struct, frozen=True):
 
     @property
     def pattern(self) -> str:
-        """The path as the router wants it: names of models may have slashes."""
-        return self.path.replace("{model}", "{model:.+}")
+        """The path as the router wants it: names of models, and other values, may have slashes."""
+        return self.path.replace("{model}", "{model:.+}").replace("{value}", "{value:.+}")
 
 
 _DECIDED: Final[dict[int, type | None]] = {200: decision_views.DecidedView, 202: decision_views.DecidedView}
+_LIMITED: Final[dict[int, type | None]] = {200: limit_views.LimitedView, 202: limit_views.LimitedView}
 _CALL_QUERY = ("run", "agent", "tenant", "model", "outcome", "since", "until", "limit", "cursor")
 _OUTCOME_QUERY = ("agent", "tenant", "since", "until")
 
@@ -97,6 +98,19 @@ ROUTES: Final = (
     Route("POST", "/api/resume", "resume", "Let it go on.", _DECIDED, body=decision_views.SubjectIn),
     Route("GET", "/api/controls", "controls", "What is stopped, and the latest decisions.",
         {200: decision_views.ControlsView}),
+    Route("GET", "/api/limits", "limits", "Limits that were set here.", {200: limit_views.LimitList}),
+    Route(
+        "PUT", "/api/limits/{scope}/{value}", "set_limit", "Limit a scope: a team, a key, an agent, a model, ...",
+        _LIMITED, body=limit_views.CapsIn,
+    ),
+    Route(
+        "GET", "/api/limits/{scope}/{value}", "limit", "What was set for one scope and value.",
+        {200: limit_views.ScopeLimitsView},
+    ),
+    Route(
+        "DELETE", "/api/limits/{scope}/{value}", "remove_limit", "Take away what was set here.",
+        _LIMITED, ("reason", "by"),
+    ),
     Route("GET", "/api/keys", "keys", "Virtual keys, without their secrets.", {200: key_views.KeyList}),
     Route(
         "POST", "/api/keys", "create_key", "Make a key; its secret is in this answer alone.",
@@ -142,6 +156,8 @@ _QUERY: Final[dict[str, dict[str, Any]]] = {
     "until": {"description": "Begun before: RFC 3339 or seconds since the epoch.", "schema": _TEXT},
     "scope": {"description": f"Only of this scope: {', '.join(SCOPES)}.", "schema": _TEXT},
     "prefix": {"description": "Only accounts whose names begin so.", "schema": _TEXT},
+    "reason": {"description": "Why.", "schema": _TEXT},
+    "by": {"description": "Who decides, for the audit.", "schema": _TEXT},
     "over": {
         "description": "Also of windows that are over.",
         "schema": {"type": "string", "enum": ["true", "false"], "default": "false"},

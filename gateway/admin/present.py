@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from sqlite3 import Row
 from typing import Any
 
+from gateway.admin.limit_views import CapView
 from gateway.admin.views import (
     AttemptView,
     CallBudgetView,
@@ -20,6 +21,7 @@ from gateway.admin.views import (
     UsageView,
 )
 from gateway.call import PICO_USD
+from gateway.policy.controls import Caps
 from gateway.recorder.ledger_rows import (
     Detail,
     decode_attempts,
@@ -257,3 +259,18 @@ def outcomes(rows: Iterable[Row]) -> list[OutcomeView]:
         )
         for row in rows
     ]
+
+
+def caps_fields(caps: Caps) -> dict[str, Any]:
+    """The fields of CapsView."""
+    budgets = [
+        CapView(
+            usd=None if cap.usd is None else cap.usd / NANO_USD,
+            tokens=cap.tokens,
+            per=cap.per,  # type: ignore[arg-type]  # checked when it was set
+            rolling=cap.rolling,
+            on_exceed=cap.on_exceed,  # type: ignore[arg-type]
+        )
+        for cap in caps.budgets
+    ]
+    return {"budgets": budgets, **{name: getattr(caps, name) for name in ("rpm", "tpm", "concurrency", "burst")}}

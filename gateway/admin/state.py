@@ -55,6 +55,12 @@ class Decisions(Protocol):
         """The latest first."""
         ...
 
+    def standing(self, scope: str, value: str) -> Standing | None: ...
+
+    def capped(self) -> Sequence[Standing]:
+        """Every subject that limits were set for, but runs."""
+        ...
+
 
 class KeyStore(Protocol):
     """Where virtual keys are kept; by name or id. Methods raise KeyError for a key that is not there, KeyRefused for

@@ -4,13 +4,14 @@ Rules
 1. A *decision* is an event and is kept for ever; a *standing* is what all decisions about one subject add up to.
 2. A kill stops the subject's next call and the calls under way; the first reason given stays until it is resumed.
 3. Resuming takes the kill away, and nothing else. A raise replaces the budget of the run; it does not resume it.
-4. Limits of a run are set as a whole: what is not named in the last decision is not limited by it.
+4. Limits of a run are set as a whole: what is not named in the last decision is not limited by it. So are those of
+   every other scope (`Caps`), which hold beside what is configured: they tighten it.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from msgspec import Struct, structs
@@ -18,6 +19,7 @@ from msgspec import Struct, structs
 from gateway.call import Call
 from gateway.spend import RunLimits
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 
@@ -25,7 +27,8 @@ class Kind(enum.StrEnum):
     KILL = "kill"
     RESUME = "resume"
     RAISE = "raise"
-    LIMIT = "limit"
+    LIMIT = "limit"  # of a run
+    CAP = "cap"  # of any other scope; without caps: none any more
 
 
 class Scope(enum.StrEnum):
@@ -33,6 +36,29 @@ class Scope(enum.StrEnum):
     AGENT = "agent"  # with the sub-agents it starts
     KEY = "key"  # by id or name, with the keys below it
     TEAM = "team"
+    GLOBAL = "global"  # this one, and those below, have caps alone
+    MODEL = "model"
+    UPSTREAM = "upstream"
+
+
+class Cap(Struct, frozen=True, array_like=True, gc=False):
+    """A budget that was set while the gateway runs; as config.Budget."""
+
+    usd: int | None = None  # nano-USD
+    tokens: int | None = None
+    per: str = "month"
+    rolling: bool = False
+    on_exceed: str = "refuse"
+
+
+class Caps(Struct, frozen=True, array_like=True):
+    """All that was set for one scope and value (a name, with * as wildcard). None: not limited so."""
+
+    budgets: tuple[Cap, ...] = ()
+    rpm: int | None = None
+    tpm: int | None = None
+    concurrency: int | None = None
+    burst: int | None = None
 
 
 class Decision(Struct, frozen=True):
@@ -46,6 +72,7 @@ class Decision(Struct, frozen=True):
     who: str = ""
     at: int = 0
     limits: RunLimits | None = None
+    caps: Caps | None = None
 
 
 class Standing(Struct, frozen=True, array_like=True):
@@ -60,10 +87,11 @@ class Standing(Struct, frozen=True, array_like=True):
     who: str = ""
     budget: int | None = None  # nano-USD
     limits: RunLimits | None = None
+    caps: Caps | None = None
 
     @property
     def matters(self) -> bool:
-        return bool(self.killed_at) or self.budget is not None or self.limits is not None
+        return bool(self.killed_at) or any(x is not None for x in (self.budget, self.limits, self.caps))
 
 
 def after(before: Standing | None, decision: Decision, revision: int) -> Standing:
@@ -82,6 +110,8 @@ def after(before: Standing | None, decision: Decision, revision: int) -> Standin
             return structs.replace(now, budget=decision.amount)
         case Kind.LIMIT:
             return structs.replace(now, limits=decision.limits)
+        case Kind.CAP:
+            return structs.replace(now, caps=decision.caps)
 
 
 def words(standing: Standing) -> str:
@@ -99,9 +129,11 @@ class Standings:
         self.stops: dict[tuple[str, str], str] = {}
         self._budgets: dict[str, int] = {}
         self._limits: dict[str, RunLimits] = {}
+        self.caps: Mapping[tuple[str, str], Caps] = {}  # another one whenever it changes
 
     def take(self, standings: Iterable[Standing]) -> None:
         """Take changed standings in."""
+        caps = dict(self.caps)
         for standing in standings:
             self.revision = max(self.revision, standing.revision)
             subject = (str(standing.scope), standing.value)
@@ -112,9 +144,16 @@ class Standings:
             if standing.scope is Scope.RUN:
                 _keep(self._budgets, standing.value, standing.budget)
                 _keep(self._limits, standing.value, standing.limits)
+            _keep(caps, subject, standing.caps)
+        if caps != self.caps:
+            self.caps = caps
 
     def replace(self, standings: Iterable[Standing]) -> None:
         """Forget everything, and take these."""
+        standings = list(standings)
+        stay = {(str(standing.scope), standing.value) for standing in standings}
+        if not stay.issuperset(self.caps):
+            self.caps = {subject: caps for subject, caps in self.caps.items() if subject in stay}
         self.stops.clear()
         self._budgets.clear()
         self._limits.clear()
@@ -138,7 +177,7 @@ class Standings:
         return self._limits.get(run_id)
 
 
-def _keep(into: dict[str, T], key: str, value: T | None) -> None:
+def _keep(into: dict[K, T], key: K, value: T | None) -> None:
     if value is None:
         into.pop(key, None)
     else:

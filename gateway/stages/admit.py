@@ -83,6 +83,11 @@ class Admitter:
         self._manner = manner
         self.used = not limits.empty  # it has accounts to keep
 
+    def relimit(self, limits: Limits) -> None:
+        """From now on these; a call that waits for money asks by them at its next try."""
+        self._limits = limits
+        self.used = self.used or not limits.empty
+
     async def admit(self, call: Call, down: Downstream, gw: Gateway) -> None:
         if self._limits.empty and call.key is None and not self._is_limited(call, gw):
             return

@@ -7,8 +7,8 @@ Theory of operation
 * Each entry names its machine and that machine's revision. What is not higher than the last one seen of that machine is
   a repetition and is left out: an entry that is told twice, after a crash or a lost answer, counts once.
 * Entries and the place they come from are taken in one transaction: a kill at any point repeats or loses nothing.
-* A log that is empty was lost (or is new): every machine tells it its own decisions of the last month again. Those who
-  know them leave them out.
+* A log that is empty was lost (or is new): every machine tells it its own decisions of the last month again, and its
+  limits of any time. Those who know them leave them out.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _NAME = "INSERT OR IGNORE INTO exchange (key, value) VALUES ('machine', ?)"
 _SEEN = "SELECT revision FROM machines WHERE machine = ?"
 _SAW = "INSERT OR REPLACE INTO machines (machine, revision) VALUES (?, ?)"
 _OWN = """
-SELECT kind, scope, value, amount, reason, who, at, limits, revision FROM decisions
-WHERE revision > ? AND origin = '' AND at > ? ORDER BY revision LIMIT ?
+SELECT kind, scope, value, amount, reason, who, at, limits, caps, revision FROM decisions
+WHERE revision > ? AND origin = '' AND (at > ? OR kind = 'cap') ORDER BY revision LIMIT ?
 """
 _FORGET = "DELETE FROM decisions WHERE revision = ?"
 

@@ -43,7 +43,8 @@ _TABLES = (
         reason   TEXT NOT NULL,
         who      TEXT NOT NULL,
         limits   TEXT NOT NULL,    -- JSON
-        origin   TEXT NOT NULL     -- machine it was taken on; "": this one
+        origin   TEXT NOT NULL,    -- machine it was taken on; "": this one
+        caps     TEXT NOT NULL DEFAULT 'null' -- JSON
     )
     """,
     # For many machines (controls_exchange): who this is, how far it has come, and up to which revision of each machine.
@@ -64,16 +65,22 @@ _TABLES = (
     "CREATE INDEX IF NOT EXISTS standings_revision ON standings (revision)",
 )
 _INSERT = """
-INSERT INTO decisions (at, kind, scope, value, amount, reason, who, limits, origin) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO decisions (at, kind, scope, value, amount, reason, who, limits, caps, origin)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+_IS_CURRENT = "SELECT count(*) FROM pragma_table_info('decisions') WHERE name = 'caps'"
+_MAKE_CURRENT = "ALTER TABLE decisions ADD COLUMN caps TEXT NOT NULL DEFAULT 'null'"
 _ONE = "SELECT standing FROM standings WHERE scope = ? AND value = ?"
 _PUT = "INSERT OR REPLACE INTO standings (scope, value, revision, at, matters, killed, standing) VALUES (?,?,?,?,?,?,?)"
 _DROP = "DELETE FROM standings WHERE scope = 'run' AND killed = 0 AND at < ?"
 _SINCE = "SELECT standing FROM standings WHERE revision > ? ORDER BY revision"
 _MATTERS = "SELECT standing FROM standings WHERE matters ORDER BY revision"
+_NOT_OF_RUNS = "SELECT standing FROM standings WHERE matters AND scope <> 'run' ORDER BY scope, value"
 _KILLED = "SELECT standing FROM standings WHERE killed ORDER BY revision DESC LIMIT ?"
 _LAST = "SELECT ifnull(max(revision), 0) FROM decisions"
-_AUDIT = "SELECT kind, scope, value, amount, reason, who, at, limits FROM decisions ORDER BY revision DESC LIMIT ?"
+_AUDIT = (
+    "SELECT kind, scope, value, amount, reason, who, at, limits, caps FROM decisions ORDER BY revision DESC LIMIT ?"
+)
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Standing).decode
@@ -106,6 +113,12 @@ class SqliteDecisions:
         """What is stopped now, the latest first."""
         with self.open() as db:
             return [_decode(row[0]) for row in db.execute(_KILLED, (limit,))]
+
+    def capped(self) -> list[Standing]:
+        """Every subject that limits were set for, but runs."""
+        with self.open() as db:
+            found = [_decode(row[0]) for row in db.execute(_NOT_OF_RUNS)]
+        return [standing for standing in found if standing.caps is not None]
 
     def standing(self, scope: str, value: str) -> Standing | None:
         with self.open() as db:
@@ -201,9 +214,9 @@ class SqliteControls(Standings):
 
 def put(db: sqlite3.Connection, decision: Decision, origin: str = "") -> Standing:
     """Take a decision within a transaction; returns how its subject stands now."""
-    limits = _encode(decision.limits).decode()
+    limits, caps = _encode(decision.limits).decode(), _encode(decision.caps).decode()
     row = (decision.at, decision.kind, decision.scope, decision.value, decision.amount, decision.reason, decision.who)
-    revision = db.execute(_INSERT, (*row, limits, origin)).lastrowid or 0
+    revision = db.execute(_INSERT, (*row, limits, caps, origin)).lastrowid or 0
     found = db.execute(_ONE, (decision.scope, decision.value)).fetchone()
     standing = after(None if found is None else _decode(found[0]), decision, revision)
     state = (revision, standing.at, standing.matters, bool(standing.killed_at))
@@ -212,11 +225,11 @@ def put(db: sqlite3.Connection, decision: Decision, origin: str = "") -> Standin
 
 
 def decision_of(row: Sequence[Any]) -> Decision:
-    """`row`: the fields of a Decision in their order, the limits as JSON."""
-    names = Decision.__struct_fields__[:-1]
-    return msgspec.convert(
-        {**dict(zip(names, row, strict=False)), "limits": msgspec.json.decode(row[len(names)])}, Decision
-    )
+    """`row`: the fields of a Decision in their order, limits and caps as JSON; whatever else follows."""
+    names = Decision.__struct_fields__
+    fields = dict(zip(names, row, strict=False))
+    fields |= {name: msgspec.json.decode(fields[name]) for name in ("limits", "caps")}
+    return msgspec.convert(fields, Decision)
 
 
 def connect(path: Path, patience: float) -> sqlite3.Connection:
@@ -230,6 +243,11 @@ def connect(path: Path, patience: float) -> sqlite3.Connection:
             db.execute("BEGIN IMMEDIATE")
             for table in _TABLES:
                 db.execute(table)
+            db.execute("COMMIT")
+        if not db.execute(_IS_CURRENT).fetchone()[0]:  # of an earlier version
+            db.execute("BEGIN IMMEDIATE")
+            if not db.execute(_IS_CURRENT).fetchone()[0]:
+                db.execute(_MAKE_CURRENT)
             db.execute("COMMIT")
     except sqlite3.Error:
         db.close()

@@ -110,7 +110,7 @@ PROBLEM = {"content": {"application/problem+json": {"schema": {"$ref": "#/compon
 
 def document_for(method: str, path: str) -> dict[str, Any] | None:
     for route in ROUTES:
-        wanted = re.sub(r"{id}", "[^/]+", re.sub(r"{model}", ".+", route.path))
+        wanted = re.sub(r"{(id|scope)}", "[^/]+", re.sub(r"{(model|value)}", ".+", route.path))
         if route.method == method and re.fullmatch(wanted, path):
             operation: dict[str, Any] = document("test")["paths"][route.path][method.lower()]
             return operation

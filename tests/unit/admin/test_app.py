@@ -11,7 +11,10 @@ from gateway.admin.views import Readiness, WorkersView
 from gateway.testing.records import call_record
 
 Gate = Any  # of conftest.py
-PATHS = [route.path.replace("{id}", "run-1").replace("{model}", "gpt-4o-mini") for route in ROUTES]
+PATHS = [
+    route.path.replace("{id}", "run-1").replace("{model}", "gpt-4o-mini").replace("{scope}/{value}", "team/a")
+    for route in ROUTES
+]
 
 SUBJECT = {"scope": "agent", "value": "bot"}
 BODIES: dict[str, tuple[int, Any]] = {
@@ -25,6 +28,7 @@ BODIES: dict[str, tuple[int, Any]] = {
     "create_key": (201, {"name": "run-1"}),
     "rotate_key": (200, {}),
     "disable_key": (200, {}),
+    "set_limit": (200, {"rpm": 5}),
     "adjust_budget": (404, {"account": "global|usd|life", "delta_usd": -1}),  # that no call has met
 }
 
@@ -35,6 +39,8 @@ async def test_every_route_answers_as_documented(gate: Gate) -> None:
         if route.method in ("POST", "PUT"):
             status, body = BODIES[route.name]
             await gate.send(route.method, path, status, json=body)
+        elif route.method == "DELETE":
+            await gate.send("DELETE", path, 200)
         else:
             await gate.get(path)
             async with gate.client.head(path) as response:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.call import Asked, Call, Request, Route, Trace, Who
 from gateway.key import Key
-from gateway.policy.controls import Decision, Kind, Scope, Standing, Standings, after, words
+from gateway.policy.controls import Caps, Decision, Kind, Scope, Standing, Standings, after, words
 from gateway.spend import NANO_USD, RunLimits
 
 decisions = st.builds(
@@ -21,6 +21,7 @@ decisions = st.builds(
     who=st.sampled_from(["", "ops"]),
     at=st.integers(0, 10**18),
     limits=st.one_of(st.none(), st.builds(RunLimits, calls=st.integers(1, 9))),
+    caps=st.one_of(st.none(), st.builds(Caps, rpm=st.integers(1, 9))),
 )
 
 
@@ -113,6 +114,8 @@ def test_only_the_last_decisions_of_a_subject_count(made: list[Decision]) -> Non
             mine = [d for d in made if (d.scope, d.value) == (scope, value)]
             last = next((d.kind for d in reversed(mine) if d.kind in (Kind.KILL, Kind.RESUME)), None)
             assert ((str(scope), value) in standings.stops) == (last is Kind.KILL)
+            capped = next((d.caps for d in reversed(mine) if d.kind is Kind.CAP), None)
+            assert standings.caps.get((str(scope), value)) == capped
     for value in ("a", "b"):
         mine = [d for d in made if (d.scope, d.value) == (Scope.RUN, value)]
         assert standings.raised(value) == next((d.amount for d in reversed(mine) if d.kind is Kind.RAISE), None)
@@ -130,4 +133,8 @@ def test_taking_the_changes_is_as_good_as_taking_everything(made: list[Decision]
     step = taken(*made[:split])
     step.take(standing for standing in known.values() if standing.revision > split)
     assert step.stops == anew.stops
+    assert step.caps == anew.caps
+    before = step.caps
+    step.replace([standing for standing in known.values() if standing.matters])
+    assert step.caps is before  # nothing has changed: nobody has to look
     assert all(step.raised(v) == anew.raised(v) and step.limits(v) == anew.limits(v) for v in ("a", "b"))

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.policy.controls import Decision, Kind, Scope
+from gateway.policy.controls import Cap, Caps, Decision, Kind, Scope
 from gateway.spend import RunLimits
 from gateway.stores.controls_exchange import BEGIN, Entry, Exchange
 from gateway.stores.sqlite_controls import RUN_DAYS, SqliteControls, SqliteDecisions
@@ -53,6 +53,7 @@ class Machine:
             dict(self.worker.stops),
             [self.worker.raised(run) for run in runs],
             [self.worker.limits(run) for run in runs],
+            self.worker.caps,
         )
 
 
@@ -92,18 +93,21 @@ def test_a_log_that_is_lost_is_told_again(tmp_path: Path) -> None:
     left.decisions.record(kill())
     old = Decision(Kind.KILL, Scope.RUN, "old", at=NOW - (RUN_DAYS + 1) * DAY)
     left.decisions.record(old)
+    cap = Decision(Kind.CAP, Scope.TEAM, "t", at=old.at, caps=Caps(rpm=5))  # holds for as long as nobody takes it away
+    left.decisions.record(cap)
     left.tell()
     left.read()
     right.read()
-    kept = [entry for entry in log.entries if entry.decision == kill()]
+    kept = [entry for entry in log.entries if entry.decision in (kill(), cap)]
     log.entries.clear()
     left.exchange.tell_again()
     left.tell()
     assert log.entries == kept
     third = Machine(tmp_path / "3", log)
-    assert third.read() == 1
-    right.exchange.take(log.entries, "1-0")
-    assert len(right.decisions.decisions()) == 1
+    assert third.read() == 2
+    assert third.state()[-1] == {("team", "t"): Caps(rpm=5)}
+    right.exchange.take(log.entries, "2-0")
+    assert len(right.decisions.decisions()) == 2
 
 
 decisions = st.builds(
@@ -115,6 +119,7 @@ decisions = st.builds(
     reason=st.sampled_from(["x", "y"]),
     at=st.just(NOW),
     limits=st.one_of(st.none(), st.builds(RunLimits, calls=st.integers(1, 9))),
+    caps=st.one_of(st.none(), st.builds(Caps, budgets=st.just((Cap(usd=5),)), rpm=st.integers(1, 9))),
 )
 steps = st.one_of(
     st.tuples(st.just("decide"), st.integers(0, 2), decisions),

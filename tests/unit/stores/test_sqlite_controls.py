@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.policy.controls import Decision, Kind, Scope
+from gateway.policy.controls import Cap, Caps, Decision, Kind, Scope
 from gateway.spend import RunLimits
 from gateway.stores.sqlite_controls import RELOAD_SECONDS, RUN_DAYS, ControlsUnusable, SqliteControls, SqliteDecisions
 
@@ -138,7 +139,7 @@ def test_a_writer_that_is_killed_leaves_all_or_nothing(path: Path) -> None:
     reader = SqliteControls(path)
     code = (
         "import sys, itertools; from pathlib import Path\n"
-        "from gateway.policy.controls import Decision, Kind, Scope\n"
+        "from gateway.policy.controls import Cap, Caps, Decision, Kind, Scope\n"
         "from gateway.stores.sqlite_controls import SqliteDecisions\n"
         "d = SqliteDecisions(Path(sys.argv[1]))\n"
         "for n in itertools.count(): d.record(Decision(Kind.KILL, Scope.RUN, f'r{n}', at=1)); print(n, flush=True)\n"
@@ -153,3 +154,38 @@ def test_a_writer_that_is_killed_leaves_all_or_nothing(path: Path) -> None:
     kept = {value for _, value in reader.stops}
     assert {f"r{n}" for n in told} <= kept
     assert reader.revision == last.revision == len(kept) == len(SqliteDecisions(path).decisions(10**6))
+
+
+def test_limits_of_scopes_reach_readers_and_are_listed(path: Path) -> None:
+    reader, decisions = SqliteControls(path), SqliteDecisions(path)
+    caps = Caps((Cap(usd=5, per="day"),), rpm=3)
+    decisions.record(Decision(Kind.CAP, Scope.TEAM, "a", at=NOW, caps=caps))
+    decisions.record(Decision(Kind.CAP, Scope.GLOBAL, "*", at=NOW, caps=Caps(concurrency=2)))
+    decisions.record(kill())
+    decisions.record(kill("b", Scope.TEAM))
+    assert reader.refresh()
+    known = reader.caps
+    assert known == {("team", "a"): caps, ("global", "*"): Caps(concurrency=2)}
+    decisions.record(resume())
+    assert reader.refresh()
+    assert reader.caps is known
+    assert [(standing.scope, standing.value) for standing in decisions.capped()] == [("global", "*"), ("team", "a")]
+    assert SqliteControls(path).caps == known
+    decisions.record(Decision(Kind.CAP, Scope.TEAM, "a", at=NOW))
+    assert reader.refresh()
+    assert set(reader.caps) == {("global", "*")}
+    assert [made.caps for made in decisions.decisions()][-1] == caps
+
+
+def test_a_file_of_the_version_before_is_gone_on_with(path: Path) -> None:
+    decisions = SqliteDecisions(path)
+    decisions.record(kill())
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("ALTER TABLE decisions DROP COLUMN caps")
+        db.commit()
+    reader = SqliteControls(path)
+    assert RUN in reader.stops
+    decisions.record(Decision(Kind.CAP, Scope.MODEL, "m", at=NOW, caps=Caps(tpm=9)))
+    assert reader.refresh()
+    assert reader.caps == {("model", "m"): Caps(tpm=9)}
+    assert [made.kind for made in decisions.decisions()] == [Kind.CAP, Kind.KILL]
