@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gateway import __version__
-from gateway.commands import keys_options
+from gateway.commands import keys_options, limits_options
 from gateway.config.problems import ConfigError
 from gateway.errors import GatewayError
 
@@ -52,6 +52,8 @@ def parser() -> argparse.ArgumentParser:
     _add_configuring(commands)
     _add_reading(commands)
     keys_options.add(_group(commands, "keys", "virtual keys: who may call, and what"), _keys, _add, _state_options)
+    limits = _group(commands, "limits", "limits of teams, keys, agents, models, ... while the gateway runs")
+    limits_options.add(limits, _limits, _add, _state_options)
     _add(commands, "version", _version, "print the versions of tollgate and of Python")
     return root
 
@@ -270,6 +272,12 @@ def _ledger_rebuild(options: argparse.Namespace) -> int:
 
 def _keys(options: argparse.Namespace) -> int:
     from gateway.commands.keys import run
+
+    return run(options.config, os.environ, _overrides(options), vars(options))
+
+
+def _limits(options: argparse.Namespace) -> int:
+    from gateway.commands.limits import run
 
     return run(options.config, os.environ, _overrides(options), vars(options))
 

@@ -30,6 +30,9 @@ COMMANDS = [
     ("keys", "list"),
     ("keys", "rotate"),
     ("keys", "disable"),
+    ("limits", "set"),
+    ("limits", "list"),
+    ("limits", "remove"),
     ("version",),
 ]
 
