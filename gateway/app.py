@@ -95,6 +95,7 @@ class Worker:
         self.journal.gauges.set("controls_revision", self.controls.revision)
         self.controls.refresh()
         self.purse.cap(self.controls.caps)
+        self.purse.tell(self.journal)
         self.pools = Pools(loop)
         self.gateway = self.build(config)
         self.server = Server(loop, config.limits, self.handle)

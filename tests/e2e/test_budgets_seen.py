@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -29,13 +32,14 @@ def gate(fake: FakeUpstream) -> Iterator[RunningGateway]:
             {"scope": "agent", "match": "clamped", "usd": 0.002, "on_exceed": "clamp"},
         ],
         runs={"budget_usd": 0.01, "max_calls": 3},
+        spending={"lease_seconds": 1},
     ) as running:
         yield running
 
 
-def ask(gate: RunningGateway, agent: str, run: str, max_tokens: int = 50) -> tuple[int, str]:
+def ask(gate: RunningGateway, agent: str, run: str, max_tokens: int = 50, script: str = "") -> tuple[int, str]:
     body = {"model": "gpt-4o-mini", "max_tokens": max_tokens, "messages": [{"role": "user", "content": "hello"}]}
-    named = {"x-tollgate-agent": agent, "x-tollgate-run-id": run}
+    named = {"x-tollgate-agent": agent, "x-tollgate-run-id": run, "x-fake": script}
     headers = {"content-type": "application/json", "authorization": "Bearer x", **named}
     request = urllib.request.Request(gate.url + "/v1/chat/completions", json.dumps(body).encode(), headers)
     try:
@@ -43,6 +47,8 @@ def ask(gate: RunningGateway, agent: str, run: str, max_tokens: int = 50) -> tup
             return answer.status, ""
     except urllib.error.HTTPError as refused:
         return refused.code, json.loads(refused.read())["error"]["message"]
+    except OSError:  # its worker was killed
+        return 0, ""
 
 
 def send(gate: RunningGateway, method: str, path: str, body: Any = None) -> Any:
@@ -124,3 +130,16 @@ def test_a_limit_set_by_api_holds_in_every_worker_within_a_second_and_is_gone_as
     gone = send(gate, "DELETE", "/api/limits/agent/capped")
     assert gone["in_force"]
     assert {ask(gate, "capped", f"run-7-{n}")[0] for n in range(4 * WORKERS)} == {200}
+
+
+def test_what_a_killed_worker_held_is_charged_and_counted(gate: RunningGateway) -> None:
+    asking = threading.Thread(target=ask, args=(gate, "dying", "run-8"), kwargs={"script": "[[wait 8]]"})
+    asking.start()
+    run = gate.until(lambda: gate.get("/api/budgets", prefix="run:run-8|usd")["budgets"], bool)[0]
+    assert (run["spent"], run["reserved"] > 0) == (0, True)
+    for pid in gate.pids("worker"):
+        os.kill(pid, signal.SIGKILL)
+    asking.join()
+    gate.until(lambda: metric(gate, "tollgate_budget_holds_expired_total")[""], lambda count: count == 1)
+    after = gate.get("/api/budgets", prefix="run:run-8|usd")["budgets"][0]
+    assert (after["spent"], after["reserved"]) == (run["reserved"], 0)

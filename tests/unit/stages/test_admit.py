@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from gateway.errors import GatewayError
 from gateway.key import Key, KeyBudget
 from gateway.pipeline import serve
 from gateway.policy.controls import Decision, Kind, Scope, after
+from gateway.policy.limits import Limits
 from gateway.spend import NANO_USD, Charge, Demand, Rule, RunLimits, Unit
 from gateway.testing.doubles import World, ask, drive
 from gateway.testing.memory_budgets import MemoryBudgets, limit
@@ -214,6 +216,38 @@ def test_a_raise_reaches_who_waits() -> None:
     books.book.reserve("other", [Demand(RUN, Rule.TOTAL, Unit.USD, 900_000, 1_000_000)], "me", 1)
     books.on_wait = lambda: decide(world, Kind.RAISE, amount=NANO_USD)
     assert call(world).status == 200
+
+
+@pytest.mark.parametrize("dollars", [None, 1])
+def test_limits_that_people_change_reach_who_waits_and_who_comes(dollars: int | None) -> None:
+    tight = Budget(scope="global", usd=0.001, per="life", on_exceed="queue")
+    world, books = limited(budgets=(tight,))
+    books.book.reserve("other", [Demand("global|usd|life", Rule.TOTAL, Unit.USD, 900_000, 1_000_000)], "me", 1)
+    lifted = () if dollars is None else (Budget(scope="global", usd=dollars, per="life"),)
+    admitter = world.settings["admission"]
+
+    def relimit(*budgets: Budget) -> None:
+        admitter.relimit(Limits(budgets, Runs(), LimitsConfig(), Spending(), UTC))
+
+    books.on_wait = lambda: relimit(*lifted)
+    assert call(world).status == 200
+    assert set(books.held) == {"other"}
+    relimit(Budget(scope="global", usd=0.001, per="life"))
+    refused = call(world)
+    assert (refused.status, refused.notes["budget"]) == (402, "refused")
+    assert refused.notes["budget_account"] == "global|usd|life"
+
+
+def test_a_gateway_without_limits_gets_some() -> None:
+    world, _ = limited()
+    admitter = world.settings["admission"]
+    assert call(world).hold is None
+    assert not admitter.used
+    admitter.relimit(Limits((Budget(scope="agent", usd=1),), Runs(), LimitsConfig(), Spending(), UTC))
+    assert admitter.used
+    held = call(world).hold
+    assert held is not None
+    assert held.usd > 0
 
 
 def test_a_kill_reaches_who_waits() -> None:
