@@ -23,6 +23,8 @@ from gateway.config.load import load
 from gateway.config.schema_json import json_schema
 from gateway.config.source import parse
 from gateway.errors import BudgetExceeded, BudgetsUnavailable, LimitReached, RunStopped, Unauthorized
+from gateway.recorder.names import METRICS
+from gateway.recorder.names_doc import exposed_name
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -171,6 +173,7 @@ def test_names_of_fields_codes_and_headers_are_in_the_code(path):
     quoted = re.findall(r"`([^`\n]+)`", re.sub(r"(?ms)^```.*?^```", "", path.read_text()))
     names = {name for text in quoted for name in re.findall(r"\b[a-z]+(?:_[a-z]+)+\b|\bx-tollgate-[a-z-]+\b", text)}
     known = CODE + "\n".join(str(found.relative_to(ROOT)) for found in ROOT.glob("tests/**/*.py"))
+    known += "\n".join(exposed_name(metric) for metric in METRICS.values())
     foreign = {"proxy_pass", "env_key", "wire_api", "calc_price"}  # of nginx, Codex and the price data
     assert sorted(name for name in names - foreign if name not in known) == []
 

@@ -76,10 +76,12 @@ REPLACE_ACCOUNT: Final = "INSERT OR REPLACE INTO accounts VALUES (?, ?, ?, ?, ?,
 ACCOUNTS_UNDER: Final = """
 SELECT * FROM accounts WHERE name >= ? AND name < ? AND (until = 0 OR until > ?) ORDER BY name LIMIT ?
 """
-# All but those of runs, which are many.
+# All but those of runs, which are many: what lies before them, and what lies behind.
 ACCOUNTS_IN_MONEY: Final = """
-SELECT * FROM accounts WHERE (name < 'run:' OR name >= 'run;') AND unit = 'usd' AND (until = 0 OR until > ?)
-ORDER BY name LIMIT ?
+SELECT * FROM accounts WHERE name < 'run:' AND unit = 'usd' AND (until = 0 OR until > ?1)
+UNION ALL
+SELECT * FROM accounts WHERE name >= 'run;' AND unit = 'usd' AND (until = 0 OR until > ?1)
+ORDER BY name LIMIT ?2
 """
 
 GET_HOLD: Final = "SELECT op, owner, at, state, parts FROM holds WHERE op = ?"
