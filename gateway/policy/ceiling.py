@@ -11,7 +11,8 @@ Rules
    asked for or as by default; of several models that may answer the dearest.
 4. A WebSocket has no worst case: each session is held to one answer of the largest size; what it takes beyond that is
    for whoever watches it. One of unknown meaning, whose messages nobody can read, has no known price.
-5. What needs no tokens asks for no money. A POST of unknown meaning, or one that starts a batch, has no known price.
+5. What needs no tokens asks for no money. A POST of unknown meaning, or one that starts a batch, has no known price;
+   nor has a request that asks to be taken for one of another method.
 
 Cost: about 4 us, and that of the input bound.
 """
@@ -38,6 +39,7 @@ COUNTED = frozenset({"messages", "contents", "system", "instructions", "systemIn
                      "tools", "functions", "model", *CONTENT})  # fmt: skip
 HISTORIES = ("previous_response_id", "conversation", "cachedContent", "cached_content")
 DEPLOYMENTS = b"/deployments/"
+OVERRIDE = b"x-http-method-override"
 SMALL = 48  # bytes of a field that can hold no prompt
 HISTORY = 200_000
 TOOL_LISTS = 256  # remembered
@@ -116,7 +118,8 @@ class Ceiling:
         if call.websocket:
             return Worst(nano_usd=None, estimated=True, basis="unknown")
         if not route.operation or route.operation == "fetch_response":
-            costly = call.request.method == b"POST" and (route.template == "other" or "batches" in route.template)
+            unseen = route.template == "other" or "batches" in route.template
+            costly = (call.request.method == b"POST" and unseen) or OVERRIDE in call.request.names
             return Worst(nano_usd=None, estimated=True, basis="unknown") if costly else FREE
         model = model_of(call)
         hosted = self._tools(asked, model)

@@ -155,7 +155,8 @@ class Limits:
     ) -> Ask:
         """Everything this call must be granted. `now`: ns since the epoch; `extra`: the limits of its virtual key.
 
-        Raises BudgetExceeded (`price_unknown`) where a budget in USD meets a model without a price and that is denied.
+        Raises BudgetExceeded where what it may take of a budget is not known and that is denied: `price_unknown` of a
+        model without a price, `usage_unknown` of a call whose tokens nobody can count.
         """
         found = self._matching(who, extra)
         run = self._of_run(who, told, found) if who.run and worst.basis != "free" else ()
@@ -181,6 +182,11 @@ class Limits:
             usual = told.usual_nano
         elif unit is TOKENS:
             amount = worst.tokens_in + worst.tokens_out
+            if worst.basis == "unknown" and limit.rule is not Rule.RATE and self._unknown == "deny":
+                raise BudgetExceeded(
+                    f"{limit.label} is a budget in tokens, and what this call may use is not known.",
+                    code="usage_unknown",
+                )
             usual = told.usual_tokens
         else:
             return limit.demand(told.steps if unit is STEPS else told.tools if unit is TOOLS else told.depth)

@@ -185,6 +185,45 @@ def test_tap(talk):
     assert answer.model == "gpt-5"
 
 
+def test_a_session_is_closed_only_between_messages(talk):
+    """Behind a whole message: an error event and a close frame that a client can read. Within one: nothing."""
+    tap = talk("openai_responses").dialect.tap(b"")
+    text = frame(json.dumps(done()).encode())
+    for end in (1, len(text) - 1):
+        tap.feed(False, text[:end])
+        assert tap.close(Overloaded("busy"), "q") == b""
+        tap.feed(False, text[end:])
+    begun = frame(b'{"type":', final=False)
+    tap.feed(False, begun)
+    assert tap.close(Overloaded("busy"), "q") == b""
+    tap.feed(False, frame(b'"x"}', MORE))
+    data = tap.close(Overloaded("busy"), "q")
+    (error,) = read(data)
+    assert json.loads(error)["error"]["code"] == "overloaded"
+    close = frame((1008).to_bytes(2, "big") + b"overloaded", 8)
+    assert data.endswith(close)
+
+
+def test_a_message_too_large_to_be_kept_is_within_until_it_ends(talk):
+    tap = talk("openai_responses").dialect.tap(b"")
+    large = frame(b"x" * (MAX_EVENT + 5))
+    tap.feed(False, large[:-1])
+    assert tap.close(Overloaded("busy"), "q") == b""
+    tap.feed(False, large[-1:])
+    assert tap.close(Overloaded("busy"), "q")
+
+
+def test_what_a_session_used_is_told_once_for_each_answer(talk):
+    tap = talk("openai_responses").dialect.tap(b"")
+    assert tap.used() is None
+    for number in (1, 2):
+        tap.feed(False, frame(json.dumps(done()).encode()))
+        used = tap.used()
+        assert used.usage.input_tokens == 10 * number
+        assert tap.used() is None
+    assert tap.end().usage.input_tokens == 20
+
+
 def test_error_message():
     value = json.loads(ws_error(Overloaded("busy"), "q1"))
     assert (value["type"], value["status"], value["error"]["code"]) == ("error", 503, "overloaded")

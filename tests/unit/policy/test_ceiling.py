@@ -293,6 +293,27 @@ def test_a_websocket_is_held_to_one_answer_of_the_largest_size():
     assert found.estimated
 
 
+def test_a_websocket_that_nobody_can_read_has_no_known_price():
+    found = CEILING.worst(call(Asked(), "", method=b"GET", template="other", websocket=True), "", AT)
+    assert (found.nano_usd, found.basis) == (None, "unknown")
+
+
+def test_a_session_may_name_its_model_in_its_url():
+    path = b"/v1/realtime?intent=x&model=gpt-4o"
+    named = CEILING.worst(call(Asked(), "chat", path=path, method=b"GET", websocket=True), "openai", AT)
+    asked = CEILING.worst(call(Asked(model="gpt-4o"), "chat", websocket=True), "openai", AT)
+    assert named == asked
+    assert CEILING.worst(call(Asked(), "chat", path=path), "openai", AT).nano_usd is None  # no session
+
+
+def test_no_get_is_free_that_asks_to_be_a_post():
+    """Google's front ends take a request for one of the method that this header names."""
+    made = call(Asked(), "", method=b"GET", template="/v1beta/models/{model}:generateContent")
+    assert CEILING.worst(made, "google", AT) is FREE
+    made.request.names[b"x-http-method-override"] = b"POST"
+    assert CEILING.worst(made, "google", AT).nano_usd is None
+
+
 def test_lowered():
     found = worst(model="gpt-4o", messages=HELLO, n=2)
     lower = found.lowered(100)

@@ -140,6 +140,17 @@ def test_a_header_that_is_no_amount_is_refused(header: bytes):
     assert caught.value.code == "invalid_budget"
 
 
+def test_tokens_that_nobody_can_count():
+    """Denied under a budget in tokens, as unknown prices are under one in money; rates let them pass."""
+    unread = Worst(nano_usd=None, estimated=True, basis="unknown")
+    with pytest.raises(BudgetExceeded) as caught:
+        ask(limits(Budget(scope="team", tokens=100)), worst=unread)
+    assert caught.value.code == "usage_unknown"
+    allowed = ask(limits(Budget(scope="team", tokens=100), unknown_price="allow"), worst=unread)
+    assert [d.amount for d in allowed.demands] == [0]
+    assert ask(limits(config=LimitsConfig(rates=(Rates(scope="team", tpm=100),))), worst=unread).demands
+
+
 def test_unknown_prices():
     unknown = Worst(10, 10, None, basis="client")
     budgets = (Budget(scope="team", usd=5), Budget(scope="team", tokens=100))

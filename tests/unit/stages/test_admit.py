@@ -7,6 +7,7 @@ from datetime import UTC
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from gateway.call import Call
 from gateway.config.schema import Budget, Rates, Runs, Spending, TaperStep
@@ -16,6 +17,7 @@ from gateway.key import Key, KeyBudget
 from gateway.pipeline import serve
 from gateway.policy.controls import Decision, Kind, Scope, after
 from gateway.policy.limits import Limits
+from gateway.policy.window import Calendar
 from gateway.spend import NANO_USD, Charge, Demand, Rule, RunLimits, Unit
 from gateway.testing.doubles import World, ask, drive
 from gateway.testing.memory_budgets import MemoryBudgets, limit
@@ -248,6 +250,35 @@ def test_a_gateway_without_limits_gets_some() -> None:
     held = call(world).hold
     assert held is not None
     assert held.usd > 0
+
+
+def test_who_waits_does_so_in_the_window_of_the_hour() -> None:
+    """A window that ends while a call waits is over for it, too: it holds in the next one."""
+    world, books = limited(budgets=(Budget(scope="global", usd=0.001, per="minute", on_exceed="queue"),))
+    now = world.gateway().now()
+    window = Calendar(UTC).window("minute", now)
+    full = Demand(f"global|usd|minute|{window.suffix}", Rule.TOTAL, Unit.USD, 900_000, 1_000_000, window.since)
+    books.book.reserve("other", [full], "me", 1)
+    clock = [now]
+    gateway = structs.replace(world.gateway(), now=lambda: clock[0])
+    books.on_wait = lambda: clock.append(clock.pop() + 60 * NANO_USD)
+    world.answer(200, JSON, [ANSWER])
+    drive(serve(ask(CHAT, body()), world.down, gateway))
+    assert world.journal.records[-1].status == 200
+    accounts = [demands[0].account for demands in books.asked]
+    assert accounts[0] == full.account
+    assert accounts[-1] != full.account
+
+
+def test_nobody_waits_longer_than_its_client_does() -> None:
+    """Half of what it says that it waits; where it says nothing that can be read, as long as is configured."""
+    for said, seconds in ((b"4", 2.0), (b"0.5", 0.25), (b"soon", 20.0), (b"-1", 20.0), (b"", 20.0), (b"600", 20.0)):
+        world, books = limited(runs=Runs(budget_usd=0.001, on_exceed="queue"), queue_seconds=20)
+        books.book.reserve("other", [Demand(RUN, Rule.TOTAL, Unit.USD, 900_000, 1_000_000)], "me", 1)
+        books.on_wait = lambda world=world: setattr(world, "clock", world.clock + 10**8)  # type: ignore[misc]
+        began = world.clock
+        assert call(world, b"", (b"x-stainless-timeout", said)).status == 402
+        assert seconds <= (world.clock - began) / NANO_USD < seconds + 0.2
 
 
 def test_a_kill_reaches_who_waits() -> None:

@@ -24,6 +24,7 @@ def call(
     usage: Usage | None = USED,
     source: UsageSource = UsageSource.PROVIDER,
     complete: bool = True,
+    stopped: bool = False,
     **more: Any,
 ) -> Call:
     target = Target("openai", "openai", "h", 1, False, b"")
@@ -40,6 +41,7 @@ def call(
     )
     made.attempts = [Attempt(target, 0, status=status, sent=sent)]
     made.answer, made.money, made.hold = answer, Money(pico), HOLD
+    made.notes = {"budget": "stopped"} if stopped else {}
     return made
 
 
@@ -55,6 +57,8 @@ def call(
         (call(source=UsageSource.ESTIMATED), Charge(2_001, 120, 1, 2, 1)),  # whole, but without usage
         (call(source=UsageSource.ESTIMATED, complete=False), Charge(9_000, 500, 1, 2, 1)),
         (call(source=UsageSource.ESTIMATED, complete=False, pico=12_000_000), Charge(12_000, 500, 1, 2, 1)),
+        (call(source=UsageSource.ESTIMATED, stopped=True), Charge(9_000, 500, 1, 2, 1)),  # at what was held, or above
+        (call(stopped=True), Charge(2_001, 120, 1, 2, 1)),  # the provider said how much it was
         (call(background=True, usage=None, pico=0), Charge(9_000, 500, 1, 2, 1)),
         (call(parts=((Usage(5, 5), "m", {}),)), Charge(2_001, 130, 1, 2, 1)),
     ],
