@@ -47,8 +47,9 @@ class RedisControls:
         self.away = False
 
     async def run(self) -> None:
-        """For ever; cancel it to end it."""
-        while True:
+        """For ever; cancel it to end it. The client of Redis may swallow a cancellation, so it is asked for, too."""
+        me = asyncio.current_task()
+        while me is None or not me.cancelling():
             try:
                 await self.turn()
                 if self.away:
