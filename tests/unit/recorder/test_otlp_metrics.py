@@ -84,3 +84,17 @@ def test_what_cannot_be_pushed_is_counted(result: Any) -> None:
 def test_the_interval_is_configurable_as_the_specification_says() -> None:
     assert interval_seconds({"OTEL_METRIC_EXPORT_INTERVAL": "5000"}) == 5
     assert interval_seconds({"OTEL_METRIC_EXPORT_INTERVAL": "x"}) == interval_seconds({}) == 60
+
+
+def test_a_gauge_with_labels_is_pushed_with_a_point_for_each() -> None:
+    spent = {("team", "team:a|usd|day"): 1.5, ("global", "global|usd|life"): 0.0}
+    metrics = MetricsProjection(Telemetry(), lambda: {"tollgate_budget_spent_usd": spent}, lambda: T0 / 1e9)
+    data = metrics_data(metrics.read(), Resource({}), T0)
+    (metric,) = [
+        one for one in data.resource_metrics[0].scope_metrics[0].metrics if one.name == "tollgate.budget_spent_usd"
+    ]
+    assert metric.unit == "{USD}"
+    assert [(dict(point.attributes or {}), point.value) for point in metric.data.data_points] == [  # type: ignore[union-attr]
+        ({"scope": "team", "budget": "team:a|usd|day"}, 1.5),
+        ({"scope": "global", "budget": "global|usd|life"}, 0.0),
+    ]
