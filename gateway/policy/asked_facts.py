@@ -12,7 +12,9 @@ from gateway.call import Asked
 LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 GENERATION = ("generationConfig", "generation_config")
 CONTEXT = ("service_tier", "serviceTier", "speed", "inference_geo")
-MOST_CHOICES = 1024
+CHOICES = ("n", "best_of")
+CANDIDATES = ("candidateCount", "candidate_count")
+MOST_CHOICES = 1_000_000  # more than any upstream makes; bounds the figures
 
 _FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -48,13 +50,27 @@ def output_limit(asked: Asked) -> int | None:
 def choices_of(asked: Asked, operation: str) -> int:
     """How many answers are asked for: each is billed, also those that best_of throws away."""
     fields = asked.fields
-    count = asked.params.get("choice.count") or 1
-    if "best_of" in fields:
-        count = max(count, whole(fields["best_of"]) or 1)
-    count = min(count, MOST_CHOICES) if type(count) is int else 1
+    count = 1
+    for name in CHOICES:
+        if name in fields:
+            count = max(count, _count(decoded(fields[name])))
+    for name in GENERATION:
+        if name in fields and b"andidate" in bytes(fields[name]):
+            config = decoded(fields[name])
+            if isinstance(config, Mapping):
+                count = max(count, *(_count(config.get(key)) for key in CANDIDATES))
     if operation == "text_completion" and "prompt" in fields:
         count *= _prompts(fields["prompt"])
     return max(count, 1)
+
+
+def _count(value: Any) -> int:
+    """A number of answers. Some upstreams take a string of digits for one, or a whole float."""
+    if type(value) is str and value.strip().isdecimal() and len(value) < 16:
+        value = int(value)
+    if type(value) is float and 0 <= value < 1e15:
+        value = -int(-value // 1)
+    return min(value, MOST_CHOICES) if type(value) is int else 1
 
 
 def _prompts(raw: Any) -> int:

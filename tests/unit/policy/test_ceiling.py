@@ -172,15 +172,23 @@ def test_what_limits_the_output(dialect: str, body: dict[str, Any], out: int, ba
         ({"prompt": ["a", "b", "c"], "n": 2}, "text_completion", 60),
         ({"prompt": [1, 2, 3]}, "text_completion", 10),
         ({"messages": HELLO, "n": "x"}, "chat", 10),
+        ({"messages": HELLO, "n": "5"}, "chat", 50),  # as lenient upstreams read it
+        ({"messages": HELLO, "n": 2.5}, "chat", 30),
+        ({"messages": HELLO, "n": -3}, "chat", 10),
+        ({"messages": HELLO, "n": 5000}, "chat", 50_000),
+        ({"messages": HELLO, "n": None, "best_of": "3"}, "chat", 30),
     ],
 )
 def test_every_answer_asked_for_counts(body: dict[str, Any], operation: str, out: int):
     assert worst(operation=operation, model="gpt-4o", max_tokens=10, **body).tokens_out == out
 
 
-def test_candidates_of_a_nested_config_count():
-    config = {"maxOutputTokens": 10, "candidateCount": 4}
-    assert worst("google", dialect="gemini", contents=HELLO, generationConfig=config).tokens_out == 40
+@pytest.mark.parametrize("name", ["generationConfig", "generation_config"])
+@pytest.mark.parametrize("count", [{"candidateCount": 4}, {"candidate_count": 4}, {"candidateCount": "4"}])
+def test_candidates_of_a_nested_config_count(name: str, count: dict[str, Any]):
+    """Protobuf's JSON has two names for a field, and takes numbers as strings."""
+    config = {"maxOutputTokens": 10, **count}
+    assert worst("google", dialect="gemini", contents=HELLO, **{name: config}).tokens_out == 40
 
 
 def test_a_guessed_answer_may_be_billed_beside_the_real_one():
