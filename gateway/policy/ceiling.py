@@ -39,6 +39,8 @@ COUNTED = frozenset({"messages", "contents", "system", "instructions", "systemIn
                      "tools", "functions", "model", *CONTENT})  # fmt: skip
 HISTORIES = ("previous_response_id", "conversation", "cachedContent", "cached_content")
 DEPLOYMENTS = b"/deployments/"
+FREE_POSTS = frozenset({"/v1/responses/{id}/cancel", "/v1/responses/input_tokens", "/v1/messages/count_tokens",
+                        "/v1beta/models/{model}:countTokens"})  # fmt: skip
 OVERRIDE = b"x-http-method-override"
 SMALL = 48  # bytes of a field that can hold no prompt
 HISTORY = 200_000
@@ -118,8 +120,8 @@ class Ceiling:
         if call.websocket:
             return Worst(nano_usd=None, estimated=True, basis="unknown")
         if not route.operation or route.operation == "fetch_response":
-            unseen = route.template == "other" or "batches" in route.template
-            costly = (call.request.method == b"POST" and unseen) or OVERRIDE in call.request.names
+            posts = call.request.method == b"POST" and route.template not in FREE_POSTS
+            costly = posts or OVERRIDE in call.request.names
             return Worst(nano_usd=None, estimated=True, basis="unknown") if costly else FREE
         model = model_of(call)
         hosted = self._tools(asked, model)

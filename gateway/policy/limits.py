@@ -39,6 +39,10 @@ LONGEST = 200  # characters of a value that are kept in the name of an account
 RUNS = 1024  # remembered, of each combination of the other scopes
 USD, TOKENS, STEPS, TOOLS, TOTAL = Unit.USD, Unit.TOKENS, Unit.STEPS, Unit.TOOLS, Rule.TOTAL
 ONES = frozenset({Unit.CALLS, Unit.CONCURRENCY, Unit.SECONDS})
+NO_RUN = (
+    "Every run has a budget in USD here; this call belongs to none that is known, and what it may cost is not known "
+    "either. Choose spending.unknown_price to let such calls pass."
+)
 _HEADER = re.compile(rb"\s*\$?(\d{1,7})(?:\.(\d{1,9})\d*)?\s*")
 
 
@@ -158,6 +162,8 @@ class Limits:
         Raises BudgetExceeded where what it may take of a budget is not known and that is denied: `price_unknown` of a
         model without a price, `usage_unknown` of a call whose tokens nobody can count.
         """
+        if worst.basis == "unknown" and not who.run and self._run_nano is not None and self._unknown == "deny":
+            raise BudgetExceeded(NO_RUN, code="price_unknown")
         found = self._matching(who, extra)
         run = self._of_run(who, told, found) if who.run and worst.basis != "free" else ()
         demands: list[Demand] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway.call import Answer, Call, Money, Usage, UsageSource
 from gateway.errors import ClientGone
+from gateway.policy.ceiling import FREE_POSTS
 from gateway.ports import Gateway, Meter
 
 FREE = Money(total=0, status="free")
@@ -80,7 +81,7 @@ def costs_nothing(call: Call) -> bool:
     sent = bool(call.attempts)
     if not sent or call.attempts[-1].status >= 400 or call.attempts[-1].status == 0:
         return True
-    return not call.route.operation and (call.request.method != b"POST" or call.route.template != "other")
+    return not call.route.operation and (call.request.method != b"POST" or call.route.template in FREE_POSTS)
 
 
 def priced(gw: Gateway, provider: str, models: tuple[str, ...], used: tuple[Usage, dict[str, str]], at: float) -> Money:

@@ -420,3 +420,13 @@ def test_what_is_held_is_seen_and_becomes_what_is_recorded(gate: RunningGateway,
     assert slow.answer().status == 200
     cost = until(lambda: gate.get("/api/runs/whole")["cost_usd"] if gate.status("/api/runs/whole") == 200 else None)
     same(settled(gate, "whole"), cost)
+
+
+def test_bifrost_2873_not_even_without_a_run(gate: RunningGateway, fake: FakeUpstream) -> None:
+    """A path that nobody knows, or with a slash too many, belongs to no run: it is no way past the budgets of runs."""
+    for path in (b"/v1/images/generations", b"/v1/chat/completions/", b"/v1beta/models/m:batchGenerateContent"):
+        data = request_of("chat", "cheap", "no-run", 10).replace(b"/v1/chat/completions", path, 1)
+        with RawClient(port_of(gate)) as client:
+            client.send(data)
+            assert client.answer().status == 402, path
+    assert not asked_of(fake, "no-run")

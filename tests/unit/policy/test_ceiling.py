@@ -314,6 +314,14 @@ def test_a_session_may_name_its_model_in_its_url():
     assert CEILING.worst(call(Asked(), "chat", path=path), "openai", AT).nano_usd is None  # no session
 
 
+@pytest.mark.parametrize("action", ["batchGenerateContent", "predict", "predictLongRunning", "anything"])
+def test_no_verb_of_a_model_is_free_because_it_is_not_known(action: str):
+    """The path of one looks like that of a model that is only looked at."""
+    route = TABLE.resolve(b"POST", f"/gemini/v1beta/models/m:{action}".encode(), "")
+    made = call(Asked(), route.operation, template=route.template)
+    assert CEILING.worst(made, "google", AT).nano_usd is None
+
+
 def test_no_get_is_free_that_asks_to_be_a_post():
     """Google's front ends take a request for one of the method that this header names."""
     made = call(Asked(), "", method=b"GET", template="/v1beta/models/{model}:generateContent")

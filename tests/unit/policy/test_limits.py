@@ -151,6 +151,21 @@ def test_tokens_that_nobody_can_count():
     assert ask(limits(config=LimitsConfig(rates=(Rates(scope="team", tpm=100),))), worst=unread).demands
 
 
+def test_nobody_goes_past_the_budgets_of_runs_by_naming_none():
+    unread = Worst(nano_usd=None, estimated=True, basis="unknown")
+    for runs, how, denied in (
+        (Runs(budget_usd=1), "deny", True),
+        (Runs(budget_usd=1), "allow", False),
+        (Runs(max_calls=1), "deny", False),
+    ):
+        made = limits(runs=runs, unknown_price=how)
+        if denied:
+            with pytest.raises(BudgetExceeded):
+                made.demands(Scopes(), unread, NOW)
+        else:
+            assert made.demands(Scopes(), unread, NOW).demands == ()
+
+
 def test_unknown_prices():
     unknown = Worst(10, 10, None, basis="client")
     budgets = (Budget(scope="team", usd=5), Budget(scope="team", tokens=100))
