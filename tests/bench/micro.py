@@ -327,7 +327,7 @@ def worker_in(place: Path) -> Iterator[Worker]:
         "anthropic": Upstream(dialect="anthropic", url=url % "anthropic"),
     }
     first = Configure(
-        config=Config(upstreams=upstreams),
+        config=Config(upstreams=upstreams, state=str(state["state"])),
         generation=1,
         state=str(state["state"]),
         inflight=str(state["inflight"]),
@@ -341,7 +341,7 @@ def worker_in(place: Path) -> Iterator[Worker]:
     try:
         yield worker
     finally:
-        worker.close()
+        loop.run_until_complete(worker.close())
         loop.close()
 
 
