@@ -75,18 +75,15 @@ _any = msgspec.json.Decoder()
 _sorted = msgspec.json.Encoder(order="sorted")
 
 
-class Item:
+class Item(Struct):
     """`canonical`: 16 bytes that change with the meaning of the item, not with `cache_control`, order or spacing."""
 
-    __slots__ = ("_digest", "_raw", "_said", "role", "tool_results", "tool_use_ids")
-
-    def __init__(self, raw: Raw | bytes) -> None:
-        self.role = ""
-        self.tool_use_ids: tuple[str, ...] = ()
-        self.tool_results: tuple[ToolResult, ...] = ()
-        self._said: str | None = ""  # None: still to be read from the content
-        self._raw = raw
-        self._digest: bytes | None = None
+    _raw: Raw | bytes
+    role: str = ""
+    tool_use_ids: tuple[str, ...] = ()
+    tool_results: tuple[ToolResult, ...] = ()
+    _said: str | None = ""  # None: still to be read from the content
+    _digest: bytes | None = None
 
     @property
     def text_digest(self) -> bytes:

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from gateway.call import Answer, Asked, ToolUse, Usage, UsageSource
 from gateway.dialects.identity_text import LIMIT, digest_text
@@ -22,41 +22,23 @@ TOOL_TOKENS = 50  # around the arguments of a tool call
 MAX_MESSAGE = 500  # characters of a provider's error message
 
 
-class Draft:
+class Draft(Struct):
     """Facts gathered while an answer passes; memory is bounded."""
 
-    __slots__ = (
-        "_stored",
-        "_text",
-        "_tools",
-        "background",
-        "chars",
-        "error_message",
-        "error_type",
-        "extra",
-        "finish",
-        "model",
-        "parts",
-        "pricing",
-        "response_id",
-        "usage",
-    )
-
-    def __init__(self) -> None:
-        self.model = ""
-        self.response_id = ""
-        self.usage: Usage | None = None
-        self.pricing: dict[str, str] = {}
-        self.finish: dict[int, str] = {}
-        self.parts: tuple[tuple[Usage, str, dict[str, str]], ...] = ()
-        self.error_type = ""
-        self.error_message = ""
-        self.background = False
-        self.chars = 0
-        self.extra = 0  # bytes of those characters in UTF-8, beyond one each
-        self._text: list[str] = []
-        self._stored = 0
-        self._tools: dict[object, list[str]] = {}
+    model: str = ""
+    response_id: str = ""
+    usage: Usage | None = None
+    pricing: dict[str, str] = {}
+    finish: dict[int, str] = {}
+    parts: tuple[tuple[Usage, str, dict[str, str]], ...] = ()
+    error_type: str = ""
+    error_message: str = ""
+    background: bool = False
+    chars: int = 0
+    extra: int = 0  # bytes of those characters in UTF-8, beyond one each
+    _text: list[str] = []
+    _stored: int = 0
+    _tools: dict[object, list[str]] = {}
 
     def text(self, value: str) -> None:
         """Assistant text: counts, and identifies the answer."""

@@ -14,7 +14,8 @@ Theory of operation
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 import httptools
@@ -25,6 +26,7 @@ from gateway.net.origin import UpstreamConnection
 
 HIGH_WATER = 262_144
 HEAD_LIMIT = 262_144
+NO_NAMES: Mapping[bytes, bytes] = MappingProxyType({})
 
 
 class Owner(Protocol):
@@ -42,13 +44,17 @@ class UpstreamExchange:
     __slots__ = (
         *("_buffered", "_connection", "_head_bytes", "_interruption", "_no_body", "_parser", "_paused", "_pieces"),
         *("_remaining", "_waiter", "complete", "deadline", "fault", "head", "idle_timeout", "patience", "pools"),
-        *("_sink", "raw", "reused", "total_deadline"),
+        *("_sink", "block", "headers", "length", "names", "raw", "reason", "reused", "status", "total_deadline"),
     )
 
     def __init__(self, pools: Owner, no_body: bool) -> None:
         self.pools = pools
         self.patience = 0.0  # seconds to wait for the head after the client has left
         self.head: ResponseHead | None = None
+        self.status, self.reason, self.block = 0, b"", b""  # of the head, once it is there
+        self.headers: Sequence[Header] = ()
+        self.names: Mapping[bytes, bytes] = NO_NAMES
+        self.length: int | None = None
         self.fault: GatewayError | None = None
         self._interruption: GatewayError | None = None
         self.complete = False
@@ -68,30 +74,6 @@ class UpstreamExchange:
         self._connection: UpstreamConnection | None = None
 
     # -- what ports.Exchange promises
-    @property
-    def status(self) -> int:
-        return self.head.status if self.head else 0
-
-    @property
-    def reason(self) -> bytes:
-        return self.head.reason if self.head else b""
-
-    @property
-    def headers(self) -> list[Header]:
-        return self.head.headers if self.head else []
-
-    @property
-    def names(self) -> Mapping[bytes, bytes]:
-        return self.head.names if self.head else {}
-
-    @property
-    def block(self) -> bytes:
-        return self.head.block if self.head else b""
-
-    @property
-    def length(self) -> int | None:
-        return None if self.head is None else self.head.length
-
     async def read(self) -> bytes:
         while not self._pieces:
             if self.complete:
@@ -258,6 +240,8 @@ class UpstreamExchange:
 
     def _begin_body(self, head: ResponseHead) -> None:
         self.head = head
+        self.status, self.reason, self.block = head.status, head.reason, head.block
+        self.headers, self.names, self.length = head.headers, head.names, head.length
         if head.status == 101:
             self.raw = True
         elif self._no_body or head.status in (204, 304):

@@ -136,11 +136,16 @@ class Zstd:
         return b"" if self.broken else b"".join(out)
 
 
+PLAIN = Identity()  # it keeps nothing: one is enough
+
+
 def decoder_for(coding: bytes) -> Decoder:
     """The decoder of a Content-Encoding header value."""
+    if not coding:
+        return PLAIN
     name = coding.strip().lower()
     if not name or name == b"identity":
-        return Identity()
+        return PLAIN
     if name in (b"gzip", b"x-gzip"):
         return Zlib(raw_allowed=False)
     if name == b"deflate":

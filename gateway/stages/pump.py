@@ -33,6 +33,7 @@ NONE: frozenset[bytes] = frozenset()
 SIZED = frozenset((b"content-length",))
 RESTATED = frozenset((b"content-length", b"content-type", b"content-encoding"))
 JSON = b"application/json"
+PAGE = b"text/html"
 STREAMS = (b"text/event-stream", b"application/x-ndjson", b"application/vnd.amazon.eventstream")
 
 
@@ -47,6 +48,7 @@ class Passage:
             "exchange",
             "gw",
             "interruptible",
+            "kind",
             "meter",
             "most",
             "spec",
@@ -62,16 +64,14 @@ class Passage:
         kind = names.get(b"content-type", b"")
         self.call, self.exchange, self.down, self.gw = call, exchange, down, gw
         self.spec: Spec = gw.specs[call.route.upstream]
+        self.kind = kind
         self.streaming = is_stream(call, exchange, kind)
         self.meter: Meter = dialect.meter(call.route, call.asked, exchange.status, kind)
         call.meter = self.meter
         self.decoder: Decoder = decoder_for(names.get(b"content-encoding", b""))
-        self.interruptible = (
-            kind.startswith(STREAMS[0]) and exchange.length is None and b"content-encoding" not in names
-        )
-        self.stripper: Stripper | None = None
-        if call.asked.injected and kind.startswith(STREAMS[0]) and b"content-encoding" not in names:
-            self.stripper = dialect.stripper()
+        events = kind.startswith(STREAMS[0]) and b"content-encoding" not in names
+        self.interruptible = events and exchange.length is None
+        self.stripper: Stripper | None = dialect.stripper() if events and call.asked.injected else None
         self.tail = b""  # what `pass_on` did not send any more
         plain = self.interruptible or self.stripper is not None
         self.most = call.hold.output if call.hold is not None and plain else 0  # tokens of output; 0: no limit of ours
@@ -97,11 +97,23 @@ class Passage:
         self.stopped, self.most = True, 0
         return data[:left]
 
+    def looker(self) -> Callable[[bytes], bytes]:
+        """What looks at the pieces of an answer: `look`, or the short way where there is little to do."""
+        return self.look_plain if self.is_plain() else self.look
+
+    def look_plain(self, data: bytes) -> bytes:
+        self.call.response_bytes += len(data)
+        self.meter.feed(data)
+        return data
+
+    def is_plain(self) -> bool:
+        """Is nothing decoded, kept or taken out?"""
+        return type(self.decoder) is Identity and self.stripper is None and not (self.gw.capture_bytes or self.most)
+
     def sink(self) -> Callable[[bytes], bool]:
         """Where the pieces of a committed answer go. It says False where that was the last for now: the answer ends,
         or the client is behind."""
-        plain = type(self.decoder) is Identity and self.stripper is None and not (self.gw.capture_bytes or self.most)
-        return self.pass_plain if plain else self.pass_on
+        return self.pass_plain if self.is_plain() else self.pass_on
 
     def pass_plain(self, data: bytes) -> bool:
         """`pass_on` where nothing is decoded, kept or taken out: what a paced stream costs is mostly this."""
@@ -150,45 +162,41 @@ def is_stream(call: Call, exchange: Exchange, kind: bytes) -> bool:
 async def pump(call: Call, exchange: Exchange, down: Downstream, gw: Gateway) -> Ending:
     """Returns what is still to be sent. Raises UpstreamFault, ClientGone."""
     try:
-        return await carry_over(Passage(call, exchange, down, gw))
+        passage = Passage(call, exchange, down, gw)
+        try:
+            if down.gone:
+                raise ClientGone()
+            refuse_pages(passage)
+            if call.route.operation and not passage.streaming:
+                ending = await pump_whole(passage)
+            else:
+                ending = await pump_stream(passage)
+            if down.gone:
+                raise ClientGone()
+            return ending
+        except ClientGone:
+            if passage.spec.drain:
+                await drain(passage)
+            raise
     finally:
         call.upstream_last_byte = gw.monotonic()
         exchange.close()
 
 
-async def carry_over(passage: Passage) -> Ending:
-    call, down = passage.call, passage.down
-    try:
-        if down.gone:
-            raise ClientGone()
-        refuse_pages(call, passage.exchange)
-        if call.route.operation and not passage.streaming:
-            ending = await pump_whole(passage)
-        else:
-            ending = await pump_stream(passage)
-        if down.gone:
-            raise ClientGone()
-        return ending
-    except ClientGone:
-        if passage.spec.drain:
-            await drain(passage)
-        raise
-
-
-def refuse_pages(call: Call, exchange: Exchange) -> None:
+def refuse_pages(passage: Passage) -> None:
     """A web page in the place of a successful answer comes from a portal or a wrong URL. Raises BadAnswer."""
-    page = exchange.names.get(b"content-type", b"").lower().startswith(b"text/html")
-    if page and call.route.operation and 200 <= exchange.status < 300:
+    page = passage.kind[:9].lower() == PAGE
+    if page and passage.call.route.operation and 200 <= passage.exchange.status < 300:
         raise BadAnswer("the upstream answered with a web page")
 
 
 async def pump_whole(passage: Passage) -> Ending:
     """An answer that means nothing before it is complete."""
-    exchange, gw, call = passage.exchange, passage.gw, passage.call
+    exchange, call, look = passage.exchange, passage.call, passage.looker()
     held: list[bytes] = []
     size = 0
     while data := await exchange.read():
-        held.append(passage.look(data))
+        held.append(look(data))
         size += len(data)
         if size > WHOLE_LIMIT:
             passage.commit(b"".join(held))
@@ -196,8 +204,8 @@ async def pump_whole(passage: Passage) -> Ending:
     settle(passage)
     call.committed = True
     call.status = exchange.status
-    call.first_byte = gw.monotonic()
-    passage.start(own_lines(call) + cost_lines(call, gw), resized=False)
+    call.first_byte = passage.gw.monotonic()
+    passage.start(own_lines(call) + cost_lines(call, passage.gw), resized=False)
     return Ending(held[0] if len(held) == 1 else b"".join(held), complete=True)
 
 
