@@ -109,7 +109,7 @@ class JournalWriter:
     def append(self, call: Call, slot: int) -> None:
         """Write the record of a closed call, then free its slot. Never raises."""
         try:
-            payload = encode(self._convert.record_of(call))
+            payload = self._convert.encoded(call)
         except MALFORMED as error:
             _log.error("journal: call %s has an unusable value (%s)", call.id, type(error).__name__)
             payload = encode(self._convert.salvage(call))

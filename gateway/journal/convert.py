@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from gateway.call import Answer, Attempt, Call, Money, Outcome, Request, Who
+from gateway.call import Answer, Attempt, Call, Outcome, Request
 from gateway.errors import (
     BudgetsUnavailable,
     ClientGone,
@@ -31,6 +31,7 @@ _REFUSALS = (Rejected, Draining, Overloaded, JournalUnavailable, BudgetsUnavaila
 _INT64 = 1 << 63
 _NO_ERROR = ("", "", "", "")
 _NO_BUDGET = ("", "", 0, -1)
+_NO_ANSWER = Answer()
 _SCALARS = frozenset({str, float, bool})
 _encode = msgspec.msgpack.Encoder().encode
 MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, msgspec.MsgspecError)
@@ -107,18 +108,29 @@ class Converter:
         self._capture_bytes = capture_bytes
         self._redactor = Redactor(secrets)
 
+    def encoded(self, call: Call) -> bytes:
+        """The record as it is written: what `encode(record_of(call))` gives, without making the record."""
+        return _encode(self._fields(call))
+
     def record_of(self, call: Call) -> CallRecord:
+        return CallRecord(*self._fields(call)[1:])
+
+    def _fields(self, call: Call) -> tuple[Any, ...]:
+        """Tag and fields of a record in the order of the schema: naming 60 of them would cost more than encoding."""
         route, asked, trace, request, attempts = call.route, call.asked, call.trace, call.request, call.attempts
-        answer = call.answer
-        duration = max(0, call.ended - call.began)
+        who, answer, money, began = call.who, call.answer or _NO_ANSWER, call.money, call.began
+        duration = max(0, call.ended - began)
         outcome = outcome_of(call)
         target = attempts[-1].target if attempts else None
-        # By position, in the order of the schema: naming 60 fields would cost more than encoding them.
-        fields: tuple[Any, ...] = (
+        facts = request.facts
+        agent, retry = facts.get("client") or facts.setdefault("client", _client(request))
+        captures = self._capture != "off"
+        return (
+            "call",
             call.id,
             call.started_at,
             duration,
-            call.first_byte - call.began if call.first_byte else -1,
+            call.first_byte - began if call.first_byte else -1,
             overhead_ns(call, duration),
             request.method.decode("latin-1"),
             route.template,
@@ -131,29 +143,50 @@ class Converter:
             asked.stream,
             call.websocket,
             asked.model,
-            answer.model if answer is not None else "",
-            *_who(call.who),
+            answer.model,
+            who.tenant,
+            who.key_id,
+            who.agent,
+            who.agent_source,
+            who.agent_version,
+            who.parent_agent,
+            who.run_id,
+            who.run_source,
+            who.run_confidence,
+            who.step,
+            who.request_class,
+            who.conversation_id,
+            who.end_user,
             trace.trace_id,
             trace.span_id,
             trace.parent_id,
             trace.flags,
             trace.state,
-            *_answered(answer, call.money),
+            answer.usage,
+            str(answer.usage_source),
+            money.total,
+            money.components,
+            money.status,
+            money.version,
+            answer.finish_reasons,
+            answer.response_id,
+            answer.tool_uses,
             tuple(call.tools),
             tuple([_attempt(call, attempt) for attempt in attempts]),
             *(self._error(call, outcome) if outcome is not Outcome.OK else _NO_ERROR),
             len(request.body),
             call.response_bytes,
-            *_client(request),
+            agent,
+            request.client,
+            retry,
             _params(call) if asked.params else {},
             call.notes,
             self._worker,
-            self._content(request.body) if self._capture != "off" else b"",
-            self._content(call.captured) if self._capture != "off" else b"",
+            self._content(request.body) if captures else b"",
+            self._content(call.captured) if captures else b"",
             *(_budget(call.hold, call.notes) if call.hold is not None or "budget" in call.notes else _NO_BUDGET),
             call.who.depth,
         )
-        return CallRecord(*fields)
 
     def salvage(self, call: Call) -> CallRecord:
         """The record of a call of which some value cannot be written: that value is left out."""
@@ -197,40 +230,6 @@ class Converter:
         return b"sha256:" + hashlib.sha256(data).hexdigest().encode()
 
 
-def _who(who: Who) -> tuple[Any, ...]:
-    """The fields from `tenant` to `end_user`."""
-    return (
-        who.tenant,
-        who.key_id,
-        who.agent,
-        who.agent_source,
-        who.agent_version,
-        who.parent_agent,
-        who.run_id,
-        who.run_source,
-        who.run_confidence,
-        who.step,
-        who.request_class,
-        who.conversation_id,
-        who.end_user,
-    )
-
-
-def _answered(answer: Answer | None, money: Money) -> tuple[Any, ...]:
-    """The fields from `usage` to `tool_uses`."""
-    return (
-        answer.usage if answer is not None else None,
-        str(answer.usage_source) if answer is not None else "none",
-        money.total,
-        money.components,
-        money.status,
-        money.version,
-        answer.finish_reasons if answer is not None else (),
-        answer.response_id if answer is not None else "",
-        answer.tool_uses if answer is not None else (),
-    )
-
-
 def _budget(hold: Hold | None, notes: Mapping[str, str]) -> tuple[str, str, int, int]:
     """The fields from `budget` to `remaining`; `notes` are those of stages.admit."""
     decision, account = notes.get("budget", "granted"), notes.get("budget_account", "")
@@ -252,8 +251,8 @@ def _attempt(call: Call, attempt: Attempt) -> AttemptRecord:
     )
 
 
-def _client(request: Request) -> tuple[str, str, int]:
-    """(user agent, address, retry count of the client's SDK); -1 where it does not say."""
+def _client(request: Request) -> tuple[str, int]:
+    """(user agent, retry count of the client's SDK); -1 where it does not say."""
     agent, retry = "", -1
     for name, value in request.headers:
         size = len(name)
@@ -262,7 +261,7 @@ def _client(request: Request) -> tuple[str, str, int]:
                 agent = header_text(value)
         elif size == 23 and name.lower() == b"x-stainless-retry-count" and value.isdigit() and len(value) < 7:
             retry = int(value)
-    return agent, request.client, retry
+    return agent, retry
 
 
 def _params(call: Call) -> dict[str, str | int | float | bool | list[str]]:

@@ -153,7 +153,7 @@ class InFlight:
     def begin(self, call: Call) -> int:
         """Take a slot for a call; -1 (and a count) where none is left."""
         route, who, trace = call.route, call.who, call.trace
-        intent = Intent(
+        intent = (  # the fields of `Intent`
             call.id,
             call.started_at,
             call.request.method.decode("latin-1"),
@@ -174,9 +174,9 @@ class InFlight:
         try:
             data = _encode(intent)
         except (UnicodeError, OverflowError, TypeError):
-            data = _shortened(intent)
+            data = _shortened(Intent(*intent))
         if len(data) > _ROOM:
-            data = _shortened(intent)
+            data = _shortened(Intent(*intent))
         return self.put(data)
 
     def put(self, data: bytes) -> int:
