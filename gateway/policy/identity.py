@@ -17,8 +17,6 @@ from collections.abc import Callable
 from hashlib import blake2b
 from zlib import crc32
 
-from msgspec import structs
-
 from gateway.call import Answer, Call, ToolCall, Who
 from gateway.config.schema import Identity
 from gateway.policy.identity_agents import guess, product_of
@@ -37,7 +35,7 @@ from gateway.policy.identity_evidence import (
     turn_key,
 )
 from gateway.policy.identity_history import History, ReadItem, same_prompt, signature_of
-from gateway.policy.identity_links import FAILED, REF, SHORT, TICK_BITS, Lead, Memory, Thread, digest, ticks
+from gateway.policy.identity_links import FAILED, REF, SHORT, TICK_BITS, Memory, Thread, digest, ticks
 from gateway.policy.identity_stated import StatedReader
 from gateway.policy.tools import ToolMemory
 from gateway.ports import Links
@@ -90,7 +88,7 @@ class Resolver:
         ended_at = call.started_at + max(0, (call.ended or call.upstream_last_byte or call.began) - call.began)
         if _failed(call):
             key = question.request_key or request_key(question.scope, call)
-            self._memory.add(key, self._lead(question, ticks(ended_at), FAILED))
+            self._point(key, question, ticks(ended_at), FAILED)
             self._memory.failed(question.scope, ticks(ended_at))
         answer = call.answer
         if answer is None or answer.error_type:
@@ -98,10 +96,9 @@ class Resolver:
         if answer.tool_uses:
             self._tools.asked(question.scope, question.ref, answer.tool_uses, ended_at)
         if answer.response_id and "input" in call.asked.fields:
-            key = response_key(question.scope, answer.response_id)
-            self._memory.add(key, self._lead(question, ticks(ended_at)))
+            self._point(response_key(question.scope, answer.response_id), question, ticks(ended_at))
         if question.derived:
-            self._leave(question, answer, self._lead(question, ticks(ended_at)))
+            self._leave(question, answer, ticks(ended_at))
 
     def _question(self, call: Call) -> Question:
         stated = self._stated.read(call)
@@ -148,7 +145,7 @@ class Resolver:
         stated = question.stated
         prompt = question.history.prompt if question.history is not None else b""
         fact = stated.facts.get("agent")
-        inherited = who.agent if _same_agent(question, evidence) else ""
+        inherited = who.agent if evidence is not None and _same_agent(question, evidence) else ""
         name, version = guess(stated.user_agent, prompt)
         sub = stated.subagent
         if fact is not None:
@@ -159,14 +156,14 @@ class Resolver:
             who.agent, who.agent_source = inherited, "run"
         else:
             who.agent, who.agent_source = name, "guess"
-        who.agent_version = stated.value("agent_version") or version
-        who.parent_agent = stated.value("parent_agent")
+        who.agent_version = stated.agent_version or version
+        who.parent_agent = stated.parent_agent
         if sub and not who.parent_agent:
             who.parent_agent = self._parent(question, who.run_id) or product_of(stated.user_agent).name
         if sub and who.run_id:
             who.depth = self._depth(question, who.run_id)
-        who.request_class = stated.value("request_class") or ("subagent" if sub else "")
-        who.end_user = stated.value("end_user")
+        who.request_class = stated.request_class or ("subagent" if sub else "")
+        who.end_user = stated.end_user
 
     def _parent(self, question: Question, run_id: str) -> str:
         """The name under which the parent of a sub-agent was seen."""
@@ -206,14 +203,14 @@ class Resolver:
         question.step = who.step
         thread.agent, thread.at = who.agent, question.at
         self._memory.keep_thread(scope, question.ref, thread)
-        if (step := stated.value("step")).isdigit() and len(step) < 7:
-            who.step = int(step)
+        if stated.step >= 0:
+            who.step = stated.step
         if stated.idempotency_key:
-            self._memory.add(idempotency_key(scope, stated.idempotency_key), self._lead(question, question.at))
+            self._point(idempotency_key(scope, stated.idempotency_key), question, question.at)
         if call.trace.parent_id:
             key = trace_key(scope, call.trace.trace_id)
             if self._links.get(key) is None:
-                self._memory.add(key, self._lead(question, question.at))
+                self._point(key, question, question.at)
 
     def _thread(self, question: Question, who: Who, evidence: Evidence | None) -> Thread:
         """The call's thread as it was, or a fresh one."""
@@ -223,24 +220,23 @@ class Resolver:
             return question.joined
         return self._memory.thread(question.scope, question.ref) or Thread(who.run_id)
 
-    def _lead(self, question: Question, at: int, flags: int = 0) -> Lead:
-        history = question.history
-        shape, length = (history.shape, history.count) if history is not None else (0, 0)
-        return Lead(question.ref, shape, at, min(question.step, 0xFFFF), 0, flags, question.peer, min(length, 0xFFFF))
+    def _point(self, key: bytes, question: Question, at: int, flags: int = 0) -> None:
+        """Remember under `key` that it leads to the thread of this question."""
+        self._memory.add(key, question.ref, question.lead(at, flags))
 
-    def _leave(self, question: Question, answer: Answer, lead: Lead) -> None:
+    def _leave(self, question: Question, answer: Answer, at: int) -> None:
         """Evidence for the next call of a run that its client does not name."""
-        scope, history = question.scope, question.history
+        scope, history, ref, add = question.scope, question.history, question.ref, self._memory.add
+        lead = question.lead(at)
         for use in answer.tool_uses[:TOOL_IDS]:
             if use.id:
-                self._memory.add(tool_key(scope, use.id), lead)
+                add(tool_key(scope, use.id), ref, lead)
         if history is None:
             return
-        self._memory.add(turn_key(scope, history, history.count, signature_of(answer)), lead)
-        if answer.text_digest and len(answer.sample) >= SHORT_TEXT:
-            if len(answer.sample) < LONG_TEXT:
-                lead = structs.replace(lead, flags=SHORT)
-            self._memory.add(text_key(scope, answer.text_digest), lead)
+        add(turn_key(scope, history, history.count, signature_of(answer)), ref, lead)
+        said = len(answer.sample)
+        if said >= SHORT_TEXT and answer.text_digest:
+            add(text_key(scope, answer.text_digest), ref, lead if said >= LONG_TEXT else question.lead(at, SHORT))
 
 
 def thread_ref(scope: bytes, run_id: str, instance: str) -> bytes:

@@ -22,7 +22,7 @@ from msgspec import Struct
 from gateway.call import Call
 from gateway.policy.identity_facts import Stated, json_string
 from gateway.policy.identity_history import History, Turn, same_first, same_prompt
-from gateway.policy.identity_links import FAILED, SHORT, Lead, Memory, Thread, age, digest
+from gateway.policy.identity_links import FAILED, SHORT, Lead, Memory, Thread, age, digest, pack_lead
 
 SHORT_TEXT, LONG_TEXT = 24, 80  # characters from which on an answer's text is evidence, in part and alone
 OLDER_TURNS = 2
@@ -49,6 +49,12 @@ class Question(Struct, gc=False):
     derived: bool = False
     counted: bool = False
     request_key: bytes = b""
+
+    def lead(self, at: int, flags: int = 0) -> bytes:
+        """A packed lead to its thread."""
+        history = self.history
+        shape, length = (history.shape, history.count) if history is not None else (0, 0)
+        return pack_lead(self.ref, shape, at, min(self.step, 0xFFFF), 0, flags, self.peer, min(length, 0xFFFF))
 
 
 class Evidence(Struct, frozen=True, gc=False):

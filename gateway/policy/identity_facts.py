@@ -54,6 +54,11 @@ class Stated(Struct):
     codex: dict[str, str] = {}  # unprefixed headers, believed only when the client is Codex
     instance: str = ""  # what tells the threads of its run apart
     subagent: bool = False
+    agent_version: str = ""
+    parent_agent: str = ""
+    request_class: str = ""
+    end_user: str = ""
+    step: int = -1  # -1: the client does not count them
 
     def offer(self, key: str, rank: int, source: str, text: str) -> None:
         """Take a statement unless a better one is there."""
@@ -75,6 +80,10 @@ class Stated(Struct):
         self.subagent = not facts.keys().isdisjoint(("agent_type", "parent_agent_id", "parent_run")) or (
             "agent_id" in facts and facts["agent_id"].source == "vendor"
         )
+        self.agent_version, self.parent_agent = self.value("agent_version"), self.value("parent_agent")
+        self.request_class, self.end_user = self.value("request_class"), self.value("end_user")
+        step = self.value("step")
+        self.step = int(step) if step.isdigit() and len(step) < 7 else -1
 
     def _instance(self) -> str:
         """The instance where the client states one, else the agent's stated name."""

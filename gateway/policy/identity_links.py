@@ -32,6 +32,7 @@ _LEAD = Layout("<8sQIHBBHH")
 _THREAD = Layout("<IIB")
 _FULL = PAGE * _LEAD.size
 
+pack_lead = _LEAD.pack  # the fields of a Lead in their order
 FAILED = 1  # flag of a lead: that call did not succeed, so the same request again is its retry
 SHORT = 2  # flag of a lead: found by a text that others may have answered, too
 
@@ -57,7 +58,9 @@ class Lead(Struct, frozen=True, gc=False):
     length: int = 0  # messages in the history
 
     def pack(self) -> bytes:
-        return _LEAD.pack(self.ref, self.shape, self.at, self.step, self.continued, self.flags, self.peer, self.length)
+        return pack_lead(
+            self.ref, self.shape, self.at, self.step, self.continued, self.flags, self.peer, self.length
+        )
 
 
 class Thread(Struct, gc=False):
@@ -117,22 +120,21 @@ class Memory:
                     found += _read(spilled)
         return found
 
-    def add(self, key: bytes, lead: Lead) -> None:
-        """Remember a lead; an older one of the same thread under this key gives way to it."""
-        ref, packed = lead.ref, lead.pack()
+    def add(self, key: bytes, ref: bytes, packed: bytes) -> None:
+        """Remember a packed lead to the thread `ref`; an older one of it under this key gives way."""
         spilled = False
 
         def page(value: bytes | None) -> bytes | None:
             nonlocal spilled
             if value is None:
                 return packed
-            value = _without(_whole(value), ref)
+            value = _without(value, ref)
             spilled = len(value) >= _FULL
             return None if spilled else value + packed
 
         self._update(key, page)
         if spilled:
-            self._update(_spill(key, ref[0] % SPILL_PAGES), partial(_push, lead))
+            self._update(_spill(key, ref[0] % SPILL_PAGES), partial(_push, ref, packed))
 
     def follow(self, key: bytes, lead: Lead) -> None:
         """Count one more retry that followed this lead."""
@@ -153,10 +155,10 @@ class Memory:
             self._update(_spill(key, lead.ref[0] % SPILL_PAGES), page)
 
 
-def _push(lead: Lead, value: bytes | None) -> bytes:
+def _push(ref: bytes, packed: bytes, value: bytes | None) -> bytes:
     """A further page with this lead at its end, without its oldest one if it is full."""
-    value = _without(_whole(value or b""), lead.ref)
-    return (value[_LEAD.size :] if len(value) >= _FULL else value) + lead.pack()
+    value = _without(value, ref) if value else b""
+    return (value[_LEAD.size :] if len(value) >= _FULL else value) + packed
 
 
 def _read(value: bytes) -> list[Lead]:
@@ -178,7 +180,10 @@ def _place(value: bytes, ref: bytes) -> int:
 
 
 def _without(value: bytes, ref: bytes) -> bytes:
-    at = _place(value, ref)
+    """The whole leads of a page, but the one of this thread."""
+    if len(value) % _LEAD.size:
+        value = _whole(value)
+    at = _place(value, ref) if ref in value else -1
     return value if at < 0 else value[:at] + value[at + _LEAD.size :]
 
 

@@ -19,6 +19,10 @@ def lead(number: int, **facts: int) -> Lead:
     return Lead(ref(number), facts.pop("shape", 7), facts.pop("at", number), facts.pop("step", 1), **facts)
 
 
+def add(memory: Memory, one: Lead) -> None:
+    memory.add(KEY, one.ref, one.pack())
+
+
 def test_a_thread_is_read_back_under_its_scope_only() -> None:
     memory = Memory(MemoryLinks())
     thread = Thread("run-1", "scout", 3, 77)
@@ -50,23 +54,23 @@ def test_the_longest_names_fit() -> None:
 )
 def test_every_lead_is_read_back(one: Lead) -> None:
     memory = Memory(MemoryLinks())
-    memory.add(KEY, one)
+    add(memory, one)
     assert memory.leads(KEY) == [one]
 
 
 def test_a_thread_has_one_lead_per_key_the_latest() -> None:
     memory = Memory(MemoryLinks())
     for at in range(3):
-        memory.add(KEY, lead(1, at=at))
-    memory.add(KEY, lead(2))
-    memory.add(KEY, lead(1, at=9))
+        add(memory, lead(1, at=at))
+    add(memory, lead(2))
+    add(memory, lead(1, at=9))
     assert memory.leads(KEY) == [lead(2), lead(1, at=9)]
 
 
 def test_many_threads_spill_to_further_pages() -> None:
     memory = Memory(MemoryLinks())
     for number in range(30):
-        memory.add(KEY, lead(number))
+        add(memory, lead(number))
     assert {one.ref for one in memory.leads(KEY)} == {ref(number) for number in range(30)}
 
 
@@ -74,7 +78,7 @@ def test_a_list_is_bounded_and_keeps_the_latest() -> None:
     links = MemoryLinks()
     memory = Memory(links)
     for number in range(5_000):
-        memory.add(KEY, lead(number))
+        add(memory, lead(number))
     found = memory.leads(KEY)
     assert len(found) == PAGE * (1 + SPILL_PAGES)
     assert lead(4_999) in found
@@ -84,7 +88,7 @@ def test_a_list_is_bounded_and_keeps_the_latest() -> None:
 def test_following_is_counted_wherever_the_lead_stands() -> None:
     memory = Memory(MemoryLinks())
     for number in range(30):
-        memory.add(KEY, lead(number))
+        add(memory, lead(number))
     for number in range(30):
         memory.follow(KEY, next(one for one in memory.leads(KEY) if one.ref == ref(number)))
     assert {one.continued for one in memory.leads(KEY)} == {1}
@@ -95,7 +99,7 @@ def test_following_is_counted_wherever_the_lead_stands() -> None:
 
 def test_following_stops_counting_at_255() -> None:
     memory = Memory(MemoryLinks())
-    memory.add(KEY, lead(1, continued=255))
+    add(memory, lead(1, continued=255))
     memory.follow(KEY, memory.leads(KEY)[0])
     assert memory.leads(KEY)[0].continued == 255
 
