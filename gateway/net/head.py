@@ -251,6 +251,8 @@ class ResponseParser:
 
 def read_response_head(raw: bytes, parser: ResponseParser) -> ResponseHead:
     """Read one complete head. Raises httptools.HttpParserError or ValueError for what is not HTTP/1.x."""
+    if not raw.startswith(b"HTTP/1."):  # llhttp leaves out empty lines in front of it
+        raise ValueError("no status line")
     parser.feed(raw)
     status = parser.parser.get_status_code()
     names: dict[bytes, bytes] = {}

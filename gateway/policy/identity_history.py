@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from struct import Struct as Layout
 from typing import Any, Protocol
 from zlib import crc32
@@ -120,7 +121,7 @@ class History:
         """32 bits over the head of the prompt, and 32 over that of the first message."""
         if self._shape < 0:
             first = bytes(self._items[self._head])[:SHAPE_BYTES] if self._head < self.count else b""
-            self._shape = crc32(self.prompt) << 32 | crc32(unmarked(first))
+            self._shape = _sum_of(self.prompt) << 32 | crc32(unmarked(first))
         return self._shape
 
     def earlier(self, turn: Turn) -> Turn | None:
@@ -179,6 +180,12 @@ class History:
             elif item.tool_results:
                 results[:0] = item.tool_results
         return turn
+
+
+@lru_cache(512)
+def _sum_of(prompt: bytes) -> int:
+    """Of a prompt: the same one comes with almost every call."""
+    return crc32(prompt)
 
 
 def unmarked(text: bytes) -> bytes:

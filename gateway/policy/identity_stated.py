@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
-from typing import Any
+from typing import Any, cast
 
 from msgspec import structs
 
-from gateway.call import Call
+from gateway.call import Call, Request
 from gateway.config.schema import Identity
 from gateway.policy.identity_agents import is_codex, states_cache_key
 from gateway.policy.identity_facts import (
@@ -53,10 +53,12 @@ class StatedReader:
     def read(self, call: Call) -> Stated:
         """What is given must not be changed: other calls share it."""
         route, path, fields = call.route, call.request.path, call.asked.fields
-        said: Said = self._headers.telling(call.request.headers)
-        if not _IN_BODY.isdisjoint(fields):
+        if _IN_BODY.isdisjoint(fields):
+            stated = self._of_head(call.request)
+        else:
+            said: Said = self._headers.telling(call.request.headers)
             said += tuple([(name, bytes(fields[name])) for name in fields if name in _IN_BODY])
-        stated = self._read.get(said) or self._read_anew(said)
+            stated = self._read.get(said) or self._read_anew(said)
         keyed = CREDENTIAL_IN_QUERY in path and not stated.credential
         if not (keyed or route.run_id or route.agent):
             return stated
@@ -69,6 +71,16 @@ class StatedReader:
         if route.agent:
             stated.offer("agent", URL, "url", route.agent)
         stated.settle()
+        return stated
+
+    def _of_head(self, request: Request) -> Stated:
+        """What headers alone say. The same for equal heads, and by the same reader found once."""
+        known = request.facts.get("stated")
+        if known is not None and known[0] is self:
+            return cast(Stated, known[1])
+        said: Said = self._headers.telling(request.headers)
+        stated = self._read.get(said) or self._read_anew(said)
+        request.facts["stated"] = (self, stated)
         return stated
 
     def _read_anew(self, said: Said) -> Stated:

@@ -142,6 +142,13 @@ def test_answers_of_two_meanings_are_none(lines: list[bytes]) -> None:
         response(*lines)
 
 
+@pytest.mark.parametrize("start", [b"\r\n", b"\r\n\r\n", b" ", b"x"])
+def test_nothing_stands_before_the_status_line(start: bytes) -> None:
+    """An empty line there would make the status line one of the headers that are passed on."""
+    with pytest.raises((httptools.HttpParserError, ValueError)):
+        read_response_head(start + b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n", ResponseParser())
+
+
 def test_what_follows_an_answer_is_no_part_of_it() -> None:
     parser = ResponseParser()
     read_response_head(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", parser)
