@@ -15,7 +15,7 @@ when a call of it failed last, so that requests are compared with failed ones on
 from __future__ import annotations
 
 from functools import partial
-from hashlib import sha256
+from hashlib import blake2b
 from struct import Struct as Layout
 from struct import error as LayoutError
 
@@ -72,7 +72,7 @@ class Thread(Struct, gc=False):
 
 def digest(text: bytes) -> bytes:
     """Key of 16 bytes over parts whose boundaries are unambiguous (all but the last of fixed length)."""
-    return sha256(text).digest()[:16]
+    return blake2b(text, digest_size=16).digest()
 
 
 class Memory:
