@@ -117,51 +117,15 @@ class Converter:
 
     def _fields(self, call: Call) -> tuple[Any, ...]:
         """Tag and fields of a record in the order of the schema: naming 60 of them would cost more than encoding."""
-        route, asked, trace, request, attempts = call.route, call.asked, call.trace, call.request, call.attempts
-        who, answer, money, began = call.who, call.answer or _NO_ANSWER, call.money, call.began
-        duration = max(0, call.ended - began)
         outcome = outcome_of(call)
-        target = attempts[-1].target if attempts else None
-        facts = request.facts
+        return _asked(call, outcome) + self._answered(call, outcome)
+
+    def _answered(self, call: Call, outcome: Outcome) -> tuple[Any, ...]:
+        """The fields from `usage` on."""
+        request, answer, money, facts = call.request, call.answer or _NO_ANSWER, call.money, call.request.facts
         agent, retry = facts.get("client") or facts.setdefault("client", _client(request))
         captures = self._capture != "off"
         return (
-            "call",
-            call.id,
-            call.started_at,
-            duration,
-            call.first_byte - began if call.first_byte else -1,
-            overhead_ns(call, duration),
-            request.method.decode("latin-1"),
-            route.template,
-            route.dialect,
-            route.operation,
-            target.upstream if target is not None else route.upstream,
-            target.provider if target is not None else "",
-            call.status,
-            str(outcome),
-            asked.stream,
-            call.websocket,
-            asked.model,
-            answer.model,
-            who.tenant,
-            who.key_id,
-            who.agent,
-            who.agent_source,
-            who.agent_version,
-            who.parent_agent,
-            who.run_id,
-            who.run_source,
-            who.run_confidence,
-            who.step,
-            who.request_class,
-            who.conversation_id,
-            who.end_user,
-            trace.trace_id,
-            trace.span_id,
-            trace.parent_id,
-            trace.flags,
-            trace.state,
             answer.usage,
             str(answer.usage_source),
             money.total,
@@ -172,14 +136,14 @@ class Converter:
             answer.response_id,
             answer.tool_uses,
             tuple(call.tools),
-            tuple([_attempt(call, attempt) for attempt in attempts]),
+            tuple([_attempt(call, attempt) for attempt in call.attempts]),
             *(self._error(call, outcome) if outcome is not Outcome.OK else _NO_ERROR),
             len(request.body),
             call.response_bytes,
             agent,
             request.client,
             retry,
-            _params(call) if asked.params else {},
+            _params(call) if call.asked.params else {},
             call.notes,
             self._worker,
             self._content(request.body) if captures else b"",
@@ -234,6 +198,52 @@ def _budget(hold: Hold | None, notes: Mapping[str, str]) -> tuple[str, str, int,
     """The fields from `budget` to `remaining`; `notes` are those of stages.admit."""
     decision, account = notes.get("budget", "granted"), notes.get("budget_account", "")
     return (decision, account, 0, -1) if hold is None else (decision, account, hold.usd, hold.remaining)
+
+
+def _asked(call: Call, outcome: Outcome) -> tuple[Any, ...]:
+    """The tag and the fields up to `trace_state`."""
+    route, asked, trace, attempts = call.route, call.asked, call.trace, call.attempts
+    who, answer, began = call.who, call.answer or _NO_ANSWER, call.began
+    duration = max(0, call.ended - began)
+    target = attempts[-1].target if attempts else None
+    return (
+        "call",
+        call.id,
+        call.started_at,
+        duration,
+        call.first_byte - began if call.first_byte else -1,
+        overhead_ns(call, duration),
+        call.request.method.decode("latin-1"),
+        route.template,
+        route.dialect,
+        route.operation,
+        target.upstream if target is not None else route.upstream,
+        target.provider if target is not None else "",
+        call.status,
+        str(outcome),
+        asked.stream,
+        call.websocket,
+        asked.model,
+        answer.model,
+        who.tenant,
+        who.key_id,
+        who.agent,
+        who.agent_source,
+        who.agent_version,
+        who.parent_agent,
+        who.run_id,
+        who.run_source,
+        who.run_confidence,
+        who.step,
+        who.request_class,
+        who.conversation_id,
+        who.end_user,
+        trace.trace_id,
+        trace.span_id,
+        trace.parent_id,
+        trace.flags,
+        trace.state,
+    )
 
 
 def _attempt(call: Call, attempt: Attempt) -> AttemptRecord:

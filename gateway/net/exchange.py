@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 import httptools
+from msgspec import Struct, field
 
 from gateway.errors import BadAnswer, ClientGone, GatewayError, StreamStalled, UpstreamReset, UpstreamTimeout
 from gateway.net.head import Header, ResponseHead, ResponseParser, read_response_head, whole_chunk
@@ -26,6 +27,7 @@ from gateway.net.origin import UpstreamConnection
 
 HIGH_WATER = 262_144
 HEAD_LIMIT = 262_144
+NEVER = float("inf")
 NO_NAMES: Mapping[bytes, bytes] = MappingProxyType({})
 
 
@@ -38,40 +40,36 @@ class Owner(Protocol):
     def give_back(self, connection: UpstreamConnection) -> None: ...
 
 
-class UpstreamExchange:
+class UpstreamExchange(Struct, eq=False):
     """One answer in progress. `read` gives the body as it arrives; `close` may be called at any time, repeatedly."""
 
-    __slots__ = (
-        *("_buffered", "_connection", "_head_bytes", "_interruption", "_no_body", "_parser", "_paused", "_pieces"),
-        *("_remaining", "_waiter", "complete", "deadline", "fault", "head", "idle_timeout", "patience", "pools"),
-        *("_sink", "block", "headers", "length", "names", "raw", "reason", "reused", "status", "total_deadline"),
-    )
-
-    def __init__(self, pools: Owner, no_body: bool) -> None:
-        self.pools = pools
-        self.patience = 0.0  # seconds to wait for the head after the client has left
-        self.head: ResponseHead | None = None
-        self.status, self.reason, self.block = 0, b"", b""  # of the head, once it is there
-        self.headers: Sequence[Header] = ()
-        self.names: Mapping[bytes, bytes] = NO_NAMES
-        self.length: int | None = None
-        self.fault: GatewayError | None = None
-        self._interruption: GatewayError | None = None
-        self.complete = False
-        self.reused = False
-        self.raw = False
-        self.deadline = self.total_deadline = float("inf")
-        self.idle_timeout = float("inf")
-        self._no_body = no_body
-        self._parser = ResponseParser()
-        self._head_bytes = b""
-        self._pieces: list[bytes] = []
-        self._buffered = 0
-        self._paused = False
-        self._remaining: int | None = None
-        self._waiter: asyncio.Future[None] | None = None
-        self._sink: Callable[[bytes], bool] | None = None
-        self._connection: UpstreamConnection | None = None
+    pools: Owner
+    _no_body: bool
+    patience: float = 0.0  # seconds to wait for the head after the client has left
+    head: ResponseHead | None = None
+    status: int = 0  # this, and what follows up to the length, are those of the head once it is there
+    reason: bytes = b""
+    block: bytes = b""
+    headers: Sequence[Header] = ()
+    names: Mapping[bytes, bytes] = NO_NAMES
+    length: int | None = None
+    fault: GatewayError | None = None
+    _interruption: GatewayError | None = None
+    complete: bool = False
+    reused: bool = False
+    raw: bool = False
+    deadline: float = NEVER
+    total_deadline: float = NEVER
+    idle_timeout: float = NEVER
+    _parser: ResponseParser = field(default_factory=ResponseParser)
+    _head_bytes: bytes = b""
+    _pieces: list[bytes] = []
+    _buffered: int = 0
+    _paused: bool = False
+    _remaining: int | None = None
+    _waiter: asyncio.Future[None] | None = None
+    _sink: Callable[[bytes], bool] | None = None
+    _connection: UpstreamConnection | None = None
 
     # -- what ports.Exchange promises
     async def read(self) -> bytes:
@@ -179,8 +177,7 @@ class UpstreamExchange:
 
     def upgraded(self, on_pause: Callable[[bool], None]) -> Callable[[bytes], None]:
         assert self._connection is not None
-        self.deadline = self.total_deadline = float("inf")
-        self.idle_timeout = float("inf")
+        self.deadline = self.total_deadline = self.idle_timeout = NEVER
         self._connection.on_pause = on_pause
         return self._connection.transport.write
 

@@ -29,6 +29,7 @@ SHAPE_BYTES = 4096  # of the prompt, and of the first message
 _ASSISTANT = "assistant"
 _FAR = Layout("<QI")
 _SYSTEM = frozenset(("system", "developer"))
+_LIKE_SYSTEM = (b'{"role":"system"', b'{"role": "system"')
 _MARK = b'"cache_control"'
 _MARK_VALUE = re.compile(rb"\s*:\s*(?:\{[^{}]*\}|null)\s*")
 
@@ -158,10 +159,14 @@ class History:
         """How many items in front make up the system prompt, which is taken from them where the body has no other."""
         for at in range(min(LEADING_LIMIT, self.count)):
             raw = self._items[at]
-            item = self._read(self._dialect, raw)
-            if item.role not in _SYSTEM:
-                self._opening = item
+            if len(raw) <= SHAPE_BYTES and (text := bytes(raw)).startswith(_LIKE_SYSTEM):
+                role = _role_of(self._read, self._dialect, text)
+            else:
+                self._opening = self._read(self._dialect, raw)
+                role = self._opening.role
+            if role not in _SYSTEM:
                 return at
+            self._opening = None
             self.prompt = self.prompt or bytes(raw)[:SHAPE_BYTES]
         return min(LEADING_LIMIT, self.count)
 
@@ -180,6 +185,12 @@ class History:
             elif item.tool_results:
                 results[:0] = item.tool_results
         return turn
+
+
+@lru_cache(256)
+def _role_of(read: ReadItem, dialect: str, raw: bytes) -> str:
+    """Of a system message: the same one comes with almost every call."""
+    return read(dialect, raw).role
 
 
 @lru_cache(512)

@@ -58,9 +58,7 @@ class Lead(Struct, frozen=True, gc=False):
     length: int = 0  # messages in the history
 
     def pack(self) -> bytes:
-        return pack_lead(
-            self.ref, self.shape, self.at, self.step, self.continued, self.flags, self.peer, self.length
-        )
+        return pack_lead(self.ref, self.shape, self.at, self.step, self.continued, self.flags, self.peer, self.length)
 
 
 class Thread(Struct, gc=False):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
-from typing import Any, cast
+from typing import Any
 
 from msgspec import structs
 
@@ -27,6 +27,7 @@ from gateway.policy.identity_headers import HeaderReader
 CREDENTIAL_IN_QUERY = b"key="
 CACHE_KEY = "prompt_cache_key"
 SETS_KEPT, SAID_KEPT = 1024, 2048  # sets of headers and fields, and bytes of values in each
+BODIES_KEPT = 4  # sets of fields per head
 
 
 Said = tuple[tuple[bytes | str, bytes], ...]  # headers (bytes), then fields of the body (str) as raw JSON
@@ -53,12 +54,10 @@ class StatedReader:
     def read(self, call: Call) -> Stated:
         """What is given must not be changed: other calls share it."""
         route, path, fields = call.route, call.request.path, call.asked.fields
-        if _IN_BODY.isdisjoint(fields):
-            stated = self._of_head(call.request)
-        else:
-            said: Said = self._headers.telling(call.request.headers)
-            said += tuple([(name, bytes(fields[name])) for name in fields if name in _IN_BODY])
-            stated = self._read.get(said) or self._read_anew(said)
+        in_body: Said = ()
+        if not _IN_BODY.isdisjoint(fields):
+            in_body = tuple([(name, bytes(fields[name])) for name in fields if name in _IN_BODY])
+        stated = self._of(call.request, in_body)
         keyed = CREDENTIAL_IN_QUERY in path and not stated.credential
         if not (keyed or route.run_id or route.agent):
             return stated
@@ -73,14 +72,18 @@ class StatedReader:
         stated.settle()
         return stated
 
-    def _of_head(self, request: Request) -> Stated:
-        """What headers alone say. The same for equal heads, and by the same reader found once."""
-        known = request.facts.get("stated")
-        if known is not None and known[0] is self:
-            return cast(Stated, known[1])
-        said: Said = self._headers.telling(request.headers)
-        stated = self._read.get(said) or self._read_anew(said)
-        request.facts["stated"] = (self, stated)
+    def _of(self, request: Request, in_body: Said) -> Stated:
+        """What headers and fields of the body say. For equal heads the headers are looked at once by one reader."""
+        known: tuple[StatedReader, Said, dict[Said, Stated]] | None = request.facts.get("stated")
+        if known is None or known[0] is not self:
+            known = request.facts["stated"] = (self, self._headers.telling(request.headers), {})
+        _, in_headers, read = known
+        stated = read.get(in_body)
+        if stated is None:
+            said = in_headers + in_body
+            stated = self._read.get(said) or self._read_anew(said)
+            if said in self._read and len(read) < BODIES_KEPT:
+                read[in_body] = stated
         return stated
 
     def _read_anew(self, said: Said) -> Stated:

@@ -9,6 +9,7 @@ from gateway.ports import Gateway, Meter
 
 FREE = Money(total=0, status="free")
 UNKNOWN = Money(total=None, status="no_usage")
+NO_PRICE = Money(status="no_price")
 UNSETTLED = b"background:"
 GAVE_UP = frozenset(("upstream_first_byte_timeout", "upstream_total_timeout", "draining", "run_stopped"))
 
@@ -48,11 +49,11 @@ def may_be_billed(call: Call, answer: Answer) -> bool:
 
 def is_ours_to_charge(call: Call, answer: Answer, gw: Gateway) -> bool:
     """False where the tokens of this answer were, or will be, charged to another call: fetched responses."""
-    key = UNSETTLED + answer.response_id.encode()
     if call.route.operation != "fetch_response":
         if answer.response_id and answer.background:
-            gw.links.put(key, b"1")
+            gw.links.put(UNSETTLED + answer.response_id.encode(), b"1")
         return True
+    key = UNSETTLED + answer.response_id.encode()
     if answer.usage is None or not gw.links.get(key):
         answer.usage, answer.usage_source = None, UsageSource.NONE
         return False
@@ -86,7 +87,7 @@ def costs_nothing(call: Call) -> bool:
 
 def priced(gw: Gateway, provider: str, models: tuple[str, ...], used: tuple[Usage, dict[str, str]], at: float) -> Money:
     """By the model that answered; by the one asked for where the answer names none that has a price."""
-    money = Money(status="no_price")
+    money = NO_PRICE
     for model in models:
         if model:
             money = gw.prices.price(provider, model, used[0], at, used[1])

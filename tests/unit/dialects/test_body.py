@@ -71,6 +71,12 @@ def test_fields_and_spans(text):
         ('{"a":1e99999}', "invalid_number"),
         ('{"a":1E+99999}', "invalid_number"),
         ('{"a":{"b":[1e-99999]}}', "invalid_number"),
+        ('{"a":["some text", 1e99999]}', "invalid_number"),
+        ('{"a":["some text", 1E-99999]}', "invalid_number"),
+        ('{"a":["a \\"quote\\" in it", 1e99999]}', "invalid_number"),
+        ('{"a":["a backslash \\\\", 1e99999, ""]}', "invalid_number"),
+        ('{"a":["text", %s]}' % ("9" * 2000), "invalid_number"),
+        ('{"a":["text", %s]}' % ("[" * 200 + "]" * 200), "json_too_deep"),
         ('{"a":%s}' % ("9" * 2000), "invalid_number"),
         ('{"a":[0.%s]}' % ("9" * 2000), "invalid_number"),
         ('{{"a":[-{}.{}]}}'.format("9" * 700, "9" * 700), "invalid_number"),
@@ -170,3 +176,10 @@ def test_splice():
         splice(b"0123", [Edit(0, 2, b""), Edit(1, 3, b"")])
     with pytest.raises(ValueError, match="leave"):
         splice(b"0123", [Edit(3, 9, b"")])
+
+
+@pytest.mark.parametrize("text", ["1e99999", '[[[["', '\\"1e99999', "\\\\", "9" * 2000, "[" * 500, "\\n" * 50])
+@pytest.mark.parametrize("strings", [1, 100])
+def test_what_stands_in_strings_is_no_number_and_does_not_nest(text: str, strings: int) -> None:
+    inside = "x" + text.replace('"', '\\"') if not text.startswith("\\") else "x" + text
+    read_object(b'{"a":[%b]}' % ",".join([f'"{inside}"'] * strings).encode())
