@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import time
+from collections.abc import Awaitable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -105,8 +106,8 @@ class Worker:
         self._ticked = loop.time()
         self._timer = loop.call_later(TICK_SECONDS, self.tick)
 
-    async def handle(self, request: Request, down: ClientConnection, fault: GatewayError | None) -> None:
-        await serve(request, down, self.gateway, fault)
+    def handle(self, request: Request, down: ClientConnection, fault: GatewayError | None) -> Awaitable[None]:
+        return serve(request, down, self.gateway, fault)
 
     def configure(self, config: Config) -> None:
         """Bring a reloaded configuration into force. Raises OSError or ValueError and then changes nothing."""

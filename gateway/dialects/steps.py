@@ -24,6 +24,7 @@ from gateway.dialects.shape import DECODE_FAULTS, NO_RAW, Shape, is_set
 
 READ_LIMIT = 128  # items read from the end
 TEXT_LIMIT = 4096  # characters of the answer's text that are kept
+OPENERS, OPENING_ENDS = 3, 40  # a conversation of so few items may just begin; bytes in which an item says so
 OPENING = 512  # bytes of the opening message that count
 _ENDS = 64  # bytes at both ends of an item in which its role stands
 _DIGITS = b"0123456789"
@@ -46,6 +47,7 @@ _SYSTEM = (b"system", b"developer")
 _SYSTEM_SAYS = (b'{"role":"system"', b'{"role": "system"')
 _USER = b'{"role":"user"'
 _USER_SAYS = (b'{"role":"user","content":"', b'{"role": "user", "content": "')
+_OPENS = (*_SYSTEM_SAYS, *_USER_SAYS)
 _MARK = re.compile(rb',?\s*"cache_control"\s*:\s*\{[^{}]*\}')
 
 _any = msgspec.json.Decoder()
@@ -148,7 +150,7 @@ def newest_step(dialect: str, asked: Asked) -> Step | None:
     """What came since the answer before; None for a first request, and where the dialect has no conversations."""
     items = asked.messages
     read = _READERS.get(dialect)
-    if read is None or not items:
+    if read is None or not items or (len(items) <= OPENERS and all(map(_opens, items))):
         return None
     uses: list[Use] = []
     results: list[Result] = []
@@ -172,6 +174,11 @@ def newest_step(dialect: str, asked: Asked) -> Step | None:
     said = crc32(text.encode("utf-8", "replace")) if text else 0
     key = (key + told * 3 + said * 5 + len(items)) & 0xFFFF_FFFF
     return Step(tools, told, said, text[:TEXT_LIMIT], key, _root(items))
+
+
+def _opens(raw: Any) -> bool:
+    """Is it a plain system prompt, or plain text of the user? Then there is no need to read it for steps."""
+    return bytes(memoryview(raw)[:OPENING_ENDS]).startswith(_OPENS)
 
 
 def _paired(uses: list[Use], results: Sequence[Result]) -> tuple[tuple[ToolTurn, ...], int]:
