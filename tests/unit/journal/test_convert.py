@@ -31,6 +31,7 @@ NONE: dict[str, Any] = {"attempts": [], "answer": None, "status": 0, "first_byte
 def test_every_field_says_what_its_name_says(make_call: Any) -> None:
     call = make_call()
     record = Converter(3).record_of(call)
+    assert Converter(3).encoded(call) == encode(record)
 
     assert decode(encode(record)) == record
     told = {name: getattr(record, name) for name in record.__struct_fields__}
