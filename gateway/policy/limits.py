@@ -139,6 +139,7 @@ class Limits:
         self._calendar = Calendar(zone)
         self._runs = runs
         self._run_nano = nano(runs.budget_usd)
+        self._of_any_run = tightened(runs, NO_LIMITS)
         self.empty = not (
             budgets or limits.rates or any((limits.rpm, limits.tpm, limits.concurrency)) or runs != Runs()
         )
@@ -252,7 +253,7 @@ class Limits:
             terms = Terms("run", run, runs.on_exceed, taper=runs.taper, per="life")
             _keep(tightest, [_Limit(terms, f"{prefix}|usd|life", TOTAL, USD, usd, label=label)])
         plain = Terms("run", run, per="life")
-        for unit, rule, most in tightened(self._runs, own):
+        for unit, rule, most in self._of_any_run if own is NO_LIMITS else tightened(runs, own):
             _keep(tightest, [_Limit(plain, f"{prefix}|{unit}|life", rule, unit, most, label=label)])
         for limit in _matched(sources, who, ("run",)):
             _keep(tightest, [limit])

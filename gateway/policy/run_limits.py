@@ -10,7 +10,11 @@ NO_LIMITS = RunLimits()
 
 def least(*limits: int | None) -> int | None:
     """The tightest; None where there is none."""
-    return min((limit for limit in limits if limit is not None), default=None)
+    found = None
+    for limit in limits:
+        if limit is not None and (found is None or limit < found):
+            found = limit
+    return found
 
 
 def tightened(runs: Runs, own: RunLimits) -> list[tuple[Unit, Rule, int]]:

@@ -367,13 +367,17 @@ def hold_of(row: Row) -> Hold:
 
 def _write_accounts(db: sqlite3.Connection, touched: dict[str, Account]) -> None:
     counts: list[Row] = []
+    whole: list[Row] = []
     for a in touched.values():
         slots = _pack(list(a.slots.items())) if a.slots else None
+        row = (a.spent, a.reserved, a.level, a.first, a.at, slots)
         if a.described:
-            counts.append((a.spent, a.reserved, a.level, a.first, a.at, slots, a.name))
+            counts.append((*row, a.name))
             continue
-        whole = (a.name, a.spent, a.reserved, a.level, a.first, a.at, slots, a.rule.value, a.unit.value)
-        db.execute(sql.REPLACE_ACCOUNT, (*whole, a.limit, a.since, a.until, a.period, a.burst, a.label))
+        terms = (a.rule.value, a.unit.value, a.limit, a.since, a.until, a.period, a.burst, a.label)
+        whole.append((a.name, *row, *terms))
         a.described = True
+    if whole:
+        db.executemany(sql.REPLACE_ACCOUNT, whole)
     if counts:
         db.executemany(sql.UPDATE_ACCOUNT, counts)
