@@ -5,7 +5,7 @@ Part of `gateway.ports`, from where it is imported.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -115,6 +115,12 @@ class Dialect(Protocol):
         """The answer to a call that the gateway itself refuses or could not complete, before the commit point.
 
         `route`, where known, lets a dialect word the error as that endpoint does.
+        """
+        ...
+
+    def last_word(self, fault: GatewayError, request_id: str, names: Mapping[bytes, bytes]) -> ErrorAnswer | None:
+        """What a client that asked for a stream takes as final, where it would try the plain refusal again. `names`:
+        its headers. None: it takes the plain one.
         """
         ...
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from gateway.call import Answer, Asked, Bounds, Edit, Request, Route, Usage
 from gateway.dialects import finish, lowering
 from gateway.dialects.meters import JsonMeter, OpaqueMeter
@@ -105,6 +107,9 @@ class BaseDialect:
         self, meter: Meter, asked: Asked, request_id: str, usage: Usage, note: str = "budget_exceeded"
     ) -> bytes:
         return b""
+
+    def last_word(self, fault: GatewayError, request_id: str, names: Mapping[bytes, bytes]) -> ErrorAnswer | None:
+        return None
 
     def refusal(self, fault: GatewayError, request_id: str, *, stream: bool, route: Route | None = None) -> ErrorAnswer:
         raise NotImplementedError

@@ -7,6 +7,7 @@ bills only responses that say `background`, since any other was billed when it w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -224,6 +225,14 @@ class OpenAIResponses(BaseDialect):
     def refusal(self, fault: GatewayError, request_id: str, *, stream: bool, route: Route | None = None) -> ErrorAnswer:
         return faults.openai_refusal(fault, request_id)
 
+    def last_word(self, fault: GatewayError, request_id: str, names: Mapping[bytes, bytes]) -> ErrorAnswer | None:
+        """Codex tries every unexpected HTTP status of a stream five times more (0.169: `stream_max_retries`). Final to
+        it is a stream that fails for `insufficient_quota`."""
+        if not names.get(b"originator", names.get(b"user-agent", b"")).lower().startswith(b"codex"):
+            return None
+        headers = [(b"content-type", b"text/event-stream"), *faults.headers(fault, fault.status)[1:]]
+        return ErrorAnswer(200, headers, failed(fault, request_id))
+
     def restate(self, route: Route, frame: bytes) -> ErrorAnswer | None:
         event = parse(frame.replace(b"\r\n", b"\n").lstrip(b"\xef\xbb\xbf").strip(b"\n"))
         if event is None:
@@ -250,14 +259,18 @@ class OpenAIResponses(BaseDialect):
         sequence, response_id, model = 0, "", ""
         if isinstance(stream, ResponseStream):
             sequence, response_id, model = stream.sequence + 1, stream.draft.response_id, stream.draft.model
-        error = faults.openai_error(fault)
-        response = {
-            **bare(response_id or f"resp_{request_id}", model),
-            "status": "failed",
-            "error": {name: error[name] for name in ("code", "message", "tollgate_code") if name in error},
-        }
-        event = {"type": "response.failed", "sequence_number": sequence, "response": response}
-        return b"%bevent: response.failed\ndata: %b\n\n" % (prefix, msgspec.json.encode(event))
+        return prefix + failed(fault, request_id, response_id, model, sequence)
+
+
+def failed(fault: GatewayError, request_id: str, response_id: str = "", model: str = "", sequence: int = 0) -> bytes:
+    error = faults.openai_error(fault)
+    response = {
+        **bare(response_id or f"resp_{request_id}", model),
+        "status": "failed",
+        "error": {name: error[name] for name in ("code", "message", "tollgate_code") if name in error},
+    }
+    event = {"type": "response.failed", "sequence_number": sequence, "response": response}
+    return b"event: response.failed\ndata: %b\n\n" % msgspec.json.encode(event)
 
 
 def bare(response_id: str, model: str) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from gateway.ports import Downstream, Gateway
 from gateway.spend import Hold
 from gateway.stages.ending import ABORT, Ending
 
+FINAL = 402  # of a budget or a run: nothing is gained by asking again
+
 
 def refuse(call: Call, fault: GatewayError, down: Downstream, gw: Gateway) -> Ending:
     """Prepare the end of a failed call; what it returns is sent after the record is written."""
@@ -21,7 +23,9 @@ def refuse(call: Call, fault: GatewayError, down: Downstream, gw: Gateway) -> En
         if call.meter is None or not call.interruptible:
             return ABORT  # half a document, a stated length, compressed bytes: only the cut connection can say so
         return Ending(dialect.interruption(fault, call.meter, call.id), complete=False)
-    answer = dialect.refusal(fault, call.id, stream=call.asked.stream, route=call.route)
+    final = fault.status == FINAL and call.asked.stream
+    answer = dialect.last_word(fault, call.id, call.request.names) if final else None
+    answer = answer or dialect.refusal(fault, call.id, stream=call.asked.stream, route=call.route)
     call.status = answer.status
     return whole(down, answer.status, rendered(answer.headers) + own_lines(call), answer.body)
 

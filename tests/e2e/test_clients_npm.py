@@ -9,14 +9,17 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.testing.fake_upstream import FakeUpstream
+from gateway.testing.gateway import RunningGateway
 from gateway.testing.twice import Played, Twice
+from tests.e2e.conftest import upstreams
 
 BIN = Path(__file__).parents[2] / ".clients" / "node_modules" / ".bin"
 SECONDS = 100
@@ -286,3 +289,28 @@ def test_opencode(make_home: MakeHome, play: Play) -> None:
         assert (call["outcome"], call["usage_source"]) == ("ok", "provider")
         assert call["model_requested"] in {"gpt-4o", "gpt-4o-mini"}
         assert call["cost_usd"] > 0
+
+
+CLIENTS: dict[str, Callable[[MakeHome, str, str], Ended]] = {"claude": claude, "codex": codex, "opencode": opencode}
+
+
+@pytest.fixture
+def broke(fake: FakeUpstream) -> Iterator[RunningGateway]:
+    """A gateway whose runs may spend a hundred-thousandth of a dollar."""
+    with RunningGateway(upstreams(fake.url), runs={"budget_usd": 0.00001}) as running:
+        yield running
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_a_spent_budget_ends_an_agent_at_once(name: str, make_home: MakeHome, broke: RunningGateway) -> None:
+    """A refusal for its budget is not tried again: the agent ends with the reason, and nothing reaches the provider."""
+    ended = CLIENTS[name](make_home, broke.url, f"Say it. [[say {DONE}]]")
+    said = ended.out + ended.err
+    assert DONE not in ended.out
+    assert "budget" in said or "quota" in said.lower(), said[-2000:]
+    calls = [call for call in broke.calls(1) if call["outcome"] == "refused"]
+    asked = [call for call in calls if call["error"]["code"] == "budget_exceeded"]
+    assert 1 <= len(asked) <= (1 if name == "codex" else 4), [
+        (call["route"], call["model_requested"]) for call in calls
+    ]
+    assert not [call for call in broke.calls(1) if call["cost_usd"]]

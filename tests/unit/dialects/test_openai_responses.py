@@ -8,7 +8,8 @@ import pytest
 
 from gateway.call import ToolUse, Usage, UsageSource
 from gateway.dialects.identity_text import digest_text
-from gateway.errors import StreamTruncated
+from gateway.dialects.openai_responses import OpenAIResponses
+from gateway.errors import BudgetExceeded, StreamTruncated
 
 USAGE = {
     "input_tokens": 30,
@@ -213,3 +214,27 @@ def test_a_response_created_is_no_error(responses, frame):
 def test_fetching_as_a_stream(talk):
     fetch = talk("openai_responses", "/v1/responses/r1?stream=true&starting_after=4", "fetch_response")
     assert fetch.read(b"").stream
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "final"),
+    [
+        (b"originator", b"codex_exec", True),
+        (b"user-agent", b"codex_cli_rs/0.169.0 (Debian)", True),
+        (b"user-agent", b"OpenAI/Python 3.54.0", False),
+        (b"originator", b"other", False),
+    ],
+)
+def test_codex_is_told_in_a_stream_what_it_would_try_again_as_a_status(name: bytes, value: bytes, final: bool) -> None:
+    answer = OpenAIResponses().last_word(BudgetExceeded("no more than $1.00"), "r1", {name: value})
+    if not final:
+        assert answer is None
+        return
+    assert answer is not None
+    assert (answer.status, dict(answer.headers)[b"content-type"]) == (200, b"text/event-stream")
+    assert dict(answer.headers)[b"x-tollgate-code"] == b"budget_exceeded"
+    event, _, data = answer.body.partition(b"\ndata: ")
+    told = json.loads(data)
+    assert (event, told["type"], told["response"]["status"]) == (b"event: response.failed", "response.failed", "failed")
+    assert told["response"]["error"]["code"] == "insufficient_quota"
+    assert told["response"]["error"]["message"] == "no more than $1.00"
