@@ -10,7 +10,6 @@ Rules
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Protocol
 
 from msgspec import Struct
@@ -32,7 +31,7 @@ from gateway.stages.settle import history_key, settled
 HEADER = b"x-tollgate-budget-usd"
 REFERS = frozenset(("previous_response_id", "conversation", "cachedContent"))
 NAMELESS = "Models have budgets here, and this session does not say in its URL which model it will ask (?model=...)."
-SPENT = frozenset((Unit.USD, Unit.TOKENS))
+USD, TOKENS = Unit.USD, Unit.TOKENS
 TRIES = 4  # clamps of one call
 LOOK_SECONDS = 0.25  # while waiting: so often it is looked whether somebody stopped the run
 PATIENCE = (b"x-stainless-timeout", b"x-stainless-read-timeout", b"x-server-timeout")  # seconds, as the SDKs say it
@@ -262,20 +261,20 @@ def scopes_of(call: Call) -> Scopes:
 
 def hold_of(case: Case, grant: Grant, *, stop_overruns: bool) -> Hold:
     worst, told = case.worst, case.told
-    remaining = run_spent = -1
+    usd = remaining = run_spent = -1
+    spends = False
     for demand, level in zip(case.ask.demands, grant.levels, strict=True):
-        if demand.unit is Unit.USD:
+        if demand.unit is USD:
             left = max(0, level.limit - level.spent - level.reserved)
             remaining = left if remaining < 0 else min(remaining, left)
+            usd = max(usd, demand.amount)
             if demand.account.startswith("run:"):
                 run_spent = level.spent
-    usd = max(_asked(case.ask, Unit.USD), default=worst.nano_usd or 0)
+        elif demand.unit is TOKENS:
+            spends = True
     tokens = worst.tokens_in + worst.tokens_out
     watched = 0  # nothing is cut short where no budget asks for it
-    if stop_overruns and any([demand.unit in SPENT for demand in case.ask.demands]):
+    if stop_overruns and (spends or usd >= 0):
         watched = {"configured": worst.tokens_out, "session": tokens}.get(worst.basis, 0)
-    return Hold(case.call.id, usd, tokens, told.tools, told.steps, watched, remaining, run_spent)
-
-
-def _asked(ask: Ask, unit: Unit) -> Iterable[int]:
-    return [demand.amount for demand in ask.demands if demand.unit is unit]
+    held = usd if usd >= 0 else worst.nano_usd or 0
+    return Hold(case.call.id, held, tokens, told.tools, told.steps, watched, remaining, run_spent)
