@@ -54,12 +54,13 @@ PHASES = (
     Phase("json_new", "JSON, every call a new run", "chat_new", BOTH, 0.7, (3, 5, 12), {"conns": 32}),
     Phase(
         "limited",
-        "the same with every scope limited: budgets, run limits, rates, on SQLite",
+        "the same, calls of one run, with every scope limited: budgets, run limits, rates, on SQLite",
         "chat",
         ("nginx", "tollgate", "tollgate_limited"),
         0.7,
         (3, 7, 12),
         {"conns": 32},
+        headers=("x-tollgate-run-id: bench",),
     ),
     Phase(
         "latency",
