@@ -12,6 +12,7 @@ from collections.abc import Awaitable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from gateway.app_cache import Larder
 from gateway.app_spending import Purse
 from gateway.call import Request, Target
 from gateway.config import places
@@ -81,6 +82,7 @@ class Worker:
         self.controls = SqliteControls(places.controls(config))
         self.live = Live()
         self.purse = Purse(config, first.index, self.links, log.error)
+        self.larder = Larder()
         self.catalogue = ensure_compiled(state)
         self.journal = JournalWriter(
             Path(first.journal),
@@ -155,6 +157,7 @@ class Worker:
             live=self.live,
             keys=self.purse.keys,
             admission=self.purse.admitter(config, prices),
+            cache=self.larder.cache(config),
             loops=self.purse.loops(config),
             halt=self.halt,
             downshift=downshift_of(config.loops),
@@ -187,6 +190,7 @@ class Worker:
         self.purse.tell(self.journal)
         self.purse.tick(now)
         self.look()
+        self.larder.tick(time.time_ns())
         if self.tls is not None and now > self._tls_at:
             self._tls_at = now + TLS_SECONDS
             self.tls.refresh()
@@ -208,6 +212,7 @@ class Worker:
         self._timer.cancel()
         self.pools.close()
         await self.purse.close()
+        self.larder.close()
         self.journal.close()
         self.controls.close()
         self.links.close()

@@ -24,6 +24,7 @@ class UsageSource(enum.StrEnum):
     PROVIDER = "provider"  # the upstream said so
     INJECTED = "injected"  # the upstream said so because we asked it to
     ESTIMATED = "estimated"  # counted here from what passed
+    CACHED = "cached"  # of an answer that was given before; nothing was used this time
     NONE = "none"  # the operation has no tokens, or nothing was produced
 
 
@@ -256,6 +257,16 @@ class Edit(Struct, frozen=True):
     text: bytes
 
 
+class Cached(Struct):
+    """What the cache had to say to a call."""
+
+    result: str  # exact | joined (the answer of an equal call under way) | miss | bypass
+    reason: str = ""  # of a bypass
+    age: int = -1  # ns since the answer was stored
+    saved: int = 0  # pico-USD that the answer cost when it was paid for
+    entry: str = ""  # name of the entry
+
+
 class Call(Struct, weakref=True):
     """The one object that travels."""
 
@@ -291,4 +302,6 @@ class Call(Struct, weakref=True):
     lines: str = ""  # further x-tollgate-* lines for the client, each with its CRLF
     notes: dict[str, str] = {}
     key: Key | None = None  # the virtual key it came with
+    cached: Cached | None = None  # None: the cache was not asked
+    fill: Any = None  # stages.cache.Fill: collects the answer under way
     captured: bytes = b""  # decoded answer body up to `capture_bytes`; filled only while content capture is on

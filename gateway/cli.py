@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     _add_running(commands)
     _add_configuring(commands)
     _add_reading(commands)
+    _add_cache(_group(commands, "cache", "answers already paid for"))
     keys_options.add(_group(commands, "keys", "virtual keys: who may call, and what"), _keys, _add, _state_options)
     limits = _group(commands, "limits", "limits of teams, keys, agents, models, ... while the gateway runs")
     limits_options.add(limits, _limits, _add, _state_options)
@@ -141,6 +142,15 @@ def _add_reading(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         _state_options(reader)
     ledger = _group(commands, "ledger", "calls, runs and tools in SQLite")
     _state_options(_add(ledger, "rebuild", _ledger_rebuild, "make the ledger again from the journal"))
+
+
+def _add_cache(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    _state_options(_add(commands, "show", _cache_show, "print what is stored"))
+    clear = _add(commands, "clear", _cache_clear, "forget stored answers: those that match all options, or all")
+    for name in ("tenant", "route", "upstream", "model", "agent", "tag"):
+        clear.add_argument(f"--{name}", default="", metavar="NAME", help=f"only of this {name}")
+    clear.add_argument("--entry", default="", metavar="ID", help="only this one, as x-tollgate-cache-entry names it")
+    _state_options(clear)
 
 
 def _add(
@@ -268,6 +278,20 @@ def _ledger_rebuild(options: argparse.Namespace) -> int:
     from gateway.commands.state import ledger_rebuild
 
     return ledger_rebuild(options.config, os.environ, _overrides(options))
+
+
+def _cache_show(options: argparse.Namespace) -> int:
+    from gateway.commands.cache import show
+
+    return show(options.config, os.environ, _overrides(options))
+
+
+def _cache_clear(options: argparse.Namespace) -> int:
+    from gateway.commands.cache import clear
+    from gateway.policy.cached import Chosen
+
+    chosen = Chosen(**{name: getattr(options, name) for name in Chosen.__struct_fields__})
+    return clear(options.config, os.environ, _overrides(options), chosen)
 
 
 def _keys(options: argparse.Namespace) -> int:

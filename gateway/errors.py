@@ -15,6 +15,7 @@
     │  ├─ BudgetExceeded              client   402     budget_exceeded      its worst case does not fit; not retried
     │  ├─ RunStopped                  client   402     run_stopped          by a person, or by the loop breaker
     │  ├─ LimitReached                client   429     limit_reached        a rate or a window that resets soon
+    │  ├─ NotCached                   client   504     not_cached           the client wants a stored answer or none
     │  └─ LoopDetected                client   508     loop_detected        the call already passed this gateway
     ├─ ClientGone                     client   499     client_gone          nobody is left to answer
     ├─ UpstreamFault                  upstream 502     upstream_fault
@@ -126,6 +127,10 @@ class RunStopped(Rejected):
 
 class LimitReached(Rejected):
     code, status, retryable = "limit_reached", 429, True
+
+
+class NotCached(Rejected):
+    code, status = "not_cached", 504  # RFC 9111 5.2.1.7
 
 
 class LoopDetected(Rejected):

@@ -1,7 +1,6 @@
 """The product on one screen: the path of a call.
 
-Places that stay visibly open for what is not built yet: a cache lookup before `attempt`, breaker, retry and fallback
-around it.
+Places that stay visibly open for what is not built yet: breaker, retry and fallback around `attempt`.
 """
 
 from __future__ import annotations
@@ -37,6 +36,9 @@ async def serve(request: Request, down: Downstream, gw: Gateway, fault: GatewayE
         arrive(call, gw)  # route it, read it, find out who asks
         enter(call, down, gw)  # unless a person stopped it; from here on one can
         watch(call, gw)  # unless its run goes round in circles
+        if gw.cache is not None and (cached := await gw.cache.answer(call, down, gw)) is not None:
+            ending = cached  # paid for before
+            return
         if gw.admission is not None:
             await gw.admission.admit(call, down, gw)  # hold what it may cost at most
         exchange = await attempt(call, down, gw)  # until the commit point

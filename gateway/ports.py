@@ -13,10 +13,13 @@ from msgspec import Struct
 from gateway.call import Answer, Attempt, Call, Money, Route, Target, ToolCall, Usage, Who
 from gateway.errors import GatewayError
 from gateway.key import Keys
+from gateway.ports_cache import CacheStore, Entry, Flight, Flights
 from gateway.ports_dialect import Dialect, ErrorAnswer, Headers, Meter, Stripper, Tap, Used
 from gateway.spend import Charge, Demand, Grant, Refusal, RunLimits
 
-__all__ = ["Dialect", "ErrorAnswer", "Headers", "Meter", "Stripper", "Tap", "Used"]  # imported from here
+# imported from here
+__all__ = ["CacheStore", "Dialect", "Entry", "ErrorAnswer", "Flight", "Flights", "Headers", "Meter", "Stripper", "Tap"]
+__all__ += ["Used"]
 
 
 class Prices(Protocol):
@@ -137,8 +140,26 @@ class Admission(Protocol):
         """Hold the worst case of the call. Raises BudgetExceeded, LimitReached, RunStopped, BudgetsUnavailable."""
         ...
 
+    async def admit_hit(self, call: Call, down: Downstream, gw: Gateway) -> None:
+        """Count a call that is answered from the cache among requests per minute. Raises LimitReached,
+        BudgetsUnavailable."""
+        ...
+
     def settle(self, call: Call) -> None:
         """Charge what it really used, once. Never raises."""
+        ...
+
+
+class Cache(Protocol):
+    """Answers already paid for; see stages.cache."""
+
+    async def answer(self, call: Call, down: Downstream, gw: Gateway) -> Any:
+        """How the call ends (stages.ending.Ending) where it is answered; None where it must go on. Raises NotCached,
+        StreamTruncated, ClientGone, and what `Admission.admit_hit` raises."""
+        ...
+
+    def settle(self, call: Call) -> None:
+        """Keep the answer that passed, if it may be kept. Never raises."""
         ...
 
 
@@ -321,6 +342,7 @@ class Gateway(Struct, frozen=True):
     live: Live
     keys: Keys | None = None  # None: there are none, and none are needed
     admission: Admission | None = None  # None: nothing is limited
+    cache: Cache | None = None  # None: nothing is cached
     loops: Loops | None = None  # None: nobody looks for runaways
     halt: Callable[[str, str], None] | None = None  # stop a run (its id, why) until a person resumes it
     downshift: tuple[str | None, str | None, int | None] | None = None  # model, effort, max_tokens of a runaway's calls

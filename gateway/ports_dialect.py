@@ -140,6 +140,14 @@ class Dialect(Protocol):
         """A line for people in an event stream, ignored by clients; b"" where some client would choke on it."""
         ...
 
+    def streamed(self, route: Route, asked: Asked, body: bytes) -> bytes | None:
+        """A whole JSON answer as the stream that this API would have sent; None where that cannot be had."""
+        ...
+
+    def gathered(self, route: Route, asked: Asked, body: bytes) -> bytes | None:
+        """A whole stream as the JSON answer that this API would have sent; None where that cannot be had."""
+        ...
+
     def finish_early(
         self, meter: Meter, asked: Asked, request_id: str, usage: Usage, note: str = "budget_exceeded"
     ) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config.schema import Telemetry
-from gateway.recorder import names
+from gateway.recorder import names, names_span
 from gateway.recorder.metrics import MetricsProjection
 from gateway.recorder.names_doc import exposed_name, markdown
 
@@ -87,9 +87,9 @@ def test_every_span_attribute_is_used_and_ours_are_explained() -> None:
     code = "".join((ROOT / "gateway" / "recorder").joinpath(name).read_text() for name in (
         "traces_spans.py", "traces_runs.py", "traces_content.py"
     ))  # fmt: skip
-    attributes = {name: value for name, value in vars(names.Span).items() if name.isupper()}
+    attributes = {name: value for name, value in vars(names_span.Span).items() if name.isupper()}
     assert {name for name in attributes if f"Span.{name}" not in code} == set()
-    assert {value for value in attributes.values() if value.startswith("tollgate.")} == set(names.SPAN_HELP)
+    assert {value for value in attributes.values() if value.startswith("tollgate.")} == set(names_span.SPAN_HELP)
     assert len(set(attributes.values())) == len(attributes)
 
 

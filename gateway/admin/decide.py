@@ -34,7 +34,7 @@ from gateway.admin.problems import ApiError
 from gateway.admin.state import STATE, AdminState, PriceBook, answer
 from gateway.admin.tree import LEAVES
 from gateway.admin.views import UsageView
-from gateway.call import Outcome, Usage
+from gateway.call import Outcome, Usage, UsageSource
 from gateway.errors import BudgetExceeded, LedgerUnavailable, RunStopped
 from gateway.policy.controls import Decision, Kind, Scope, Standing
 from gateway.recorder.ledger_rows import decode_detail
@@ -254,7 +254,10 @@ def stopped(calls: Sequence[Row]) -> StopView | None:
 
 
 def saved(call: Row, book: PriceBook) -> int:
-    """Pico-USD between what the tokens cost by list price with caching and without; 0 where that is not known."""
+    """Pico-USD between what the tokens cost by list price with caching and without, or what an answer given again had
+    cost; 0 where that is not known."""
+    if call["usage_source"] == UsageSource.CACHED:
+        return decode_detail(call["detail"]).saved
     if not call["cache_read_tokens"] and not call["cache_write_tokens"]:
         return 0
     detail = {name: n for name, n in decode_detail(call["detail"]).usage.items() if "cache" not in name}

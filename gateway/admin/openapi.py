@@ -9,9 +9,10 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from gateway.admin import budget_views, decision_views, key_views, limit_views, views
+from gateway.admin import budget_views, cache_views, decision_views, key_views, limit_views, views
 from gateway.admin.params import LIMIT_DEFAULT, LIMIT_MAX, TEXT_MAX
 from gateway.call import Outcome
+from gateway.policy.cached import Chosen
 from gateway.policy.limits import SCOPES
 
 
@@ -137,6 +138,11 @@ ROUTES: Final = (
         "GET", "/api/budgets/adjustments", "adjustments", "What was booked by hand, the latest first.",
         {200: budget_views.AdjustmentList}, ("limit",),
     ),
+    Route("GET", "/api/cache", "cache", "Stored answers that are still good.", {200: cache_views.CacheView}),
+    Route(
+        "DELETE", "/api/cache", "clear_cache", "Forget stored answers: those that match all that is given, or all.",
+        {200: cache_views.ClearedView}, Chosen.__struct_fields__,
+    ),
     Route("GET", "/api/outcomes", "outcomes", "Cost per outcome.", {200: views.OutcomePage}, _OUTCOME_QUERY),
     Route("GET", "/api/prices", "prices", "Prices of the models in use.", {200: PriceList}),
     Route("GET", "/api/prices/{model}", "price", "The price of one model.", {200: Price}, ("provider",)),
@@ -162,6 +168,10 @@ _QUERY: Final[dict[str, dict[str, Any]]] = {
         "description": "Also of windows that are over.",
         "schema": {"type": "string", "enum": ["true", "false"], "default": "false"},
     },
+    "route": {"description": "A route, as calls have it.", "schema": _TEXT},
+    "upstream": {"description": "Name of an upstream.", "schema": _TEXT},
+    "tag": {"description": "A tag that clients gave, see x-tollgate-cache-tags.", "schema": _TEXT},
+    "entry": {"description": "Name of one stored answer, as x-tollgate-cache-entry.", "schema": _TEXT},
     "limit": {
         "description": "Entries on a page.",
         "schema": {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT},

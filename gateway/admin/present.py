@@ -11,6 +11,7 @@ from gateway.admin.limit_views import CapView
 from gateway.admin.views import (
     AttemptView,
     CallBudgetView,
+    CallCacheView,
     CallLoopView,
     CallView,
     ErrorView,
@@ -92,6 +93,7 @@ def call(row: Row) -> CallView:
         cost_status=row["cost_status"],
         price_version=row["price_version"] or None,
         budget=_budget(detail),
+        cache=_cache(detail),
         loop=_loop(detail),
         started_at=moment(row["started_at"]),
         duration_ms=ms(row["duration_ns"]),
@@ -143,6 +145,18 @@ def _budget(detail: Detail) -> CallBudgetView | None:
         remaining_usd=None if detail.remaining < 0 else detail.remaining / NANO_USD,
         clamped_to=int(clamped) if clamped.isdecimal() else None,
         taper=detail.notes.get("taper"),
+    )
+
+
+def _cache(detail: Detail) -> CallCacheView | None:
+    if not detail.cache:
+        return None
+    return CallCacheView(
+        result=detail.cache,
+        reason=detail.cache_reason or None,
+        age_ms=None if detail.cache_age_ns < 0 else ms(detail.cache_age_ns),
+        entry=detail.cache_entry or None,
+        saved_usd=usd(detail.saved),
     )
 
 

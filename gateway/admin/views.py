@@ -78,6 +78,16 @@ class CallBudgetView(Struct, kw_only=True):
     taper: Annotated[str | None, Meta(description="The step down that applied, and of which account.")]
 
 
+class CallCacheView(Struct, kw_only=True):
+    """What the cache had to say to a call."""
+
+    result: Annotated[str, Meta(description="exact, joined (the answer of an equal call under way), miss or bypass.")]
+    reason: Annotated[str | None, Meta(description="Of a bypass.")]
+    age_ms: Annotated[float | None, Meta(description="Since the answer was stored.")]
+    entry: Annotated[str | None, Meta(description="Name of the stored answer.")]
+    saved_usd: Annotated[float, Meta(description="What the answer cost when it was paid for.")]
+
+
 class CallLoopView(Struct, kw_only=True):
     """Signs that the run of this call goes round in circles, and what they led to."""
 
@@ -119,12 +129,13 @@ class CallView(Struct, kw_only=True):
     websocket: bool
     attempts: list[AttemptView]
     usage: UsageView
-    usage_source: Literal["provider", "injected", "estimated", "none"]
+    usage_source: Literal["provider", "injected", "estimated", "cached", "none"]
     cost_usd: Usd
     cost_components: dict[str, float]
     cost_status: str
     price_version: str | None
     budget: Annotated[CallBudgetView | None, Meta(description="Null where no limit was asked.")]
+    cache: Annotated[CallCacheView | None, Meta(description="Null where it was not asked.")]
     loop: CallLoopView | None
     started_at: Time
     duration_ms: float

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from gateway.config.check import errors, keys_in_use, warnings
+from gateway.config.check_cache import caching
 from gateway.config.check_limits import coverage
 from gateway.config.load import Loaded, find, load_with_source
 from gateway.config.problems import ConfigError, Problem
@@ -35,7 +36,7 @@ def run(path: Path | None, env: Mapping[str, str], *, strict: bool = False, out:
     found = warnings(loaded, shipped, priced)
     for warning in found:
         print(f"warning: {warning}", file=out)
-    for line in [*keys_in_use(loaded.config), *coverage(loaded.config, priced, keys)]:
+    for line in [*keys_in_use(loaded.config), *coverage(loaded.config, priced, keys), *caching(loaded.config)]:
         print(f"  {line}", file=out)
     print(f"{name}: no problems, {_count(len(found), 'warning')}; prices of {priced.version}", file=out)
     return 1 if strict and found else 0

@@ -24,6 +24,11 @@ def controls(config: Config) -> Path:
     return state(config) / "controls.sqlite"
 
 
+def cache(config: Config) -> Path:
+    """The SQLite file of stored answers."""
+    return state(config) / "cache.sqlite"
+
+
 def keys(config: Config) -> Path:
     """The SQLite file of virtual keys; see also gateway.config.roster."""
     return state(config) / "keys.sqlite"

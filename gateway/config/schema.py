@@ -224,6 +224,49 @@ class Spending(Config_, frozen=True):
     timezone: str = "UTC"  # of calendar windows
 
 
+Lifetime = Annotated[float, Meta(gt=0, le=31_536_000, title="number of seconds")]
+Sampled = Literal["none", "unstated", "all"]
+
+
+class CacheRule(Config_, frozen=True):
+    """What is different for the calls that match all of its patterns; the first rule that matches counts."""
+
+    route: str = "*"  # as records have it: /v1/chat/completions
+    upstream: str = "*"
+    model: str = "*"  # as asked for, or as an alias has it
+    agent: str = "*"
+    tenant: str = "*"
+    enabled: bool = True
+    ttl: Lifetime | None = None
+    tools: bool | None = None
+    sampled: Sampled | None = None
+
+
+class ExactCache(Config_, frozen=True):
+    """Answers to equal requests; see gateway.policy.cache_rules."""
+
+    enabled: bool = False  # for calls that no rule matches
+    ttl: Lifetime = 3600
+    jitter: Share = 0.1  # of the lifetime, by which it may be shorter
+    tools: bool = False  # also answers that call tools, and requests that let the provider run some
+    sampled: Sampled = "unstated"  # temperature above 0 without seed: never, where it is not stated, always
+    rules: tuple[CacheRule, ...] = ()
+
+
+class Cache(Config_, frozen=True):
+    """Answers already paid for. Nothing is cached until it is enabled."""
+
+    exact: ExactCache = ExactCache()
+    single_flight: bool = True  # equal calls at once, where the exact cache is enabled: one goes upstream
+    flight_seconds: Seconds = 30  # to wait for the first byte of another's answer
+    version: Annotated[str, Meta(max_length=64)] = "1"  # another one: nothing stored before is found
+    ignore_headers: tuple[str, ...] = ()  # of clients, that change no answer
+    tenant_bytes: Annotated[int, Meta(ge=65_536)] = 268_435_456  # on disk, of each tenant
+    memory_bytes: Annotated[int, Meta(ge=0)] = 33_554_432  # of each worker
+    entry_bytes: Annotated[int, Meta(ge=1024)] = 4_194_304  # larger answers are not stored
+    pace: Annotated[float, Meta(ge=0, le=10_000)] = 0  # events per second of a replayed stream; 0: at once
+
+
 class Limits(Config_, frozen=True):
     body_bytes: Count = 67_108_864
     header_bytes: Count = 65_536
@@ -265,3 +308,4 @@ class Config(Config_, frozen=True):
     runs: Runs = Runs()
     loops: Loops = Loops()
     spending: Spending = Spending()
+    cache: Cache = Cache()

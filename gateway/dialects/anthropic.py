@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.call import Answer, Asked, Bounds, Edit, Request, Route, Usage, UsageSource
-from gateway.dialects import allowance, faults, finish, lowering
+from gateway.dialects import allowance, faults, finish, lowering, replay
 from gateway.dialects.asking import asked, elements, flag, limit, model_name, raw_bytes, read_body
 from gateway.dialects.base import BaseDialect, closing, inner
 from gateway.dialects.meters import Draft, JsonMeter, decode_error, find_object, first_text
@@ -284,6 +284,12 @@ class Anthropic(BaseDialect):
 
     def lower_effort(self, route: Route, asked: Asked, body: bytes, effort: str, model: str = "") -> tuple[Edit, ...]:
         return lowering.lower_messages(asked, body, effort)
+
+    def streamed(self, route: Route, asked: Asked, body: bytes) -> bytes | None:
+        return replay.attempted(lambda: replay.message_stream(body))
+
+    def gathered(self, route: Route, asked: Asked, body: bytes) -> bytes | None:
+        return replay.attempted(lambda: replay.message_document(body))
 
     def finish_early(
         self, meter: Meter, asked: Asked, request_id: str, usage: Usage, note: str = "budget_exceeded"

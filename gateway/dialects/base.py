@@ -103,6 +103,12 @@ class BaseDialect:
     def remark(self, note: str) -> bytes:
         return finish.comment(note)
 
+    def streamed(self, route: Route, asked: Asked, body: bytes) -> bytes | None:
+        return None
+
+    def gathered(self, route: Route, asked: Asked, body: bytes) -> bytes | None:
+        return None
+
     def finish_early(
         self, meter: Meter, asked: Asked, request_id: str, usage: Usage, note: str = "budget_exceeded"
     ) -> bytes:

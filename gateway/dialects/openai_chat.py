@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.call import Answer, Asked, Bounds, Edit, Request, Route, Usage
-from gateway.dialects import allowance, faults, finish, lowering
+from gateway.dialects import allowance, faults, finish, lowering, replay
 from gateway.dialects.asking import asked, elements, flag, limit, model_name, raw_bytes, read_body
 from gateway.dialects.base import BaseDialect, closing, inner
 from gateway.dialects.body import nested
@@ -342,6 +342,13 @@ class OpenAIChat(OpenAIFamily):
         }
         stated = usage if asks_usage(asked.fields) else None
         return self.remark(note) + finish.chat(head, stream.unfinished, stated, legacy=self.legacy)
+
+    def streamed(self, route: Route, asked: Asked, body: bytes) -> bytes | None:
+        usage = asks_usage(asked.fields)
+        return replay.attempted(lambda: replay.chat_stream(body, legacy=self.legacy, usage=usage))
+
+    def gathered(self, route: Route, asked: Asked, body: bytes) -> bytes | None:
+        return replay.attempted(lambda: replay.chat_document(body, legacy=self.legacy))
 
     def stripper(self) -> Stripper:
         return UsageStripper()

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.call import Asked, Bounds, Edit, Request, Route, Usage
-from gateway.dialects import allowance, faults, finish, lowering
+from gateway.dialects import allowance, faults, finish, lowering, replay
 from gateway.dialects.asking import asked, elements, flag, limit, member, model_name, raw_bytes, read_body
 from gateway.dialects.base import BaseDialect, closing, inner, plain_path
 from gateway.dialects.meters import JsonMeter, decode_error, find_object, first_text
@@ -202,6 +202,12 @@ class OpenAIResponses(BaseDialect):
 
     def tap(self, extensions: bytes) -> Tap:
         return FrameTap(WebSocketMeter(), extensions)
+
+    def streamed(self, route: Route, asked: Asked, body: bytes) -> bytes | None:
+        return replay.attempted(lambda: replay.response_stream(body))
+
+    def gathered(self, route: Route, asked: Asked, body: bytes) -> bytes | None:
+        return replay.attempted(lambda: replay.response_document(body))
 
     def finish_early(
         self, meter: Meter, asked: Asked, request_id: str, usage: Usage, note: str = "budget_exceeded"

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from gateway.call import Answer, Attempt, Call, Outcome, Request
+from gateway.call import Answer, Attempt, Cached, Call, Outcome, Request
 from gateway.errors import (
     BudgetsUnavailable,
     ClientGone,
@@ -30,6 +30,7 @@ _LEFT = (ClientGone, CancelledError)
 _REFUSALS = (Rejected, Draining, Overloaded, JournalUnavailable, BudgetsUnavailable)
 _INT64 = 1 << 63
 _NO_ERROR = ("", "", "", "")
+_NOT_ASKED = ("", "", -1, "", 0)  # the cache
 _NO_BUDGET = ("", "", 0, -1)
 _NO_ANSWER = Answer()
 _SCALARS = frozenset({str, float, bool})
@@ -40,8 +41,8 @@ _EMPTY: dict[str, Any] = {
     **dict.fromkeys(CallRecord.__struct_fields__, ""),
     **dict.fromkeys(("started_at", "duration_ns", "overhead_ns", "status", "step", "trace_flags"), 0),
     **dict.fromkeys(("request_bytes", "response_bytes"), 0),
-    **dict.fromkeys(("reserved", "depth"), 0),
-    **dict.fromkeys(("ttft_ns", "sdk_retry", "worker", "remaining"), -1),
+    **dict.fromkeys(("reserved", "depth", "saved"), 0),
+    **dict.fromkeys(("ttft_ns", "sdk_retry", "worker", "remaining", "cache_age_ns"), -1),
     **dict.fromkeys(("finish_reasons", "tool_uses", "tools", "attempts"), ()),
     **{name: {} for name in ("cost_components", "params", "notes")},
     **dict.fromkeys(("input_content", "output_content"), b""),
@@ -150,6 +151,7 @@ class Converter:
             self._content(call.captured) if captures else b"",
             *(_budget(call.hold, call.notes) if call.hold is not None or "budget" in call.notes else _NO_BUDGET),
             call.who.depth,
+            *(_cached(call.cached) if call.cached is not None else _NOT_ASKED),
         )
 
     def salvage(self, call: Call) -> CallRecord:
@@ -198,6 +200,11 @@ def _budget(hold: Hold | None, notes: Mapping[str, str]) -> tuple[str, str, int,
     """The fields from `budget` to `remaining`; `notes` are those of stages.admit."""
     decision, account = notes.get("budget", "granted"), notes.get("budget_account", "")
     return (decision, account, 0, -1) if hold is None else (decision, account, hold.usd, hold.remaining)
+
+
+def _cached(cached: Cached) -> tuple[str, str, int, str, int]:
+    """The fields from `cache` to `saved`."""
+    return cached.result, cached.reason, cached.age, cached.entry, cached.saved
 
 
 def _asked(call: Call, outcome: Outcome) -> tuple[Any, ...]:

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from gateway.call import ToolCall, ToolUse, Usage
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 class AttemptRecord(Struct, array_like=True, frozen=True, gc=False):
@@ -98,6 +98,12 @@ class CallRecord(Struct, array_like=True, tag="call", gc=False):
     reserved: int = 0  # nano-USD that were held while it was under way
     remaining: int = -1  # nano-USD that the tightest budget had left beside that; -1: no budget in money
     depth: int = 0  # levels of agents above the one that made the call
+    # since schema 3
+    cache: str = ""  # exact | joined (the answer of an equal call under way) | miss | bypass; "": it was not asked
+    cache_reason: str = ""  # of a bypass
+    cache_age_ns: int = -1  # since the answer was stored; -1: it was not
+    cache_entry: str = ""  # name of the stored answer
+    saved: int = 0  # pico-USD that the answer cost when it was paid for
 
 
 class OutcomeRecord(Struct, array_like=True, tag="outcome", gc=False):
@@ -115,7 +121,7 @@ class EventRecord(Struct, array_like=True, tag="event", gc=False):
     """Something that happened to the gateway: start, stop, reload, reload_failed, worker_died, records_lost,
     holds_expired, settles_lost; or what
     somebody decided: {run, agent, key, team}_{killed, resumed}, run_raised, run_limited, budget_adjusted,
-    {global, team, key, agent, model, upstream}_capped."""
+    {global, team, key, agent, model, upstream}_capped, cache_cleared."""
 
     id: str
     at: int

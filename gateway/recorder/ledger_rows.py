@@ -11,7 +11,7 @@ from msgspec import Struct
 from gateway.call import ToolCall, ToolUse
 from gateway.journal.record import AttemptRecord, CallRecord, EventRecord, OutcomeRecord
 from gateway.recorder.facts import trace_id_of
-from gateway.recorder.runs import unknown_cost
+from gateway.recorder.runs import unknown_cost, used
 
 Row = tuple[Any, ...]
 
@@ -48,6 +48,11 @@ class Detail(Struct, omit_defaults=True):
     reserved: int = 0  # nano-USD
     remaining: int = -1  # nano-USD
     depth: int = 0
+    cache: str = ""
+    cache_reason: str = ""
+    cache_age_ns: int = -1
+    cache_entry: str = ""
+    saved: int = 0  # pico-USD
 
 
 _json = msgspec.json.Encoder().encode
@@ -65,7 +70,7 @@ def _text(value: object) -> str:
 
 def call_row(r: CallRecord, run: int | None) -> Row:
     """In the order of the columns of `calls`; `run` is the number of its run."""
-    usage = r.usage
+    usage = used(r)
     tools = r.tools
     return (
         r.id, r.started_at, r.duration_ns, r.ttft_ns if r.ttft_ns >= 0 else None, r.overhead_ns,
@@ -84,12 +89,14 @@ def call_row(r: CallRecord, run: int | None) -> Row:
 
 
 def _detail(r: CallRecord) -> str:
+    usage = used(r)
     detail = Detail(
         r.websocket, r.key_id, r.agent_source, r.run_confidence, r.request_class, r.conversation_id, r.end_user,
-        r.parent_span_id, r.usage.detail if r.usage is not None else {}, r.finish_reasons, r.response_id,
+        r.parent_span_id, usage.detail if usage is not None else {}, r.finish_reasons, r.response_id,
         r.error_source, r.error_type, r.error_message, r.request_bytes, r.response_bytes, r.user_agent,
         r.client_address, r.sdk_retry, r.params, r.notes, r.worker,
         r.budget, r.budget_account, r.reserved, r.remaining, r.depth,
+        r.cache, r.cache_reason, r.cache_age_ns, r.cache_entry, r.saved,
     )  # fmt: skip
     return _json(detail).decode()
 

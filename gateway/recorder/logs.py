@@ -112,6 +112,8 @@ class LogProjection:
             budget=r.budget, budget_account=r.budget_account,
             budget_reserved_usd=r.reserved / NANO_USD if r.budget else None,
             budget_remaining_usd=r.remaining / NANO_USD if r.remaining >= 0 else None,
+            cache=r.cache, cache_age_ms=r.cache_age_ns / _MS if r.cache_age_ns >= 0 else None,
+            saved_usd=r.saved / PICO_USD if r.saved else None,
             loop=r.notes.get("loop", ""), loop_action=r.notes.get("loop_action", ""), finish_reasons=r.finish_reasons,
             tool_names=tuple([tool.name for tool in r.tool_uses]) if r.tool_uses else (), tool_results=len(r.tools),
             request_bytes=r.request_bytes, response_bytes=r.response_bytes, client_address=r.client_address,

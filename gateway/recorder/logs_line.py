@@ -95,6 +95,9 @@ class CallLine(Line, omit_defaults=True, kw_only=True, gc=False):
     budget_account: str = ""
     budget_reserved_usd: float | None = None
     budget_remaining_usd: float | None = None
+    cache: str = ""
+    cache_age_ms: float | None = None
+    saved_usd: float | None = None
     loop: str = ""
     loop_action: str = ""
     finish_reasons: tuple[str, ...] = ()

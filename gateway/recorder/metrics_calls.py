@@ -16,10 +16,14 @@ from gateway.journal.record import AttemptRecord, CallRecord
 from gateway.recorder.facts import attempt_result, error_type_of, gen_ai_provider, same_model, trace_id_of
 from gateway.recorder.metrics_store import Cell, Counter, Family, Histogram, Labels, Store
 from gateway.recorder.names import OTHER, TOKEN_TYPES
+from gateway.recorder.runs import used
 
 COMBINATIONS = 8192
 _PRODUCED = frozenset({Outcome.OK, Outcome.TRUNCATED, Outcome.CANCELLED, Outcome.ABANDONED})
 _WASTED = frozenset({Outcome.TRUNCATED, Outcome.CANCELLED})
+SAVED = {"exact": "exact_cache", "joined": "single_flight"}
+"""What spared the cost of an answer."""
+RESULTS = {"exact": "hit"}
 _MODALITIES = ("text", "image", "audio")
 
 
@@ -142,7 +146,7 @@ class Calls:
             self._store.add("tollgate_upstream_attempts", (cells.provider, cells.model, previous))
 
     def _money(self, cells: Cells, r: CallRecord) -> None:
-        usage, operation = r.usage, cells.operation
+        usage, operation = used(r), cells.operation
         if operation is not None:
             operation.duration.observe(max(0, r.duration_ns - r.attempts[0].offset_ns))
             if usage is not None:
@@ -156,6 +160,8 @@ class Calls:
                 self._usage(operation, usage, counted)
         if r.cost:
             self._cost(cells, r, r.cost)
+        if r.saved > 0 and r.cache in SAVED:
+            self._store.add("tollgate_cost_saved_usd", (SAVED[r.cache],), r.saved)
 
     def _usage(self, operation: Operation, usage: Usage, counted: tuple[int, ...]) -> None:
         for counter, tokens in zip(operation.usage, counted, strict=True):
@@ -217,7 +223,7 @@ def _key(r: CallRecord) -> Key:
         r.route, r.provider, r.upstream, r.model_requested, r.model_used, r.status, r.outcome, r.stream, r.tenant,
         r.agent, r.operation, r.error_code, r.error_type, r.usage_source, r.cost_status, r.run_source,
         last.address if last is not None else "", last.port if last is not None else 0, r.usage is None,
-        r.budget, r.notes.get("loop", ""), r.notes.get("loop_action", ""),
+        r.budget, r.cache, r.notes.get("loop", ""), r.notes.get("loop_action", ""),
     )  # fmt: skip
 
 
@@ -291,7 +297,7 @@ class _Opening:
             streaming=self._streaming() if r.stream and r.status < 400 else None,
             tokens=tuple(
                 [self.counter("tollgate_tokens", provider, self.billed, kind, tenant) for kind in TOKEN_TYPES]
-                if r.usage is not None
+                if used(r) is not None
                 else ()
             ),
             costs={},
@@ -309,6 +315,8 @@ class _Opening:
             self.once.append(self.counter("tollgate_usage_source", provider, r.usage_source))
         if r.outcome == Outcome.REFUSED:
             self.once.append(self.counter("tollgate_rejected", r.error_code))
+        if r.cache:
+            self.once.append(self.counter("tollgate_cache_lookups", "exact", RESULTS.get(r.cache, r.cache)))
         if r.budget:
             self.once.append(self.counter("tollgate_budget_decisions", r.budget))
         for signal in r.notes.get("loop", "").split(",") if "loop" in r.notes else ():

@@ -211,6 +211,15 @@ BUDGETS = (
     _gauge("tollgate_keys", "Virtual keys by state: active, expired or disabled.", labels="state"),
 )
 
+CACHE = (
+    _counter("tollgate_cache_lookups", "tier result",
+             "Calls that the cache was asked about: hit, joined (an equal call was under way), miss or bypass."),
+    _counter("tollgate_cost_saved_usd", "reason",
+             "US dollars that answers cost when they were paid for, which were then given again.", **_USD),
+    _gauge("tollgate_cache_entries", "Answers in the cache that are still good."),
+    _gauge("tollgate_cache_bytes", "Bytes that they take on disk.", "By"),
+)
+
 AGENTS = (
     _counter("tollgate_tool_calls", "server tool result", "Tool executions seen in LLM traffic."),
     _hist("tollgate_tool_duration_seconds", "server tool", DURATION,
@@ -263,124 +272,7 @@ GEN_AI = (
 )
 # fmt: on
 
-METRICS: dict[str, Metric] = {metric.name: metric for metric in (*TRAFFIC, *MONEY, *BUDGETS, *AGENTS, *SELF, *GEN_AI)}
-GAUGES = frozenset(metric.name for metric in METRICS.values() if metric.kind == "gauge")
-
-
-class Span:
-    """Span attributes; those of the conventions under their newest names."""
-
-    OPERATION = "gen_ai.operation.name"
-    PROVIDER = "gen_ai.provider.name"
-    SYSTEM = "gen_ai.system"  # legacy
-    REQUEST_MODEL = "gen_ai.request.model"
-    REQUEST_STREAM = "gen_ai.request.stream"
-    REQUEST_PARAM = "gen_ai.request."  # + name of the parameter
-    RESPONSE_MODEL = "gen_ai.response.model"
-    RESPONSE_ID = "gen_ai.response.id"
-    FINISH_REASONS = "gen_ai.response.finish_reasons"
-    FIRST_CHUNK = "gen_ai.response.time_to_first_chunk"
-    INPUT_TOKENS = "gen_ai.usage.input_tokens"
-    OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
-    REASONING_TOKENS = "gen_ai.usage.reasoning.output_tokens"
-    CACHE_READ_TOKENS = "gen_ai.usage.cache_read.input_tokens"
-    CACHE_WRITE_TOKENS = "gen_ai.usage.cache_write.input_tokens"
-    CACHE_CREATION_TOKENS = "gen_ai.usage.cache_creation.input_tokens"  # legacy
-    INPUT_MESSAGES = "gen_ai.input.messages"
-    SYSTEM_INSTRUCTIONS = "gen_ai.system_instructions"
-    TOOL_DEFINITIONS = "gen_ai.tool.definitions"
-    OUTPUT_MESSAGES = "gen_ai.output.messages"
-    CONVERSATION = "gen_ai.conversation.id"
-    AGENT_NAME = "gen_ai.agent.name"
-    AGENT_VERSION = "gen_ai.agent.version"
-    TOOL_NAME = "gen_ai.tool.name"
-    TOOL_CALL_ID = "gen_ai.tool.call.id"
-    TOOL_TYPE = "gen_ai.tool.type"
-    ERROR_TYPE = "error.type"
-    METHOD = "http.request.method"
-    ROUTE = "http.route"
-    STATUS_CODE = "http.response.status_code"
-    RESEND_COUNT = "http.request.resend_count"
-    REQUEST_SIZE = "http.request.body.size"
-    RESPONSE_SIZE = "http.response.body.size"
-    CLIENT_ADDRESS = "client.address"
-    USER_AGENT = "user_agent.original"
-    SERVER_ADDRESS = "server.address"
-    SERVER_PORT = "server.port"
-    REQUEST_ID = "tollgate.request.id"
-    OUTCOME = "tollgate.outcome"
-    TENANT = "tollgate.tenant"
-    UPSTREAM = "tollgate.upstream"
-    RUN = "tollgate.conversation.id"
-    RUN_SOURCE = "tollgate.conversation.source"
-    RUN_CONFIDENCE = "tollgate.conversation.confidence"
-    AGENT_SOURCE = "tollgate.agent.source"
-    PARENT_AGENT = "tollgate.agent.parent"
-    STEP = "tollgate.step"
-    REQUEST_CLASS = "tollgate.request.class"
-    KEY = "tollgate.key.id"
-    DEPTH = "tollgate.agent.depth"
-    BUDGET = "tollgate.budget.decision"
-    BUDGET_ACCOUNT = "tollgate.budget.account"
-    BUDGET_RESERVED = "tollgate.budget.reserved_usd"
-    BUDGET_REMAINING = "tollgate.budget.remaining_usd"
-    LOOP = "tollgate.loop.signals"
-    LOOP_ACTION = "tollgate.loop.action"
-    COST = "tollgate.cost.usd"
-    COST_PART = "tollgate.cost."  # + component + ".usd"
-    COST_STATUS = "tollgate.cost.status"
-    PRICE_VERSION = "tollgate.price.version"
-    USAGE_SOURCE = "tollgate.usage.source"
-    OVERHEAD = "tollgate.overhead"
-    ATTEMPTS = "tollgate.attempts"
-    REUSED = "tollgate.connection.reused"
-    CLIENT_RETRY = "tollgate.client.retry_count"
-    TOOL_EXACT = "tollgate.tool.duration_exact"
-    CONTENT_IN = "tollgate.content.input"
-    CONTENT_OUT = "tollgate.content.output"
-    SAMPLING_REASON = "tollgate.sampling.reason"
-    SAMPLING_PROBABILITY = "tollgate.sampling.probability"
-    RUN_OUTCOME = "tollgate.run.outcome"
-    RUN_CALLS = "tollgate.run.calls"
-    RUN_COST = "tollgate.run.cost_usd"
-
-
-SPAN_HELP: dict[str, str] = {
-    Span.REQUEST_ID: "id of the call, as in x-tollgate-request-id and the API",
-    Span.OUTCOME: "how the call ended (gateway.call.Outcome)",
-    Span.TENANT: "who pays",
-    Span.UPSTREAM: "configured name of the upstream",
-    Span.RUN: "run that the call belongs to, also where it was derived",
-    Span.RUN_SOURCE: "what the run id was taken from",
-    Span.RUN_CONFIDENCE: "0 to 1",
-    Span.AGENT_SOURCE: "what the agent name was taken from",
-    Span.PARENT_AGENT: "agent that started this one",
-    Span.STEP: "number of the call in its run",
-    Span.REQUEST_CLASS: "what kind of request the client says it is",
-    Span.KEY: "id of the virtual key it came with",
-    Span.DEPTH: "levels of agents above the one that made the call",
-    Span.BUDGET: "granted, queued, clamped, tapered, refused or stopped; absent where no limit was asked",
-    Span.BUDGET_ACCOUNT: "the account of a budget or limit that made it so",
-    Span.BUDGET_RESERVED: "US dollars held while the call was under way",
-    Span.BUDGET_REMAINING: "US dollars that the tightest budget had left beside what was held",
-    Span.LOOP: "signs of a runaway agent, comma-separated",
-    Span.LOOP_ACTION: "what they led to: note, warn, downshift or stop",
-    Span.COST: "US dollars; absent where unknown",
-    Span.COST_PART: "prefix: US dollars of one component, `tollgate.cost.<component>.usd`",
-    Span.COST_STATUS: "priced, no_price, no_usage or free",
-    Span.PRICE_VERSION: "version of the price data",
-    Span.USAGE_SOURCE: "provider, injected, estimated or none",
-    Span.OVERHEAD: "seconds spent in the gateway itself",
-    Span.ATTEMPTS: "requests sent upstream for this call",
-    Span.REUSED: "whether the attempt used a kept-alive connection",
-    Span.CLIENT_RETRY: "how often the client's SDK says it sent this call again",
-    Span.TOOL_EXACT: "whether the duration was reported; otherwise it is an upper bound",
-    Span.CONTENT_IN: "captured request body: its digest, or its text where it does not parse",
-    Span.CONTENT_OUT: "captured answer body: its digest, or its text where it does not parse",
-    Span.SAMPLING_REASON: "why the trace was kept",
-    Span.SAMPLING_PROBABILITY: "probability with which it was kept; 1/p re-weights counts",
-    Span.RUN_OUTCOME: "success, failure or score, where reported",
-    Span.RUN_CALLS: "calls seen under this span since its trace was kept",
-    Span.RUN_COST: "US dollars of these calls",
+METRICS: dict[str, Metric] = {
+    metric.name: metric for metric in (*TRAFFIC, *MONEY, *BUDGETS, *CACHE, *AGENTS, *SELF, *GEN_AI)
 }
-"""What our own span attributes mean."""
+GAUGES = frozenset(metric.name for metric in METRICS.values() if metric.kind == "gauge")

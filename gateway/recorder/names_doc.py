@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from gateway.recorder.names import AGENTS, BUDGETS, GEN_AI, MONEY, SELF, SPAN_HELP, TRAFFIC, Metric
+from gateway.recorder.names import AGENTS, BUDGETS, CACHE, GEN_AI, MONEY, SELF, TRAFFIC, Metric
+from gateway.recorder.names_span import SPAN_HELP
 
 _SECTIONS = (
     ("Traffic", TRAFFIC),
     ("Money", MONEY),
     ("Budgets, limits and keys", BUDGETS),
+    ("Answers already paid for", CACHE),
     ("Agents, runs and tools", AGENTS),
     ("The gateway itself", SELF),
     ("OpenTelemetry GenAI", GEN_AI),

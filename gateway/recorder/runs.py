@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gateway.call import Outcome
+from gateway.call import Outcome, Usage, UsageSource
 from gateway.journal.record import CallRecord
 
 GOOD = frozenset({Outcome.OK, Outcome.CANCELLED})
 """Outcomes that are not errors: a client that leaves is not one."""
 
 _PRODUCED = frozenset({Outcome.OK, Outcome.TRUNCATED, Outcome.CANCELLED})
+
+
+def used(r: CallRecord) -> Usage | None:
+    """The tokens that a provider worked for: those of an answer given before were counted then."""
+    return None if r.usage_source == UsageSource.CACHED else r.usage
 
 
 def unknown_cost(r: CallRecord) -> bool:
@@ -51,8 +56,8 @@ class Totals:
         self.calls += 1
         if r.outcome not in GOOD:
             self.errors += 1
-        if r.usage is not None:
-            usage = r.usage
+        usage = used(r)
+        if usage is not None:
             self.input += usage.input_tokens
             self.output += usage.output_tokens
             self.cache_read += usage.cache_read_tokens

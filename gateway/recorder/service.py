@@ -52,7 +52,7 @@ from gateway.process.control import (
     leave_signals_to_supervisor,
     receive_configure,
 )
-from gateway.recorder import budget_gauges
+from gateway.recorder import budget_gauges, cache_gauges
 from gateway.recorder.budget_gauges import BudgetGauges
 from gateway.recorder.keep import SnapshotFile
 from gateway.recorder.ledger import Ledger
@@ -64,6 +64,7 @@ from gateway.recorder.projection import Positions
 from gateway.recorder.retention import Retention
 from gateway.recorder.telemetry import Projections, projections
 from gateway.stores.budget_desk import desk
+from gateway.stores.cache_desk import CacheDesk
 from gateway.stores.controls_exchange import Exchange
 from gateway.stores.redis_controls import RedisControls
 from gateway.stores.sqlite_controls import SqliteDecisions
@@ -92,6 +93,7 @@ class Recorder:
         state, ledger = Path(configure.state), places.ledger(configure.config)
         self._budgets = desk(configure.config.spending, state)
         self._budget_gauges = BudgetGauges(self._budgets.in_money, time.monotonic)
+        self._cache = CacheDesk(places.cache(configure.config))
         self._catalogue = ensure_compiled(state)
         self.prices = load_prices.load(self._catalogue, self._config.prices)
         self._snapshots = SnapshotFile(state / "metrics.snapshot")
@@ -133,6 +135,7 @@ class Recorder:
                 decisions=self._decisions,
                 keys=self._keys,
                 budgets=self._budgets,
+                cache=self._cache,
                 in_force=self.in_force,
                 caught_up_at=lambda: self.loop.caught_up_at,
                 token=lambda: self._config.admin_token,
@@ -250,6 +253,7 @@ class Recorder:
         gauges: dict[str, Gauge] = {
             **budget_gauges.workers(found),
             **budget_gauges.keys(self._keys.listed, time.time_ns()),
+            **cache_gauges.read(self._cache.totals, time.time_ns()),
             **self._budget_gauges.read(self._config.telemetry.label_limit),
             "tollgate_inflight_requests": sum(g.get("inflight_requests", 0.0) for g in found),
             "tollgate_event_loop_lag_seconds": max((g.get("event_loop_lag_seconds", 0.0) for g in found), default=0.0),

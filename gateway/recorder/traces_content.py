@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.recorder.names import Span
+from gateway.recorder.names_span import Span
 
 _DIGEST = b"sha256:"
 _json = msgspec.json.Encoder()

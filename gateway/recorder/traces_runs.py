@@ -18,7 +18,8 @@ from gateway.call import PICO_USD
 from gateway.journal.record import CallRecord, OutcomeRecord
 from gateway.policy.trace_ids import agent_span_id, run_trace_id
 from gateway.recorder.facts import tidy
-from gateway.recorder.names import NS, Span
+from gateway.recorder.names import NS
+from gateway.recorder.names_span import Span
 from gateway.recorder.traces_spans import SCOPE, Attributes, context
 
 LIMIT = 10_000

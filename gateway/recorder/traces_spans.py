@@ -29,7 +29,8 @@ from gateway.journal.record import AttemptRecord, CallRecord
 from gateway.policy.sampling import Decision
 from gateway.policy.trace_ids import agent_span_id, child_span_id, tool_span_id
 from gateway.recorder.facts import error_type_of, gen_ai_provider, tidy, trace_id_of
-from gateway.recorder.names import NS, SCHEMA_URL, Span
+from gateway.recorder.names import NS, SCHEMA_URL
+from gateway.recorder.names_span import Span
 from gateway.recorder.traces_content import content_attributes
 from gateway.spend import NANO_USD
 
@@ -98,6 +99,9 @@ class CallSpans:
             Span.BUDGET_ACCOUNT: tidy(r.budget_account, _NAME),
             Span.BUDGET_RESERVED: r.reserved / NANO_USD if r.budget else None,
             Span.BUDGET_REMAINING: r.remaining / NANO_USD if r.remaining >= 0 else None,
+            Span.CACHE: r.cache,
+            Span.CACHE_AGE: r.cache_age_ns / NS if r.cache_age_ns >= 0 else None,
+            Span.SAVED: r.saved / PICO_USD if r.saved else None,
             Span.LOOP: r.notes.get("loop"),
             Span.LOOP_ACTION: r.notes.get("loop_action"),
             Span.SAMPLING_REASON: self._decision.reason,

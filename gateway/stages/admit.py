@@ -24,7 +24,7 @@ from gateway.policy.refused import clamped, explain
 from gateway.policy.taper import taper
 from gateway.policy.usual import usual_key, usual_of
 from gateway.ports import Budgets, Downstream, Gateway, Links
-from gateway.spend import Grant, Hold, Refusal, Unit
+from gateway.spend import Grant, Hold, Refusal, Rule, Unit
 from gateway.stages.cheaper import cap, cheaper, note
 from gateway.stages.settle import history_key, settled
 
@@ -32,6 +32,7 @@ HEADER = b"x-tollgate-budget-usd"
 REFERS = frozenset(("previous_response_id", "conversation", "cachedContent"))
 NAMELESS = "Models have budgets here, and this session does not say in its URL which model it will ask (?model=...)."
 USD, TOKENS = Unit.USD, Unit.TOKENS
+NOTHING = Worst(0, 0, basis="free")
 TRIES = 4  # clamps of one call
 LOOK_SECONDS = 0.25  # while waiting: so often it is looked whether somebody stopped the run
 PATIENCE = (b"x-stainless-timeout", b"x-stainless-read-timeout", b"x-server-timeout")  # seconds, as the SDKs say it
@@ -101,6 +102,21 @@ class Admitter:
             await self._tapered(case, grant)
         if down.gone:
             raise ClientGone()
+
+    async def admit_hit(self, call: Call, down: Downstream, gw: Gateway) -> None:
+        if self._limits.empty and call.key is None:
+            return
+        self.used = True
+        extra = limits_of(call.key) if call.key is not None else ()
+        asked = self._limits.demands(scopes_of(call), NOTHING, call.started_at, extra=extra).demands
+        demands = tuple([one for one in asked if one.rule is Rule.RATE and one.unit is Unit.CALLS])
+        if not demands:
+            return
+        answer = await self._budgets.reserve(call.id, demands)
+        if not isinstance(answer, Grant):
+            note(call, "refused", budget_account=demands[answer.index].account)
+            raise explain(answer, demands, call.started_at)
+        call.hold = Hold(call.id)  # from here on `close` settles it
 
     def settle(self, call: Call) -> None:
         settled(call, self._budgets, self._links, learn=self._manner.learn)

@@ -19,6 +19,7 @@ def close(call: Call, gw: Gateway) -> None:
     steps: tuple[Callable[[], None], ...] = (
         partial(account, call, call.meter, gw),
         *((partial(gw.admission.settle, call),) if gw.admission is not None else ()),
+        *((partial(gw.cache.settle, call),) if gw.cache is not None else ()),
         *((partial(gw.loops.learn, call, call.started_at),) if gw.loops is not None else ()),
         partial(gw.identity.learn, call),
         partial(gw.journal.append, call, call.slot),

@@ -41,22 +41,9 @@ class Passage:
     """One answer on its way through: where its bytes come from, and who looks at them."""
 
     __slots__ = (
-        *(
-            "call",
-            "decoder",
-            "down",
-            "exchange",
-            "gw",
-            "interruptible",
-            "kind",
-            "meter",
-            "most",
-            "spec",
-            "stopped",
-            "streaming",
-        ),
-        *("stripper", "tail"),
-    )
+        "call", "decoder", "down", "exchange", "fill", "gw", "interruptible", "kind", "meter", "most", "spec",
+        "stopped", "streaming", "stripper", "tail",
+    )  # fmt: skip
 
     def __init__(self, call: Call, exchange: Exchange, down: Downstream, gw: Gateway) -> None:
         dialect = gw.dialects[call.route.dialect]
@@ -72,6 +59,7 @@ class Passage:
         events = kind.startswith(STREAMS[0]) and b"content-encoding" not in names
         self.interruptible = events and exchange.length is None
         self.stripper: Stripper | None = dialect.stripper() if events and call.asked.injected else None
+        self.fill = call.fill  # None: the answer is for nobody else
         self.tail = b""  # what `pass_on` did not send any more
         plain = self.interruptible or self.stripper is not None
         self.most = call.hold.output if call.hold is not None and plain else 0  # tokens of output; 0: no limit of ours
@@ -87,7 +75,17 @@ class Passage:
             call.captured += plain[: self.gw.capture_bytes - len(call.captured)]
         if self.most and self.meter.produced(self.most) >= self.most:
             data = self.stop(data)
-        return data if self.stripper is None else self.stripper.feed(data)
+        shown = data if self.stripper is None else self.stripper.feed(data)
+        if self.fill is not None:
+            self.fill.feed(plain, shown if self.stripper is not None else plain)
+        return shown
+
+    def rest(self) -> bytes:
+        """What the stripper still holds back when the upstream has ended."""
+        rest = self.stripper.end() if self.stripper is not None else b""
+        if self.fill is not None:
+            self.fill.feed(b"", rest)
+        return rest
 
     def stop(self, data: bytes) -> bytes:
         """The allowance of the call is used up: what of the last piece the client may still have."""
@@ -108,7 +106,8 @@ class Passage:
 
     def is_plain(self) -> bool:
         """Is nothing decoded, kept or taken out?"""
-        return type(self.decoder) is Identity and self.stripper is None and not (self.gw.capture_bytes or self.most)
+        kept = self.gw.capture_bytes or self.most or self.fill is not None
+        return type(self.decoder) is Identity and self.stripper is None and not kept
 
     def sink(self) -> Callable[[bytes], bool]:
         """Where the pieces of a committed answer go. It says False where that was the last for now: the answer ends,
@@ -147,6 +146,8 @@ class Passage:
 
     def start(self, added: bytes, *, resized: bool) -> None:
         exchange = self.exchange
+        if self.fill is not None:
+            self.fill.begin(exchange, self.streaming)
         block = response_block(exchange, dropped=SIZED if resized else NONE) + added
         self.down.start(exchange.status, exchange.reason, block, None if resized else exchange.length)
 
@@ -175,7 +176,9 @@ async def pump(call: Call, exchange: Exchange, down: Downstream, gw: Gateway) ->
                 raise ClientGone()
             return ending
         except ClientGone:
-            if passage.spec.drain:
+            if passage.fill is not None and passage.fill.followed:
+                await carry_on(passage)
+            elif passage.spec.drain:
                 await drain(passage)
             raise
     finally:
@@ -270,7 +273,7 @@ async def end_of_stream(passage: Passage, tail: list[bytes]) -> Ending:
             raise
         cut = passage.stripper is None and exchange.length is not None
     if passage.stripper is not None:
-        tail.append(passage.stripper.end())
+        tail.append(passage.rest())
     settle(passage)
     assert call.answer is not None
     rest = b"".join(tail)
@@ -361,3 +364,25 @@ async def drain(passage: Passage) -> None:
             limit -= len(data)
     except GatewayError:
         call.notes = {**call.notes, "client_gone": "drain_failed"}
+
+
+async def carry_on(passage: Passage) -> None:
+    """The client left, but others receive the same answer: read it to its end for them."""
+    exchange, meter, fill = passage.exchange, passage.meter, passage.fill
+    passage.call.notes = {**passage.call.notes, "client_gone": "carried_on"}
+    try:
+        fill.begin(exchange, passage.streaming)
+        while not (meter.terminal or meter.failed) and fill.followed:
+            try:
+                data = await exchange.read()
+            except ClientGone:  # the same news again
+                continue
+            if not data:
+                fill.carried = not passage.streaming
+                break
+            passage.look(data)
+        fill.carried = fill.carried or (meter.terminal and not meter.failed)
+        passage.rest()
+    except GatewayError:
+        return
+    settle(passage)

@@ -12,6 +12,7 @@ from gateway.policy.usual import fed, usual_key
 from gateway.ports import Budgets, Links
 from gateway.spend import Charge, Hold
 
+HITS = frozenset(("exact", "joined"))  # answered from the cache
 STORED = "input"  # the field by which a request of the Responses API is known: its answers can be continued
 
 
@@ -22,7 +23,7 @@ def settled(call: Call, budgets: Budgets, links: Links, *, learn: bool) -> None:
     charge = charge_of(call, hold)
     budgets.settle(hold.op, charge)
     answer = call.answer
-    if answer is None or answer.usage is None:
+    if is_hit(call) or answer is None or answer.usage is None:
         return
     if answer.response_id and STORED in call.asked.fields:
         total = answer.usage.input_tokens + answer.usage.output_tokens
@@ -33,6 +34,8 @@ def settled(call: Call, budgets: Budgets, links: Links, *, learn: bool) -> None:
 
 
 def charge_of(call: Call, hold: Hold) -> Charge:
+    if is_hit(call):
+        return Charge()  # one request, and nothing else
     if not any([attempt.sent for attempt in call.attempts]):
         return Charge(calls=0)  # nothing left this gateway
     usd = nano_of(call.money.total) if call.money.total is not None else 0
@@ -40,6 +43,10 @@ def charge_of(call: Call, hold: Hold) -> Charge:
     if in_doubt(call):
         usd, tokens = max(usd, hold.usd), max(tokens, hold.tokens)
     return Charge(usd, tokens, 1, hold.tools, hold.steps)
+
+
+def is_hit(call: Call) -> bool:
+    return call.cached is not None and call.cached.result in HITS
 
 
 def in_doubt(call: Call) -> bool:

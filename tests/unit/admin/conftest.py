@@ -22,6 +22,7 @@ from gateway.journal.record import OutcomeRecord, Record
 from gateway.recorder.ledger import Ledger
 from gateway.recorder.ledger_read import LedgerReader
 from gateway.stores.budget_desk import FileDesk
+from gateway.stores.cache_desk import CacheDesk
 from gateway.stores.sqlite_controls import SqliteDecisions
 from gateway.stores.sqlite_keys import SqliteKeyStore
 
@@ -134,6 +135,7 @@ async def gate(tmp_path: Path) -> AsyncIterator[Gate]:
         decisions=gate.decisions,
         keys=gate.keys,
         budgets=FileDesk(tmp_path),
+        cache=CacheDesk(tmp_path / "cache.sqlite"),
         in_force=lambda revision: revision <= gate.seen,
         caught_up_at=lambda: float("-inf") if gate.lags else float("inf"),
         token=lambda: gate.token,

@@ -87,7 +87,9 @@ def described(section, path=""):
     return {path} | {name for key, entry in section.items() for name in described(entry, f"{path}.{key}")}
 
 
-@pytest.mark.parametrize("name", ["budgets", "runs", "loops", "spending", "limits", "limits.rates", "budgets.taper"])
+@pytest.mark.parametrize(
+    "name", ["budgets", "runs", "loops", "spending", "limits", "limits.rates", "budgets.taper", "cache", "cache.exact"]
+)
 def test_the_full_example_sets_every_field_of_what_limits_spending(name):
     section = Config
     for key in name.split("."):

@@ -108,6 +108,11 @@ def test_every_field_says_what_its_name_says(make_call: Any) -> None:
         "reserved": 0,
         "remaining": -1,
         "depth": 0,
+        "cache": "",
+        "cache_reason": "",
+        "cache_age_ns": -1,
+        "cache_entry": "",
+        "saved": 0,
     }
 
 

@@ -20,7 +20,7 @@ from gateway.journal.record import AttemptRecord, CallRecord, EventRecord, Outco
 from gateway.policy.sampling import Decision
 from gateway.policy.trace_ids import agent_span_id, run_trace_id
 from gateway.recorder.drops import Drops
-from gateway.recorder.names import Span
+from gateway.recorder.names_span import Span
 from gateway.recorder.traces import TracesProjection, delay_seconds
 from gateway.recorder.traces_runs import RunTraces
 from gateway.recorder.traces_spans import CallSpans

@@ -1,0 +1,69 @@
+"""What `tollgate check` says of the cache: which calls it may answer, and which rules can never hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gateway.config.patterns import covers, matches
+from gateway.config.problems import Problem, did_you_mean
+from gateway.config.schema import CacheRule, Config
+from gateway.config.semantics_cache import PATTERNS
+
+ROUTES = (
+    *("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/messages"),
+    *(f"/v1beta/models/{{model}}:{verb}" for verb in ("generateContent", "streamGenerateContent")),
+    *(f"/v1beta/models/{{model}}:{verb}" for verb in ("embedContent", "batchEmbedContents")),
+)
+"""The routes whose answers can be cached, as records have them."""
+_SAMPLED = {
+    "none": "only where temperature is 0 or there is a seed",
+    "unstated": "unless a temperature above 0 is stated without a seed",
+    "all": "sampled ones, too",
+}
+
+
+def active(config: Config) -> bool:
+    """Can any call be cached?"""
+    exact = config.cache.exact
+    return exact.enabled or any(rule.enabled for rule in exact.rules)
+
+
+def caching(config: Config) -> list[str]:
+    """One line for each rule: what will be cached, and for how long."""
+    if not active(config):
+        return []
+    exact = config.cache.exact
+    lines = [f"cache.exact.rules.{at}: {_whose(rule)}: {_what(rule, config)}" for at, rule in enumerate(exact.rules)]
+    others = "all other calls" if exact.rules else "all calls"
+    return [*lines, f"cache.exact: {others}: {_what(CacheRule(enabled=exact.enabled), config)}"]
+
+
+def doubts(config: Config) -> Iterator[Problem]:
+    """Rules that match nothing, or that one before them leaves nothing for."""
+    rules = config.cache.exact.rules
+    for index, rule in enumerate(rules):
+        path = ("cache", "exact", "rules", str(index))
+        if not any(matches(rule.route, route) for route in ROUTES):
+            hint = did_you_mean(rule.route, ROUTES) or "known: " + ", ".join(ROUTES[:5])
+            yield Problem((*path, "route"), reason="matches no route whose answers can be cached", hint=hint)
+        if not any(matches(rule.upstream, name) for name in config.upstreams):
+            hint = did_you_mean(rule.upstream, config.upstreams)
+            yield Problem((*path, "upstream"), reason="matches no upstream", hint=hint)
+        for before in rules[:index]:
+            if all(covers(getattr(before, name), getattr(rule, name)) for name in PATTERNS):
+                yield Problem(path, reason="is never reached: a rule before it matches the same calls")
+                break
+
+
+def _whose(rule: CacheRule) -> str:
+    said = [f"{name} {getattr(rule, name)}" for name in PATTERNS if getattr(rule, name) != "*"]
+    return ", ".join(said) or "all calls"
+
+
+def _what(rule: CacheRule, config: Config) -> str:
+    exact = config.cache.exact
+    if not rule.enabled:
+        return "not cached"
+    tools = exact.tools if rule.tools is None else rule.tools
+    kinds = "with tool calls" if tools else "without tool calls"
+    return f"cached for {rule.ttl or exact.ttl:g} s, {kinds}, {_SAMPLED[rule.sampled or exact.sampled]}"

@@ -1,0 +1,54 @@
+"""What the cache must also satisfy; part of gateway.config.semantics."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from gateway.config.problems import Problem
+from gateway.config.schema import Cache, CacheRule, Config
+
+MATCH_CHARS = 200
+PATTERNS = ("route", "upstream", "model", "agent", "tenant")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")  # RFC 9110, 5.6.2
+TELLING = frozenset(
+    {"authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie", "anthropic-beta", "anthropic-version"}
+    | {"openai-beta", "openai-organization", "openai-project", "content-encoding"}
+)
+"""Headers that say who asks or what is asked for: never left out of a key."""
+
+
+def faults(config: Config) -> Iterator[Problem]:
+    """Every rule that the section about the cache breaks."""
+    cache = config.cache
+    yield from _headers(cache)
+    yield from _rules(cache.exact.rules)
+    if cache.entry_bytes > cache.tenant_bytes:
+        yield Problem(("cache", "entry_bytes"), reason="must fit into what one tenant may keep (`tenant_bytes`)")
+    if not cache.version.isprintable():
+        yield Problem(("cache", "version"), reason="must be printable characters")
+
+
+def _headers(cache: Cache) -> Iterator[Problem]:
+    for index, name in enumerate(cache.ignore_headers):
+        path = ("cache", "ignore_headers", str(index))
+        if not _TOKEN.match(name):
+            yield Problem(path, reason="not a header name")
+        elif name.lower() in TELLING:
+            yield Problem(path, reason="this header says who asks or what is asked for, so answers hang on it")
+
+
+def _rules(rules: Sequence[CacheRule]) -> Iterator[Problem]:
+    seen: set[tuple[str, ...]] = set()
+    for index, rule in enumerate(rules):
+        path = ("cache", "exact", "rules", str(index))
+        patterns = tuple(getattr(rule, name) for name in PATTERNS)
+        for name, pattern in zip(PATTERNS, patterns, strict=True):
+            if not pattern or len(pattern) > MATCH_CHARS or not pattern.isprintable() or pattern != pattern.strip():
+                reason = f"must be 1 to {MATCH_CHARS} printable characters without space around them"
+                yield Problem((*path, name), reason=reason)
+            elif "**" in pattern:
+                yield Problem((*path, name), reason="one * already stands for any characters")
+        if patterns in seen:
+            yield Problem(path, reason="a rule before it has the same patterns, so it is never reached")
+        seen.add(patterns)

@@ -1,0 +1,192 @@
+"""What the exact cache may answer and what it may keep: by the configuration, the request, and how the answer ended.
+
+Rules
+1. Nothing is cached that no rule enables. The first rule whose patterns all match decides for a call.
+2. Only operations whose answer is a function of the request are asked for: not what runs in the background, goes on
+   from what the provider remembers, or lets the provider run tools (unless `tools`).
+3. A client may ask for less than is configured, never for more (RFC 9111 5.2.1: no-cache, no-store, max-age,
+   only-if-cached; `x-tollgate-cache: bypass | refresh | only` says the same).
+4. Only what came whole is kept: status 200, ended by its provider in its own time, nothing of it changed, cut, refused
+   or filtered, with something in it. Whatever is not known to be such an end is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from msgspec import Raw, Struct
+
+from gateway.call import Answer, Asked, Call
+from gateway.config.patterns import matches
+from gateway.config.schema import Cache, CacheRule, ExactCache, Sampled
+from gateway.ports import Dialect
+
+OPERATIONS = frozenset(("chat", "text_completion", "generate_content", "embeddings"))
+REMEMBERS = frozenset(("previous_response_id", "conversation", "cachedContent"))
+"""Fields by which an answer hangs on what the provider keeps, and may change."""
+ENDS = frozenset(
+    (
+        *("stop", "end_turn", "stop_sequence", "completed", "STOP"),
+        *("tool_calls", "function_call", "tool_use"),  # whether these may be kept says `tools`
+        *("eos", "eos_token", "stop_token"),  # of servers that imitate
+    )
+)
+"""Finish reasons of an answer that said all it had to say."""
+CHANGED = frozenset(("clamped", "tapered", "stopped"))  # by a budget: not what was asked for
+HEADER = b"x-tollgate-cache"
+TAGS = b"x-tollgate-cache-tags"
+MOST_TAGS, TAG_CHARS = 16, 64
+REMEMBERED = 2048  # combinations of scopes whose rule is known
+
+
+class Terms(Struct, frozen=True, gc=False):
+    """What holds for a call."""
+
+    enabled: bool
+    ttl: int  # ns
+    tools: bool
+    sampled: Sampled
+
+
+class Wish(Struct, frozen=True, gc=False):
+    """What the client asks of the cache."""
+
+    look: bool = True
+    store: bool = True
+    only: bool = False  # nothing but the cache
+    oldest: int = -1  # ns; -1: of any age
+
+
+PLAIN = Wish()
+
+
+class CacheRules:
+    """The rules of one configuration."""
+
+    def __init__(self, cache: Cache, identity_headers: Collection[str] = ()) -> None:
+        self._exact: ExactCache = cache.exact
+        self.version = cache.version
+        names = (*cache.ignore_headers, *identity_headers)
+        self.ignored = frozenset(name.lower().encode() for name in names)
+        self.jitter = cache.exact.jitter
+        self._known: dict[tuple[str, ...], Terms] = {}
+
+    def terms(self, call: Call) -> Terms:
+        who, route, asked = call.who, call.route, call.asked.model
+        scopes = (route.template, route.upstream, asked, call.model_sent or asked, who.agent, who.tenant)
+        found = self._known.get(scopes)
+        if found is None:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            found = self._known[scopes] = self._terms(scopes)
+        return found
+
+    def _terms(self, scopes: tuple[str, ...]) -> Terms:
+        exact = self._exact
+        rule = next((rule for rule in exact.rules if _holds(rule, *scopes)), CacheRule(enabled=exact.enabled))
+        return Terms(
+            rule.enabled,
+            int((rule.ttl or exact.ttl) * 1e9),
+            exact.tools if rule.tools is None else rule.tools,
+            rule.sampled or exact.sampled,
+        )
+
+
+def _holds(rule: CacheRule, *scopes: str) -> bool:
+    patterns = (rule.route, rule.upstream, rule.model, rule.model, rule.agent, rule.tenant)
+    hold = [matches(pattern, value) for pattern, value in zip(patterns, scopes, strict=True)]
+    return all(hold[:2]) and any(hold[2:4]) and all(hold[4:])
+
+
+def unfit(call: Call, terms: Terms, dialect: Dialect) -> str:
+    """Why this call is not one for the cache; "" where it is. In one word, for records and metrics."""
+    asked, route = call.asked, call.route
+    if route.operation not in OPERATIONS or call.websocket or call.request.method != b"POST" or not asked.fields:
+        return "operation"
+    fields = asked.fields
+    if not REMEMBERS.isdisjoint(fields) or is_object(fields.get("prompt")):
+        return "conversation"
+    if fields.get("background") is not None and bytes(fields["background"]) == b"true":
+        return "background"
+    if terms.sampled != "all" and is_sampled(asked, terms.sampled):
+        return "sampled"
+    if not terms.tools and (asked.tools or "web_search_options" in fields):
+        return "server_tools" if dialect.bounds(route, asked).server_tools else ""
+    return ""
+
+
+def is_object(raw: Raw | None) -> bool:
+    """A stored prompt, which somebody may change, in place of a text."""
+    return raw is not None and bytes(raw)[:1] == b"{"
+
+
+def is_sampled(asked: Asked, sampled: Sampled) -> bool:
+    """Does the provider roll dice for this answer, as far as the request says?"""
+    params = asked.params
+    temperature = params.get("temperature")
+    if temperature == 0 or "seed" in params:
+        return False
+    return temperature is not None or sampled == "none"
+
+
+def wish_of(names: Mapping[bytes, bytes]) -> Wish:
+    """What the headers of a request ask for. What is not understood asks for nothing."""
+    stated, own = names.get(b"cache-control"), names.get(HEADER)
+    if stated is None and own is None:
+        return PLAIN
+    look, store, only, oldest = True, True, False, -1
+    for word in (stated or b"").lower().split(b","):
+        name, _, value = word.strip().partition(b"=")
+        if name == b"no-cache":
+            look = False
+        elif name == b"no-store":
+            look = store = False
+        elif name == b"only-if-cached":
+            only = True
+        elif name == b"max-age" and value.strip(b'"').isdigit():
+            oldest = int(value.strip(b'"')[:9]) * 10**9
+    mode = (own or b"").strip().lower()
+    if mode in (b"bypass", b"off"):
+        look = store = False
+    elif mode == b"refresh":
+        look = False
+    elif mode == b"only":
+        only = True
+    return Wish(look and oldest != 0, store, only, oldest)
+
+
+def tags_of(names: Mapping[bytes, bytes]) -> tuple[str, ...]:
+    """What the client calls this question by, so that answers can be forgotten together."""
+    stated = names.get(TAGS)
+    if not stated:
+        return ()
+    found = [tag.strip().decode("latin-1")[:TAG_CHARS] for tag in stated.split(b",")]
+    return tuple([tag for tag in found if tag and tag.isprintable()][:MOST_TAGS])
+
+
+def lifetime(terms: Terms, jitter: float, key: bytes) -> int:
+    """ns that an answer stays good: shorter by up to a share, by its key, so that not all end at once."""
+    share = int.from_bytes(key[-4:], "little") / 2**32
+    return max(1, int(terms.ttl * (1 - jitter * share)))
+
+
+def unkeepable(call: Call, answer: Answer, terms: Terms, *, carried: bool = False) -> str:
+    """Why an answer is not kept; "" where it may be. Its call has ended and is accounted for.
+
+    `carried`: its client left, and it was read to its end for others.
+    """
+    ended = carried or (call.fault is None and call.status == 200)
+    if not ended or not call.attempts or call.attempts[-1].status != 200:
+        return "failed"
+    if answer.error_type or answer.background or not answer.complete:
+        return "incomplete"
+    if call.notes.get("budget") in CHANGED:
+        return "changed"
+    if call.route.operation != "embeddings":
+        if not answer.finish_reasons or not ENDS.issuperset(answer.finish_reasons):
+            return "unfinished"
+        if not answer.output_chars and not answer.tool_uses:
+            return "empty"
+    if answer.tool_uses and not terms.tools:
+        return "tools"
+    return ""

@@ -1,0 +1,37 @@
+"""What people ask and learn of stored answers. Pure vocabulary."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Chosen(Struct, frozen=True):
+    """Which stored answers; "" stands for any."""
+
+    tenant: str = ""
+    route: str = ""
+    upstream: str = ""
+    model: str = ""
+    agent: str = ""
+    tag: str = ""
+    entry: str = ""  # its name: x-tollgate-cache-entry
+
+
+class Group(Struct, frozen=True):
+    """Stored answers of one tenant, route and model together."""
+
+    tenant: str
+    route: str
+    model: str
+    entries: int
+    bytes: int  # on disk
+    hits: int
+
+
+class Contents(Struct, frozen=True):
+    """All that is still good."""
+
+    entries: int = 0
+    bytes: int = 0
+    hits: int = 0  # as far as written down: a few seconds late
+    groups: tuple[Group, ...] = ()

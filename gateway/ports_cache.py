@@ -1,0 +1,86 @@
+"""The ports of the exact cache: what an entry is, where entries are kept, and how equal calls wait for one another.
+
+Part of `gateway.ports`, from where it is imported.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from gateway.call import Answer
+
+
+class Entry(Struct, frozen=True):
+    """An answer that came whole, as its upstream produced it, decoded. Times are ns since the epoch."""
+
+    key: bytes  # SHA-256, see policy.cache_key
+    tenant: str
+    created: int
+    expires: int
+    stream: bool  # the body is an event stream
+    counted: bool  # the stream states its usage
+    kind: bytes  # content type
+    head: bytes  # further header lines for the client
+    body: bytes
+    answer: Answer
+    cost: int | None  # pico-USD that it took; None: unknown
+    route: str
+    upstream: str
+    model: str
+    agent: str
+    tags: tuple[str, ...] = ()
+
+
+class CacheStore(Protocol):
+    """Entries by key. Nothing here raises or waits for long: what cannot be read is not there."""
+
+    def get(self, key: bytes, now: int) -> Entry | None:
+        """An entry that is still good."""
+        ...
+
+    @property
+    def generation(self) -> int:
+        """Counts what was cleared: as of the last `get`."""
+        ...
+
+    def put(self, entry: Entry, generation: int) -> None:
+        """Keep it, unless something was cleared since `generation`."""
+        ...
+
+
+class Flight(Protocol):
+    """One call under way whose answer equal calls receive, too."""
+
+    followers: int
+    head: tuple[bytes, bytes] | None  # content type, further header lines: the answer has begun
+    ended: bool
+    whole: bool  # it ended well
+    alone: bool  # its answer is for nobody else: followers go by themselves, all at once
+    cost: int | None  # pico-USD, once it has ended
+    pieces: list[bytes]
+
+    def begin(self, kind: bytes, head: bytes) -> None: ...
+
+    def feed(self, data: bytes) -> None: ...
+
+    def end(self, *, whole: bool, alone: bool = False, cost: int | None = None) -> None:
+        """Tell everybody. Idempotent; the first word counts."""
+        ...
+
+    async def moved(self, down: Any, seconds: float) -> bool:
+        """Wait until there is more; False when so much time is over. Raises what ends the call of `down`."""
+        ...
+
+
+class Flights(Protocol):
+    def find(self, key: bytes) -> Flight | None: ...
+
+    def lead(self, key: bytes) -> Flight:
+        """Begin one, in place of any other under this key."""
+        ...
+
+    async def pause(self, down: Any, seconds: float) -> None:
+        """Wait between two pieces of a paced answer. Raises what ends the call of `down`."""
+        ...

@@ -1,0 +1,222 @@
+"""Cache: an answer already paid for, given again. Behind `watch`, since a stopped run gets nothing; before `admit`,
+since a hit asks for no money.
+
+Rules
+1. What a call may have and leave is `policy.cache_rules`; which question it is, `policy.cache_key`.
+2. A hit is relayed like any answer: recorded before its last byte, marked as cached, at no cost, with what it saved.
+   It asks admission for its place among requests per minute and for nothing else.
+3. On a miss the answer is collected as it passes, within a bound, and judged in `close`, when everything is known.
+4. Where an equal call is under way, its answer is shared while it comes (see stores.flights). What one call was changed
+   into after the lookup (clamped, tapered) is for that call alone.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Raw
+
+from gateway.call import Answer, Cached, Call, Edit
+from gateway.errors import NotCached
+from gateway.policy.cache_key import key_of
+from gateway.policy.cache_rules import CacheRules, lifetime, tags_of, unfit, unkeepable, wish_of
+from gateway.ports import CacheStore, Downstream, Entry, Exchange, Flight, Flights, Gateway
+from gateway.stages.attempt import spliced
+from gateway.stages.ending import Ending
+from gateway.stages.replay import JSON, Question, follow, replay, say, shaped
+
+KEPT = (b"x-request-id", b"request-id", b"openai-version")
+"""Headers of an answer that are kept with it: where it came from. Limits and dates are those of another moment."""
+ROUNDS = 3  # flights that a call follows before it goes by itself
+
+_document = msgspec.json.Decoder(dict[str, Raw])
+_FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class Fill:
+    """What passes of an answer that may be kept, and that others may be waiting for. Never raises."""
+
+    __slots__ = (
+        *("_begun", "_edits", "_limit", "_size"),
+        *("carried", "flight", "generation", "head", "kind", "pieces", "question"),
+    )
+
+    def __init__(self, question: Question, generation: int, limit: int, flight: Flight | None) -> None:
+        self.question = question
+        self.generation = generation
+        self.flight = flight
+        self.pieces: list[bytes] | None = [] if question.wish.store else None
+        self.kind = self.head = b""
+        self.carried = False  # read to its end for others, though its own client left
+        self._edits = question.call.edits
+        self._limit = limit
+        self._size = 0
+        self._begun = False
+
+    @property
+    def followed(self) -> bool:
+        """Is somebody else waiting for the rest?"""
+        return self.flight is not None and self.flight.followers > 0 and not self.flight.ended
+
+    def begin(self, exchange: Exchange, streaming: bool) -> None:
+        """The answer is about to be passed on."""
+        if self._begun:
+            return
+        self._begun = True
+        self.kind = exchange.names.get(b"content-type", JSON)
+        self.head = b"".join([b"%b: %b\r\n" % (name, exchange.names[name]) for name in KEPT if name in exchange.names])
+        call = self.question.call
+        changed = is_changed(call, self._edits)
+        if changed or exchange.status != 200 or streaming != call.asked.stream:
+            self.pieces = None
+            if self.flight is not None:
+                self.flight.end(whole=False, alone=changed)
+        elif self.flight is not None:
+            self.flight.begin(self.kind, self.head)
+
+    def feed(self, plain: bytes, shown: bytes) -> None:
+        """`plain`: decoded, as it is kept; `shown`: without what was added for us, as others may have it."""
+        if self.pieces is not None:
+            self.pieces.append(plain)
+            self._size += len(plain)
+            if self._size > self._limit:
+                self.pieces = None
+        if self.flight is not None:
+            self.flight.feed(shown)
+
+
+def is_changed(call: Call, before: tuple[Edit, ...]) -> bool:
+    """Was something else sent than what the cache was asked about? (The injection of usage changes no answer.)"""
+    more = len(call.edits) - len(before) - (1 if call.asked.injected else 0)
+    return more != 0 or call.edits[: len(before)] != before
+
+
+class ExactCache:
+    """Implements ports.Cache. `limit`: bytes of an answer; `pace`: events per second of a replayed stream, 0: at once;
+    `patience`: seconds to wait for the first byte of another's answer, 0: nobody waits for another."""
+
+    def __init__(
+        self, rules: CacheRules, store: CacheStore, flights: Flights, *, limit: int, pace: float, patience: float
+    ) -> None:
+        self._rules = rules
+        self._store = store
+        self._flights = flights
+        self._limit = limit
+        self._pace = pace
+        self._patience = patience
+
+    async def answer(self, call: Call, down: Downstream, gw: Gateway) -> Ending | None:
+        terms = self._rules.terms(call)
+        spec = gw.specs.get(call.route.upstream)
+        if not terms.enabled or spec is None:
+            return None
+        wish = wish_of(call.request.names)
+        question = Question(call, down, gw, terms, wish)
+        why = unfit(call, terms, question.dialect)
+        if not why and not (wish.look or wish.store):
+            why = "client"
+        if not why:
+            sent = spliced(question.body, call.edits) if call.edits else question.body
+            question.key = key_of(call, spec, sent, self._rules.version, self._rules.ignored) or b""
+            why = "" if question.key else "ambiguous"
+        if why:
+            if wish.only:
+                raise NotCached(f"this call is none for the cache: {why}")
+            say(call, Cached("bypass", why))
+            return None
+        return await self._asked(question)
+
+    async def _asked(self, question: Question) -> Ending | None:
+        call, wish = question.call, question.wish
+        found = self._look(question)
+        if found is not None:
+            return await replay(question, found[0], found[1], self._flights, self._pace)
+        if wish.only:
+            raise NotCached("no stored answer fits, and the client wants no other")
+        flight: Flight | None = None
+        if self._patience and wish.look and (question.terms.tools or not call.asked.tools):
+            options = call.asked.fields.get("stream_options", b"")
+            question.flight_key = b"%b%d%b" % (question.key, call.asked.stream, bytes(options))
+            ending, flight = await self._together(question)
+            if ending is not None:
+                return ending
+        say(call, Cached("miss") if wish.look else Cached("bypass", "refresh"))
+        call.fill = Fill(question, self._store.generation, self._limit, flight)
+        return None
+
+    def _look(self, question: Question) -> tuple[Entry, bytes] | None:
+        """A stored answer, and its body in the shape that was asked for."""
+        now, wish = question.gw.now(), question.wish
+        entry = self._store.get(question.key, now)
+        if entry is None or not wish.look or (0 <= wish.oldest < now - entry.created):
+            return None
+        body = shaped(question, entry)
+        return None if body is None else (entry, body)
+
+    async def _together(self, question: Question) -> tuple[Ending | None, Flight | None]:
+        """The answer of an equal call under way; else the flight that this call leads, if any."""
+        flights, key = self._flights, question.flight_key
+        for _ in range(ROUNDS):
+            flight = flights.find(key)
+            if flight is None:
+                break
+            flight.followers += 1
+            try:
+                ending = await follow(question, flight, self._patience)
+            finally:
+                flight.followers -= 1
+            if ending is not None:
+                return ending, None
+            if flight.alone:
+                return None, None
+            if flights.find(key) is flight:  # it is slow, and this call the first to find it so
+                break
+        return None, flights.lead(key)
+
+    def settle(self, call: Call) -> None:
+        fill: Fill | None = call.fill
+        if fill is None:
+            return
+        call.fill = None
+        question, answer = fill.question, call.answer
+        why = unkept(call, answer, fill)
+        if not why and fill.pieces is not None and answer is not None:
+            self._store.put(self._entry(question, fill, answer, b"".join(fill.pieces)), fill.generation)
+        if fill.flight is not None:
+            went_well = call.fault is None or fill.carried
+            came = answer is not None and answer.complete and went_well and "answer" not in call.notes
+            whole = came and (not why or call.asked.stream)
+            fill.flight.end(whole=whole, alone=came and bool(why), cost=call.money.total)
+
+    def _entry(self, question: Question, fill: Fill, answer: Answer, body: bytes) -> Entry:
+        call, now = question.call, question.gw.now()
+        return Entry(
+            key=question.key,
+            tenant=call.who.tenant,
+            created=now,
+            expires=now + lifetime(question.terms, self._rules.jitter, question.key),
+            stream=call.asked.stream,
+            counted=not question.uncounted or call.asked.injected,
+            kind=fill.kind,
+            head=fill.head,
+            body=body,
+            answer=answer,
+            cost=call.money.total,
+            route=call.route.template,
+            upstream=call.route.upstream,
+            model=call.model_sent or call.asked.model,
+            agent=call.who.agent,
+            tags=tags_of(call.request.names),
+        )
+
+
+def unkept(call: Call, answer: Answer | None, fill: Fill) -> str:
+    """Why the answer that a call was given is not kept; "" where it is."""
+    if answer is None or "answer" in call.notes:
+        return "unread"
+    why = unkeepable(call, answer, fill.question.terms, carried=fill.carried)
+    if not why and fill.pieces is not None and not call.asked.stream:
+        try:
+            _document.decode(b"".join(fill.pieces))
+        except _FAULTS:
+            return "unread"
+    return why

@@ -1,0 +1,116 @@
+"""Equal calls of one worker on their way at once: one goes upstream, the others receive what it receives.
+
+Rules
+1. A flight belongs to the call that leads it. It ends with that call, however that ends; `close` sees to it.
+2. Followers that have passed nothing on are free when it ends badly: the first that asks leads anew. Where the answer
+   turned out to be for nobody else, they all go by themselves, at once: a queue of leaders would be slower than none.
+3. What has passed is kept until the end, so that whoever comes late reads from the beginning; above `room` nobody
+   new joins.
+4. Workers do not wait for one another: equal calls at once cost one call in each of them at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway.errors import ClientGone, GatewayError
+from gateway.ports import Downstream
+
+
+class LocalFlight:
+    """Implements ports.Flight."""
+
+    def __init__(self, flights: LocalFlights, key: bytes) -> None:
+        self._flights = flights
+        self.key = key
+        self.followers = 0
+        self.head: tuple[bytes, bytes] | None = None
+        self.ended = False
+        self.whole = False
+        self.alone = False
+        self.cost: int | None = None
+        self.pieces: list[bytes] = []
+        self._size = 0
+        self._waiting: list[asyncio.Future[bool]] = []
+
+    def begin(self, kind: bytes, head: bytes) -> None:
+        self.head = (kind, head)
+        self._wake()
+
+    def feed(self, data: bytes) -> None:
+        if not data or self.ended:
+            return
+        self.pieces.append(data)
+        self._size += len(data)
+        if self._size > self._flights.room:
+            self._flights.forget(self)
+        self._wake()
+
+    def end(self, *, whole: bool, alone: bool = False, cost: int | None = None) -> None:
+        if not self.ended:
+            self.ended, self.whole, self.alone, self.cost = True, whole, alone, cost
+            self._flights.forget(self)
+            self._wake()
+
+    async def moved(self, down: Downstream, seconds: float) -> bool:
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        try:
+            return await waited(future, down, seconds)
+        finally:
+            if future in self._waiting:
+                self._waiting.remove(future)
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(True)
+
+
+class LocalFlights:
+    """Implements ports.Flights. `room`: bytes of one answer."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self._flights: dict[bytes, LocalFlight] = {}
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    def find(self, key: bytes) -> LocalFlight | None:
+        return self._flights.get(key)
+
+    def lead(self, key: bytes) -> LocalFlight:
+        flight = self._flights[key] = LocalFlight(self, key)
+        return flight
+
+    def forget(self, flight: LocalFlight) -> None:
+        """Nobody new joins it."""
+        if self._flights.get(flight.key) is flight:
+            del self._flights[flight.key]
+
+    async def pause(self, down: Downstream, seconds: float) -> None:
+        await waited(asyncio.get_running_loop().create_future(), down, seconds)
+
+
+async def waited(future: asyncio.Future[bool], down: Downstream, seconds: float) -> bool:
+    """Until the future is done (True) or the time is over (False). Raises what ends the call of `down` meanwhile."""
+    if down.gone:
+        raise ClientGone()
+
+    def tell(fault: GatewayError) -> None:
+        if not future.done():
+            future.set_exception(fault)
+
+    def late() -> None:
+        if not future.done():
+            future.set_result(False)
+
+    timer = asyncio.get_running_loop().call_later(seconds, late)
+    down.on_gone = tell
+    try:
+        return await future
+    finally:
+        timer.cancel()
+        down.on_gone = None

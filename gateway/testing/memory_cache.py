@@ -1,0 +1,110 @@
+"""The exact cache in memory: for worlds of doubles (see gateway.testing.doubles), where every await is a `Stop`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.config.schema import Cache
+from gateway.config.schema import ExactCache as Settings
+from gateway.errors import ClientGone
+from gateway.policy.cache_rules import CacheRules
+from gateway.ports import Entry
+from gateway.stages.cache import ExactCache
+from gateway.testing.doubles import Stop, World
+
+EVERYTHING = Cache(exact=Settings(enabled=True, sampled="all"))
+
+
+class MemoryCache:
+    """`ports.CacheStore`: a dictionary."""
+
+    def __init__(self) -> None:
+        self.entries: dict[bytes, Entry] = {}
+        self.generation = 0
+        self.puts: list[Entry] = []
+
+    def get(self, key: bytes, now: int) -> Entry | None:
+        entry = self.entries.get(key)
+        return entry if entry is not None and entry.expires > now else None
+
+    def put(self, entry: Entry, generation: int) -> None:
+        if generation == self.generation:
+            self.entries[entry.key] = entry
+            self.puts.append(entry)
+
+    def clear(self) -> None:
+        self.entries.clear()
+        self.generation += 1
+
+
+class MemoryFlight:
+    """`ports.Flight`: what happens while a follower waits is the test's to say (`script`: one step per wait)."""
+
+    def __init__(self, key: bytes = b"") -> None:
+        self.key = key
+        self.followers = 0
+        self.head: tuple[bytes, bytes] | None = None
+        self.ended = self.whole = self.alone = False
+        self.cost: int | None = None
+        self.pieces: list[bytes] = []
+        self.ends = 0
+        self.script: list[Any] = []
+
+    def begin(self, kind: bytes, head: bytes) -> None:
+        self.head = (kind, head)
+
+    def feed(self, data: bytes) -> None:
+        if data:
+            self.pieces.append(data)
+
+    def end(self, *, whole: bool, alone: bool = False, cost: int | None = None) -> None:
+        if not self.ended:
+            self.ended, self.whole, self.alone, self.cost = True, whole, alone, cost
+            self.ends += 1
+
+    async def moved(self, down: Any, seconds: float) -> bool:
+        if down.gone:
+            raise ClientGone()
+        await Stop("moved")
+        if not self.script:
+            return False
+        self.script.pop(0)(self)
+        return True
+
+
+class MemoryFlights:
+    """`ports.Flights`."""
+
+    def __init__(self) -> None:
+        self.flights: dict[bytes, MemoryFlight] = {}
+        self.led: list[MemoryFlight] = []
+        self.ahead: MemoryFlight | None = None  # the flight that the next call finds, whatever it asks
+
+    def find(self, key: bytes) -> MemoryFlight | None:
+        found = self.flights.get(key)
+        if found is None and self.ahead is not None:
+            found, self.ahead = self.ahead, None
+            found.key = key
+        return None if found is None or found.ended else found
+
+    def lead(self, key: bytes) -> MemoryFlight:
+        flight = self.flights[key] = MemoryFlight(key)
+        self.led.append(flight)
+        return flight
+
+    async def pause(self, down: Any, seconds: float) -> None:
+        await Stop("pause")
+
+
+def cached(world: World, settings: Cache = EVERYTHING) -> tuple[MemoryCache, MemoryFlights]:
+    """Give the world a cache; returns where its answers are kept, and who waits for whom."""
+    store, flights = MemoryCache(), MemoryFlights()
+    world.settings["cache"] = ExactCache(
+        CacheRules(settings),
+        store,
+        flights,
+        limit=settings.entry_bytes,
+        pace=settings.pace,
+        patience=settings.flight_seconds if settings.single_flight else 0.0,
+    )
+    return store, flights
