@@ -32,6 +32,7 @@ from gateway.pipeline import serve
 from gateway.policy.estimate import TokenEstimator
 from gateway.policy.identity import Resolver
 from gateway.policy.pricing import PriceTable
+from gateway.policy.prompt_cache import PromptCacheHealth
 from gateway.ports import Gateway, Learned, Spec
 from gateway.prices.catalogue import ensure_compiled
 from gateway.prices.load import load as load_prices
@@ -43,6 +44,7 @@ from gateway.stores.shared_table import SharedTable
 from gateway.stores.sqlite_controls import SqliteControls
 
 log = logging.getLogger("tollgate.worker")
+MARKED = frozenset(name for name, dialect in DIALECTS.items() if dialect.caches_marked)
 TICK_SECONDS = 0.25
 TLS_SECONDS = 30.0  # between looks at the listener's certificate files
 CUT_SECONDS = 1.0  # for the last error events to leave
@@ -161,6 +163,8 @@ class Worker:
             loops=self.purse.loops(config),
             halt=self.halt,
             downshift=downshift_of(config.loops),
+            prompt_cache=PromptCacheHealth(self.links, prices, MARKED) if config.prompt_cache.health else None,
+            mark_prefixes=config.prompt_cache.breakpoints,
             cost_header=config.cost_header,
             stream_cost_comment=config.stream_cost_comment,
             capture_bytes=config.capture_bytes if config.capture != "off" else 0,

@@ -267,6 +267,21 @@ class Cached(Struct):
     entry: str = ""  # name of the entry
 
 
+class CacheHealth(Struct, frozen=True, array_like=True, gc=False):
+    """What its provider's prompt cache did for a call that could have been read from it; see policy.prompt_cache."""
+
+    readable: int  # tokens that a stable prefix would have let the provider read
+    read: int  # tokens that it did
+    input: int  # tokens in all
+    lost_tokens: int = 0
+    lost: int | None = 0  # pico-USD; None: unknown
+    cause: str = ""  # changed | reordered | inserted | shortened | model | tool_choice | thinking | ttl | unmarked |
+    # provider; "": nothing was lost
+    part: str = ""  # tool | system | message | model | tool_choice | thinking: what changed first; "": nothing did
+    index: int = -1  # of that tool definition, system block or message, from 0; -1: it has none
+    hint: str = ""
+
+
 class Call(Struct, weakref=True):
     """The one object that travels."""
 
@@ -304,4 +319,5 @@ class Call(Struct, weakref=True):
     key: Key | None = None  # the virtual key it came with
     cached: Cached | None = None  # None: the cache was not asked
     fill: Any = None  # stages.cache.Fill: collects the answer under way
+    prompt_cache: CacheHealth | None = None  # None: it could not hit, or nobody looked
     captured: bytes = b""  # decoded answer body up to `capture_bytes`; filled only while content capture is on

@@ -133,6 +133,14 @@ class Loops(Protocol):
         ...
 
 
+class CacheHealth(Protocol):
+    """What the provider's prompt cache did for a call; see policy.prompt_cache."""
+
+    def learn(self, call: Call) -> None:
+        """After the answer, when its usage is known: fill in `call.prompt_cache`, remember the prefix."""
+        ...
+
+
 class Admission(Protocol):
     """Budgets and limits of one configuration; see stages.admit."""
 
@@ -346,6 +354,8 @@ class Gateway(Struct, frozen=True):
     loops: Loops | None = None  # None: nobody looks for runaways
     halt: Callable[[str, str], None] | None = None  # stop a run (its id, why) until a person resumes it
     downshift: tuple[str | None, str | None, int | None] | None = None  # model, effort, max_tokens of a runaway's calls
+    prompt_cache: CacheHealth | None = None  # None: nobody looks at it
+    mark_prefixes: bool = False  # ask for the caching of prompts in which the client marked nothing
     cost_header: bool = True
     stream_cost_comment: bool = False
     capture_bytes: int = 0  # of each decoded answer, kept on the call for its record

@@ -71,6 +71,7 @@ class Dialect(Protocol):
     """One provider API. All methods are pure."""
 
     name: str
+    caches_marked: bool  # providers cache what the client marks, and nothing else
 
     def read(self, route: Route, request: Request) -> Asked:
         """Read the request body. Raises BadBody for JSON faults, duplicate policy keys and bombs."""
@@ -99,6 +100,10 @@ class Dialect(Protocol):
 
     def lower_effort(self, route: Route, asked: Asked, body: bytes, effort: str, model: str = "") -> tuple[Edit, ...]:
         """The splices that ask for reasoning of at most this effort (minimal, low, medium), where it asks for more."""
+        ...
+
+    def mark_prefix(self, route: Route, asked: Asked, body: bytes) -> tuple[Edit, ...]:
+        """The splices that let the provider cache what is stable of a prompt in which the client marked nothing."""
         ...
 
     def rename(self, route: Route, asked: Asked, model: str) -> tuple[Route, tuple[Edit, ...]]:

@@ -7,7 +7,7 @@ from importlib.metadata import version
 import msgspec
 from aiohttp import web
 
-from gateway.admin import params, present, tree
+from gateway.admin import params, present, prompt_cache, tree
 from gateway.admin.budgets import run_budget
 from gateway.admin.openapi import ROUTES, document
 from gateway.admin.problems import ApiError, bad_parameter, not_found
@@ -97,7 +97,10 @@ async def run(request: web.Request) -> web.Response:
             rows = tree.RunRows(
                 row, ledger.steps(id), ledger.run_calls(id, limit), ledger.run_tools(id, limit), ledger.outcomes(id)
             )
-        return tree.run_detail(rows)
+            caches = ledger.prompt_cache(id)
+        shown = tree.run_detail(rows)
+        shown.prompt_cache = prompt_cache.of_run(caches)
+        return shown
 
     found = await state.ask(detail)
     if found is None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from sqlite3 import Row
 from typing import Any
 
+from gateway.admin import prompt_cache
 from gateway.admin.limit_views import CapView
 from gateway.admin.views import (
     AttemptView,
@@ -95,6 +96,7 @@ def call(row: Row) -> CallView:
         budget=_budget(detail),
         cache=_cache(detail),
         loop=_loop(detail),
+        prompt_cache=prompt_cache.of_call(detail.prompt_cache),
         started_at=moment(row["started_at"]),
         duration_ms=ms(row["duration_ns"]),
         ttft_ms=None if row["ttft_ns"] is None else ms(row["ttft_ns"]),

@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from gateway.admin.prompt_cache_views import CallPromptCacheView, RunPromptCacheView
+
 Usd = Annotated[float | None, Meta(description="US dollars; null where unknown.")]
 Time = Annotated[str, Meta(description="RFC 3339, UTC.", extra_json_schema={"format": "date-time"})]
 Next = Annotated[str | None, Meta(description="Pass it as `cursor` for the next page; null on the last one.")]
@@ -137,6 +139,7 @@ class CallView(Struct, kw_only=True):
     budget: Annotated[CallBudgetView | None, Meta(description="Null where no limit was asked.")]
     cache: Annotated[CallCacheView | None, Meta(description="Null where it was not asked.")]
     loop: CallLoopView | None
+    prompt_cache: Annotated[CallPromptCacheView | None, Meta(description="Null where it could not have hit.")]
     started_at: Time
     duration_ms: float
     ttft_ms: float | None
@@ -285,6 +288,7 @@ class RunDetail(RunView, kw_only=True):
     """A run with its tree. Totals of agents, and of steps, sum up to those of the run."""
 
     budget: Annotated[RunBudgetView | None, Meta(description="Null: no limit of its own, or the store is away.")] = None
+    prompt_cache: Annotated[RunPromptCacheView | None, Meta(description="Null: no call could have hit one.")] = None
     outcomes: Annotated[list[OutcomeView], Meta(description="Everything reported; the last one counts.")]
     tree: list[AgentNode]
     truncated: Annotated[bool, Meta(description="Not all calls and tools are in the tree; its totals are complete.")]

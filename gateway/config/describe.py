@@ -28,6 +28,7 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
         "budgets": "Limits in money or tokens, of everything or of a team, key, agent, run, model or upstream.",
         "runs": "Limits of every run.",
         "loops": "What is done at the signs of an agent that has run away.",
+        "prompt_cache": "The prompt caches of providers: how well they are used, and marks for them.",
         "spending": "How budgets are kept, and what a call without a price or a store without an answer means.",
         "cache": "Answers already paid for, given again; nothing is cached until it is enabled.",
     },
@@ -162,6 +163,10 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
         "tpm": "Tokens per minute, input and output together.",
         "concurrency": "Calls under way at once.",
         "burst": "Requests that may come at once; default: a sixth of `rpm`.",
+    },
+    schema.PromptCache: {
+        "health": "Compare what providers read from their caches with what they could have; off costs nothing.",
+        "breakpoints": "Set `cache_control` behind what is stable where the API needs it and the client set none.",
     },
     schema.Loops: {
         "window": "Steps of a run that are looked back on.",

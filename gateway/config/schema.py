@@ -203,6 +203,13 @@ class Loops(Config_, frozen=True):
     downshift_to: TaperStep | None = None
 
 
+class PromptCache(Config_, frozen=True):
+    """The prompt caches of providers; see docs/prompt-cache.md."""
+
+    health: bool = True  # hit ratio, what changed in a prefix, what that cost
+    breakpoints: bool = False  # set `cache_control` where the API needs it and the client set none
+
+
 class Spending(Config_, frozen=True):
     """How budgets are kept."""
 
@@ -309,3 +316,4 @@ class Config(Config_, frozen=True):
     loops: Loops = Loops()
     spending: Spending = Spending()
     cache: Cache = Cache()
+    prompt_cache: PromptCache = PromptCache()

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.call import Answer, Asked, Bounds, Edit, Request, Route, Usage, UsageSource
-from gateway.dialects import allowance, faults, finish, lowering, replay
+from gateway.dialects import allowance, cache_marks, faults, finish, lowering, replay
 from gateway.dialects.asking import asked, elements, flag, limit, model_name, raw_bytes, read_body
 from gateway.dialects.base import BaseDialect, closing, inner
 from gateway.dialects.meters import Draft, JsonMeter, decode_error, find_object, first_text
@@ -252,6 +252,7 @@ class MessageStream(EventMeter[StreamEvent]):
 
 class Anthropic(BaseDialect):
     name = "anthropic"
+    caches_marked = True
 
     def question(self, route: Route, request: Request) -> Asked:
         found = read_body(request.body, ("messages",))
@@ -290,6 +291,9 @@ class Anthropic(BaseDialect):
 
     def gathered(self, route: Route, asked: Asked, body: bytes) -> bytes | None:
         return replay.attempted(lambda: replay.message_document(body))
+
+    def mark_prefix(self, route: Route, asked: Asked, body: bytes) -> tuple[Edit, ...]:
+        return cache_marks.marks(asked, body) if route.operation else ()
 
     def finish_early(
         self, meter: Meter, asked: Asked, request_id: str, usage: Usage, note: str = "budget_exceeded"

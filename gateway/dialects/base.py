@@ -44,6 +44,7 @@ class BaseDialect:
     """JSON or event-stream answers, nothing injected. Sub-classes supply the meters and the words of errors."""
 
     name = ""
+    caches_marked = False
 
     def read(self, route: Route, request: Request) -> Asked:
         """Bodies of paths without a known meaning (uploads, for one) are nobody's to judge."""
@@ -86,6 +87,9 @@ class BaseDialect:
         return None
 
     def lower_effort(self, route: Route, asked: Asked, body: bytes, effort: str, model: str = "") -> tuple[Edit, ...]:
+        return ()
+
+    def mark_prefix(self, route: Route, asked: Asked, body: bytes) -> tuple[Edit, ...]:
         return ()
 
     def rename(self, route: Route, asked: Asked, model: str) -> tuple[Route, tuple[Edit, ...]]:

@@ -49,6 +49,7 @@ _EMPTY: dict[str, Any] = {
     **dict.fromkeys(("stream", "websocket"), False),
     "run_confidence": 0.0,
     "usage": None,
+    "prompt_cache": None,
     "usage_source": "none",
     "cost": None,
     "cost_status": "no_usage",
@@ -152,6 +153,7 @@ class Converter:
             *(_budget(call.hold, call.notes) if call.hold is not None or "budget" in call.notes else _NO_BUDGET),
             call.who.depth,
             *(_cached(call.cached) if call.cached is not None else _NOT_ASKED),
+            call.prompt_cache,
         )
 
     def salvage(self, call: Call) -> CallRecord:

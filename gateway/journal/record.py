@@ -14,7 +14,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
-from gateway.call import ToolCall, ToolUse, Usage
+from gateway.call import CacheHealth, ToolCall, ToolUse, Usage
 
 SCHEMA = 3
 
@@ -104,6 +104,7 @@ class CallRecord(Struct, array_like=True, tag="call", gc=False):
     cache_age_ns: int = -1  # since the answer was stored; -1: it was not
     cache_entry: str = ""  # name of the stored answer
     saved: int = 0  # pico-USD that the answer cost when it was paid for
+    prompt_cache: CacheHealth | None = None  # None: the call could not have hit its provider's cache
 
 
 class OutcomeRecord(Struct, array_like=True, tag="outcome", gc=False):

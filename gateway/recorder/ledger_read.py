@@ -114,6 +114,17 @@ SELECT agent, step, max(parent_agent) AS parent_agent, max(agent_version) AS age
     sum(cost_unknown) AS cost_unknown, sum(tool_calls) AS tool_calls, sum(tool_errors) AS tool_errors
 FROM calls WHERE run = (SELECT n FROM runs WHERE run_id = ?) GROUP BY agent, step ORDER BY agent, step
 """
+_PROMPT_CACHE: Final = """
+SELECT agent, json_extract(detail, '$.prompt_cache[5]') AS cause, json_extract(detail, '$.prompt_cache[6]') AS part,
+    json_extract(detail, '$.prompt_cache[7]') AS place, max(json_extract(detail, '$.prompt_cache[8]')) AS hint,
+    count(*) AS calls, sum(json_extract(detail, '$.prompt_cache[0]')) AS readable,
+    sum(json_extract(detail, '$.prompt_cache[1]')) AS read, sum(json_extract(detail, '$.prompt_cache[2]')) AS input,
+    sum(json_extract(detail, '$.prompt_cache[3]')) AS lost_tokens,
+    sum(json_extract(detail, '$.prompt_cache[4]')) AS lost,
+    sum(json_extract(detail, '$.prompt_cache[4]') IS NULL) AS unknown
+FROM calls WHERE run = (SELECT n FROM runs WHERE run_id = ?) AND json_extract(detail, '$.prompt_cache') IS NOT NULL
+GROUP BY 1, 2, 3, 4 ORDER BY agent
+"""
 # Sums over many runs may outgrow 64 bits of pico-USD: they are taken in two parts.
 _BY_OUTCOME: Final = """
 SELECT r.tenant, r.agent, v.kind, count(*) AS runs, sum(r.calls) AS calls,
@@ -196,6 +207,10 @@ class LedgerReader:
     def steps(self, run_id: str) -> Rows:
         """Totals by agent and step: they sum up to the totals of the run."""
         return self._rows(_RUN_STEPS, (run_id,))
+
+    def prompt_cache(self, run_id: str) -> Rows:
+        """Calls that could have hit their provider's cache, by agent and by what was lost where."""
+        return self._rows(_PROMPT_CACHE, (run_id,))
 
     def run_calls(self, run_id: str, limit: int) -> Rows:
         return self._rows(_RUN_CALLS, (run_id, limit))

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from gateway.call import ToolCall, ToolUse
+from gateway.call import CacheHealth, ToolCall, ToolUse
 from gateway.journal.record import AttemptRecord, CallRecord, EventRecord, OutcomeRecord
 from gateway.recorder.facts import trace_id_of
 from gateway.recorder.runs import unknown_cost, used
@@ -53,6 +53,7 @@ class Detail(Struct, omit_defaults=True):
     cache_age_ns: int = -1
     cache_entry: str = ""
     saved: int = 0  # pico-USD
+    prompt_cache: CacheHealth | None = None
 
 
 _json = msgspec.json.Encoder().encode
@@ -96,7 +97,7 @@ def _detail(r: CallRecord) -> str:
         r.error_source, r.error_type, r.error_message, r.request_bytes, r.response_bytes, r.user_agent,
         r.client_address, r.sdk_retry, r.params, r.notes, r.worker,
         r.budget, r.budget_account, r.reserved, r.remaining, r.depth,
-        r.cache, r.cache_reason, r.cache_age_ns, r.cache_entry, r.saved,
+        r.cache, r.cache_reason, r.cache_age_ns, r.cache_entry, r.saved, r.prompt_cache,
     )  # fmt: skip
     return _json(detail).decode()
 

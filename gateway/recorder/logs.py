@@ -89,7 +89,7 @@ class LogProjection:
         return EventLine(ts=at, level=level, event=f"gateway.{record.kind}", worker=record.worker, detail=record.detail)
 
     def _call(self, r: CallRecord) -> CallLine:
-        usage, last = r.usage, r.attempts[-1] if r.attempts else None
+        usage, cache, last = r.usage, r.prompt_cache, r.attempts[-1] if r.attempts else None
         return CallLine(
             ts=self._clock.format(r.started_at + r.duration_ns), level=level_of(r),
             event="llm.call" if r.operation else "http.call", trace_id=trace_id_of(r), span_id=r.span_id,
@@ -114,7 +114,10 @@ class LogProjection:
             budget_remaining_usd=r.remaining / NANO_USD if r.remaining >= 0 else None,
             cache=r.cache, cache_age_ms=r.cache_age_ns / _MS if r.cache_age_ns >= 0 else None,
             saved_usd=r.saved / PICO_USD if r.saved else None,
-            loop=r.notes.get("loop", ""), loop_action=r.notes.get("loop_action", ""), finish_reasons=r.finish_reasons,
+            loop=r.notes.get("loop", ""), loop_action=r.notes.get("loop_action", ""),
+            cache_hint=cache.hint if cache is not None else "",
+            cache_lost_usd=cache.lost / PICO_USD if cache is not None and cache.lost else None,
+            finish_reasons=r.finish_reasons,
             tool_names=tuple([tool.name for tool in r.tool_uses]) if r.tool_uses else (), tool_results=len(r.tools),
             request_bytes=r.request_bytes, response_bytes=r.response_bytes, client_address=r.client_address,
             user_agent=r.user_agent, client_retry=r.sdk_retry if r.sdk_retry > 0 else None, worker=r.worker,

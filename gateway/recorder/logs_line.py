@@ -100,6 +100,8 @@ class CallLine(Line, omit_defaults=True, kw_only=True, gc=False):
     saved_usd: float | None = None
     loop: str = ""
     loop_action: str = ""
+    cache_hint: str = ""
+    cache_lost_usd: float | None = None
     finish_reasons: tuple[str, ...] = ()
     tool_names: tuple[str, ...] = ()
     tool_results: int = 0

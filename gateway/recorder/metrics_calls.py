@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from msgspec import Struct
 
-from gateway.call import Outcome, Usage
+from gateway.call import CacheHealth, Outcome, Usage
 from gateway.journal.record import AttemptRecord, CallRecord
 from gateway.recorder.facts import attempt_result, error_type_of, gen_ai_provider, same_model, trace_id_of
 from gateway.recorder.metrics_store import Cell, Counter, Family, Histogram, Labels, Store
@@ -125,6 +125,8 @@ class Calls:
         if r.sdk_retry > 0:
             self._store.add("tollgate_client_retries", (cells.provider,))
         self._money(cells, r)
+        if r.prompt_cache is not None:
+            self._prompt_cache(r.agent, r.prompt_cache)
 
     def exemplify(self, r: CallRecord) -> None:
         """Make a call that was observed the exemplar of its buckets."""
@@ -136,6 +138,17 @@ class Calls:
         self._overhead.exemplify(r.overhead_ns, trace)
         if cells.streaming is not None and r.ttft_ns >= 0:
             cells.streaming.first.exemplify(r.ttft_ns, trace)
+
+    def _prompt_cache(self, agent: str, health: CacheHealth) -> None:
+        add = self._store.add
+        for kind, tokens in (("input", health.input), ("readable", health.readable), ("read", health.read)):
+            add("tollgate_prompt_cache_tokens", (agent, kind), tokens)
+        if health.lost_tokens:
+            add("tollgate_prompt_cache_lost_tokens", (agent, health.cause), health.lost_tokens)
+        if health.lost:
+            add("tollgate_prompt_cache_lost_usd", (agent, health.cause), health.lost)
+        if health.part:
+            add("tollgate_prompt_cache_churn", (agent, health.part))
 
     def _sent(self, cells: Cells, attempts: Sequence[AttemptRecord]) -> None:
         previous = ""

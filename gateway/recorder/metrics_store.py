@@ -22,7 +22,20 @@ SERIES_PER_LABEL_LIMIT = 50
 VALUE_LIMIT = 128  # characters
 # Their values are ours, not the traffic's.
 UNCAPPED = frozenset(
-    {"metric", "label", "signal", "reason", "phase", "stream", "estimated", "version", "decision", "action"}
+    {
+        "metric",
+        "label",
+        "signal",
+        "reason",
+        "phase",
+        "stream",
+        "estimated",
+        "version",
+        "decision",
+        "action",
+        "cause",
+        "part",
+    }
 )
 
 

@@ -190,6 +190,11 @@ MONEY = (
     _counter("tollgate_cost_unknown", "reason provider", "Calls whose cost is unknown (never counted as zero)."),
     _counter("tollgate_cost_wasted_usd", "provider model outcome",
              "US dollars of answers that the client did not get to the end.", **_USD),
+    _counter("tollgate_prompt_cache_tokens", "agent type",
+             "Tokens of calls that could hit their provider's cache: input, readable and read.", unit="{token}"),
+    _counter("tollgate_prompt_cache_lost_tokens", "agent cause", "Readable tokens that were not read.", unit="{token}"),
+    _counter("tollgate_prompt_cache_lost_usd", "agent cause", "US dollars a stable prefix would have saved.", **_USD),
+    _counter("tollgate_prompt_cache_churn", "agent part", "Calls that lost because their prefix changed, by what did."),
     _counter("tollgate_usage_source", "provider source", "Calls with tokens, by where their usage came from."),
 )
 

@@ -65,6 +65,8 @@ class Span:
     SAVED = "tollgate.cache.saved_usd"
     LOOP = "tollgate.loop.signals"
     LOOP_ACTION = "tollgate.loop.action"
+    CACHE_LOST = "tollgate.prompt_cache.lost_usd"
+    CACHE_HINT = "tollgate.prompt_cache.hint"
     COST = "tollgate.cost.usd"
     COST_PART = "tollgate.cost."  # + component + ".usd"
     COST_STATUS = "tollgate.cost.status"
@@ -107,6 +109,8 @@ SPAN_HELP: dict[str, str] = {
     Span.SAVED: "US dollars that the answer cost when it was paid for",
     Span.LOOP: "signs of a runaway agent, comma-separated",
     Span.LOOP_ACTION: "what they led to: note, warn, downshift or stop",
+    Span.CACHE_LOST: "US dollars that a stable prefix would have saved; absent where nothing or unknown",
+    Span.CACHE_HINT: "why the provider did not read from its cache what it could have",
     Span.COST: "US dollars; absent where unknown",
     Span.COST_PART: "prefix: US dollars of one component, `tollgate.cost.<component>.usd`",
     Span.COST_STATUS: "priced, no_price, no_usage or free",

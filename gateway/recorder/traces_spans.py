@@ -78,7 +78,7 @@ class CallSpans:
         return "", False
 
     def _server(self) -> ReadableSpan:
-        r = self._r
+        r, cache = self._r, self._r.prompt_cache
         attributes = self._identity()
         attributes |= _present({
             Span.METHOD: r.method,
@@ -104,6 +104,8 @@ class CallSpans:
             Span.SAVED: r.saved / PICO_USD if r.saved else None,
             Span.LOOP: r.notes.get("loop"),
             Span.LOOP_ACTION: r.notes.get("loop_action"),
+            Span.CACHE_LOST: cache.lost / PICO_USD if cache is not None and cache.lost else None,
+            Span.CACHE_HINT: cache.hint if cache is not None else None,
             Span.SAMPLING_REASON: self._decision.reason,
             Span.SAMPLING_PROBABILITY: self._decision.probability,
         })  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gateway.call import Attempt, Call, Edit
 from gateway.errors import BadAnswer, ClientGone, GatewayError, UnknownRoute, UpstreamReset
 from gateway.policy.forward import request_head
+from gateway.policy.prompt_cache import MARKED_NOTE
 from gateway.policy.splices import merged
 from gateway.ports import Downstream, Exchange, Gateway, Spec
 
@@ -17,6 +18,8 @@ async def attempt(call: Call, down: Downstream, gw: Gateway) -> Exchange:
     spec = gw.specs.get(call.route.upstream)
     if spec is None:
         raise UnknownRoute(f"no upstream is named {call.route.upstream}")
+    if gw.mark_prefixes:
+        mark_prefix(call, gw)
     inject_usage(call, spec, gw)
     try:
         exchange = await send(call, spec, down, gw)
@@ -37,6 +40,14 @@ def inject_usage(call: Call, spec: Spec, gw: Gateway) -> None:
     if edit is not None:
         call.edits = (*call.edits, edit)
         call.asked.injected = True
+
+
+def mark_prefix(call: Call, gw: Gateway) -> None:
+    """Ask for the caching of what is stable in the prompt, where the client itself asked for none."""
+    edits = gw.dialects[call.route.dialect].mark_prefix(call.route, call.asked, call.request.body)
+    if edits:
+        call.edits = (*call.edits, *edits)
+        call.notes = {**call.notes, MARKED_NOTE: str(sum(b"cache_control" in edit.text for edit in edits))}
 
 
 def was_stale(attempt: Attempt, fault: UpstreamReset) -> bool:

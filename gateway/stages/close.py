@@ -21,6 +21,7 @@ def close(call: Call, gw: Gateway) -> None:
         *((partial(gw.admission.settle, call),) if gw.admission is not None else ()),
         *((partial(gw.cache.settle, call),) if gw.cache is not None else ()),
         *((partial(gw.loops.learn, call, call.started_at),) if gw.loops is not None else ()),
+        *((partial(gw.prompt_cache.learn, call),) if gw.prompt_cache is not None else ()),
         partial(gw.identity.learn, call),
         partial(gw.journal.append, call, call.slot),
     )

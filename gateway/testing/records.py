@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from gateway.call import ToolCall, ToolUse, Usage
+from gateway.call import CacheHealth, ToolCall, ToolUse, Usage
 from gateway.journal.record import AttemptRecord, CallRecord, OutcomeRecord, Record
 
 START = 1_790_000_000_000_000_000  # ns since the epoch
@@ -72,6 +72,10 @@ _PLAIN: dict[str, Any] = {
 }
 
 
+def _missed(lost: int | None) -> CacheHealth:
+    return CacheHealth(900, 100, 1000, 800, lost, "changed", "system", 2, "system block 2 changed")
+
+
 def call_record(id: str = "call-1", started_at: int = START, **facts: Any) -> CallRecord:
     """A successful chat call, with `facts` instead of its own where given."""
     return CallRecord(**{**_PLAIN, "id": id, "started_at": started_at, **facts})
@@ -112,6 +116,9 @@ def _random_call(rng: random.Random, id: str, at: int, run_id: str) -> CallRecor
     if rng.random() < 0.3:
         decision = rng.choice(("granted", "queued", "clamped", "refused"))
         facts |= {"budget": decision, "budget_account": "global|usd|life", "reserved": rng.randrange(10**9), "depth": 1}
+    if usage.input_tokens and rng.random() < 0.3:
+        lost = rng.choice((0, 2_000_000, None))
+        facts |= {"prompt_cache": CacheHealth(900, 900, 1000) if lost == 0 else _missed(lost)}
     agent = rng.choice(("planner", "coder", "reviewer"))
     return call_record(
         id,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.call import ToolCall
+from gateway.call import CacheHealth, ToolCall
 from gateway.journal.record import EventRecord, OutcomeRecord
 from gateway.policy.trace_ids import run_trace_id
 from gateway.recorder.drops import Drops
@@ -326,5 +326,8 @@ def test_budgets_and_signs_of_a_runaway_are_in_the_line() -> None:
     assert "budget_remaining_usd" not in line
     (line,) = lines(call(budget="granted", reserved=2_000_000, remaining=0))
     assert (line["budget_reserved_usd"], line["budget_remaining_usd"]) == (0.002, 0.0)
+    (line,) = lines(call(prompt_cache=CacheHealth(9, 1, 9, 8, 2 * 10**12, "ttl", "", -1, "301 s passed")))
+    assert (line["cache_hint"], line["cache_lost_usd"]) == ("301 s passed", 2.0)
     (line,) = lines(call())
+    assert not {"cache_hint", "cache_lost_usd"} & line.keys()
     assert not {"budget", "budget_reserved_usd", "loop", "key_id", "depth"} & line.keys()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from gateway.call import Outcome, ToolCall, Usage
+from gateway.call import CacheHealth, Outcome, ToolCall, Usage
 from gateway.config.schema import Telemetry
 from gateway.journal.record import AttemptRecord, EventRecord, OutcomeRecord, decode, encode
 from gateway.policy.trace_ids import run_trace_id
@@ -404,6 +404,28 @@ def test_decisions_refusals_and_signs_of_a_runaway_are_counted() -> None:
         (("action", "stop"), ("signal", "cycle")): 1,
         (("action", "stop"), ("signal", "repeated_call")): 1,
     }
+
+
+def test_prompt_caches_are_counted_by_what_was_lost_and_why() -> None:
+    metrics = projection()
+    metrics.apply([
+        call(agent="a", prompt_cache=CacheHealth(900, 900, 1000)),
+        call(agent="a", prompt_cache=CacheHealth(900, 100, 1000, 800, 10**12, "changed", "system", 2, "...")),
+        call(agent="a", prompt_cache=CacheHealth(900, 0, 1000, 900, None, "ttl", "", -1, "...")),
+        call(agent="a"),
+    ])  # fmt: skip
+    a = ("agent", "a")
+    assert samples(metrics, "tollgate_prompt_cache_tokens_total") == {
+        (a, ("type", "input")): 3000,
+        (a, ("type", "readable")): 2700,
+        (a, ("type", "read")): 1000,
+    }
+    assert samples(metrics, "tollgate_prompt_cache_lost_tokens_total") == {
+        (a, ("cause", "changed")): 800,
+        (a, ("cause", "ttl")): 900,
+    }
+    assert samples(metrics, "tollgate_prompt_cache_lost_usd_total") == {(a, ("cause", "changed")): 1}
+    assert samples(metrics, "tollgate_prompt_cache_churn_total") == {(a, ("part", "system")): 1}
 
 
 # -- itself ----------------------------------------------------------------------------------------------------------

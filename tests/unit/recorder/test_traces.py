@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanKind, StatusCode
 
-from gateway.call import ToolCall, Usage
+from gateway.call import CacheHealth, ToolCall, Usage
 from gateway.config.schema import Sampling, Telemetry
 from gateway.journal.record import AttemptRecord, CallRecord, EventRecord, OutcomeRecord, Record
 from gateway.policy.sampling import Decision
@@ -615,3 +615,18 @@ def test_budgets_and_signs_of_a_runaway_are_attributes_of_the_server_span() -> N
     assert server.attributes["tollgate.key.id"] == "key_1"
     plain = next(span for span in spans(call()) if span.kind is SpanKind.SERVER)
     assert not [name for name in plain.attributes or {} if name.startswith(("tollgate.budget", "tollgate.loop"))]
+
+
+def test_what_a_prompt_cache_lost_is_an_attribute_of_the_server_span() -> None:
+    told = [
+        call(prompt_cache=CacheHealth(9, 1, 9, 8, 5 * 10**11, "changed", "tool", 3, "tool definition 3 changed")),
+        call(prompt_cache=CacheHealth(9, 1, 9, 8, None, "provider", "", -1, "stable")),
+        call(prompt_cache=CacheHealth(9, 9, 9)),
+        call(),
+    ]
+    found = []
+    for record in told:
+        server = next(span for span in spans(record) if span.kind is SpanKind.SERVER)
+        names = (Span.CACHE_LOST, Span.CACHE_HINT)
+        found.append(tuple((server.attributes or {}).get(name) for name in names))
+    assert found == [(0.5, "tool definition 3 changed"), (None, "stable"), (None, None), (None, None)]
