@@ -1,0 +1,253 @@
+"""One scope of the semantic cache: what it has learned, what it would serve, and when it stops. Pure.
+
+The caller owns time, chance, entries and calls: it brings the nearest entries of a text, asks `decide`, and reports
+with `settle` whether the stored answers would have been right, once a fresh one is there. All of a scope's state is
+in here.
+
+Theory of operation
+* A guard forbids, the verifier's chance must reach the cut, and the cut comes from evidence alone: a new scope serves
+  nothing.
+* Every fresh answer teaches: on a miss it is held against the stored answers of the neighbours. Of hits a sample is
+  asked for in the shadow; who is least sure is asked for most (Neyman 1934), and each stands for as many as its
+  chance says.
+* The breaker: when wrong hits exceed the target beyond doubt (lower bound of 95 %), nothing is served and all
+  evidence is dropped; what comes back must be earned anew, with more of it each time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct, structs
+
+from gateway.policy.semantic_cut import ENOUGH, choose
+from gateway.policy.semantic_evidence import Interval, Seen, Tally, wilson
+from gateway.policy.semantic_guards import exchanged, vetoed
+from gateway.policy.semantic_learner import Guess, Learner
+from gateway.policy.semantic_pair import Around, Rarity, features
+from gateway.policy.semantic_prior import DEVIATION, MEAN
+from gateway.policy.semantic_text import Said
+
+NEIGHBOURS = 8  # that are looked at
+COMPARED = 5  # of them, in full
+TAUGHT = 3  # of those, by one fresh answer
+LEAST_COSINE = 0.6
+WINDOW = 4000  # candidates that are evidence
+REFIT = 50  # labels between two choices of the cut
+FEEDBACK = 20.0  # hits that a reported wrong one stands for
+_VOTE = 12.0  # how fast a neighbour's vote fades with its distance
+_SURE = 3  # labels without a fault by which a word is known to be exchanged without harm; as many again for each fault
+_STRICTER = 8  # times as much evidence after the breaker, at most
+_FIRST = 75  # hits that are verified early on, as one in two
+_FADE = 0.99  # what a verified hit counts for the breaker after each later one: about 200 of them decide
+_MOST_SAMPLED, _LEAST_OF_SAMPLE = 0.5, 0.5
+_EASE = 0.01  # how fast the average of doubts moves
+
+
+class Entry(Struct, frozen=True):
+    """A stored answer. `group`: entries with the same one have answers that mean the same."""
+
+    id: int
+    said: Said
+    group: int
+
+
+class Near(Struct, frozen=True):
+    entry: Entry
+    cosine: float
+
+
+class Candidate(Struct, frozen=True):
+    entry: Entry
+    cosine: float
+    veto: str
+    guess: Guess
+    dense: Sequence[float]
+    words: Sequence[str]
+    swapped: frozenset[str]  # words that are not known to be exchanged without harm
+
+
+class Decision(Struct, frozen=True):
+    """`serve`: the first candidate's answer may be given. `sampled`: ask the upstream nevertheless, in the shadow of
+    the hit, and report: it stands for `weight` hits like it."""
+
+    serve: bool
+    sampled: bool
+    weight: float
+    candidates: Sequence[Candidate]  # best first; what guards forbid is last
+
+    @property
+    def best(self) -> Candidate | None:
+        return self.candidates[0] if self.candidates else None
+
+
+class Exchanges:
+    """How often each word was exchanged, dropped or added, and the answer stayed right or did not."""
+
+    __slots__ = ("_counts",)
+
+    def __init__(self, counts: dict[str, tuple[int, int]] | None = None) -> None:
+        self._counts: dict[str, tuple[int, int]] = counts or {}
+
+    def add(self, words: Sequence[str], right: bool) -> None:
+        for word in words:
+            good, bad = self._counts.get(word, (0, 0))
+            self._counts[word] = (good + right, bad + (not right))
+
+    def unsure(self, words: frozenset[str]) -> frozenset[str]:
+        return frozenset([word for word in words if not self.harmless(word)])
+
+    def harmless(self, word: str) -> bool:
+        good, bad = self._counts.get(word, (0, 0))
+        return good >= _SURE * (bad + 1)
+
+
+class Scope:
+    """`target`: tolerated share of wrong hits; `sample`: share of hits that is verified once enough were."""
+
+    def __init__(self, target: float, sample: float = 0.04, mean: Sequence[float] = MEAN) -> None:
+        self.target = target
+        self.sample = sample
+        self.learner = Learner(mean, DEVIATION)
+        self.rarity = Rarity()
+        self.exchanges = Exchanges()
+        self.cut = math.inf
+        self.hits = 0  # answers served by similarity
+        self.verified = Tally()  # of all time
+        self.recent = Tally()  # since the cut was last earned, the latest most
+        self.trips = 0  # of the breaker
+        self.tripped = False
+        self._evidence: deque[Seen] = deque(maxlen=WINDOW)
+        self._population: deque[float] = deque(maxlen=WINDOW)  # logits of all candidates that no guard forbids
+        self._blocked: set[tuple[int, frozenset[str]]] = set()
+        self._fresh = 0  # labels since the cut was chosen
+        self._doubt = 0.0  # of hits of late, on average
+
+    # -- deciding ---------------------------------------------------------------------------------------------------
+
+    def decide(self, asked: Said, near: Sequence[Near], draw: float) -> Decision:
+        """`near`: nearest first. `draw`: a random number of 0 to 1, for the sample."""
+        found = self._candidates(asked, near)
+        if not found or found[0].veto:
+            return Decision(False, False, 1.0, found)
+        self._population.append(found[0].guess.logit)
+        if found[0].guess.logit < self.cut:
+            return Decision(False, False, 1.0, found)
+        self.hits += 1
+        share = self._share(found[0].guess.chance)
+        return Decision(True, draw < share, 1 / share, found)
+
+    def _share(self, chance: float) -> float:
+        """With which probability a hit is verified."""
+        doubt = math.sqrt(chance * (1 - chance)) + 1e-3
+        self._doubt += max(_EASE, 1 / self.hits) * (doubt - self._doubt)
+        early = max(1.0, min(_MOST_SAMPLED, _FIRST / self.hits) / self.sample)
+        relative = max(_LEAST_OF_SAMPLE, doubt / self._doubt)
+        return min(_MOST_SAMPLED, self.sample * early * relative)
+
+    def _candidates(self, asked: Said, near: Sequence[Near]) -> list[Candidate]:
+        near = [one for one in near[:NEIGHBOURS] if one.cosine >= LEAST_COSINE]
+        votes = votes_of(near)
+        found = [self._candidate(asked, one, votes, place == 0) for place, one in enumerate(near[:COMPARED])]
+        found.sort(key=_order)
+        return found
+
+    def _candidate(self, asked: Said, one: Near, votes: Mapping[int, Around], first: bool) -> Candidate:
+        said = one.entry.said
+        words = sorted(said.content ^ asked.content)
+        novel = sum([not self.learner.knows(word) for word in words])
+        around = structs.replace(votes[one.entry.group], first=first, novel=novel)
+        dense = features(said, asked, one.cosine, self.rarity, around)
+        guess = self.learner.guess(dense, words)
+        veto, swapped = vetoed(said, asked), frozenset[str]()
+        if not veto:
+            swapped = self.exchanges.unsure(exchanged(said, asked))
+            veto = "exchanged" if swapped else ""
+        if not veto and self._blocked and (one.entry.id, asked.content) in self._blocked:
+            veto = "blocked"
+        return Candidate(one.entry, one.cosine, veto, guess, dense, words, swapped)
+
+    # -- learning ---------------------------------------------------------------------------------------------------
+
+    def settle(self, decision: Decision, right: Mapping[int, bool]) -> None:
+        """`right`: by id of entry, would its answer have been right? Those that were compared with the fresh one."""
+        taught = 0
+        for place, one in enumerate(decision.candidates):
+            label = right.get(one.entry.id)
+            if label is None or (one.veto and one.veto != "exchanged"):
+                continue
+            self.exchanges.add(one.words, label)
+            if taught < TAUGHT:
+                if place == 0 and not one.veto:
+                    self._judge(decision, one, label)
+                self.learner.learn(one.dense, one.words, label)
+                taught += 1
+        self._fresh += 1
+        if self._fresh >= REFIT:
+            self._choose()
+
+    def _judge(self, decision: Decision, one: Candidate, label: bool) -> None:
+        self._evidence.append(Seen(one.guess.logit, label))
+        if decision.serve:
+            self.verified.add(label, decision.weight)
+            self.recent.add(label, decision.weight, _FADE)
+            if not label:
+                self._watch()
+
+    def _watch(self) -> None:
+        """The breaker."""
+        if self.recent.interval.lower > self.target:
+            self.trips += 1
+            self.tripped = True
+            self.cut = math.inf
+            self._evidence.clear()
+            self._population.clear()
+            self.recent = Tally()
+
+    def _choose(self) -> None:
+        self._fresh = 0
+        enough = ENOUGH * min(_STRICTER, 1 << self.trips)
+        self.cut = choose(self._evidence, self._population, self.target, enough)
+        if self.cut < math.inf:
+            self.tripped = False
+
+    def feedback(self, asked: Said, decision: Decision, right: bool) -> None:
+        """What someone said of a hit. A wrong one is never served to this text again, and the cut rises at once."""
+        best = decision.best
+        if best is None:
+            return
+        self.learner.learn(best.dense, best.words, right)
+        self.exchanges.add(best.words, right)
+        if not right:
+            self._blocked.add((best.entry.id, asked.content))
+            self._evidence.append(Seen(best.guess.logit, False, FEEDBACK))
+            self._choose()
+
+    @property
+    def interval(self) -> Interval:
+        """Of the share of wrong hits among those served by similarity, of 95 %."""
+        return self.verified.interval if self.verified.count else wilson(0, 0)
+
+
+def _order(one: Candidate) -> tuple[bool, float]:
+    return bool(one.veto), -one.guess.logit
+
+
+def votes_of(near: Sequence[Near]) -> dict[int, Around]:
+    """By group of answers."""
+    weights: dict[int, float] = {}
+    best: dict[int, float] = {}
+    members: dict[int, int] = {}
+    for one in near:
+        group = one.entry.group
+        weights[group] = weights.get(group, 0.0) + math.exp(_VOTE * (one.cosine - 1))
+        best.setdefault(group, one.cosine)
+        members[group] = members.get(group, 0) + 1
+    total = sum(weights.values())
+    found = {}
+    for group, weight in weights.items():
+        other = max([cosine for name, cosine in best.items() if name != group], default=LEAST_COSINE)
+        found[group] = Around(weight / total, best[group] - other, members[group], len(best) == 1, False)
+    return found
