@@ -5,13 +5,14 @@ Rules
    query; every header that is sent on, but those of IGNORED. Whoever adds a field or a header gets another key.
 2. What is equal in meaning is equal in key: white space, the order of the members of an object and the way a string is
    escaped do not count. Numbers count as written: 1.0 is not 1, and no digit is lost.
-3. Nobody shares with anybody else by accident: the tenant, the end user, and the owner (the team of a virtual key, else
+3. The upstream is its name, its URL and the headers the operator adds: where one of them changes, so does the key.
+4. Nobody shares with anybody else by accident: the tenant, the end user, and the owner (the team of a virtual key, else
    the key itself, else the credential that the client brought for the upstream) are part of the key.
-4. `stream`, and of `stream_options` the wish for usage, say how an answer is sent and not what it says: they are left
+5. `stream`, and of `stream_options` the wish for usage, say how an answer is sent and not what it says: they are left
    out, and stand in the *shape* instead. So a stored answer serves both ways where the dialect can turn one into the
    other.
-5. All of SHA-256 is kept; each part is preceded by its length, so that no two lists of parts read alike.
-6. A body in which a member is repeated, at any depth, has no key: parsers disagree on what it means.
+6. All of SHA-256 is kept; each part is preceded by its length, so that no two lists of parts read alike.
+7. A body in which a member is repeated, at any depth, has no key: parsers disagree on what it means.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from gateway.call import Call
 from gateway.policy.forward import CREDENTIALS, HOP_BY_HOP, OURS, listed, without_key
@@ -51,7 +52,22 @@ _encode = msgspec.json.Encoder(order="sorted").encode
 FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError)
 
 
-def key_of(call: Call, spec: Spec, body: bytes, version: str, ignored: frozenset[bytes] = frozenset()) -> bytes | None:
+class Basis(Struct, frozen=True):
+    """What the keys of one configuration and upstream have in common."""
+
+    version: bytes
+    place: bytes  # see `place_of`
+    ignored: frozenset[bytes] = frozenset()  # further headers that change no answer, in lower case
+
+
+def place_of(spec: Spec) -> bytes:
+    """Where the upstream is and what the operator sends to it; only a digest, for headers may be secret."""
+    target = spec.target
+    origin = f"{target.tls}|{target.host}|{target.port}".encode()
+    return digest((origin, target.base_path, *[part for header in sorted(spec.headers) for part in header]))
+
+
+def key_of(call: Call, spec: Spec, body: bytes, basis: Basis) -> bytes | None:
     """SHA-256 of the question; `body` is what would be sent, decoded. None where the body has no sure meaning."""
     meant = canonical(body)
     if meant is None:
@@ -60,7 +76,8 @@ def key_of(call: Call, spec: Spec, body: bytes, version: str, ignored: frozenset
     return digest(
         (
             VERSION,
-            version.encode(),
+            basis.version,
+            basis.place,
             who.tenant.encode("utf-8", "surrogatepass"),
             who.end_user.encode("utf-8", "surrogatepass"),
             owner(call, spec),
@@ -71,7 +88,7 @@ def key_of(call: Call, spec: Spec, body: bytes, version: str, ignored: frozenset
             route.dialect.encode(),
             call.request.method,
             without_key(route.path) if b"key=" in route.path else route.path,
-            telling(call, ignored),
+            telling(call, basis.ignored),
             meant,
         )
     )

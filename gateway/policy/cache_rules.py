@@ -21,9 +21,17 @@ from gateway.config.patterns import matches
 from gateway.config.schema import Cache, CacheRule, ExactCache, Sampled
 from gateway.ports import Dialect
 
-OPERATIONS = frozenset(("chat", "text_completion", "generate_content", "embeddings"))
+EMBEDDINGS = "embeddings"
+OPERATIONS = frozenset(("chat", "text_completion", "generate_content", EMBEDDINGS))
 REMEMBERS = frozenset(("previous_response_id", "conversation", "cachedContent"))
 """Fields by which an answer hangs on what the provider keeps, and may change."""
+WORLD = frozenset(
+    (
+        *("web_search_options", "mcp_servers", "container"),  # OpenAI, Anthropic
+        *("search_parameters", "plugins", "enable_search"),  # of servers that imitate
+    )
+)
+"""Fields by which an answer hangs on how the world is, though no tool is declared."""
 ENDS = frozenset(
     (
         *("stop", "end_turn", "stop_sequence", "completed", "STOP"),
@@ -32,6 +40,7 @@ ENDS = frozenset(
     )
 )
 """Finish reasons of an answer that said all it had to say."""
+BROKEN = frozenset(("failed", "incomplete", "changed"))  # of `unkeepable`: for nobody else, not even while it comes
 CHANGED = frozenset(("clamped", "tapered", "stopped"))  # by a budget: not what was asked for
 HEADER = b"x-tollgate-cache"
 TAGS = b"x-tollgate-cache-tags"
@@ -108,11 +117,12 @@ def unfit(call: Call, terms: Terms, dialect: Dialect) -> str:
         return "conversation"
     if fields.get("background") is not None and bytes(fields["background"]) == b"true":
         return "background"
-    if terms.sampled != "all" and is_sampled(asked, terms.sampled):
+    if terms.sampled != "all" and route.operation != EMBEDDINGS and is_sampled(asked, terms.sampled):
         return "sampled"
-    if not terms.tools and (asked.tools or "web_search_options" in fields):
-        return "server_tools" if dialect.bounds(route, asked).server_tools else ""
-    return ""
+    if terms.tools:
+        return ""
+    runs = not WORLD.isdisjoint(fields) or (asked.tools and dialect.bounds(route, asked).server_tools)
+    return "server_tools" if runs else ""
 
 
 def is_object(raw: Raw | None) -> bool:
@@ -164,6 +174,11 @@ def tags_of(names: Mapping[bytes, bytes]) -> tuple[str, ...]:
     return tuple([tag for tag in found if tag and tag.isprintable()][:MOST_TAGS])
 
 
+def fits(answer: Answer, age: int, terms: Terms, wish: Wish) -> bool:
+    """May a stored answer be given to a call with these terms? It may have been kept under others. `age`: ns."""
+    return (not answer.tool_uses or terms.tools) and age < terms.ttl and (wish.oldest < 0 or age <= wish.oldest)
+
+
 def lifetime(terms: Terms, jitter: float, key: bytes) -> int:
     """ns that an answer stays good: shorter by up to a share, by its key, so that not all end at once."""
     share = int.from_bytes(key[-4:], "little") / 2**32
@@ -182,7 +197,7 @@ def unkeepable(call: Call, answer: Answer, terms: Terms, *, carried: bool = Fals
         return "incomplete"
     if call.notes.get("budget") in CHANGED:
         return "changed"
-    if call.route.operation != "embeddings":
+    if call.route.operation != EMBEDDINGS:
         if not answer.finish_reasons or not ENDS.issuperset(answer.finish_reasons):
             return "unfinished"
         if not answer.output_chars and not answer.tool_uses:

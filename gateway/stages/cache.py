@@ -17,9 +17,9 @@ from msgspec import Raw
 
 from gateway.call import Answer, Cached, Call, Edit
 from gateway.errors import NotCached
-from gateway.policy.cache_key import key_of
-from gateway.policy.cache_rules import CacheRules, lifetime, tags_of, unfit, unkeepable, wish_of
-from gateway.ports import CacheStore, Downstream, Entry, Exchange, Flight, Flights, Gateway
+from gateway.policy.cache_key import Basis, key_of, place_of
+from gateway.policy.cache_rules import BROKEN, CacheRules, fits, lifetime, tags_of, unfit, unkeepable, wish_of
+from gateway.ports import CacheStore, Downstream, Entry, Exchange, Flight, Flights, Gateway, Spec
 from gateway.stages.attempt import spliced
 from gateway.stages.ending import Ending
 from gateway.stages.replay import JSON, Question, follow, replay, say, shaped
@@ -103,6 +103,7 @@ class ExactCache:
         self._limit = limit
         self._pace = pace
         self._patience = patience
+        self._bases: dict[str, tuple[Spec, Basis]] = {}  # by name of the upstream
 
     async def answer(self, call: Call, down: Downstream, gw: Gateway) -> Ending | None:
         terms = self._rules.terms(call)
@@ -116,7 +117,7 @@ class ExactCache:
             why = "client"
         if not why:
             sent = spliced(question.body, call.edits) if call.edits else question.body
-            question.key = key_of(call, spec, sent, self._rules.version, self._rules.ignored) or b""
+            question.key = key_of(call, spec, sent, self._basis(spec)) or b""
             why = "" if question.key else "ambiguous"
         if why:
             if wish.only:
@@ -124,6 +125,13 @@ class ExactCache:
             say(call, Cached("bypass", why))
             return None
         return await self._asked(question)
+
+    def _basis(self, spec: Spec) -> Basis:
+        known = self._bases.get(spec.name)
+        if known is None or known[0] is not spec:
+            basis = Basis(self._rules.version.encode(), place_of(spec), self._rules.ignored)
+            known = self._bases[spec.name] = (spec, basis)
+        return known[1]
 
     async def _asked(self, question: Question) -> Ending | None:
         call, wish = question.call, question.wish
@@ -147,7 +155,7 @@ class ExactCache:
         """A stored answer, and its body in the shape that was asked for."""
         now, wish = question.gw.now(), question.wish
         entry = self._store.get(question.key, now)
-        if entry is None or not wish.look or (0 <= wish.oldest < now - entry.created):
+        if entry is None or not wish.look or not fits(entry.answer, now - entry.created, question.terms, wish):
             return None
         body = shaped(question, entry)
         return None if body is None else (entry, body)
@@ -184,7 +192,7 @@ class ExactCache:
         if fill.flight is not None:
             went_well = call.fault is None or fill.carried
             came = answer is not None and answer.complete and went_well and "answer" not in call.notes
-            whole = came and (not why or call.asked.stream)
+            whole = came and (not why or (call.asked.stream and why not in BROKEN))
             fill.flight.end(whole=whole, alone=came and bool(why), cost=call.money.total)
 
     def _entry(self, question: Question, fill: Fill, answer: Answer, body: bytes) -> Entry:

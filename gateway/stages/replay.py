@@ -96,8 +96,8 @@ async def replay(question: Question, entry: Entry, body: bytes, flights: Flights
     """Give a stored answer again."""
     call, gw, down = question.call, question.gw, question.down
     age = max(0, gw.now() - entry.created)
-    say(call, Cached("exact", "", age, entry.cost or 0, entry_name(entry.key)))
     await admitted(question)
+    say(call, Cached("exact", "", age, entry.cost or 0, entry_name(entry.key)))
     call.answer = structs.replace(entry.answer, usage_source=UsageSource.CACHED)
     call.money = FREE
     call.response_bytes = len(body)
@@ -133,8 +133,8 @@ async def follow(question: Question, flight: Flight, patience: float) -> Ending 
         await flight.moved(down, IDLE_SECONDS)
     if flight.head is None or (flight.ended and not flight.whole):
         return None
-    say(call, Cached("joined", "", 0, 0, entry_name(question.key)))
     await admitted(question)
+    say(call, Cached("joined", "", 0, 0, entry_name(question.key)))
     kind, head = flight.head
     call.meter = meter = question.dialect.meter(call.route, call.asked, 200, kind)
     if call.asked.stream:

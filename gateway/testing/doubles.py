@@ -277,6 +277,7 @@ class World:
         self.specs = {name: _spec(name, **spec) for name in ("openai", "anthropic", "gemini")}
         self.dialects: dict[str, Dialect] = dict(DIALECTS)
         self.settings: dict[str, Any] = {}
+        self.cache: Any = None  # testing.memory_cache: where answers are kept, and who waits for whom
         self.books: Any = None  # testing.memory_budgets.MemoryBudgets, where the calls are limited
 
     def answer(self, status: int, headers: Headers = (), pieces: Sequence[bytes | GatewayError] = ()) -> MemoryExchange:

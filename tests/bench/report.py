@@ -88,6 +88,13 @@ def limited_lines(rows: Rows) -> Iterable[Line]:
     yield Line("limited_rate", "calls/s with every scope limited, beside without", "×", kept, 0.75, rising=True)
 
 
+def cached_lines(rows: Rows) -> Iterable[Line]:
+    hits = ratio(rows, "rps", "tollgate_refreshed", "tollgate_cached")
+    yield Line("cached", "calls/s from the exact cache, beside misses", "×", hits, 1.5, rising=True)
+    cost = ratio(rows, "cpu_us", "tollgate", "tollgate_refreshed")
+    yield Line("cache_miss", "CPU of a call that is looked up and stored, beside one without a cache", "×", cost)
+
+
 def latency_lines(rows: Rows) -> Iterable[Line]:
     def added(name: str, quantile: str, other: str) -> Figure:
         return over(rows, lambda row: (row[name]["lat"][quantile] - row[other]["lat"][quantile]) / 1e3)
@@ -131,6 +138,7 @@ LINES: dict[str, Callable[[Rows], Iterable[Line]]] = {
     "json": json_lines,
     "json_new": json_new_lines,
     "limited": limited_lines,
+    "cached": cached_lines,
     "latency": latency_lines,
     "burst": stream_lines("burst", "CPU of the worker per stream in bursts", 2),
     "burst_spliced": stream_lines("burst_spliced", "the same with usage spliced in and out", None),

@@ -63,6 +63,15 @@ PHASES = (
         headers=("x-tollgate-run-id: bench",),
     ),
     Phase(
+        "cached",
+        "the same, answered from the exact cache; beside calls that are looked up and stored every time",
+        "chat",
+        ("tollgate", "tollgate_refreshed", "tollgate_cached"),
+        0.7,
+        (3, 7, 12),
+        {"conns": 32},
+    ),
+    Phase(
         "latency",
         "JSON, constant 200 calls/s",
         "chat",

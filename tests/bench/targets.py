@@ -51,6 +51,8 @@ LIMITED = {  # every scope, and its run
     "runs": {"budget_usd": PLENTY, "max_calls": 10**9},
     "limits": {"rates": [{"scope": "key", "rpm": 10**8}]},
 }
+CACHED = {"cache": {"exact": {"enabled": True}}}
+REFRESH = ("cache-control: no-cache",)  # asked, keyed and stored like a miss, every time
 LITELLM_ENV = {
     "LITELLM_LOG": "ERROR",
     "LITELLM_MODE": "PRODUCTION",
@@ -116,6 +118,10 @@ class Rig:
             self.targets[name] = self.gateway()[1]
         elif name == "tollgate_limited":
             self.targets[name] = replace(self.gateway(limits=LIMITED)[1], name=name)
+        elif name == "tollgate_cached":
+            self.targets[name] = replace(self.gateway(limits=CACHED)[1], name=name)
+        elif name == "tollgate_refreshed":
+            self.targets[name] = replace(self.gateway(limits=CACHED)[1], name=name, headers=REFRESH)
         elif name == "nginx":
             self._nginx()
         elif name in ("litellm", "litellm granian"):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gateway.call import Asked, Request, Route
-from gateway.config.schema import Budget, Limits, Runs, Spending, TaperStep
+from gateway.config.schema import Budget, Cache, Limits, Runs, Spending, TaperStep
 from gateway.dialects.openai_chat import OpenAIChat
 from gateway.errors import BadFraming, ClientGone, Draining, GatewayError, StreamStalled, UpstreamReset
 from gateway.journal.convert import outcome_of
@@ -22,6 +22,7 @@ from gateway.ports import Meter
 from gateway.spend import Charge, Demand, Rule, Unit
 from gateway.testing.doubles import World, ask, drive
 from gateway.testing.memory_budgets import NOW, MemoryBudgets, limit
+from gateway.testing.memory_cache import EVERYTHING, MemoryCache, MemoryFlight, MemoryFlights, cached
 
 JSON = ((b"Content-Type", b"application/json"),)
 SSE = ((b"Content-Type", b"text/event-stream"),)
@@ -122,6 +123,64 @@ def overrun() -> World:
     return limited(lambda: world, spending=Spending(output_ceiling=20))()
 
 
+ENDED = CHUNK.replace(b'"delta":{"content":"Hi"}', b'"delta":{},"finish_reason":"stop"')
+
+
+def remembering(make: Callable[[], World], settings: Cache = EVERYTHING) -> Callable[[], World]:
+    """The same with a cache: whatever happens, nobody is left waiting, and nothing is kept but whole answers."""
+
+    def made() -> World:
+        world = make()
+        world.cache = cached(world, settings)
+        return world
+
+    return made
+
+
+def whole_stream() -> World:
+    world = World(slow=True)
+    world.answer(200, SSE, [CHUNK, ENDED, USAGE, DONE])
+    return world
+
+
+def hit(stream: bool = False, pace: float = 0) -> Callable[[], World]:
+    """The answer is there already; the call is under limits."""
+
+    def made() -> World:
+        first = remembering(whole_stream if stream else json_answer)()
+        store = first.cache[0]
+        drive(serve(ask(CHAT, COUNTED if stream else CEILING), first.down, first.gateway()))
+        assert len(store.puts) == 1
+        world = limited(lambda: World(slow=True))()
+        world.cache = cached(world, Cache(exact=EVERYTHING.exact, pace=pace))
+        world.cache[0].entries = store.entries
+        return world
+
+    return made
+
+
+def joined() -> World:
+    """An equal call is under way, and this one receives its answer as it comes."""
+    world = limited(lambda: World(slow=True))()
+    world.cache = cached(world)
+    flight = world.cache[1].ahead = MemoryFlight()
+    flight.script = [
+        lambda flight: flight.begin(b"text/event-stream", b""),
+        lambda flight: flight.feed(CHUNK),
+        lambda flight: [flight.feed(piece) for piece in (CHUNK, ENDED, USAGE, DONE)],
+        lambda flight: flight.end(whole=True, cost=5),
+    ]
+    return world
+
+
+def abandoned() -> World:
+    """An equal call was under way, but failed: this one leads."""
+    world = remembering(limited(whole_stream))()
+    flight = world.cache[1].ahead = MemoryFlight()
+    flight.script = [lambda flight: flight.end(whole=False)]
+    return world
+
+
 def upstream_error() -> World:
     world = World()
     world.answer(529, JSON, [b'{"error":{"message":"busy","type":"overloaded"}}'])
@@ -164,12 +223,21 @@ SCENARIOS = [
     Scenario("limited, waiting", waiting, ask(CHAT, CEILING)),
     Scenario("limited, tapered", tapered, ask(CHAT, COUNTED)),
     Scenario("limited, overrun", overrun, ask(CHAT, COUNTED)),
+    Scenario("cached, miss", remembering(json_answer), ask(CHAT, QUESTION)),
+    Scenario("cached, miss of a stream", remembering(limited(whole_stream)), ask(CHAT, STREAMED)),
+    Scenario("cached, hit", hit(), ask(CHAT, CEILING)),
+    Scenario("cached, hit of a stream", hit(stream=True), ask(CHAT, STREAMED)),
+    Scenario("cached, paced hit", hit(stream=True, pace=50), ask(CHAT, COUNTED)),
+    Scenario("cached, joined", joined, ask(CHAT, COUNTED)),
+    Scenario("cached, abandoned", abandoned, ask(CHAT, COUNTED)),
+    Scenario("cached, upstream error", remembering(upstream_error), ask(CHAT, QUESTION)),
     Scenario("refused: body", World, ask(CHAT, b'{"model":"a","model":"b"}')),
     Scenario("refused: path", World, ask("/v1/../admin", b"{}")),
     Scenario("refused: route", World, ask("/nowhere", b"{}")),
     Scenario("refused: framing", World, ask(CHAT), BadFraming("both lengths")),
     Scenario("refused: loop", World, ask(CHAT, QUESTION, (b"Via", b"1.1 gate-1"))),
 ]
+HITS = {"cached, hit", "cached, hit of a stream", "cached, paced hit", "cached, joined"}
 WAYS: dict[str, Callable[[], BaseException]] = {
     "cancelled": CancelledError,
     "client gone": ClientGone,
@@ -198,6 +266,20 @@ def check(world: World) -> None:
     assert call.money.status in {"priced", "no_price", "no_usage", "free"}
     if world.books is not None:
         check_books(world, world.books)
+    if world.cache is not None:
+        check_cache(world, *world.cache)
+
+
+def check_cache(world: World, store: MemoryCache, flights: MemoryFlights) -> None:
+    call, names = world.call, world.names()
+    assert all(flight.ended and flight.ends == 1 for flight in flights.led), "nobody is left waiting"
+    assert all(flight.followers == 0 for flight in flights.flights.values())
+    assert call.fill is None
+    assert all(entry.body for entry in store.puts)
+    assert not store.puts or outcome_of(call) == "ok", "only what came whole is kept"
+    hit = call.cached is not None and call.cached.result in {"exact", "joined"}
+    if hit:
+        assert (call.money.total, call.attempts, names.count("close exchange")) == (0, [], 0)
 
 
 def check_books(world: World, books: MemoryBudgets) -> None:
@@ -209,6 +291,9 @@ def check_books(world: World, books: MemoryBudgets) -> None:
     for charge in charges:
         assert names.index("settle") < names.index("record")
         assert charge.usd * 1000 >= (call.money.total or 0)
+        if call.cached is not None and call.cached.result in {"exact", "joined"}:
+            assert (charge.usd, charge.tokens, charge.calls) == (0, 0, 1)
+            continue
         assert charge.calls == any(attempt.sent for attempt in call.attempts)
 
 
@@ -231,8 +316,9 @@ def test_left_alone_each_ends_well(scenario: Scenario) -> None:
     world, stops = play(scenario)
     check(world)
     refused = scenario.name.startswith("refused")
+    free = refused or scenario.name in HITS
     assert bool(stops) != refused
-    assert bool(world.upstreams.sent) != refused
+    assert bool(world.upstreams.sent) != free
     outcome = outcome_of(world.call)
     if refused:
         assert (outcome, world.down.endings) == ("refused", ["finish"])
@@ -262,14 +348,14 @@ def test_killed_anywhere_it_ends_once_and_is_recorded(scenario: Scenario, at: in
         assert outcome == "error"
         assert call.committed or (call.status, world.down.endings) == (500, ["finish"])
     elif world.down.endings == ["finish"] and call.status < 400:
-        assert call.meter.terminal, "no answer that was cut ends as if it were whole"
+        assert call.meter is None or call.meter.terminal, "no answer that was cut ends as if it were whole"
     if b"[DONE]" in world.down.sent:
         assert b"[DONE]" in world.down.sent[-40:]
 
 
 def test_there_are_points_of_every_kind() -> None:
     stops = {stop for _, _, stop in points()}
-    assert stops == {"connect", "head", "read", "drained", "reserve", "freed"}
+    assert stops == {"connect", "head", "read", "drained", "reserve", "freed", "moved", "pause"}
     assert len(points()) > 50
 
 

@@ -1,0 +1,69 @@
+"""`tollgate cache` without a gateway: the file is looked at and cleared all the same."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway import cli
+from gateway.call import Answer
+from gateway.ports import Entry
+from gateway.stores.sqlite_cache import SqliteCache
+
+
+@pytest.fixture
+def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """A state directory, and an admin address where nobody is."""
+    monkeypatch.chdir(tmp_path)
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("TOLLGATE_ADMIN", f"127.0.0.1:{sock.getsockname()[1]}")
+        yield ["--state", str(tmp_path / "state")]
+
+
+def fill(options: list[str], *models: str) -> None:
+    store = SqliteCache(Path(options[1]) / "cache.sqlite", memory_bytes=0, tenant_bytes=10**6)
+    now = time.time_ns()
+    for number, model in enumerate(models):
+        key = number.to_bytes(32, "big")
+        store.get(key, now)
+        store.put(
+            Entry(
+                key, "t", now, now + 10**12, False, True, b"application/json", b"", b"{}", Answer(), 1,
+                "/v1/chat/completions", "u", model, "a", ("red",),
+            ),
+            store.generation,
+        )  # fmt: skip
+    store.close()
+
+
+def test_nothing_was_ever_cached(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["cache", "clear", *options]) == 0
+    assert cli.main(["cache", "show", *options]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("0 stored answers forgotten; no gateway answers at 127.0.0.1:")
+    assert "0 stored answers, 0 bytes, given again 0 times" in out
+    assert not (Path(options[1]) / "cache.sqlite").exists()
+
+
+def test_what_is_stored_is_shown_and_forgotten(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    fill(options, "m", "m", "n")
+    assert cli.main(["cache", "show", *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["TENANT", "ROUTE", "MODEL", "ANSWERS", "BYTES", "HITS"]
+    assert lines[1].split()[:4] == ["t", "/v1/chat/completions", "m", "2"]
+    assert lines[-1].startswith("3 stored answers, ")
+    assert cli.main(["cache", "clear", "--model", "n", "--tag", "red", *options]) == 0
+    assert capsys.readouterr().out.startswith("1 stored answer forgotten; ")
+    assert cli.main(["cache", "clear", "--entry", (0).to_bytes(8, "big").hex(), *options]) == 0
+    assert capsys.readouterr().out.startswith("2 stored answers forgotten; ")
+
+
+def test_a_file_that_cannot_be_used_is_said(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    (Path(options[1]) / "cache.sqlite").mkdir(parents=True)
+    assert cli.main(["cache", "clear", *options]) == 1
+    assert "cache.sqlite" in capsys.readouterr().err

@@ -1,0 +1,90 @@
+"""The cache in the configuration: what is refused, what is doubtful, and what `tollgate check` says will be cached."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gateway.config.check_cache import ROUTES, active, caching, doubts
+from gateway.config.schema import Config
+from gateway.dialects.routes import FAMILIES
+from gateway.policy.cache_rules import OPERATIONS
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{ignore_headers: ['a b']}", "cache.ignore_headers.0: not a header name"),
+        ("{ignore_headers: [X-Ok, Authorization]}", "cache.ignore_headers.1: this header says who asks"),
+        ("{ignore_headers: [anthropic-beta]}", "cache.ignore_headers.0: this header says who asks"),
+        ("{entry_bytes: 100000, tenant_bytes: 65536}", "cache.entry_bytes: must fit into what one tenant may keep"),
+        ('{version: "a\\tb"}', "cache.version: must be printable"),
+        ("{exact: {rules: [{model: ''}]}}", "cache.exact.rules.0.model: must be 1 to 200 printable"),
+        ("{exact: {rules: [{tenant: ' a'}]}}", "cache.exact.rules.0.tenant: must be 1 to 200 printable"),
+        ("{exact: {rules: [{agent: 'a**'}]}}", "cache.exact.rules.0.agent: one * already stands for"),
+        ("{exact: {rules: [{agent: a}, {agent: a, ttl: 5}]}}", "cache.exact.rules.1: a rule before it has the same"),
+    ],
+)
+def test_what_is_refused(refused: Any, text: str, problem: str) -> None:
+    (line,) = refused(f"cache: {text}")
+    assert problem in line
+
+
+def test_nothing_is_cached_unless_it_is_said(loading: Any) -> None:
+    assert not active(loading())
+    assert caching(loading()) == []
+    assert not active(loading("cache: {exact: {rules: [{enabled: false}]}}"))
+    assert active(loading("cache: {exact: {enabled: true}}"))
+    assert active(loading("cache: {exact: {rules: [{model: a}]}}"))
+
+
+def test_what_will_be_cached_is_said_for_each_rule(loading: Any) -> None:
+    config: Config = loading(
+        """
+cache:
+  exact:
+    ttl: 60
+    tools: true
+    rules:
+      - {tenant: bank, enabled: false}
+      - {route: /v1/chat/completions, model: "gpt-*", ttl: 5, tools: false, sampled: none}
+      - {agent: a, sampled: all}
+"""
+    )
+    assert caching(config) == [
+        "cache.exact.rules.0: tenant bank: not cached",
+        "cache.exact.rules.1: route /v1/chat/completions, model gpt-*: cached for 5 s, without tool calls, "
+        "only where temperature is 0 or there is a seed",
+        "cache.exact.rules.2: agent a: cached for 60 s, with tool calls, sampled ones, too",
+        "cache.exact: all other calls: not cached",
+    ]
+    assert caching(loading("cache: {exact: {enabled: true}}")) == [
+        "cache.exact: all calls: cached for 3600 s, without tool calls, "
+        "unless a temperature above 0 is stated without a seed"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ("[{route: /v1/chat/completion}]", "route: matches no route whose answers can be cached; did you mean"),
+        ("[{route: /v1/models}]", "route: matches no route whose answers can be cached"),
+        ("[{upstream: opnai}]", 'upstream: matches no upstream; did you mean "openai"'),
+        ("[{model: 'gpt-*'}, {model: gpt-4, tenant: a}]", "rules.1: is never reached"),
+        ("[{}, {model: gpt-4}]", "rules.1: is never reached"),
+    ],
+)
+def test_what_is_doubtful(loading: Any, rules: str, said: str) -> None:
+    (problem,) = doubts(loading(f"cache: {{exact: {{rules: {rules}}}}}"))
+    assert said in str(problem)
+
+
+def test_good_rules_raise_no_doubt(loading: Any) -> None:
+    rules = "[{model: gpt-4, tenant: a}, {model: 'gpt-*'}, {route: '/v1/*', upstream: anthropic}]"
+    assert list(doubts(loading(f"cache: {{exact: {{rules: {rules}}}}}"))) == []
+
+
+def test_the_routes_are_those_that_can_be_cached() -> None:
+    known = {known.template for table in FAMILIES.values() for known in table if known.operation in OPERATIONS}
+    assert set(ROUTES) == known - {"/v1/responses/compact"}

@@ -1,0 +1,371 @@
+"""The store of answers: a memory over a file that workers share, bounded for each tenant, cleared for all at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.call import Answer, ToolUse, Usage, UsageSource
+from gateway.policy.cached import Chosen, Contents
+from gateway.ports import Entry
+from gateway.stores.cache_desk import CacheDesk, CacheUnusable
+from gateway.stores.sqlite_cache import OVERHEAD, SqliteCache
+
+NOW = 1_790_000_000_000_000_000
+HOUR = 3600 * 10**9
+ANSWER = Answer(
+    "m", "r", Usage(5, 7, detail={"x": 1.0}), UsageSource.INJECTED, {"service_tier": "default"}, ("stop",),
+    (ToolUse("1", "f"),), 20, "Hello", b"\x01", ((Usage(1, 1), "n", {}),),
+)  # fmt: skip
+
+Opening = Callable[..., SqliteCache]
+
+
+def entry(name: str = "a", body: bytes = b"hello", **more: Any) -> Entry:
+    known: dict[str, Any] = {
+        "key": name.encode().ljust(32, b"."), "tenant": "t", "created": NOW, "expires": NOW + HOUR, "stream": False,
+        "counted": True, "kind": b"application/json", "head": b"x-request-id: 1\r\n", "body": body, "answer": ANSWER,
+        "cost": 5, "route": "/r", "upstream": "u", "model": "m", "agent": "a", "tags": ("red", "blue"),
+    }  # fmt: skip
+    return Entry(**{**known, **more})
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "cache.sqlite"
+
+
+@pytest.fixture
+def opening(path: Path) -> Iterator[Opening]:
+    """Opens workers' stores over one file."""
+    stores: list[SqliteCache] = []
+
+    def make(memory: int = 1_000_000, tenant: int = 1_000_000) -> SqliteCache:
+        stores.append(SqliteCache(path, memory_bytes=memory, tenant_bytes=tenant))
+        return stores[-1]
+
+    yield make
+    for store in stores:
+        store.close()
+
+
+def keep(store: SqliteCache, *entries: Entry) -> None:
+    for one in entries:
+        store.get(one.key, NOW)
+        store.put(one, store.generation)
+    assert store.flush()
+
+
+@pytest.mark.parametrize(
+    "body", [b"small", b"large " * 5000, os.urandom(5000), b""], ids=["small", "large", "odd", "none"]
+)
+@pytest.mark.parametrize("memory", [1_000_000, 0])
+def test_what_is_kept_is_found_whole(opening: Opening, body: bytes, memory: int) -> None:
+    store, other = opening(memory), opening(memory)
+    wanted = entry(body=body)
+    assert store.get(wanted.key, NOW) is None
+    keep(store, wanted)
+    assert store.get(wanted.key, NOW) == wanted
+    assert other.get(wanted.key, NOW) == wanted
+    assert other.get(b"b" * 32, NOW) is None
+
+
+def test_large_answers_are_compressed(opening: Opening, path: Path) -> None:
+    keep(opening(), entry(body=b"large " * 50_000))
+    assert CacheDesk(path).contents(NOW).bytes < 5000
+
+
+def test_the_file_is_for_the_gateway_alone(opening: Opening, path: Path) -> None:
+    os.umask(os.umask(0))
+    keep(opening(), entry())
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("memory", [1_000_000, 0])
+def test_what_is_over_is_not_found_and_goes(opening: Opening, path: Path, memory: int) -> None:
+    store = opening(memory)
+    keep(store, entry("a", expires=NOW + 10), entry("b"))
+    assert store.get(entry("a").key, NOW + 9) is not None
+    assert store.get(entry("a").key, NOW + 10) is None
+    assert store.get(entry("b").key, NOW + 10) is not None
+    store.tick(NOW + 11 * 10**9)
+    assert store.flush()
+    with sqlite3.connect(path) as db:
+        assert db.execute("SELECT count(*) FROM entries").fetchone() == (1,)
+        assert db.execute("SELECT bytes FROM tenants").fetchone() == (CacheDesk(path).contents(NOW).bytes,)
+    db.close()
+
+
+def test_what_was_used_least_lately_goes_first_and_each_tenant_has_its_own_bound(opening: Opening, path: Path) -> None:
+    size = 1000 + OVERHEAD
+    store = opening(0, 4 * (size + 550))
+    keep(store, entry("other", os.urandom(1000), tenant="o"))
+    for number in range(4):
+        keep(store, entry(f"n{number}", os.urandom(1000), created=NOW + number))
+    store.get(entry("n0").key, NOW + 100)  # used since
+    store.tick(NOW + 20 * 10**9)
+    assert store.flush()
+    keep(store, entry("n4", os.urandom(1000), created=NOW + 200))
+    found = {name for name in ("other", "n0", "n1", "n2", "n3", "n4") if store.get(entry(name).key, NOW) is not None}
+    assert {"other", "n0", "n4"} <= found
+    assert "n1" not in found
+    of_t = next(group for group in CacheDesk(path).contents(NOW).groups if group.tenant == "t")
+    assert of_t.bytes <= store.tenant_bytes
+    keep(store, entry("huge", os.urandom(20_000)))
+    assert store.get(entry("huge").key, NOW) is None
+
+
+def test_the_memory_is_bounded(opening: Opening) -> None:
+    store = opening(3 * (1000 + OVERHEAD))
+    keep(store, *[entry(f"n{number}", os.urandom(1000)) for number in range(20)])
+    assert store._held <= store.memory_bytes
+    assert len(store._memory) == 3
+    keep(store, entry("n0", b"new"))
+    assert store.get(entry("n0").key, NOW) == entry("n0", b"new")
+
+
+def test_an_answer_kept_again_takes_the_place_of_the_old_one(opening: Opening, path: Path) -> None:
+    store, other = opening(), opening(0)
+    keep(store, entry(body=b"old" * 100))
+    keep(other, entry(body=b"new"))
+    assert opening().get(entry().key, NOW) == entry(body=b"new")
+    contents = CacheDesk(path).contents(NOW)
+    assert contents.entries == 1
+    with sqlite3.connect(path) as db:
+        assert db.execute("SELECT bytes FROM tenants").fetchone() == (contents.bytes,)
+    db.close()
+
+
+# -- clearing ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("chosen", "left"),
+    [
+        (Chosen(), set()),
+        (Chosen(tenant="t"), {"b"}),
+        (Chosen(route="/r"), {"b"}),
+        (Chosen(model="m", tenant="t"), {"b"}),
+        (Chosen(agent="z"), {"a"}),
+        (Chosen(upstream="v"), {"a"}),
+        (Chosen(tag="red"), {"b"}),
+        (Chosen(tag="re"), {"a", "b"}),
+        (Chosen(tag="%"), {"a", "b"}),
+        (Chosen(entry=entry("a").key[:8].hex()), {"b"}),
+        (Chosen(tenant="t", tag="green"), {"a", "b"}),
+        (Chosen(tenant="' OR 1=1 --"), {"a", "b"}),
+    ],
+)
+def test_what_is_cleared_is_gone_from_every_worker_at_once(
+    opening: Opening, path: Path, chosen: Chosen, left: set[str]
+) -> None:
+    one, two = opening(), opening()
+    other = {"tenant": "o", "route": "/s", "upstream": "v", "model": "n", "agent": "z", "tags": ("green",)}
+    keep(one, entry("a"), entry("b", **other))
+    for store in (one, two):
+        assert all(store.get(entry(name).key, NOW) for name in "ab")
+    assert CacheDesk(path).clear(chosen) == 2 - len(left)
+    for store in (one, two):
+        assert {name for name in "ab" if store.get(entry(name).key, NOW) is not None} == left
+
+
+def test_an_answer_asked_for_before_a_clearing_is_not_kept_behind_it(opening: Opening, path: Path) -> None:
+    store, other = opening(), opening()
+    assert store.get(entry().key, NOW) is None
+    before = store.generation
+    CacheDesk(path).clear(Chosen(tag="unrelated"))
+    store.put(entry(), before)  # this worker does not know of it yet
+    assert store.flush()
+    assert other.get(entry().key, NOW) is None
+    assert store.get(entry().key, NOW) is None
+    store.put(entry(), before)
+    assert store.get(entry().key, NOW) is None
+    keep(store, entry())
+    assert other.get(entry().key, NOW) == entry()
+
+
+def test_the_desk_tells_what_there_is(opening: Opening, path: Path) -> None:
+    desk = CacheDesk(path)
+    assert (desk.contents(NOW), desk.totals(NOW), desk.clear(Chosen())) == (Contents(), None, 0)
+    store = opening()
+    keep(store, entry("a"), entry("b"), entry("c", tenant="o"), entry("d", expires=NOW + 5))
+    for _ in range(3):
+        store.get(entry("a").key, NOW)
+    store.tick(NOW + 1)
+    assert store.flush()
+    contents = desk.contents(NOW + 6)
+    assert (contents.entries, contents.hits) == (3, 3)
+    assert [(group.tenant, group.entries) for group in contents.groups] == [("t", 2), ("o", 1)]
+    assert sum(group.bytes for group in contents.groups) == contents.bytes
+    totals = desk.totals(NOW + 6)
+    assert totals is not None
+    assert (totals.entries, totals.groups) == (3, ())
+
+
+# -- what breaks ------------------------------------------------------------------------------------------------------
+
+
+def test_a_damaged_file_is_made_anew(opening: Opening, path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path.write_bytes(b"SQLite format 3\0" + os.urandom(5000))
+    store = opening()
+    keep(store, entry())
+    assert opening().get(entry().key, NOW) == entry()
+    assert "damaged" in caplog.text
+
+
+def test_damage_while_it_runs_is_a_miss_and_then_made_anew(opening: Opening, path: Path) -> None:
+    store = opening(0)
+    keep(store, *[entry(f"n{number}", os.urandom(1500)) for number in range(50)])
+    store.close()
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(os.urandom(60_000))
+    other = opening(0)
+    assert [other.get(entry(f"n{number}").key, NOW) for number in range(50)].count(None) >= 1
+    other.tick(NOW)
+    keep(other, entry("fresh"))
+    other.tick(NOW)
+    keep(other, entry("fresh"))
+    assert other.get(entry("fresh").key, NOW) == entry("fresh")
+
+
+def test_a_file_taken_away_is_noticed(opening: Opening, path: Path) -> None:
+    store = opening()
+    keep(store, entry())
+    for file in path.parent.glob("cache.sqlite*"):
+        file.unlink()
+    store.tick(NOW)
+    assert store.get(entry().key, NOW) is None
+
+
+def test_a_body_that_is_none_is_a_miss(opening: Opening, path: Path) -> None:
+    keep(opening(), entry(body=b"x" * 5000))
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("UPDATE entries SET body = X'00'")
+    assert opening(0).get(entry().key, NOW) is None
+    db.execute("UPDATE entries SET facts = X'C1'")
+    assert opening(0).get(entry().key, NOW) is None
+    db.close()
+
+
+def test_an_entry_is_never_taken_by_the_word_of_an_index_alone(opening: Opening, path: Path) -> None:
+    keep(opening(), entry("a"))
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("UPDATE entries SET key = ?", (entry("b").key,))
+    db.close()
+    assert opening().get(entry("b").key, NOW) is None
+
+
+def test_a_locked_file_neither_stops_reading_nor_waiting_calls(opening: Opening, path: Path) -> None:
+    store = opening(0)
+    keep(store, entry("a"))
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
+    assert store.get(entry("a").key, NOW) is not None
+    store.put(entry("b"), store.generation)
+    assert time.monotonic() - began < 0.5
+    db.execute("ROLLBACK")
+    db.close()
+    assert store.flush()
+    assert store.get(entry("b").key, NOW) is not None
+
+
+def test_a_directory_that_cannot_be_used_is_said_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        SqliteCache(tmp_path / "file" / "cache.sqlite", memory_bytes=0, tenant_bytes=100)
+    (tmp_path / "cache.sqlite").mkdir()
+    with pytest.raises(OSError, match=r"cache\.sqlite"):
+        SqliteCache(tmp_path / "cache.sqlite", memory_bytes=0, tenant_bytes=100)
+    with pytest.raises(CacheUnusable):
+        CacheDesk(tmp_path / "cache.sqlite").clear(Chosen())
+
+
+def test_what_was_put_is_written_at_the_end(opening: Opening) -> None:
+    store = opening()
+    store.get(entry().key, NOW)
+    store.put(entry(), store.generation)
+    store.close()
+    store.close()
+    assert opening().get(entry().key, NOW) == entry()
+
+
+WRITER = """
+import os, sys
+from pathlib import Path
+from gateway.stores.sqlite_cache import SqliteCache
+sys.path.insert(0, sys.argv[2])
+from test_sqlite_cache import NOW, entry
+store = SqliteCache(Path(sys.argv[1]), memory_bytes=0, tenant_bytes=3_000_000)
+number = 0
+while True:
+    one = entry(f"{os.getpid()}-{number}", bytes([number % 256]) * 3000 + os.urandom(2000))
+    store.get(one.key, NOW)
+    store.put(one, store.generation)
+    number += 1
+    if number % 20 == 0:
+        store.flush()
+        print(number, flush=True)
+"""
+
+
+def test_workers_killed_while_they_write_leave_whole_entries_and_right_sums(opening: Opening, path: Path) -> None:
+    root = Path(__file__).parents[3]
+    for _ in range(3):
+        workers = [
+            subprocess.Popen(
+                [sys.executable, "-c", textwrap.dedent(WRITER), str(path), str(Path(__file__).parent)],
+                stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(root)},
+            )
+            for _ in range(2)
+        ]  # fmt: skip
+        for worker in workers:
+            assert worker.stdout is not None
+            worker.stdout.readline()
+            worker.stdout.readline()
+        for worker in workers:
+            worker.send_signal(signal.SIGKILL)
+            worker.wait()
+            assert worker.stdout is not None
+            worker.stdout.close()
+    store = opening(0)
+    db = sqlite3.connect(path)
+    assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    keys = [row[0] for row in db.execute("SELECT key FROM entries")]
+    assert len(keys) >= 40
+    assert db.execute("SELECT bytes FROM tenants").fetchone() == db.execute("SELECT sum(size) FROM entries").fetchone()
+    db.close()
+    for key in keys:
+        found = store.get(key, NOW)
+        assert found is not None
+        assert len(found.body) == 5000
+        assert len(set(found.body[:3000])) == 1
+
+
+def test_two_connections_of_one_process_keep_their_locks_against_another_process(opening: Opening, path: Path) -> None:
+    """Closing any descriptor of the file would drop them, and the other process would then remove the log."""
+    store = opening()
+    keep(store, entry("a"))  # now the writer has a connection, too
+    look = (
+        f"from gateway.stores.cache_desk import *; from pathlib import Path; CacheDesk(Path({str(path)!r})).totals(1)"
+    )
+    root = Path(__file__).parents[3]
+    subprocess.run([sys.executable, "-c", look], check=True, env={**os.environ, "PYTHONPATH": str(root)})
+    keep(store, entry("b"))
+    assert opening(0).get(entry("b").key, NOW) is not None
+
+
+def test_entries_survive_their_encoding() -> None:
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(entry()), type=Entry) == entry()
