@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gateway.policy.cached import Chosen, Contents, Group
-from gateway.stores.sqlite_cache import WRITE_SECONDS, opened, transaction
+from gateway.stores.cache_file import opened, transaction
+from gateway.stores.sqlite_cache import WRITE_SECONDS
 
 _ALL = "SELECT count(*), ifnull(sum(size), 0), ifnull(sum(hits), 0) FROM entries WHERE expires > ?"
 _GROUPS = """

@@ -20,75 +20,38 @@ import queue
 import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 import zstandard
 
 from gateway.ports import Entry
+from gateway.stores.cache_file import OVERHEAD, discard, insert, is_busy, is_damage, opened, purge, transaction
 
-LARGE = 2048  # bytes of a body from which on it is compressed
-BATCH = 64  # writes of one transaction
-QUEUE = 2048  # writes that wait; more are dropped
+BATCH = 512  # writes of one transaction
+LINGER = 0.05  # seconds that a write waits for others to go with
+QUEUE = 2048  # writes that wait; more are dropped,
+QUEUE_BYTES = 67_108_864  # as is what would make them larger than this
 WRITE_SECONDS = 5.0  # to wait for another writer
 TOUCH_NS = 10_000_000_000  # a use is written down once in so long
-PURGE = 256  # expired entries that are removed at a time
-OVERHEAD = 512  # bytes that an entry takes beside its body
 MOST_BODY = 256 * 1024 * 1024
 
-TABLES = (
-    "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS tenants (tenant TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID",
-    """
-    CREATE TABLE IF NOT EXISTS entries (
-        id       INTEGER PRIMARY KEY,
-        key      BLOB NOT NULL UNIQUE,
-        tenant   TEXT NOT NULL,
-        expires  INTEGER NOT NULL, -- ns since the epoch
-        used     INTEGER NOT NULL,
-        size     INTEGER NOT NULL,
-        route    TEXT NOT NULL,
-        upstream TEXT NOT NULL,
-        model    TEXT NOT NULL,
-        agent    TEXT NOT NULL,
-        tags     TEXT NOT NULL,    -- one per line, a line end before the first
-        hits     INTEGER NOT NULL DEFAULT 0,
-        coded    INTEGER NOT NULL, -- is the body compressed?
-        facts    BLOB NOT NULL,    -- the entry without its body, msgpack
-        body     BLOB NOT NULL
-    )
-    """,
-    "CREATE INDEX IF NOT EXISTS entries_used ON entries (tenant, used)",
-    "CREATE INDEX IF NOT EXISTS entries_expires ON entries (expires)",
-    "INSERT OR IGNORE INTO meta (name, value) VALUES ('generation', 0)",
-)
 _GENERATION = "SELECT value FROM meta WHERE name = 'generation'"
 _GET = """
 SELECT m.value, e.coded, e.facts, e.body, e.used FROM meta m
 LEFT JOIN entries e ON e.key = ? AND e.expires > ? WHERE m.name = 'generation'
 """
-_OLD = "SELECT size FROM entries WHERE key = ?"
-_PUT = """
-INSERT OR REPLACE INTO entries
-    (key, tenant, expires, used, size, route, upstream, model, agent, tags, coded, facts, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
-_ADD = """
-INSERT INTO tenants (tenant, bytes) VALUES (?, ?)
-ON CONFLICT (tenant) DO UPDATE SET bytes = max(0, bytes + excluded.bytes)
-"""
-_BYTES = "SELECT bytes FROM tenants WHERE tenant = ?"
-_OLDEST = "SELECT id, size FROM entries WHERE tenant = ? ORDER BY used LIMIT 32"
-_DROP = "DELETE FROM entries WHERE id = ?"
 _TOUCH = "UPDATE entries SET used = max(used, ?), hits = hits + ? WHERE key = ?"
-_EXPIRED = "SELECT id, size, tenant FROM entries WHERE expires <= ? LIMIT ?"
 
-_facts = msgspec.msgpack.Encoder().encode
 _entry = msgspec.msgpack.Decoder(Entry).decode
 _BAD = (sqlite3.Error, OSError, TypeError, msgspec.MsgspecError, zstandard.ZstdError)
-_DAMAGED = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
 _log = logging.getLogger("tollgate.cache")
+
+
+Write: TypeAlias = "tuple[Entry, int] | dict[bytes, tuple[int, int]] | int"
+"""An entry with the generation it was asked for in; uses by key: the last, and how many; the time, to purge."""
 
 
 class SqliteCache:
@@ -110,7 +73,9 @@ class SqliteCache:
             self._db: sqlite3.Connection | None = self._connected()
         except sqlite3.Error as error:
             raise OSError(f"{path}: {error}") from error
-        self._queue: queue.Queue[tuple[Entry, int] | dict[bytes, tuple[int, int]] | int | None] = queue.Queue(QUEUE)
+        self._sent = self._written = 0  # bytes of bodies that went into the queue, and that came out
+        self._queue: queue.Queue[Write | None] = queue.Queue(QUEUE)
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._write, name="cache", daemon=True)
         self._thread.start()
 
@@ -165,7 +130,12 @@ class SqliteCache:
         if generation != self.generation or generation < 0:
             return
         self._remember(entry)
-        self._send((entry, generation))
+        size = len(entry.body)
+        if self._sent - self._written + size > QUEUE_BYTES:
+            self.dropped += 1
+        else:
+            self._sent += size
+            self._send((entry, generation))
 
     def tick(self, now: int) -> None:
         """To be called now and then: write uses down, remove what is over, see whether the file is another one."""
@@ -180,6 +150,7 @@ class SqliteCache:
 
     def close(self) -> None:
         """What was put is written. Idempotent."""
+        self._closing.set()
         if self._thread.is_alive():
             if self._uses:
                 self._send(self._uses)
@@ -199,11 +170,12 @@ class SqliteCache:
         threading.Thread(target=wait, daemon=True).start()
         return done.wait(seconds)
 
-    def _send(self, what: tuple[Entry, int] | dict[bytes, tuple[int, int]] | int) -> None:
+    def _send(self, what: Write) -> None:
         try:
             self._queue.put_nowait(what)
         except queue.Full:
             self.dropped += 1
+            self._sent -= len(what[0].body) if isinstance(what, tuple) else 0
 
     def _remember(self, entry: Entry) -> None:
         size = len(entry.body) + OVERHEAD
@@ -253,16 +225,14 @@ class SqliteCache:
 
     def _write(self) -> None:
         db: sqlite3.Connection | None = None
-        while True:
-            batch = [self._queue.get()]
-            with contextlib.suppress(queue.Empty):
-                while len(batch) < BATCH and batch[-1] is not None:
-                    batch.append(self._queue.get_nowait())
+        batch: list[Write | None] = []
+        while not batch or batch[-1] is not None:
+            batch = self._batch()
             try:
                 if db is None:
                     db = opened(self.path, WRITE_SECONDS)
                 with transaction(db):
-                    for what in batch:
+                    for what in latest(batch):
                         self._apply(db, what)
             except _BAD as error:
                 self.dropped += len(batch)
@@ -270,16 +240,23 @@ class SqliteCache:
                 if db is not None:
                     db.close()
                 db = None
-            for _ in batch:
+            for what in batch:
+                self._written += len(what[0].body) if isinstance(what, tuple) else 0
                 self._queue.task_done()
-            if batch[-1] is None:
-                break
         if db is not None:
             db.close()
 
-    def _apply(
-        self, db: sqlite3.Connection, what: tuple[Entry, int] | dict[bytes, tuple[int, int]] | int | None
-    ) -> None:
+    def _batch(self) -> list[Write | None]:
+        """What is to be written together: all that came within a moment of the first; None is the end."""
+        batch = [self._queue.get()]
+        if batch[0] is not None:
+            self._closing.wait(LINGER)
+        with contextlib.suppress(queue.Empty):
+            while len(batch) < BATCH and batch[-1] is not None:
+                batch.append(self._queue.get_nowait())
+        return batch
+
+    def _apply(self, db: sqlite3.Connection, what: Write | None) -> None:
         if isinstance(what, tuple):
             if db.execute(_GENERATION).fetchone()[0] == what[1]:
                 insert(db, what[0], self.tenant_bytes)
@@ -289,96 +266,7 @@ class SqliteCache:
             purge(db, what)
 
 
-def insert(db: sqlite3.Connection, entry: Entry, most: int) -> None:
-    """Within a transaction; displaces what the same tenant used least lately."""
-    body, coded = entry.body, len(entry.body) >= LARGE
-    if coded:
-        body = zstandard.ZstdCompressor(level=3).compress(body)
-    facts = _facts(msgspec.structs.replace(entry, body=b""))
-    size = len(body) + len(facts) + OVERHEAD
-    if size > most:
-        return
-    old = db.execute(_OLD, (entry.key,)).fetchone()
-    tags = "".join([f"\n{tag}" for tag in entry.tags]) + "\n"
-    scopes = (entry.route, entry.upstream, entry.model, entry.agent, tags)
-    row = (entry.key, entry.tenant, entry.expires, entry.created, size, *scopes, coded, facts, body)
-    db.execute(_PUT, row)
-    db.execute(_ADD, (entry.tenant, size - (old[0] if old is not None else 0)))
-    over = db.execute(_BYTES, (entry.tenant,)).fetchone()[0] - most
-    while over > 0:
-        rows = db.execute(_OLDEST, (entry.tenant,)).fetchall()
-        if not rows:
-            break
-        for id, freed in rows:
-            if over <= 0:
-                break
-            db.execute(_DROP, (id,))
-            db.execute(_ADD, (entry.tenant, -freed))
-            over -= freed
-
-
-def purge(db: sqlite3.Connection, now: int) -> None:
-    """Remove some of what is over."""
-    for id, size, tenant in db.execute(_EXPIRED, (now, PURGE)).fetchall():
-        db.execute(_DROP, (id,))
-        db.execute(_ADD, (tenant, -size))
-
-
-@contextlib.contextmanager
-def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        with contextlib.suppress(sqlite3.Error):
-            db.execute("ROLLBACK")
-        raise
-    db.execute("COMMIT")
-
-
-def is_busy(error: Exception) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
-
-
-def is_damage(error: Exception) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
-
-
-def discard(path: Path) -> None:
-    _log.error("%s is damaged and is made anew", path)
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-
-
-def opened(path: Path, patience: float) -> sqlite3.Connection:
-    """A connection; the file is made where there is none, and anew where it is damaged. Raises OSError and
-    sqlite3.Error."""
-    try:
-        return connect(path, patience)
-    except sqlite3.DatabaseError as error:
-        if not is_damage(error):
-            raise
-        discard(path)
-        return connect(path, patience)
-
-
-def connect(path: Path, patience: float) -> sqlite3.Connection:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):  # private, whatever the umask
-        # Only a new file: closing one that this process has open would drop the locks of its other connections.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    db = sqlite3.connect(path, timeout=patience or 0.5, isolation_level=None)
-    try:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
-        if not db.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'entries_expires'").fetchone()[0]:
-            with transaction(db):
-                for statement in TABLES:
-                    db.execute(statement)
-        db.execute("SELECT value FROM meta").fetchone()
-        if not patience:
-            db.execute("PRAGMA busy_timeout = 0")
-    except sqlite3.Error:
-        db.close()
-        raise
-    return db
+def latest(batch: Sequence[Write | None]) -> list[Write | None]:
+    """The same without entries that a later one of the batch replaces."""
+    last = {what[0].key: what for what in batch if isinstance(what, tuple)}
+    return [what for what in batch if not isinstance(what, tuple) or last[what[0].key] is what]

@@ -51,7 +51,7 @@ LIMITED = {  # every scope, and its run
     "runs": {"budget_usd": PLENTY, "max_calls": 10**9},
     "limits": {"rates": [{"scope": "key", "rpm": 10**8}]},
 }
-CACHED = {"cache": {"exact": {"enabled": True}}}
+CACHED = {"cache": {"exact": {"enabled": True, "sampled": "all"}}}
 REFRESH = ("cache-control: no-cache",)  # asked, keyed and stored like a miss, every time
 LITELLM_ENV = {
     "LITELLM_LOG": "ERROR",

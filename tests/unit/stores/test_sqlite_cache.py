@@ -20,7 +20,8 @@ from gateway.call import Answer, ToolUse, Usage, UsageSource
 from gateway.policy.cached import Chosen, Contents
 from gateway.ports import Entry
 from gateway.stores.cache_desk import CacheDesk, CacheUnusable
-from gateway.stores.sqlite_cache import OVERHEAD, SqliteCache
+from gateway.stores.cache_file import OVERHEAD
+from gateway.stores.sqlite_cache import SqliteCache
 
 NOW = 1_790_000_000_000_000_000
 HOUR = 3600 * 10**9
@@ -47,8 +48,9 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def opening(path: Path) -> Iterator[Opening]:
-    """Opens workers' stores over one file."""
+def opening(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opening]:
+    """Opens workers' stores over one file; they write at once."""
+    monkeypatch.setattr("gateway.stores.sqlite_cache.LINGER", 0)
     stores: list[SqliteCache] = []
 
     def make(memory: int = 1_000_000, tenant: int = 1_000_000) -> SqliteCache:
@@ -280,6 +282,23 @@ def test_a_locked_file_neither_stops_reading_nor_waiting_calls(opening: Opening,
     db.close()
     assert store.flush()
     assert store.get(entry("b").key, NOW) is not None
+
+
+def test_what_waits_to_be_written_is_bounded(opening: Opening, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.stores.sqlite_cache.QUEUE_BYTES", 3000)
+    store = opening(0)
+    keep(store, entry("first"))
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("BEGIN IMMEDIATE")
+    for number in range(10):
+        store.put(entry(f"n{number}", b"x" * 1000), store.generation)
+    db.execute("ROLLBACK")
+    db.close()
+    assert store.flush()
+    assert [store.get(entry(f"n{number}").key, NOW) is not None for number in range(10)] == [True] * 3 + [False] * 7
+    assert store.dropped == 7
+    keep(store, entry("later", b"x" * 2500))
+    assert store.get(entry("later").key, NOW) is not None
 
 
 def test_a_directory_that_cannot_be_used_is_said_at_the_start(tmp_path: Path) -> None:
