@@ -245,7 +245,9 @@ class SqliteKeys(Ring):
 def connect(path: Path, patience: float) -> sqlite3.Connection:
     """A connection to the file, which is made where there is none. Raises sqlite3.Error or OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # private, whatever the umask
+    with contextlib.suppress(FileExistsError):  # private, whatever the umask
+        # Only a new file: closing a descriptor of one in use would drop the locks of this process's other connections.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     db = sqlite3.connect(path, timeout=patience, isolation_level=None)
     try:
         db.execute("PRAGMA synchronous = FULL")
