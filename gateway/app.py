@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 from gateway.app_cache import Larder
 from gateway.app_spending import Purse
+from gateway.app_tools import dialects_of, doors_of, entries, guard_of, timeouts_of, tool_specs
+from gateway.app_tools import secrets_of as secrets_of_tools
 from gateway.call import Request, Target
 from gateway.config import places
 from gateway.config.address import passwords
@@ -139,14 +141,22 @@ class Worker:
         pools = self.pools
         for name, spec in specs.items():
             pools.add(spec.target, config.upstreams[name].timeouts, contexts[name])
+        specs |= self.tools(config)
         return Gateway(
-            dialects=DIALECTS,
-            routes=Table({name: upstream.dialect for name, upstream in config.upstreams.items()}),
+            dialects=dialects_of(specs),
+            routes=Table({name: upstream.dialect for name, upstream in config.upstreams.items()}, doors_of(config)),
             specs=specs,
             aliases={name: alias_of(alias) for name, alias in config.aliases.items()},
             prices=prices,
             estimator=TokenEstimator(),
-            identity=Resolver(config.identity, self.links, self.new_run_id, self.secret, read_item),
+            identity=Resolver(
+                config.identity,
+                self.links,
+                self.new_run_id,
+                self.secret,
+                read_item,
+                gated=bool(config.tools or config.mcp),
+            ),
             links=self.links,
             journal=self.journal,
             upstreams=pools,
@@ -182,6 +192,17 @@ class Worker:
             self.live.sweep(self.controls)
         else:
             self.live.insist()
+
+    def tools(self, config: Config) -> dict[str, Spec]:
+        """The tools of a configuration, with their pools. Raises OSError for a CA file that cannot be used."""
+        specs = tool_specs(config)
+        found = dict(entries(config))
+        contexts = {
+            name: client_context(tool.ca_file) if specs[name].target.tls else None for name, tool in found.items()
+        }
+        for name, tool in found.items():
+            self.pools.add(specs[name].target, timeouts_of(tool), contexts[name], guard_of(tool))
+        return specs
 
     def tick(self) -> None:
         now = self.loop.time()
@@ -267,4 +288,5 @@ def secrets_of(config: Config) -> list[str]:
     found = [config.admin_token or "", *passwords(config.spending.redis or "")]
     for upstream in config.upstreams.values():
         found += [upstream.key or "", *upstream.headers.values()]
+    found += secrets_of_tools(config)
     return [secret for secret in found if len(secret) >= 8]

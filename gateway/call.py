@@ -7,7 +7,7 @@ facts: who asked (`Who`), where it went (`Attempt`), what came back (`Answer`) a
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct, structs
@@ -83,6 +83,19 @@ class ToolCall(Struct, frozen=True, array_like=True, gc=False):
     duration_ns: int
     exact: bool = False
     is_error: bool = False
+    server: str = ""  # the configured tool or MCP server, where the execution passed through the gate; then `exact`
+    # says whether its result was seen
+    cost: int | None = 0  # pico-USD; None: unknown
+
+
+class Executed(Struct, frozen=True, gc=False):
+    """What came of a `ToolUse` in `Asked.calls`, as its meter saw it."""
+
+    id: str
+    name: str
+    ran: bool = True  # False: the server refused it, so it did not run
+    is_error: bool = False
+    units: float | None = None  # what its price counts, where the answer states it
 
 
 class ToolTurn(Struct, frozen=True, gc=False):
@@ -153,6 +166,11 @@ class Asked(Struct):
     tools: bytes = b""  # raw JSON of the tool definitions
     params: Mapping[str, Any] = {}  # temperature, top_p, ... as span attributes want them
     injected: bool = False  # the body sent upstream asks for usage although the client did not
+    calls: tuple[ToolUse, ...] = ()  # tools that the request itself calls: those behind this gate
+    gated: bool = False  # it goes to a tool, or to a server of tools
+    aside: bool = False  # only keeps a session of a client with such a server going; limits do not count it
+    plain: bool = False  # something may be taken out of the answer, so it must not be compressed
+    trace: bytes = b""  # W3C traceparent that the body states
 
 
 class Bounds(Struct, frozen=True):
@@ -184,6 +202,7 @@ class Answer(Struct):
     error_message: str = ""
     complete: bool = True  # a stream: its terminal event was seen
     background: bool = False  # accepted for later: its usage comes with a fetch of the response
+    executed: tuple[Executed, ...] = ()  # of `Asked.calls`, those whose result was seen
 
 
 class Who(Struct):
@@ -320,4 +339,6 @@ class Call(Struct, weakref=True):
     cached: Cached | None = None  # None: the cache was not asked
     fill: Any = None  # stages.cache.Fill: collects the answer under way
     prompt_cache: CacheHealth | None = None  # None: it could not hit, or nobody looked
+    sight: Callable[[str], bool] | None = None  # whether it may see a tool of a server; None: all of them
+    stated: Mapping[bytes, bytes] = {}  # headers of a tool's answer: its units may stand there
     captured: bytes = b""  # decoded answer body up to `capture_bytes`; filled only while content capture is on

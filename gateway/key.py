@@ -19,6 +19,7 @@ OPERATIONS = frozenset(
         "fetch_response",
         "models",  # lists of models
         "count_tokens",
+        "execute_tool",  # of the tools and MCP servers that are configured here
     )
 )
 """What a key may do unless told otherwise: everything whose tokens the gateway counts, and what costs nothing."""
@@ -48,7 +49,7 @@ class Key(Struct, frozen=True, omit_defaults=True):
     disabled_at: int = 0
     models: tuple[str, ...] = (ANY,)  # as asked for, or as an alias has it
     upstreams: tuple[str, ...] = (ANY,)
-    tools: tuple[str, ...] = (ANY,)  # that a request may declare, by name
+    tools: tuple[str, ...] = (ANY,)  # that a request may declare or call, by name; of an MCP server also server/name
     operations: tuple[str, ...] = tuple(sorted(OPERATIONS))
     budgets: tuple[KeyBudget, ...] = ()
     rpm: int | None = None

@@ -16,6 +16,7 @@ from gateway.key import Keys
 from gateway.ports_cache import CacheStore, Entry, Flight, Flights
 from gateway.ports_dialect import Dialect, ErrorAnswer, Headers, Meter, Stripper, Tap, Used
 from gateway.spend import Charge, Demand, Grant, Refusal, RunLimits
+from gateway.tool import Terms
 
 # imported from here
 __all__ = ["CacheStore", "Dialect", "Entry", "ErrorAnswer", "Flight", "Flights", "Headers", "Meter", "Stripper", "Tap"]
@@ -317,6 +318,7 @@ class Spec(Struct, frozen=True):
     drain_seconds: float = 30.0
     drain_usd: float = 0.25
     propagate_trace: bool = False
+    tool: Terms | None = None  # it is no provider of models but a tool, or a server of tools
 
     def __repr__(self) -> str:
         return f"Spec({self.name!r}, {self.target!r})"

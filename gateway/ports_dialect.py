@@ -5,7 +5,7 @@ Part of `gateway.ports`, from where it is imported.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -116,10 +116,18 @@ class Dialect(Protocol):
         """Does this upstream error say that it does not know `stream_options`?"""
         ...
 
-    def refusal(self, fault: GatewayError, request_id: str, *, stream: bool, route: Route | None = None) -> ErrorAnswer:
+    def refusal(
+        self,
+        fault: GatewayError,
+        request_id: str,
+        *,
+        stream: bool,
+        route: Route | None = None,
+        asked: Asked | None = None,
+    ) -> ErrorAnswer:
         """The answer to a call that the gateway itself refuses or could not complete, before the commit point.
 
-        `route`, where known, lets a dialect word the error as that endpoint does.
+        `route` and `asked`, where known, let a dialect word the error as that endpoint does.
         """
         ...
 
@@ -127,6 +135,10 @@ class Dialect(Protocol):
         """What a client that asked for a stream takes as final, where it would try the plain refusal again. `names`:
         its headers. None: it takes the plain one.
         """
+        ...
+
+    def sieve(self, allowed: Callable[[str], bool], *, stream: bool) -> Stripper:
+        """Takes the tools that are not `allowed` out of an answer that lists some; `stream`: it is an event stream."""
         ...
 
     def tap(self, extensions: bytes) -> Tap:

@@ -31,28 +31,32 @@ MAY: dict[str, set[str]] = {
     "key": set(),
     "call": {"errors", "key", "spend"},
     "spend": set(),
+    "tool": set(),
     "ports_dialect": {"call", "errors"},
     "ports_cache": {"call"},
-    "ports": {"call", "errors", "key", "ports_cache", "ports_dialect", "spend"},
+    "ports": {"call", "errors", "key", "ports_cache", "ports_dialect", "spend", "tool"},
     "config": {"errors"},
-    "policy": {"call", "errors", "key", "ports", "config", "spend"},
-    "dialects": {"call", "errors", "ports", "spend"},
+    "policy": {"call", "errors", "key", "ports", "config", "spend", "tool"},
+    "dialects": {"call", "errors", "ports", "config", "spend", "tool"},
     "stores": {"call", "errors", "key", "ports", "config", "policy", "spend"},
     "journal": {"call", "errors", "ports", "config", "spend"},
     "prices": {"call", "config", "policy"},
-    "stages": {"call", "errors", "key", "ports", "policy", "spend"},
+    "stages": {"call", "errors", "key", "ports", "policy", "spend", "tool"},
     "pipeline": {"call", "errors", "ports", "stages"},
     "net": {"call", "errors", "ports", "config", "pipeline"},
     "process": {"config", "journal"},
-    "recorder": {"call", "errors", "config", "policy", "journal", "spend"},
+    "recorder": {"call", "errors", "config", "policy", "journal", "spend", "tool"},
     "admin": {"call", "errors", "key", "config", "journal", "policy", "recorder", "spend"},
     "commands": {"config", "errors", "key", "policy", "prices", "process", "recorder", "spend", "stores"},
     "supervisor": {"config", "process"},
 }
 # Where things are put together: the only modules that may name any class. One per process, and the command line.
-ROOTS = {"app.py", "app_cache.py", "app_spending.py", "worker.py", "recorder/service.py", "cli.py", "testing"}
+ROOTS = {
+    *("app.py", "app_cache.py", "app_spending.py", "app_tools.py", "worker.py", "recorder/service.py", "cli.py"),
+    "testing",
+}
 
-PURE = {"policy", "dialects", "call.py", "errors.py", "key.py", "spend.py"}
+PURE = {"policy", "dialects", "call.py", "errors.py", "key.py", "spend.py", "tool.py"}
 # The only modules outside of the gateway that a pure module may import; nothing here does I/O or tells the time.
 # `datetime` is for arithmetic on times given; its clocks are banned below.
 PURE_IMPORTS = {

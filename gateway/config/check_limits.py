@@ -84,7 +84,7 @@ def _can_match(limit: Budget | Rates, config: Config, priced: Catalogue, roster:
 
 def _known(scope: str, config: Config, roster: Roster) -> set[str]:
     if scope == "upstream":
-        return set(config.upstreams)
+        return {*config.upstreams, *(f"tools/{name}" for name in config.tools), *(f"mcp/{name}" for name in config.mcp)}
     if scope == "team":
         return {config.identity.tenant, *roster.teams}
     if scope == "key":

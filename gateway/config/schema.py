@@ -274,6 +274,54 @@ class Cache(Config_, frozen=True):
     pace: Annotated[float, Meta(ge=0, le=10_000)] = 0  # events per second of a replayed stream; 0: at once
 
 
+class ToolPrice(Config_, frozen=True):
+    """Of each call; or of each unit that the answer states in a header or in a field of its JSON."""
+
+    usd: Annotated[float, Meta(ge=0, le=10_000, title="US dollars")]
+    unit_header: str | None = None
+    unit_field: str | None = None  # "usage.credits", "data.0.cost"; of an MCP server, within the result
+    max_units: Count = 1  # held while the answer is not there
+
+
+Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+
+
+class Tool(Config_, frozen=True):
+    """An HTTP tool, behind /tools/{name}."""
+
+    secret: ClassVar[frozenset[str]] = frozenset({"key", "headers"})
+
+    url: str  # the only origin it is asked at; no redirect is followed
+    key: str | None = None  # sent as a bearer token
+    headers: dict[str, str] = {}
+    methods: tuple[Method, ...] = ("GET", "POST")
+    paths: tuple[str, ...] = ("/**",)  # below `url`; * is a part of a segment, a last ** all that follows
+    price: ToolPrice | None = None  # None: costs nothing
+    timeout: Seconds = 30  # of a whole call
+    read_only: bool = False  # its calls change nothing, so one may be sent again
+    allow_private: bool = False  # the origin may have a loopback or private address
+    ca_file: str | None = None
+    propagate_trace: bool = False
+
+
+class McpServer(Config_, frozen=True):
+    """An MCP server that speaks streamable HTTP, behind /mcp/{name}."""
+
+    secret: ClassVar[frozenset[str]] = frozenset({"key", "headers"})
+
+    url: str  # its one endpoint
+    key: str | None = None  # sent as a bearer token; None: the client's own credentials pass
+    headers: dict[str, str] = {}
+    allow: tuple[str, ...] = ("*",)  # tools that may be seen and called, by name with * as wildcard
+    deny: tuple[str, ...] = ()  # tools that may not, in any letter case
+    price: ToolPrice | None = None  # of a tool call; None: costs nothing
+    prices: dict[str, ToolPrice] = {}  # of single tools, by name with * as wildcard; the first that fits counts
+    timeouts: Timeouts = Timeouts(idle=3600, total=86_400)  # its streams last as long as a session
+    allow_private: bool = False
+    ca_file: str | None = None
+    propagate_trace: bool = False
+
+
 class Limits(Config_, frozen=True):
     body_bytes: Count = 67_108_864
     header_bytes: Count = 65_536
@@ -317,3 +365,5 @@ class Config(Config_, frozen=True):
     spending: Spending = Spending()
     cache: Cache = Cache()
     prompt_cache: PromptCache = PromptCache()
+    tools: dict[Name, Tool] = {}
+    mcp: dict[Name, McpServer] = {}

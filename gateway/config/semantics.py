@@ -10,15 +10,15 @@ import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path as File
 
-from gateway.config import semantics_cache, semantics_limits
+from gateway.config import semantics_limits, semantics_tools
 from gateway.config.address import Address, parse_address, parse_url
 from gateway.config.problems import Path, Problem, did_you_mean
 from gateway.config.roster import roster
-from gateway.config.schema import Alias, Config, Upstream
+from gateway.config.schema import Alias, Config, McpServer, Tool, Upstream
 
 ALLOW_OPEN = "TOLLGATE_ALLOW_OPEN"
 TOKEN_CHARS = 16  # least length of an admin token
-RESERVED = frozenset({"v1", "v1beta", "run", "agent", "budget", "healthz", "readyz", "metrics", "api"})
+RESERVED = frozenset({"v1", "v1beta", "run", "agent", "budget", "tools", "mcp", "healthz", "readyz", "metrics", "api"})
 """First path segments that are routes of their own, so no upstream may be named so."""
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")  # RFC 9110, 5.6.2
@@ -46,7 +46,21 @@ def faults(config: Config, env: Mapping[str, str]) -> list[Problem]:
             found.append(Problem(("prices", "models", name), reason="sets no price", hint="name at least `input`"))
     if config.prices.litellm_file is not None:
         found += _readable(("prices", "litellm_file"), config.prices.litellm_file)
-    return [*found, *semantics_limits.faults(config), *semantics_cache.faults(config)]
+    return [*found, *semantics_limits.faults(config), *_tools(config)]
+
+
+def _tools(config: Config) -> Iterator[Problem]:
+    sections: tuple[tuple[str, Mapping[str, Tool | McpServer]], ...] = (("tools", config.tools), ("mcp", config.mcp))
+    for kind, entries in sections:
+        for name, entry in entries.items():
+            path = (kind, name)
+            yield from semantics_tools.faults(path, entry)
+            yield from _headers((*path, "headers"), entry.headers)
+            if entry.key is not None and not _VALUE.match(entry.key):
+                yield Problem((*path, "key"), reason="must be printable characters without surrounding space")
+            if entry.ca_file is not None:
+                yield from _ca((*path, "ca_file"), entry.ca_file)
+            yield from _itself((*path, "url"), entry.url, config.listen)
 
 
 def _listeners(config: Config, env: Mapping[str, str]) -> Iterator[Problem]:

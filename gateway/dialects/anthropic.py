@@ -304,7 +304,15 @@ class Anthropic(BaseDialect):
         end = finish.messages(stream.blocks, stream.stated, usage, delta=bool(stream.unfinished))
         return self.remark(note) + end
 
-    def refusal(self, fault: GatewayError, request_id: str, *, stream: bool, route: Route | None = None) -> ErrorAnswer:
+    def refusal(
+        self,
+        fault: GatewayError,
+        request_id: str,
+        *,
+        stream: bool,
+        route: Route | None = None,
+        asked: Asked | None = None,
+    ) -> ErrorAnswer:
         return faults.anthropic_refusal(fault, request_id)
 
     def restate(self, route: Route, frame: bytes) -> ErrorAnswer | None:

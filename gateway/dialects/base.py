@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from gateway.call import Answer, Asked, Bounds, Edit, Request, Route, Usage
 from gateway.dialects import finish, lowering
@@ -98,6 +98,9 @@ class BaseDialect:
     def stripper(self) -> Stripper:
         return Untouched()
 
+    def sieve(self, allowed: Callable[[str], bool], *, stream: bool) -> Stripper:
+        return Untouched()
+
     def rejects_injection(self, status: int, body: bytes) -> bool:
         return False
 
@@ -121,7 +124,15 @@ class BaseDialect:
     def last_word(self, fault: GatewayError, request_id: str, names: Mapping[bytes, bytes]) -> ErrorAnswer | None:
         return None
 
-    def refusal(self, fault: GatewayError, request_id: str, *, stream: bool, route: Route | None = None) -> ErrorAnswer:
+    def refusal(
+        self,
+        fault: GatewayError,
+        request_id: str,
+        *,
+        stream: bool,
+        route: Route | None = None,
+        asked: Asked | None = None,
+    ) -> ErrorAnswer:
         raise NotImplementedError
 
 

@@ -218,7 +218,15 @@ class Gemini(BaseDialect):
         chunk = finish.gemini(head, stream.unfinished, usage, note)
         return b",\n%b]" % chunk if stream.array is not None else b"data: %b\n\n" % chunk
 
-    def refusal(self, fault: GatewayError, request_id: str, *, stream: bool, route: Route | None = None) -> ErrorAnswer:
+    def refusal(
+        self,
+        fault: GatewayError,
+        request_id: str,
+        *,
+        stream: bool,
+        route: Route | None = None,
+        asked: Asked | None = None,
+    ) -> ErrorAnswer:
         """With the route at hand, a stream without `alt=sse` gets its error inside an array, as from the API."""
         return faults.gemini_refusal(fault, array=stream and route is not None and not wants_sse(route))
 

@@ -27,7 +27,15 @@ class Opaque(OpenAIFamily):
     def meter(self, route: Route, asked: Asked, status: int, content_type: bytes) -> Meter:
         return OpaqueMeter(asked, status)
 
-    def refusal(self, fault: GatewayError, request_id: str, *, stream: bool, route: Route | None = None) -> ErrorAnswer:
+    def refusal(
+        self,
+        fault: GatewayError,
+        request_id: str,
+        *,
+        stream: bool,
+        route: Route | None = None,
+        asked: Asked | None = None,
+    ) -> ErrorAnswer:
         if self._words == "anthropic":
             return faults.anthropic_refusal(fault, request_id)
         if self._words == "gemini":

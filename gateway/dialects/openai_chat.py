@@ -253,7 +253,15 @@ class ChatStream(EventMeter[Chunk]):
 class OpenAIFamily(BaseDialect):
     """Error words and mid-stream errors of the OpenAI APIs that stream plain chunks."""
 
-    def refusal(self, fault: GatewayError, request_id: str, *, stream: bool, route: Route | None = None) -> ErrorAnswer:
+    def refusal(
+        self,
+        fault: GatewayError,
+        request_id: str,
+        *,
+        stream: bool,
+        route: Route | None = None,
+        asked: Asked | None = None,
+    ) -> ErrorAnswer:
         return faults.openai_refusal(fault, request_id)
 
     def restate(self, route: Route, frame: bytes) -> ErrorAnswer | None:

@@ -228,7 +228,15 @@ class OpenAIResponses(BaseDialect):
         events.append({"type": "response.incomplete", "response": response})
         return self.remark(note) + finish.numbered(events, stream.sequence + 1)
 
-    def refusal(self, fault: GatewayError, request_id: str, *, stream: bool, route: Route | None = None) -> ErrorAnswer:
+    def refusal(
+        self,
+        fault: GatewayError,
+        request_id: str,
+        *,
+        stream: bool,
+        route: Route | None = None,
+        asked: Asked | None = None,
+    ) -> ErrorAnswer:
         return faults.openai_refusal(fault, request_id)
 
     def last_word(self, fault: GatewayError, request_id: str, names: Mapping[bytes, bytes]) -> ErrorAnswer | None:

@@ -6,6 +6,7 @@ Rules
 2. `/run/{run_id}` and `/agent/{name}` may stand before any route, in either order, and are taken off.
 3. A first segment that names a configured upstream is taken off and selects it; otherwise the route's API family does.
 4. Under a known upstream every path passes; those without a known meaning are opaque (no tokens).
+5. `/tools/{name}` and `/mcp/{name}` lead to what is configured under these names; see gateway.dialects.tool_paths.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.call import Route
+from gateway.dialects import tool_paths
+from gateway.dialects.tool_paths import MCP, TOOLS, Door
 from gateway.errors import BadPath, UnknownRoute
 
 _UNSAFE = re.compile(rb"//|/\.{1,2}(?:/|$)|%2e|%2f|%5c|[^!-~]|[\\#]", re.IGNORECASE)
@@ -75,14 +80,21 @@ GEMINI = (
 FAMILIES: Mapping[str, tuple[Known, ...]] = {"openai": OPENAI, "anthropic": ANTHROPIC, "gemini": GEMINI, "opaque": ()}
 _OTHER_DIALECT = {"openai": "opaque", "anthropic": "anthropic", "gemini": "gemini", "opaque": "opaque"}
 PREFIXES = ("run", "agent", "budget")
+_OF_TOOLS = {TOOLS: "tool", MCP: "mcp"}  # first segment -> dialect
 _VERSION = re.compile(r"/(?:[^?]*/)?v\d+(?:alpha|beta)?\d*/")
 
 
 class Table:
-    """The routes of one configuration: upstream name -> API family, and which upstream serves a family by default."""
+    """The routes of one configuration: upstream name -> API family, and which upstream serves a family by default.
 
-    def __init__(self, families: Mapping[str, str]) -> None:
+    `doors` lead to tools and MCP servers, by ("tools" or "mcp", name).
+    """
+
+    def __init__(
+        self, families: Mapping[str, str], doors: Mapping[tuple[str, str], Door] = MappingProxyType({})
+    ) -> None:
         self.families = dict(families)
+        self.doors = dict(doors)
         self.default: dict[str, str] = {}
         for name, family in families.items():
             self.default.setdefault(family, name)
@@ -98,6 +110,8 @@ class Table:
     def unrouted(self, target: bytes, family_hint: str) -> Route:
         """For a path that was refused: no route, but the dialect that its client probably speaks."""
         path = target.partition(b"?")[0].decode("latin-1")
+        if (kind := next((part for part in path.split("/") if part in _OF_TOOLS), "")) and self.doors:
+            return Route("other", _OF_TOOLS[kind], "", "", b"")
         named = [self.families[part] for part in path.split("/") if part in self.families]
         spoken = [family for prefix, family in _FAMILY_BY_PREFIX if family and prefix in path]
         family = next(iter(named + spoken), family_hint or "openai")
@@ -110,6 +124,9 @@ class Table:
         text, said = _take_prefixes(path.decode("ascii"))
         own = (said.get("run", ""), said.get("agent", ""), said.get("budget", "").encode())
         first, _, rest = text[1:].partition("/")
+        if first in _OF_TOOLS and self.doors:
+            found = tool_paths.route(self.doors, method.decode("latin-1"), text, mark + query)
+            return replace(found, run_id=own[0], agent=own[1], budget=own[2])
         upstream, family = "", ""
         if first in self.families:
             upstream, family, text = first, self.families[first], "/" + rest

@@ -42,6 +42,7 @@ class Origin(Struct):
     tls: ssl.SSLContext | None
     named: bool  # host is a name, not an address
     idle: deque[UpstreamConnection]
+    guard: Callable[[str], str] | None = None  # why an address must not be connected to, "" where it may; None: any may
 
 
 class UpstreamConnection(asyncio.Protocol):

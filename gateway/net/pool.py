@@ -13,6 +13,7 @@ import ipaddress
 import socket
 import ssl
 from collections import deque
+from collections.abc import Awaitable, Callable
 
 from gateway.call import Attempt, Target
 from gateway.config.schema import Timeouts
@@ -22,18 +23,27 @@ from gateway.net.origin import IDLE_SECONDS, Origin, UpstreamConnection
 from gateway.ports import Downstream
 
 IDLE_LIMIT = 1_024  # kept connections per origin
+Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 
 class Pools:
-    """Implements ports.Upstreams over every configured origin."""
+    """Implements ports.Upstreams over every configured origin. `resolve`: the addresses of a host, for those origins
+    that are guarded; the operating system's where None is given."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, resolve: Resolve | None = None) -> None:
         self.loop = loop
+        self._resolve = resolve or self._addresses
         self.origins: dict[Target, Origin] = {}
         self.active: set[UpstreamExchange] = set()
         self._connecting: set[asyncio.Task[None]] = set()
 
-    def add(self, target: Target, timeouts: Timeouts, tls: ssl.SSLContext | None) -> None:
+    def add(
+        self,
+        target: Target,
+        timeouts: Timeouts,
+        tls: ssl.SSLContext | None,
+        guard: Callable[[str], str] | None = None,
+    ) -> None:
         try:
             ipaddress.ip_address(target.host)
             named = False
@@ -41,7 +51,7 @@ class Pools:
             named = target.host != "localhost"
         if target in self.origins:
             self._close_idle(self.origins[target])
-        self.origins[target] = Origin(target, timeouts, tls, named, deque())
+        self.origins[target] = Origin(target, timeouts, tls, named, deque(), guard)
 
     async def open(
         self,
@@ -129,13 +139,9 @@ class Pools:
         target = origin.target
         try:
             async with asyncio.timeout(origin.timeouts.connect):
-                _, connection = await self.loop.create_connection(
-                    lambda: UpstreamConnection(origin, self.loop),
-                    target.host,
-                    target.port,
-                    ssl=origin.tls,
-                    server_hostname=target.host if origin.tls else None,
-                )
+                if origin.guard is None:
+                    return await self._connected(origin, target.host)
+                return await self._guarded(origin, origin.guard)
         except TimeoutError:
             raise UpstreamTimeout(f"no connection to {target.host} in time", code="upstream_connect_timeout") from None
         except ssl.SSLError as error:
@@ -149,7 +155,42 @@ class Pools:
             if origin.tls is not None and isinstance(error, ConnectionResetError | ConnectionAbortedError):
                 raise ConnectFailed(f"{target.host} broke off the TLS handshake", code="upstream_tls_failed") from None
             raise ConnectFailed(f"no connection to {target.host}:{target.port}: {error.strerror or error}") from None
+
+    async def _connected(self, origin: Origin, host: str) -> UpstreamConnection:
+        target = origin.target
+        _, connection = await self.loop.create_connection(
+            lambda: UpstreamConnection(origin, self.loop),
+            host,
+            target.port,
+            ssl=origin.tls,
+            server_hostname=target.host if origin.tls else None,
+        )
         return connection
+
+    async def _guarded(self, origin: Origin, guard: Callable[[str], str]) -> UpstreamConnection:
+        """Resolve once, check every address, and connect to one that was checked: the name is not asked again between
+        the two. Raises OSError as connecting does, and ConnectFailed for an address that is not allowed."""
+        target = origin.target
+        addresses = await self._resolve(target.host, target.port)
+        if any(map(guard, addresses)):
+            raise ConnectFailed(
+                f"{target.host} has an address that tools must not be reached at (see `allow_private`)",
+                code="tool_address_refused",
+            )
+        fault: OSError = socket.gaierror(f"{target.host} has no address")
+        for address in addresses:
+            try:
+                return await self._connected(origin, address)
+            except ssl.SSLError:
+                raise
+            except OSError as error:
+                fault = error
+        raise fault
+
+    async def _addresses(self, host: str, port: int) -> list[str]:
+        """What the operating system's resolver says. Raises socket.gaierror."""
+        found = await self.loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
     def tick(self) -> None:
         """Fail what is overdue; close what idles too long. Called a few times per second."""

@@ -13,6 +13,7 @@ Rules
    for whoever watches it. One of unknown meaning, whose messages nobody can read, has no known price.
 5. What needs no tokens asks for no money. A POST of unknown meaning, or one that starts a batch, has no known price;
    nor has a request that asks to be taken for one of another method.
+6. A call of a tool behind this gate costs what its operator says; see policy.tool_price.
 
 Cost: about 4 us, and that of the input bound.
 """
@@ -28,9 +29,11 @@ from gateway.policy.asked_facts import choices_of, context_of, media_of, names_i
 from gateway.policy.hosted_tools import NONE, USES, Hosted, by_itself, hosted_tools
 from gateway.policy.model_limits import most
 from gateway.policy.token_bound import AUDIO, HOUR, TOKENS, Pieces, around, text_bound
+from gateway.policy.tool_price import held
 from gateway.policy.worst_rates import Features, WorstRates
 from gateway.ports import Prices
 from gateway.spend import PICO_PER_NANO
+from gateway.tool import Terms
 
 BARE = frozenset({"embeddings", "text_completion", "rerank", "moderation"})
 NO_OUTPUT = frozenset({"embeddings", "rerank", "moderation"})
@@ -47,6 +50,7 @@ HISTORY = 200_000
 TOOL_LISTS = 256  # remembered
 ROUTED = 1_000  # what other models say before a prompt, where a router may take one of them
 SESSION_MEDIA = ("audio",)
+EXECUTION = "execution"  # of a tool: it has no tokens
 STORED_PROMPT = 50_000  # a prompt that the provider keeps
 
 
@@ -60,7 +64,7 @@ class Worst(Struct, frozen=True, gc=False):
     tokens_out: int = 0  # of all answers together
     nano_usd: int | None = 0
     estimated: bool = False  # the client set no limit of the output: it may be more
-    basis: str = "free"  # what limits the output: client, model, configured; or session, free, unknown
+    basis: str = "free"  # what limits the output: client, model, configured; or session, execution, free, unknown
     each: int = 0  # tokens of one answer
     choices: int = 1
     base_pico: int = 0
@@ -110,11 +114,18 @@ class Ceiling:
         self._pieces = pieces or Pieces()
         self._hosted: dict[int, Hosted] = {}
 
-    def worst(self, call: Call, provider: str, at: float, known_history: int | None = None) -> Worst:
+    def worst(
+        self, call: Call, provider: str, at: float, known_history: int | None = None, tool: Terms | None = None
+    ) -> Worst:
         """`provider` is that of the upstream it goes to, `at` its time in epoch seconds. `known_history`: tokens of the
-        response chain or conversation it continues, input and output, where the caller remembers them. Never raises.
+        response chain or conversation it continues, input and output, where the caller remembers them. `tool`: the
+        terms of the tool it goes to. Never raises.
         """
         asked, route = call.asked, call.route
+        if asked.gated:
+            if tool is None or not asked.calls:
+                return FREE
+            return Worst(nano_usd=nano_of(held(tool, asked.calls)), basis=EXECUTION)
         if call.websocket and route.operation:
             return self._session(call, provider, at)
         if call.websocket:

@@ -5,7 +5,8 @@ Rules
    Connection header names), our own `x-tollgate-*`, and W3C baggage, which may carry what is not meant for a provider.
 2. When the upstream has a key of its own, or the client came with a key of the gateway, every credential of the client
    stays behind.
-3. `Via` names this gateway, so that a loop is seen (RFC 9110 7.6.3).
+3. A tool is never sent the headers by which some servers take a request for another one.
+4. `Via` names this gateway, so that a loop is seen (RFC 9110 7.6.3).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from functools import lru_cache
 
 from gateway.call import Call
 from gateway.ports import Exchange, Headers, Spec
+from gateway.tool import OVERRIDES
 
 HOP_BY_HOP = frozenset(
     (
@@ -40,9 +42,11 @@ _LENGTH = b"\x00"  # stands for the length in a head yet without it; no header c
 def _drops(spec: Spec, injected: bool, ours: bool = False) -> frozenset[bytes]:
     """Lower-case names of the client's headers that stay behind."""
     drops = _REQUEST_DROPS | {name.lower() for name, _ in spec.headers}
-    if spec.auth or ours:
+    if spec.auth or ours or (spec.tool is not None and spec.headers):
         drops |= CREDENTIALS
     drops |= {b"traceparent", b"tracestate"} if spec.propagate_trace else {b"baggage"}
+    if spec.tool is not None:
+        drops |= OVERRIDES
     if injected:
         drops |= {b"accept-encoding"}  # what we add must be taken out again: ask for plain bytes
     return drops
@@ -52,7 +56,8 @@ def request_head(call: Call, spec: Spec, length: int, *, upgrade: bool = False) 
     """The head to send upstream, for a body of `length` bytes. For equal heads it is made once (`Request.facts`)."""
     if upgrade or spec.propagate_trace or not length:
         return _made(call, spec, b"%d" % length, upgrade)
-    facts, key = call.request.facts, (id(spec), call.route.path, call.asked.injected, call.via, call.key is None)
+    injected = call.asked.injected or call.asked.plain
+    facts, key = call.request.facts, (id(spec), call.route.path, injected, call.via, call.key is None)
     made = facts.get("forwarded")
     if made is None or made[0] != key:
         before, _, after = _made(call, spec, _LENGTH, upgrade).partition(_LENGTH)
@@ -61,7 +66,7 @@ def request_head(call: Call, spec: Spec, length: int, *, upgrade: bool = False) 
 
 
 def _made(call: Call, spec: Spec, length: bytes, upgrade: bool) -> bytes:
-    request, injected = call.request, call.asked.injected
+    request, injected = call.request, call.asked.injected or call.asked.plain
     parts: list[bytes] = [request.method, b" ", _target(call, spec), b" HTTP/1.1\r\n"]
     if b"host" not in request.names:
         parts += (b"host: ", spec.host, b"\r\n")
@@ -107,6 +112,8 @@ def _pass_headers(headers: Headers, dropped: frozenset[bytes], host: bytes, leng
 def _target(call: Call, spec: Spec) -> bytes:
     """The request target: the upstream's path prefix and the path as asked, the version not twice."""
     path = call.route.path
+    if spec.tool is not None:
+        return path if call.key is None else without_key(path, call.request.facts.get("presented", b""))
     if (spec.auth or call.key is not None) and b"key=" in path:
         path = without_key(path)
     prefix = spec.target.base_path
@@ -119,10 +126,10 @@ def _target(call: Call, spec: Spec) -> bytes:
     return prefix + path
 
 
-def without_key(path: bytes) -> bytes:
-    """Take the `key=` parameter (the client's Gemini credential) out of a query."""
+def without_key(path: bytes, secret: bytes = b"") -> bytes:
+    """Take the `key=` parameter (the client's Gemini credential) out of a query; `secret`: only where it is that."""
     head, _, query = path.partition(b"?")
-    kept = [pair for pair in query.split(b"&") if not pair.startswith(b"key=")]
+    kept = [pair for pair in query.split(b"&") if not pair.startswith(b"key=") or (secret and pair[4:] != secret)]
     return head + b"?" + b"&".join(kept) if kept and kept != [b""] else head
 
 

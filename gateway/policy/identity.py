@@ -39,20 +39,29 @@ from gateway.policy.identity_links import FAILED, REF, SHORT, TICK_BITS, Memory,
 from gateway.policy.identity_stated import StatedReader
 from gateway.policy.tools import ToolMemory
 from gateway.ports import Links
+from gateway.tool import EXECUTE_TOOL
 
 OPEN_LIMIT = 20_000  # calls under way of which this process knows the question
 TOOL_IDS = 16  # of one answer
 MOST_DEPTH = 255
-NOT_STEPS = frozenset(("", "fetch_response"))
+NOT_STEPS = frozenset(("", "fetch_response", EXECUTE_TOOL))
 CONFIDENCE = {"url": 1.0, "header": 1.0, "baggage": 0.97, "vendor": 0.97, "body": 0.95}
 SAME_CONVERSATION = frozenset(("previous_response", "tool_call", "prefix"))
 
 
 class Resolver:
-    """`read_item(dialect, raw)` reads one message of a request; `secret` is shared by the workers of the machine."""
+    """`read_item(dialect, raw)` reads one message of a request; `secret` is shared by the workers of the machine.
+    `gated`: calls of tools may pass through this gate, too."""
 
     def __init__(
-        self, config: Identity, links: Links, new_id: Callable[[], str], secret: bytes, read_item: ReadItem
+        self,
+        config: Identity,
+        links: Links,
+        new_id: Callable[[], str],
+        secret: bytes,
+        read_item: ReadItem,
+        *,
+        gated: bool = False,
     ) -> None:
         self._stated = StatedReader(config, blake2b(secret, digest_size=32, person=b"tollgate links").digest())
         self._links = links
@@ -61,6 +70,7 @@ class Resolver:
         self._joiner = Joiner(self._memory, int(config.run_idle_seconds * 10**9) >> TICK_BITS)
         self._new_id = new_id
         self._read_item = read_item
+        self._gated = gated
         self._open: OrderedDict[str, Question] = OrderedDict()
 
     def identify(self, call: Call) -> tuple[Who, list[ToolCall]]:
@@ -79,10 +89,14 @@ class Resolver:
         if not results:
             return who, []
         tools = self._tools.answered(question.scope, question.ref, results, call.started_at, stated.durations)
+        if tools and self._gated:
+            tools = self._tools.not_passed(who.tenant, who.run_id, tools, call.started_at)
         return who, tools
 
     def learn(self, call: Call) -> None:
         question = self._open.pop(call.id, None)
+        if call.asked.calls and call.who.run_id:
+            self._tools.passed(call.who.tenant, call.who.run_id, [tool for tool in call.tools if tool.server])
         if question is None or not question.counted:
             return
         ended_at = call.started_at + max(0, (call.ended or call.upstream_last_byte or call.began) - call.began)

@@ -50,6 +50,7 @@ _BY_TEMPLATE: Mapping[str, tuple[tuple[str, ...], str]] = {
     "/v1/messages/count_tokens": (("POST",), "count_tokens"),
     "/v1beta/models/{model}:countTokens": (("POST",), "count_tokens"),
     "/v1/messages/batches": ((*_READS, "POST", "DELETE"), "batches"),
+    "/mcp/{server}": ((*_READS, "POST", "DELETE"), "execute_tool"),
 }
 """Route template -> (methods, permission) for routes without an operation. What stands nowhere is `other`."""
 

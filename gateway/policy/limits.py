@@ -27,7 +27,7 @@ from msgspec.structs import replace
 from gateway.config.schema import Budget, OnExceed, Rates, Runs, Spending, TaperStep
 from gateway.config.schema import Limits as LimitsConfig
 from gateway.errors import BudgetExceeded, Rejected
-from gateway.policy.ceiling import Worst
+from gateway.policy.ceiling import EXECUTION, Worst
 from gateway.policy.run_limits import NO_LIMITS, least, tightened
 from gateway.policy.window import NANOS, PERIODS, Calendar
 from gateway.spend import NANO_USD, Demand, Rule, RunLimits, Unit
@@ -180,7 +180,7 @@ class Limits:
         return Ask(tuple(demands), tuple(terms))
 
     def _filled(self, limit: _Limit, worst: Worst, now: int, told: Told) -> Demand | None:
-        """None where the call is free and this is a limit of money or tokens."""
+        """None where the call is free and this is a limit of money or tokens, or it is a tool's and has no tokens."""
         unit = limit.unit
         if unit is USD:
             amount = worst.nano_usd
@@ -188,6 +188,8 @@ class Limits:
                 amount = self._unknown_nano(limit)
             usual = told.usual_nano
         elif unit is TOKENS:
+            if worst.basis == EXECUTION:
+                return None
             amount = worst.tokens_in + worst.tokens_out
             if worst.basis == "unknown" and limit.rule is not Rule.RATE and self._unknown == "deny":
                 raise BudgetExceeded(

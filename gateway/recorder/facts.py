@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from gateway.call import Outcome
+from gateway.call import Outcome, ToolCall
 from gateway.journal.record import AttemptRecord, CallRecord
 from gateway.policy.trace_ids import run_trace_id
 from gateway.recorder.names import PROVIDERS
@@ -48,6 +48,15 @@ def attempt_result(attempt: AttemptRecord) -> str:
     if attempt.status >= 400:
         return "client_error"
     return "ok" if attempt.status else "no_answer"
+
+
+def tool_result(tool: ToolCall, record: CallRecord) -> str:
+    """ok, error, cancelled (its client left), or unknown: it passed through the gate, and no result was seen."""
+    if tool.is_error:
+        return "error"
+    if tool.server and not tool.exact:
+        return "cancelled" if record.outcome == Outcome.CANCELLED.value else "unknown"
+    return "ok"
 
 
 def gen_ai_provider(record: CallRecord) -> str:

@@ -17,6 +17,7 @@ from gateway.call import ToolCall
 from gateway.config.schema import Telemetry
 from gateway.journal.record import CallRecord, EventRecord, OutcomeRecord, Record
 from gateway.recorder.drops import Drops
+from gateway.recorder.facts import tool_result
 from gateway.recorder.metrics_calls import Calls, Models
 from gateway.recorder.metrics_exposition import Exposition
 from gateway.recorder.metrics_runs import Run, Runs
@@ -97,7 +98,7 @@ class MetricsProjection:
                         self._calls.exemplify(record)
                     self._runs.observe(record)
                     for tool in record.tools:
-                        self._tool(tool)
+                        self._tool(tool, record)
                 elif isinstance(record, OutcomeRecord):
                     self._runs.report(record)
                 else:
@@ -155,11 +156,14 @@ class MetricsProjection:
             self._store.add("tollgate_telemetry_dropped", key, count - self._dropped_before.get(key, 0))
             self._dropped_before[key] = count
 
-    def _tool(self, tool: ToolCall) -> None:
-        name, failed = tool.name, tool.is_error
-        self._store.add("tollgate_tool_calls", (_TOOL_SERVER, name, "error" if failed else "ok"))
-        self._store.observe("tollgate_tool_duration_seconds", (_TOOL_SERVER, name), tool.duration_ns)
-        labels = (name, "tool_error" if failed else "")
+    def _tool(self, tool: ToolCall, record: CallRecord) -> None:
+        name, server = tool.name, tool.server or _TOOL_SERVER
+        result = tool_result(tool, record)
+        self._store.add("tollgate_tool_calls", (server, name, result))
+        self._store.observe("tollgate_tool_duration_seconds", (server, name), tool.duration_ns)
+        if tool.cost:
+            self._store.add("tollgate_tool_cost_usd", (server, name), tool.cost)
+        labels = (name, "tool_error" if result == "error" else "")
         self._store.observe("gen_ai_execute_tool_duration_seconds", labels, tool.duration_ns)
 
     def _event(self, record: EventRecord) -> None:

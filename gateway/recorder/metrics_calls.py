@@ -17,6 +17,7 @@ from gateway.recorder.facts import attempt_result, error_type_of, gen_ai_provide
 from gateway.recorder.metrics_store import Cell, Counter, Family, Histogram, Labels, Store
 from gateway.recorder.names import OTHER, TOKEN_TYPES
 from gateway.recorder.runs import used
+from gateway.tool import EXECUTE_TOOL
 
 COMBINATIONS = 8192
 _PRODUCED = frozenset({Outcome.OK, Outcome.TRUNCATED, Outcome.CANCELLED, Outcome.ABANDONED})
@@ -278,6 +279,7 @@ class _Opening:
         self.response_model = used
         self.billed = used if self.mismatch else self.model
         self.error = error_type_of(r)
+        self.is_model = r.operation not in ("", EXECUTE_TOOL)
 
     def counter(self, name: str, *labels: str) -> Counter:
         return self._place(self.store.counters[name], labels)
@@ -306,7 +308,7 @@ class _Opening:
             provider=provider,
             model=self.model,
             billed=self.billed,
-            operation=self._operation() if r.operation and self.last is not None else None,
+            operation=self._operation() if self.is_model and self.last is not None else None,
             streaming=self._streaming() if r.stream and r.status < 400 else None,
             tokens=tuple(
                 [self.counter("tollgate_tokens", provider, self.billed, kind, tenant) for kind in TOKEN_TYPES]
@@ -363,7 +365,7 @@ class _Opening:
     def _streaming(self) -> Streaming:
         first = self.histogram("tollgate_time_to_first_token_seconds", self.provider, self.model)
         per_token = self.histogram("tollgate_time_per_output_token_seconds", self.provider, self.model)
-        if not self.r.operation or self.last is None:
+        if not self.is_model or self.last is None:
             return Streaming(first, per_token, None, None, None)
         labels = self._labels()
         return Streaming(

@@ -226,9 +226,11 @@ CACHE = (
 )
 
 AGENTS = (
-    _counter("tollgate_tool_calls", "server tool result", "Tool executions seen in LLM traffic."),
+    _counter("tollgate_tool_calls", "server tool result",
+             "Tool executions: passed through the gate to this server, or seen in LLM traffic (`client`)."),
     _hist("tollgate_tool_duration_seconds", "server tool", DURATION,
-          "From the tool call in an answer to its result in a request."),
+          "Of the call that passed through; else from the tool call in an answer to its result in a request."),
+    _counter("tollgate_tool_cost_usd", "server tool", "US dollars of tool executions whose cost is known.", **_USD),
     _hist("tollgate_agent_steps", "agent", STEPS, "Calls per run, observed when it ends or idles.", scale=1, unit="1"),
     _hist("tollgate_conversation_cost_usd", "agent", RUN_COST,
           "US dollars per run, observed when it ends or idles.", **_USD),

@@ -37,6 +37,12 @@ Every ratio has one denominator: the limit in force. A call has one decision, th
     │  └─ chat|embeddings|... {model}     CLIENT: the operation, all attempts included
     │     └─ POST                         CLIENT: one attempt
     └─ execute_tool {tool}                a tool, from its call in an answer to its result in a request
+    ├─ POST /tools/{tool}                 SERVER: a call of a tool behind this gate
+       └─ execute_tool {tool}             its execution; the attempts are below it
+
+An execution of a tool stands in one place: where it passed through the gate, the pair of call and result in LLM traffic
+is left out. Such a pair is known by its run and the name of the tool (mcp__{server}__{name} means {name}), and by an
+execution that ended between the two; calls of tools that state no run are not known to belong to one.
 
 A call that came with a `traceparent` hangs below its caller instead; all others of a run share a trace whose id
 follows from the run id. The span of a run is exported when its outcome is reported, after a minute without a call, or

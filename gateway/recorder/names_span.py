@@ -77,6 +77,7 @@ class Span:
     REUSED = "tollgate.connection.reused"
     CLIENT_RETRY = "tollgate.client.retry_count"
     TOOL_EXACT = "tollgate.tool.duration_exact"
+    TOOL_SERVER = "tollgate.tool.server"
     CONTENT_IN = "tollgate.content.input"
     CONTENT_OUT = "tollgate.content.output"
     SAMPLING_REASON = "tollgate.sampling.reason"
@@ -120,6 +121,7 @@ SPAN_HELP: dict[str, str] = {
     Span.ATTEMPTS: "requests sent upstream for this call",
     Span.REUSED: "whether the attempt used a kept-alive connection",
     Span.CLIENT_RETRY: "how often the client's SDK says it sent this call again",
+    Span.TOOL_SERVER: "the configured tool or MCP server that an execution passed through the gate to",
     Span.TOOL_EXACT: "whether the duration was reported; otherwise it is an upper bound",
     Span.CONTENT_IN: "captured request body: its digest, or its text where it does not parse",
     Span.CONTENT_OUT: "captured answer body: its digest, or its text where it does not parse",

@@ -7,6 +7,10 @@
     │     └─ POST                         ... the next with http.request.resend_count
     └─ execute_tool {tool}                INTERNAL, a tool result that this call brought
 
+    ├─ POST /tools/{tool}                 SERVER, the call of a tool behind this gate
+    │  └─ execute_tool {tool}             INTERNAL, its execution, with what it cost; one for each tool of a batch
+    │     └─ POST                         CLIENT, one per attempt
+
 Rules
 1. Ids follow from the record (policy.trace_ids): exported twice, a span is the same span.
 2. Attributes are the newest names of the conventions; `legacy` adds the ones that backends still read.
@@ -61,7 +65,10 @@ class CallSpans:
         r = self._r
         made = [self._server()]
         parent = self._server_id
-        if r.operation and r.attempts:
+        passed = [tool for tool in r.tools if tool.server]
+        if passed:
+            parent = tool_span_id(self._trace_id, passed[0].id)
+        elif r.operation and r.attempts:
             parent = child_span_id(self._server_id, "operation")
             made.append(self._operation(parent))
         made += [self._attempt(parent, number, attempt) for number, attempt in enumerate(r.attempts)]
@@ -184,15 +191,17 @@ class CallSpans:
         attributes = _present({
             Span.OPERATION: "execute_tool",
             Span.TOOL_NAME: name,
-            Span.TOOL_CALL_ID: tool.id,
-            Span.TOOL_TYPE: "function",
-            Span.TOOL_EXACT: tool.exact,
+            Span.TOOL_CALL_ID: tool.id if not tool.server else None,
+            Span.TOOL_TYPE: "function" if not tool.server else "extension",
+            Span.TOOL_EXACT: tool.exact if not tool.server else None,
+            Span.TOOL_SERVER: tool.server,
+            Span.COST: tool.cost / PICO_USD if tool.cost else None,
             Span.ERROR_TYPE: "tool_error" if tool.is_error else None,
             Span.AGENT_NAME: r.agent,
             Span.CONVERSATION: r.conversation_id,
             Span.RUN: r.run_id,
         })  # fmt: skip
-        parent, remote = self._above()
+        parent, remote = self._above() if not tool.server else (self._server_id, False)
         return self._span(
             f"execute_tool {name}",
             SpanKind.INTERNAL,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gateway.call import Answer, Call, Money, Usage, UsageSource
 from gateway.errors import ClientGone
 from gateway.policy.ceiling import FREE_POSTS
+from gateway.policy.tool_price import executions, money_of
 from gateway.ports import Gateway, Meter
 
 FREE = Money(total=0, status="free")
@@ -22,12 +23,26 @@ def account(call: Call, meter: Meter | None, gw: Gateway, *, whole: bool = False
     answer = meter.end() if meter is not None else Answer(complete=False)
     answer.complete = answer.complete or whole
     call.answer = answer
+    if call.asked.gated:
+        charge_tools(call, gw)
+        return
     if answer.usage is not None and answer.usage_source is not UsageSource.ESTIMATED:
         answer.usage_source = UsageSource.INJECTED if call.asked.injected else UsageSource.PROVIDER
     elif may_be_billed(call, answer):
         answer.usage = gw.estimator.estimate(call, answer)
         answer.usage_source = UsageSource.ESTIMATED
     call.money = price(call, answer, gw) if is_ours_to_charge(call, answer, gw) else FREE
+
+
+def charge_tools(call: Call, gw: Gateway) -> None:
+    """The call makes tools do something: note what became of each, and what that costs by the operator's word."""
+    spec = gw.specs.get(call.route.upstream)
+    if spec is None or spec.tool is None or not any([attempt.sent for attempt in call.attempts]):
+        call.money = FREE
+        return
+    made = executions(call, spec.tool)
+    call.tools = [*call.tools, *made]
+    call.money = money_of(made)
 
 
 def may_be_billed(call: Call, answer: Answer) -> bool:

@@ -27,6 +27,7 @@ from gateway.ports import Budgets, Downstream, Gateway, Links
 from gateway.spend import Grant, Hold, Refusal, Rule, Unit
 from gateway.stages.cheaper import cap, cheaper, note
 from gateway.stages.settle import history_key, settled
+from gateway.tool import Terms
 
 HEADER = b"x-tollgate-budget-usd"
 REFERS = frozenset(("previous_response_id", "conversation", "cachedContent"))
@@ -42,7 +43,9 @@ SHARE_WAITED = 0.5  # of its patience that a call may spend waiting: its answer 
 class Ceilings(Protocol):
     """See policy.ceiling."""
 
-    def worst(self, call: Call, provider: str, at: float, known_history: int | None = None) -> Worst: ...
+    def worst(
+        self, call: Call, provider: str, at: float, known_history: int | None = None, tool: Terms | None = None
+    ) -> Worst: ...
 
 
 class Manner(Struct, frozen=True):
@@ -89,7 +92,7 @@ class Admitter:
         self.used = self.used or not limits.empty
 
     async def admit(self, call: Call, down: Downstream, gw: Gateway) -> None:
-        if self._limits.empty and call.key is None and not self._is_limited(call, gw):
+        if call.asked.aside or (self._limits.empty and call.key is None and not self._is_limited(call, gw)):
             return
         self.used = True
         case = Case(call, down, gw, self._told(call, gw), self._worst(call, gw))
@@ -139,8 +142,8 @@ class Admitter:
             header=header,
             raised=gw.controls.raised(run) if run else None,
             own=gw.controls.limits(run) if run else None,
-            steps=1,
-            tools=len(call.tools),
+            steps=0 if call.asked.calls else 1,
+            tools=len(call.tools) + len(call.asked.calls),
             depth=who.depth,
             usual_nano=usual.nano if usual is not None else None,
             usual_tokens=usual.tokens if usual is not None else None,
@@ -150,7 +153,8 @@ class Admitter:
         spec = gw.specs.get(call.route.upstream)
         provider = spec.target.provider if spec is not None else ""
         known = self._remembered(call, gw) if not REFERS.isdisjoint(call.asked.fields) else None
-        return self._ceilings.worst(call, provider, call.started_at / 1e9, known)
+        tool = spec.tool if spec is not None else None
+        return self._ceilings.worst(call, provider, call.started_at / 1e9, known, tool)
 
     def _remembered(self, call: Call, gw: Gateway) -> int | None:
         """Tokens of the response or conversation that this call goes on from."""

@@ -12,7 +12,7 @@ from gateway.policy.encoding import Identity, decoder_for
 from gateway.policy.trace import trace_of
 from gateway.policy.trace_ids import run_trace_id
 from gateway.ports import Gateway
-from gateway.stages.authorize import authenticate, authorize
+from gateway.stages.authorize import authenticate, authorize, gate
 
 UNROUTED = Route("other", "opaque", "", "", b"")
 NOTHING = Asked()
@@ -54,8 +54,12 @@ def arrive(call: Call, gw: Gateway) -> None:
     if gw.aliases and call.asked.model in gw.aliases:
         call.request = plain  # a compressed body cannot be spliced: it goes on as it was read
         apply_alias(call, gw)
+    if call.asked.trace and not call.trace.parent_id:
+        call.trace = trace_of(((b"traceparent", call.asked.trace),), call.trace.trace_id, call.trace.span_id)
     call.who, call.tools = gw.identity.identify(call)
     authorize(call, gw)
+    if call.asked.gated:
+        gate(call, gw)
     if call.who.run_id and not call.trace.parent_id:
         call.trace.trace_id = run_trace_id(call.who.run_id)  # so that the spans of a run hang together
     call.slot = gw.journal.begin(call)

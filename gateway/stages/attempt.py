@@ -11,6 +11,7 @@ from gateway.ports import Downstream, Exchange, Gateway, Spec
 
 ERROR_BODY_LIMIT = 65_536
 STALE_NS = 1_000_000_000
+IDEMPOTENT = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE"))
 
 
 async def attempt(call: Call, down: Downstream, gw: Gateway) -> Exchange:
@@ -24,7 +25,7 @@ async def attempt(call: Call, down: Downstream, gw: Gateway) -> Exchange:
     try:
         exchange = await send(call, spec, down, gw)
     except UpstreamReset as fault:
-        if not was_stale(call.attempts[-1], fault):
+        if not was_stale(call.attempts[-1], fault) or not may_resend(call, spec):
             raise
         exchange = await send(call, spec, down, gw, fresh=True)
     if call.asked.injected and exchange.status in (400, 422):
@@ -57,6 +58,12 @@ def was_stale(attempt: Attempt, fault: UpstreamReset) -> bool:
     return attempt.reused and fault.code == UpstreamReset.code and attempt.ended - attempt.began < STALE_NS
 
 
+def may_resend(call: Call, spec: Spec) -> bool:
+    """A tool may do something each time it is asked, unless its operator says that it does not, or HTTP does (RFC 9110
+    9.2.2). What calls no tool only asks."""
+    return not call.asked.calls or call.request.method in IDEMPOTENT or (spec.tool is not None and spec.tool.resend)
+
+
 async def send(call: Call, spec: Spec, down: Downstream, gw: Gateway, *, fresh: bool = False) -> Exchange:
     body = spliced(call.request.body, call.edits) if call.edits else call.request.body
     head = request_head(call, spec, len(body), upgrade=call.websocket)
@@ -77,6 +84,8 @@ async def send(call: Call, spec: Spec, down: Downstream, gw: Gateway, *, fresh: 
         this.ended = gw.monotonic()
     this.status = exchange.status
     call.upstream_first_byte = this.ended
+    if spec.tool is not None:
+        call.stated = exchange.names
     return exchange
 
 

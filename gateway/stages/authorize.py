@@ -6,14 +6,18 @@ aliases and the identity: only then it is known which model, upstream and tools 
 
 from __future__ import annotations
 
+from msgspec import structs
+
 from gateway.call import Call
 from gateway.errors import Forbidden, Rejected, Unauthorized
 from gateway.key import ANY
 from gateway.policy.forward import CREDENTIALS, without_key
 from gateway.policy.keys import SCHEME, UNKNOWN, may_ask, may_do, may_offer, may_use, permission, presented, usable
+from gateway.policy.tool_rules import refused, sight
 from gateway.ports import Gateway, Spec
+from gateway.tool import EXECUTE_TOOL
 
-MODEL_LESS = frozenset(("models", "fetch_response", "count_tokens"))
+MODEL_LESS = frozenset(("models", "fetch_response", "count_tokens", EXECUTE_TOOL))
 
 
 def authenticate(call: Call, gw: Gateway) -> None:
@@ -59,9 +63,25 @@ def authorize(call: Call, gw: Gateway) -> None:
     may_do(key, what, websocket=call.websocket)
     may_go(call, gw.specs.get(route.upstream))
     may_ask(key, (call.asked.model, call.model_sent), needed=what not in MODEL_LESS)
-    if ANY not in key.tools:
+    if ANY not in key.tools and not call.asked.gated:
         bounds = gw.dialects[route.dialect].bounds(route, call.asked)
         may_offer(key, (*bounds.tools, *(kind for kind, _ in bounds.server_tools)))
+
+
+def gate(call: Call, gw: Gateway) -> None:
+    """A call of a tool behind this gate, or of a server of tools: may it call what it calls, and what may it see?
+    Raises Forbidden."""
+    asked, route = call.asked, call.route
+    spec = gw.specs.get(route.upstream)
+    if spec is None or spec.tool is None:
+        return
+    if asked.calls:
+        call.route = structs.replace(route, operation=EXECUTE_TOOL)
+    for use in asked.calls:
+        if reason := refused(spec.tool, call.key, spec.name, use.name):
+            raise Forbidden(reason, code="tool_not_allowed", param=use.name[:200])
+    call.sight = sight(spec.tool, call.key, spec.name)
+    asked.plain = call.sight is not None
 
 
 def may_go(call: Call, spec: Spec | None) -> None:
@@ -70,7 +90,7 @@ def may_go(call: Call, spec: Spec | None) -> None:
     if key is None or spec is None:
         return
     may_use(key, spec.name)
-    if not spec.auth and not any(name.lower() in CREDENTIALS for name, _ in spec.headers):
+    if spec.tool is None and not spec.auth and not any(name.lower() in CREDENTIALS for name, _ in spec.headers):
         raise Forbidden(
             f"the upstream {spec.name} has no key of its own, and a key of this gateway is never sent on; "
             f"set `upstreams.{spec.name}.key` (any text where it needs none)",

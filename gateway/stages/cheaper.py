@@ -26,6 +26,8 @@ def cap(call: Call, gw: Gateway, most: int) -> bool:
 
 def cheaper(call: Call, gw: Gateway, model: str | None, effort: str | None, max_tokens: int | None) -> int | None:
     """Apply one step down. Returns the ceiling of the answer that is now in force, None where none was set."""
+    if call.asked.calls:
+        return None  # a tool has no model, effort or length
     dialect = gw.dialects[call.route.dialect]
     if model is not None:
         rename(call, gw, model)

@@ -59,6 +59,8 @@ class Passage:
         events = kind.startswith(STREAMS[0]) and b"content-encoding" not in names
         self.interruptible = events and exchange.length is None
         self.stripper: Stripper | None = dialect.stripper() if events and call.asked.injected else None
+        if call.sight is not None:
+            self.stripper = dialect.sieve(call.sight, stream=b"event-stream" in kind.lower())
         self.fill = call.fill  # None: the answer is for nobody else
         self.tail = b""  # what `pass_on` did not send any more
         plain = self.interruptible or self.stripper is not None
@@ -168,6 +170,7 @@ async def pump(call: Call, exchange: Exchange, down: Downstream, gw: Gateway) ->
             if down.gone:
                 raise ClientGone()
             refuse_pages(passage)
+            refuse_opaque(passage)
             if call.route.operation and not passage.streaming:
                 ending = await pump_whole(passage)
             else:
@@ -187,10 +190,17 @@ async def pump(call: Call, exchange: Exchange, down: Downstream, gw: Gateway) ->
 
 
 def refuse_pages(passage: Passage) -> None:
-    """A web page in the place of a successful answer comes from a portal or a wrong URL. Raises BadAnswer."""
-    page = passage.kind[:9].lower() == PAGE
-    if page and passage.call.route.operation and 200 <= passage.exchange.status < 300:
+    """A web page in the place of a successful answer comes from a portal or a wrong URL, but where a tool fetches one.
+    Raises BadAnswer."""
+    page, call = passage.kind[:9].lower() == PAGE, passage.call
+    if page and call.route.operation and not call.asked.calls and 200 <= passage.exchange.status < 300:
         raise BadAnswer("the upstream answered with a web page")
+
+
+def refuse_opaque(passage: Passage) -> None:
+    """Something may have to be taken out of the answer, and it came compressed all the same. Raises BadAnswer."""
+    if passage.call.sight is not None and type(passage.decoder) is not Identity:
+        raise BadAnswer("the answer is compressed although that was declined, and cannot be looked through")
 
 
 async def pump_whole(passage: Passage) -> Ending:
@@ -204,11 +214,13 @@ async def pump_whole(passage: Passage) -> Ending:
         if size > WHOLE_LIMIT:
             passage.commit(b"".join(held))
             return await pump_rest(passage)
+    if passage.stripper is not None:
+        held.append(passage.rest())
     settle(passage)
     call.committed = True
     call.status = exchange.status
     call.first_byte = passage.gw.monotonic()
-    passage.start(own_lines(call) + cost_lines(call, passage.gw), resized=False)
+    passage.start(own_lines(call) + cost_lines(call, passage.gw), resized=passage.stripper is not None)
     return Ending(held[0] if len(held) == 1 else b"".join(held), complete=True)
 
 

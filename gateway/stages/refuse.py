@@ -25,7 +25,7 @@ def refuse(call: Call, fault: GatewayError, down: Downstream, gw: Gateway) -> En
         return Ending(dialect.interruption(fault, call.meter, call.id), complete=False)
     final = fault.status == FINAL and call.asked.stream
     answer = dialect.last_word(fault, call.id, call.request.names) if final else None
-    answer = answer or dialect.refusal(fault, call.id, stream=call.asked.stream, route=call.route)
+    answer = answer or dialect.refusal(fault, call.id, stream=call.asked.stream, route=call.route, asked=call.asked)
     call.status = answer.status
     return whole(down, answer.status, rendered(answer.headers) + own_lines(call), answer.body)
 

@@ -15,13 +15,17 @@ from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from typing import Any
 
 from gateway.call import Answer, Attempt, Call, Money, Request, Target, ToolCall, Usage, Who
+from gateway.dialects.mcp import Mcp
 from gateway.dialects.registry import DIALECTS
 from gateway.dialects.routes import Table
+from gateway.dialects.tool import Tool
+from gateway.dialects.tool_paths import Door
 from gateway.errors import GatewayError
 from gateway.policy.controls import Standings
 from gateway.ports import Dialect, Downstream, Gateway, Headers, Learned, Spec
 from gateway.stages.live import Live
 from gateway.testing.calls import MemoryLinks
+from gateway.tool import Terms
 
 Log = list[tuple[str, Any]]
 
@@ -276,6 +280,7 @@ class World:
         self.step = 1_000_000  # ns that pass whenever somebody looks at the clock
         self.specs = {name: _spec(name, **spec) for name in ("openai", "anthropic", "gemini")}
         self.dialects: dict[str, Dialect] = dict(DIALECTS)
+        self.doors: dict[tuple[str, str], Door] = {}
         self.settings: dict[str, Any] = {}
         self.cache: Any = None  # testing.memory_cache: where answers are kept, and who waits for whom
         self.books: Any = None  # testing.memory_budgets.MemoryBudgets, where the calls are limited
@@ -286,6 +291,15 @@ class World:
         self.upstreams.answers.append(exchange)
         return exchange
 
+    def tool(self, terms: Terms, door: Door, *, mcp: bool = False, **spec: Any) -> None:
+        """Configure a tool or an MCP server behind this gate."""
+        kind = "mcp" if mcp else "tools"
+        name = f"{kind}/{terms.server}"
+        self.specs[name] = _spec(name, family="mcp" if mcp else "tool", tool=terms, **spec)
+        self.doors[kind, terms.server] = door
+        known = {name: one.tool for name, one in self.specs.items() if one.tool is not None}
+        self.dialects |= {"tool": Tool(known), "mcp": Mcp(known)}
+
     def tick(self) -> int:
         self.clock += self.step
         return self.clock
@@ -293,7 +307,7 @@ class World:
     def gateway(self) -> Gateway:
         return Gateway(
             dialects=self.dialects,
-            routes=Table({name: name for name in self.specs}),
+            routes=Table({name: name for name, spec in self.specs.items() if spec.tool is None}, self.doors),
             specs=self.specs,
             aliases=self.settings.pop("aliases", {}),
             prices=FlatPrices(),

@@ -15,6 +15,7 @@ import pytest
 from gateway.call import Asked, Request, Route
 from gateway.config.schema import Budget, Cache, Limits, Runs, Spending, TaperStep
 from gateway.dialects.openai_chat import OpenAIChat
+from gateway.dialects.tool_paths import Door
 from gateway.errors import BadFraming, ClientGone, Draining, GatewayError, StreamStalled, UpstreamReset
 from gateway.journal.convert import outcome_of
 from gateway.pipeline import serve
@@ -23,6 +24,7 @@ from gateway.spend import Charge, Demand, Rule, Unit
 from gateway.testing.doubles import World, ask, drive
 from gateway.testing.memory_budgets import NOW, MemoryBudgets, limit
 from gateway.testing.memory_cache import EVERYTHING, MemoryCache, MemoryFlight, MemoryFlights, cached
+from gateway.tool import Price, Terms
 
 JSON = ((b"Content-Type", b"application/json"),)
 SSE = ((b"Content-Type", b"text/event-stream"),)
@@ -199,6 +201,26 @@ def socket() -> World:
     return world
 
 
+def tool() -> World:
+    world = World()
+    world.tool(Terms("t", Price(10**9)), Door("/v1"))
+    world.answer(200, JSON, [b"half", b" and half"])
+    return world
+
+
+def mcp_server(kind: tuple[tuple[bytes, bytes], ...], *pieces: bytes, **terms: Any) -> Callable[[], World]:
+    def make() -> World:
+        world = World(slow=True)
+        world.tool(Terms("s", Price(10**9), **terms), Door("/mcp"), mcp=True)
+        world.answer(200, kind, list(pieces))
+        return world
+
+    return make
+
+
+RPC = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add"}}'
+RPC_STREAM = (b'id: 1\ndata: {"method":"x"}\n\n', b'data: {"id":1,"result":{}}\n\n')
+LISTED = b'{"id":1,"result":{"tools":[{"name":"a"},{"name":"rm"}]}}'
 SCENARIOS = [
     Scenario("json", json_answer, ask(CHAT, QUESTION)),
     Scenario("large json", large_answer, ask(CHAT, QUESTION)),
@@ -231,6 +253,13 @@ SCENARIOS = [
     Scenario("cached, joined", joined, ask(CHAT, COUNTED)),
     Scenario("cached, abandoned", abandoned, ask(CHAT, COUNTED)),
     Scenario("cached, upstream error", remembering(upstream_error), ask(CHAT, QUESTION)),
+    Scenario("tool", tool, ask("/tools/t/x")),
+    Scenario("limited tool", limited(tool), ask("/tools/t/x")),
+    Scenario("mcp json", mcp_server(JSON, b'{"id":1,', b'"result":{}}'), ask("/mcp/s", RPC)),
+    Scenario("mcp stream", mcp_server(SSE, *RPC_STREAM), ask("/mcp/s", RPC)),
+    Scenario("mcp stream of the server", mcp_server(SSE, *RPC_STREAM), ask("/mcp/s", method=b"GET")),
+    Scenario("mcp list", mcp_server(JSON, LISTED[:9], LISTED[9:], deny=("rm",)), ask("/mcp/s", RPC)),
+    Scenario("limited mcp stream", limited(mcp_server(SSE, *RPC_STREAM, deny=("rm",))), ask("/mcp/s", RPC)),
     Scenario("refused: body", World, ask(CHAT, b'{"model":"a","model":"b"}')),
     Scenario("refused: path", World, ask("/v1/../admin", b"{}")),
     Scenario("refused: route", World, ask("/nowhere", b"{}")),

@@ -24,7 +24,7 @@ class Catalogue:
 
 KEYS = Roster(frozenset({"k1", "ci", "k2"}), frozenset({"core", "research-a", "research-b"}), 2)
 LOCAL = "upstreams: {local: {dialect: openai, url: 'http://127.0.0.1:1'}}\n"
-OPAQUE = "upstreams: {tools: {dialect: opaque, url: 'https://t.example.com'}}\n"
+OPAQUE = "upstreams: {robots: {dialect: opaque, url: 'https://t.example.com'}}\n"
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_without_a_key_store_no_key_and_no_further_team_exists(checked):
     ("text", "said"),
     [
         (LOCAL + "budgets: [{scope: upstream, match: local, usd: 1}]", "0.usd: no price is known for calls of local"),
-        (OPAQUE + "budgets: [{scope: team, usd: 1}]", "for calls of tools, which are refused under a budget in USD"),
+        (OPAQUE + "budgets: [{scope: team, usd: 1}]", "for calls of robots, which are refused under a budget in USD"),
         (
             OPAQUE + "budgets: [{scope: team, usd: 1}]\nspending: {unknown_price: allow}",
             "which are dealt with as `unknown_price: allow` says",

@@ -68,3 +68,44 @@ def test_long_names_are_cut_to_fit() -> None:
     memory.asked(SCOPE, REF, [ToolUse("i" * 1000, "ü" * 1000)], END)
     found = memory.answered(SCOPE, REF, [ToolResult("i" * 1000)], NOW, {})
     assert found[0].name == "ü" * 64
+
+
+# -- executions that passed through the gate ------------------------------------------------------------------------
+
+GATED = ToolCall("c/0", "search", END + 100, 200, True, False, "search")
+
+
+def pair(name: str, at: int = END) -> ToolCall:
+    return ToolCall("a", name, at, NOW - at)
+
+
+def test_an_execution_that_passed_through_takes_the_place_of_one_pair() -> None:
+    memory = ToolMemory(MemoryLinks())
+    memory.passed("t", "r", [GATED])
+    pairs = [pair("search"), pair("other"), pair("search")]
+    assert memory.not_passed("t", "r", pairs, NOW) == [pair("other"), pair("search")]
+    assert memory.not_passed("t", "r", [pair("search")], NOW) == [pair("search")], "it is used up"
+
+
+def test_another_run_tenant_or_time_takes_no_place() -> None:
+    memory = ToolMemory(MemoryLinks())
+    memory.passed("t", "r", [GATED])
+    for tenant, run in (("t", "q"), ("u", "r"), ("tr", ""), ("", "tr")):
+        assert memory.not_passed(tenant, run, [pair("search")], NOW)
+    assert memory.not_passed("t", "r", [pair("search")], END + 299), "it ended behind this result"
+    late = END + 300 + 2_000_000_001
+    assert memory.not_passed("t", "r", [pair("search", late)], late + 5), "it ended long before it was asked for"
+    assert not memory.not_passed("t", "r", [pair("search")], NOW)
+
+
+@pytest.mark.parametrize("shown", ["search", "mcp__web__search", "mcp__a_b__search"])
+def test_names_under_which_clients_show_the_tools_of_a_server(shown: str) -> None:
+    memory = ToolMemory(MemoryLinks())
+    memory.passed("t", "r", [GATED])
+    assert memory.not_passed("t", "r", [pair(shown)], NOW) == []
+
+
+def test_what_waits_for_its_pair_is_bounded() -> None:
+    memory = ToolMemory(MemoryLinks())  # refuses values of more than 200 bytes
+    memory.passed("t", "r", [GATED] * 100)
+    assert len(memory.not_passed("t", "r", [pair("search")] * 100, NOW)) == 100 - 16

@@ -195,6 +195,25 @@ def test_tools() -> None:
     assert value(metrics, "gen_ai_execute_tool_duration_seconds_count", error_type="tool_error") == 1
 
 
+def test_tools_that_passed_through_the_gate() -> None:
+    metrics = projection()
+
+    def gated(**facts: object) -> ToolCall:
+        return ToolCall(**{"id": "c/0", "name": "search", "started_at": T0, "duration_ns": SECOND, "exact": True,
+                           "server": "web", "cost": 5 * 10**9, **facts})  # type: ignore[arg-type]  # fmt: skip
+
+    facts = {"operation": "execute_tool", "usage": None, "usage_source": "none", "upstream": "mcp/web"}
+    for tool in (gated(), gated(is_error=True), gated(exact=False, cost=None)):
+        metrics.apply([call(tools=(tool,), **facts)])
+    metrics.apply([call(tools=(gated(exact=False, cost=0),), outcome="cancelled", **facts)])
+    for result in ("ok", "error", "unknown", "cancelled"):
+        labels = {"server": "web", "tool": "search", "result": result}
+        assert value(metrics, "tollgate_tool_calls_total", **labels) == 1
+    assert value(metrics, "tollgate_tool_cost_usd_total", server="web", tool="search") == 0.01
+    assert value(metrics, "gen_ai_execute_tool_duration_seconds_count", error_type="tool_error") == 1
+    assert not samples(metrics, "gen_ai_client_operation_duration_seconds_count"), "it is no operation of a model"
+
+
 # -- runs ------------------------------------------------------------------------------------------------------------
 
 

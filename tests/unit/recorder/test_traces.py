@@ -630,3 +630,16 @@ def test_what_a_prompt_cache_lost_is_an_attribute_of_the_server_span() -> None:
         names = (Span.CACHE_LOST, Span.CACHE_HINT)
         found.append(tuple((server.attributes or {}).get(name) for name in names))
     assert found == [(0.5, "tool definition 3 changed"), (None, "stable"), (None, None), (None, None)]
+
+
+def test_a_tool_that_passed_through_the_gate_is_one_span_above_its_attempts() -> None:
+    tool = ToolCall("c1/0", "search", T0, SECOND, True, True, "web", 5 * 10**9)
+    facts: dict[str, Any] = {"operation": "execute_tool", "route": "/mcp/{server}", "upstream": "mcp/web"}
+    made = export([call(tools=(tool,), attempts=(FIRST,), **facts)])
+    assert tree(made)[1:] == ["  SERVER POST /mcp/{server}", "    INTERNAL execute_tool search", "      CLIENT POST"]
+    attributes = next(span for span in made if span.name == "execute_tool search").attributes
+    assert attributes is not None
+    assert attributes[Span.TOOL_SERVER] == "web"
+    assert attributes[Span.COST] == 0.005
+    assert attributes[Span.ERROR_TYPE] == "tool_error"
+    assert Span.TOOL_CALL_ID not in attributes

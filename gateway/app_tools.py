@@ -1,0 +1,95 @@
+"""The part of a worker's composition root that has to do with tools and MCP servers behind the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from urllib.parse import urlsplit
+
+from gateway.call import PICO_USD, Target
+from gateway.config.public import refused
+from gateway.config.schema import Config, McpServer, Timeouts, Tool, ToolPrice
+from gateway.dialects.mcp import Mcp
+from gateway.dialects.registry import DIALECTS
+from gateway.dialects.tool import Tool as ToolDialect
+from gateway.dialects.tool_paths import MCP, MCP_METHODS, TOOLS, Door
+from gateway.ports import Dialect, Spec
+from gateway.tool import FREE, MCP_PREFIX, TOOL_PREFIX, Price, Terms
+
+CONNECT_SECONDS = 10.0
+
+
+def entries(config: Config) -> Iterator[tuple[str, Tool | McpServer]]:
+    """Everything configured, by the name of its upstream."""
+    yield from ((TOOL_PREFIX + name, tool) for name, tool in config.tools.items())
+    yield from ((MCP_PREFIX + name, server) for name, server in config.mcp.items())
+
+
+def tool_specs(config: Config) -> dict[str, Spec]:
+    """The tools and servers as upstreams, which is what they are to the stages."""
+    return {name: spec_of(name, entry) for name, entry in entries(config)}
+
+
+def spec_of(upstream: str, tool: Tool | McpServer) -> Spec:
+    url = urlsplit(tool.url)
+    host, tls = url.hostname or "", url.scheme == "https"
+    bracketed = f"[{host}]" if ":" in host else host
+    stated = bracketed if url.port is None else f"{bracketed}:{url.port}"
+    return Spec(
+        name=upstream,
+        family="tool" if isinstance(tool, Tool) else "mcp",
+        target=Target(upstream, "", host, url.port or (443 if tls else 80), tls, b""),  # the route has the whole path
+        host=stated.encode(),
+        auth=((b"authorization", b"Bearer " + tool.key.encode()),) if tool.key else (),
+        headers=tuple((key.encode(), value.encode()) for key, value in tool.headers.items()),
+        inject_usage=False,
+        propagate_trace=tool.propagate_trace,
+        tool=terms_of(upstream.partition("/")[2], tool),
+    )
+
+
+def terms_of(name: str, tool: Tool | McpServer) -> Terms:
+    if isinstance(tool, Tool):
+        return Terms(name, price_of(tool.price), resend=tool.read_only)
+    prices = tuple((pattern, price_of(price)) for pattern, price in tool.prices.items())
+    return Terms(name, price_of(tool.price), prices, tool.allow, tool.deny)
+
+
+def price_of(price: ToolPrice | None) -> Price:
+    if price is None:
+        return FREE
+    return Price(
+        round(price.usd * PICO_USD),
+        (price.unit_header or "").lower().encode(),
+        tuple(price.unit_field.split(".")) if price.unit_field else (),
+        price.max_units,
+    )
+
+
+def doors_of(config: Config) -> dict[tuple[str, str], Door]:
+    """What the route table needs to know of them."""
+    tools = {(TOOLS, name): Door(urlsplit(t.url).path, t.methods, t.paths) for name, t in config.tools.items()}
+    return {**tools, **{(MCP, name): Door(urlsplit(s.url).path, MCP_METHODS) for name, s in config.mcp.items()}}
+
+
+def dialects_of(specs: Mapping[str, Spec]) -> Mapping[str, Dialect]:
+    """All dialects; those of tools know their terms."""
+    terms = {name: spec.tool for name, spec in specs.items() if spec.tool is not None}
+    return {**DIALECTS, "tool": ToolDialect(terms), "mcp": Mcp(terms)} if terms else DIALECTS
+
+
+def timeouts_of(tool: Tool | McpServer) -> Timeouts:
+    if isinstance(tool, McpServer):
+        return tool.timeouts
+    most = tool.timeout
+    return Timeouts(connect=min(CONNECT_SECONDS, most), first_byte=most, idle=most, total=most)
+
+
+def guard_of(tool: Tool | McpServer) -> Callable[[str], str]:
+    """Says why an address of its host must not be connected to."""
+    return partial(refused, private=tool.allow_private, stated=urlsplit(tool.url).hostname or "")
+
+
+def secrets_of(config: Config) -> list[str]:
+    """What must never stand in a record."""
+    return [secret for _, tool in entries(config) for secret in (tool.key or "", *tool.headers.values())]

@@ -1,0 +1,160 @@
+"""HTTP tools through a real gateway: one key, one budget and one record for models and tools alike."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from yarl import URL
+
+from gateway.testing.fake_upstream import FakeUpstream
+from gateway.testing.gateway import RunningGateway
+
+RUN = {"x-tollgate-run-id": "run-tools-1"}
+SECRET = "tool-secret-123456"
+
+
+class ToolServer:
+    """A tool on loopback; `seen` are the requests it got."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.url = ""
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        body = await request.read()
+        self.seen.append((request.method, request.raw_path, {k.lower(): v for k, v in request.headers.items()}, body))
+        if "/redirect" in request.path:
+            return web.Response(status=307, headers={"Location": "http://127.0.0.1:1/inside"})
+        if "/fail" in request.path:
+            return web.Response(status=500, text="broken")
+        if "/slow" in request.path:
+            await asyncio.sleep(30)
+        if "/stream" in request.path:
+            response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+            await response.prepare(request)
+            for number in range(3):
+                await response.write(b"data: %d\n\n" % number)
+            return response
+        return web.Response(body=b"\x00\x01raw" + body, headers={"x-credits": "2", "Content-Type": "application/x-own"})
+
+    async def __aenter__(self) -> ToolServer:
+        self.runner = web.ServerRunner(web.Server(self.handle), shutdown_timeout=0.1)
+        await self.runner.setup()
+        await web.TCPSite(self.runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{self.runner.addresses[0][1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.runner.cleanup()
+
+
+@pytest.fixture
+async def tool() -> AsyncIterator[ToolServer]:
+    async with ToolServer() as server:
+        yield server
+
+
+def configured(tool: ToolServer) -> dict[str, Any]:
+    price = {"usd": 0.001, "unit_header": "x-credits", "max_units": 3}
+    more = {"allow_private": True, "timeout": 2}
+    return {
+        "search": {
+            "url": f"{tool.url}/v1",
+            "key": "$TOOL_KEY",
+            "paths": ["/find/*", "/stream"],
+            "price": price,
+            **more,
+        },
+        "free": {"url": tool.url, **more},
+        "named": {"url": tool.url.replace("127.0.0.1", "localhost"), **more},
+        "outside": {"url": "http://tollgate-rebind.invalid/", "timeout": 2},
+    }
+
+
+async def fetch(url: str, method: str = "GET", **more: Any) -> tuple[int, bytes, dict[str, str]]:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request(method, URL(url, encoded=True), allow_redirects=False, **more) as answer,
+    ):
+        return answer.status, await answer.read(), {k.lower(): v for k, v in answer.headers.items()}
+
+
+async def test_tools_are_called_paid_for_and_recorded(tool: ToolServer) -> None:
+    settings: dict[str, Any] = {"tools": configured(tool), "runs": {"budget_usd": 0.009}}
+    async with RunningGateway({}, env={"TOOL_KEY": SECRET}, **settings) as gate:
+        status, body, headers = await fetch(f"{gate.url}/tools/search/find/7?q=a%20b", "POST", data=b"x", headers=RUN)
+        assert (status, body, headers["content-type"]) == (200, b"\x00\x01rawx", "application/x-own")
+        assert headers["x-tollgate-cost-usd"] == "0.002000000000"
+        method, path, sent, _ = tool.seen[-1]
+        assert (method, path, sent["authorization"]) == ("POST", "/v1/find/7?q=a%20b", f"Bearer {SECRET}")
+        status, body, _ = await fetch(f"{gate.url}/tools/search/stream", headers=RUN)
+        assert (status, body) == (200, b"data: 0\n\ndata: 1\n\ndata: 2\n\n")
+        status, _, headers = await fetch(f"{gate.url}/tools/free/redirect", headers=RUN)
+        assert (status, headers["location"], len(tool.seen)) == (307, "http://127.0.0.1:1/inside", 3)
+        assert (await fetch(f"{gate.url}/tools/free/fail", headers=RUN))[:2] == (500, b"broken")
+        assert (await fetch(f"{gate.url}/tools/named/x", headers=RUN))[0] == 200
+        for path, code in (("search/admin", 403), ("search/find/%2e%2e", 400), ("nobody/x", 404), ("free/..;/x", 400)):
+            assert (await fetch(f"{gate.url}/tools/{path}"))[0] == code
+        status, body, _ = await fetch(f"{gate.url}/tools/search/find/7", headers=RUN)
+        assert status == 200
+        status, body, _ = await fetch(f"{gate.url}/tools/search/find/7", headers=RUN)
+        assert (status, json.loads(body)["error"]["tollgate_code"]) == (402, "budget_exceeded")
+        status, body, _ = await fetch(f"{gate.url}/tools/outside/x")
+        assert (status, json.loads(body)["error"]["code"]) == (502, "upstream_dns_failed")
+
+        calls = await asyncio.to_thread(gate.calls, 12)
+        made = {call["route"] for call in calls}
+        assert "/tools/{tool}" in made
+        first = calls[0]
+        assert (first["operation"], first["cost_usd"], first["run_id"]) == ("execute_tool", 0.002, "run-tools-1")
+        metrics = await asyncio.to_thread(gate.text, "/metrics")
+        assert 'tollgate_tool_calls_total{result="ok",server="search",tool="search"} 3.0' in metrics
+        assert 'tollgate_tool_calls_total{result="error",server="free",tool="free"} 1.0' in metrics
+        assert 'tollgate_tool_cost_usd_total{server="search",tool="search"} 0.004' in metrics
+        run = await asyncio.to_thread(gate.get, "/api/runs/run-tools-1")
+        assert (run["tool_calls"], run["tool_errors"], run["cost_usd"]) == (6, 1, 0.004)
+        assert SECRET not in json.dumps(calls) + metrics + gate.log
+
+
+async def test_a_timeout_is_one_of_the_tool(tool: ToolServer) -> None:
+    async with RunningGateway({}, env={"TOOL_KEY": SECRET}, tools=configured(tool)) as gate:
+        status, body, _ = await fetch(f"{gate.url}/tools/free/slow")
+        assert (status, json.loads(body)["error"]["code"]) == (504, "upstream_first_byte_timeout")
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeUpstream]:
+    with FakeUpstream(11) as running:
+        yield running
+
+
+async def test_a_tool_that_passes_through_is_not_counted_again_in_llm_traffic(
+    tool: ToolServer, fake: FakeUpstream
+) -> None:
+    upstreams = {"openai": {"dialect": "openai", "url": fake.url, "provider": "openai"}}
+    async with RunningGateway(upstreams, env={"TOOL_KEY": SECRET}, tools=configured(tool)) as gate:
+        headers = {**RUN, "authorization": "Bearer any"}
+        asked: dict[str, Any] = {
+            "model": "gpt-4o",
+            "messages": [{"role": "user", "content": "[[tool free {}]] [[tool other {}]]"}],
+            "tools": [{"type": "function", "function": {"name": name}} for name in ("free", "other")],
+        }
+        _, body, _ = await fetch(f"{gate.url}/v1/chat/completions", "POST", json=asked, headers=headers)
+        message = json.loads(body)["choices"][0]["message"]
+        calls = message["tool_calls"]
+        assert (await fetch(f"{gate.url}/tools/free/x", headers=RUN))[0] == 200
+        asked["messages"] += [message, *({"role": "tool", "tool_call_id": c["id"], "content": "ok"} for c in calls)]
+        await fetch(f"{gate.url}/v1/chat/completions", "POST", json=asked, headers=headers)
+        recorded = await asyncio.to_thread(gate.calls, 3)
+        assert [[t["name"] for t in call["tools"]] for call in recorded][1] == ["free"]
+        names = sorted(t["name"] for t in recorded[2]["tools"])
+        assert names == sorted(c["function"]["name"] for c in calls if c["function"]["name"] != "free")
+        metrics = await asyncio.to_thread(gate.text, "/metrics")
+        assert metrics.count('tool="free"') > 0
+        assert 'server="client",tool="free"' not in metrics
