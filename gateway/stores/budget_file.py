@@ -14,7 +14,6 @@ Rules
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from gateway.policy.book import Book, Hold, State
 from gateway.policy.book_rules import Account
 from gateway.spend import Demand, Level, Rule, Unit
 from gateway.stores import budget_sql as sql
+from gateway.stores.sqlite_file import NEVER_WAIT, create_private
 
 CACHED = 4096  # accounts kept in memory
 LOG_BYTES, LOG_LIMIT = (
@@ -300,9 +300,7 @@ class BudgetFile:
 
 def connect(path: Path) -> sqlite3.Connection:
     """Open the file, or begin one. Raises sqlite3.Error, OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    create_private(path)
     db = sqlite3.connect(path, isolation_level=None, cached_statements=64, timeout=2.0)
     try:
         db.execute("PRAGMA journal_mode = WAL")
@@ -314,7 +312,7 @@ def connect(path: Path) -> sqlite3.Connection:
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version != sql.VERSION:
             raise sqlite3.DatabaseError(f"made by another version of this program ({version})")
-        db.execute("PRAGMA busy_timeout = 0")  # the loop of the worker must not wait
+        db.execute(NEVER_WAIT)
     except BaseException:
         db.close()
         raise

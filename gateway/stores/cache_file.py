@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import msgspec
 import zstandard
 
 from gateway.ports import Entry
+from gateway.stores.sqlite_file import NEVER_WAIT, create_private
 
 LARGE = 2048  # bytes of a body from which on it is compressed
 PURGE = 256  # expired entries that are removed at a time
@@ -138,10 +138,7 @@ def opened(path: Path, patience: float) -> sqlite3.Connection:
 
 
 def connect(path: Path, patience: float) -> sqlite3.Connection:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):  # private, whatever the umask
-        # Only a new file: closing one that this process has open would drop the locks of its other connections.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    create_private(path)
     db = sqlite3.connect(path, timeout=patience or 0.5, isolation_level=None)
     try:
         db.execute("PRAGMA journal_mode = WAL")
@@ -152,7 +149,7 @@ def connect(path: Path, patience: float) -> sqlite3.Connection:
                     db.execute(statement)
         db.execute("SELECT value FROM meta").fetchone()
         if not patience:
-            db.execute("PRAGMA busy_timeout = 0")
+            db.execute(NEVER_WAIT)
     except sqlite3.Error:
         db.close()
         raise

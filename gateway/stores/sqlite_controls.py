@@ -3,8 +3,8 @@
 Rules
 1. A decision is durable when `record` returns: the kill switch must survive a power cut. Decisions are rare, so a
    rollback journal and a full sync cost nothing that matters, and no WAL file has to be kept alive.
-2. Workers answer from memory. `refresh` asks the file whether another connection has committed (`PRAGMA
-   data_version`: a few system calls), and then reads only the standings of a higher revision.
+2. Workers answer from memory (WatchedFile); where something was decided, they read only the standings of a higher
+   revision.
 3. What cannot be read is kept as it was last known, and asked for again at the next refresh: a kill stays a kill.
 4. `decisions` only ever grows. Standings of runs that stop nothing are dropped RUN_DAYS after their last decision.
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,12 +22,10 @@ from typing import Any
 import msgspec
 
 from gateway.policy.controls import Decision, Standing, Standings, after
+from gateway.stores.sqlite_file import READ_SECONDS, WRITE_SECONDS, WatchedFile, open_durable
 
 RUN_DAYS = 30
 RELOAD_SECONDS = 86_400.0  # between two readings of the whole table, which forget what was dropped
-WRITE_SECONDS = 5.0  # to wait for another writer
-_READ_SECONDS = 2.0  # the same, for the first reading
-NEVER_WAIT = "PRAGMA busy_timeout = 0"  # once a worker serves, its event loop waits for nobody
 _DAY = 86_400 * 10**9
 
 _TABLES = (
@@ -145,44 +142,26 @@ class SqliteControls(Standings):
         super().__init__()
         self.path = path
         self._monotonic = monotonic
-        self._db: sqlite3.Connection | None = None
-        self._file = (0, 0)
-        self._version = -1
         self._reload_at = 0.0
-        self._failing = False
+        self._watched = WatchedFile(path, self._connect, self._read, "what was decided before stays in force", _log)
         with _faults(path):
-            db = self._connect()
-            self._read()
-            db.execute(NEVER_WAIT)
+            self._watched.begin()
 
     def refresh(self) -> bool:
         """See what was decided since; true where something was. To be called a few times per second."""
-        try:
-            status = os.stat(self.path)
-            if self._db is None or (status.st_dev, status.st_ino) != self._file:
-                self._connect().execute(NEVER_WAIT)
-            changed = self._read()
-        except (sqlite3.Error, OSError, msgspec.MsgspecError) as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
-                return False  # somebody is writing: the next refresh sees it
-            if not self._failing:
-                _log.error("%s cannot be read, what was decided before stays in force: %s", self.path, error)
-            self._failing = True
-            self._disconnect()
-            return False
-        self._failing = False
-        return changed
+        return self._watched.refresh()
 
     def close(self) -> None:
         """Idempotent; what is known stays in force."""
-        self._disconnect()
+        self._watched.close()
 
-    def _read(self) -> bool:
-        db = self._db
-        assert db is not None
+    def _connect(self) -> sqlite3.Connection:
+        self._reload_at = 0.0  # revisions of another file say nothing about what is known
+        return connect(self.path, READ_SECONDS)
+
+    def _read(self, db: sqlite3.Connection, news: bool) -> bool:
         now = self._monotonic()
-        version: int = db.execute("PRAGMA data_version").fetchone()[0]
-        if version == self._version and now < self._reload_at:
+        if not news and now < self._reload_at:
             return False
         before, stops = self.revision, None
         if now >= self._reload_at:
@@ -193,23 +172,7 @@ class SqliteControls(Standings):
             self._reload_at = now + RELOAD_SECONDS
         else:
             self.take([_decode(row[0]) for row in db.execute(_SINCE, (self.revision,))])
-        self._version = version
         return self.revision != before or (stops is not None and stops != self.stops)
-
-    def _connect(self) -> sqlite3.Connection:
-        self._disconnect()
-        self._db = db = connect(self.path, _READ_SECONDS)
-        status = os.stat(self.path)
-        self._file = (status.st_dev, status.st_ino)
-        self._version = -1
-        self._reload_at = 0.0
-        return db
-
-    def _disconnect(self) -> None:
-        db, self._db = self._db, None
-        if db is not None:
-            with contextlib.suppress(sqlite3.Error):
-                db.close()
 
 
 def put(db: sqlite3.Connection, decision: Decision, origin: str = "") -> Standing:
@@ -234,18 +197,8 @@ def decision_of(row: Sequence[Any]) -> Decision:
 
 def connect(path: Path, patience: float) -> sqlite3.Connection:
     """A connection to the file, which is made where there is none. Raises sqlite3.Error or OSError."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):  # private, whatever the umask
-        # Only a new file: closing a descriptor of one in use would drop the locks of this process's other connections.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    db = sqlite3.connect(path, timeout=patience, isolation_level=None)
+    db = open_durable(path, patience, _TABLES, "standings_revision")
     try:
-        db.execute("PRAGMA synchronous = FULL")
-        if not db.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'standings_revision'").fetchone()[0]:
-            db.execute("BEGIN IMMEDIATE")
-            for table in _TABLES:
-                db.execute(table)
-            db.execute("COMMIT")
         if not db.execute(_IS_CURRENT).fetchone()[0]:  # of an earlier version
             db.execute("BEGIN IMMEDIATE")
             if not db.execute(_IS_CURRENT).fetchone()[0]:

@@ -5,8 +5,7 @@ Rules
    was once configured stays closed, and the audit stays whole.
 2. Only keyed digests of secrets are stored; the pepper that keys them lies beside the file. The two belong together: a
    file whose pepper is gone is refused, for none of its keys could ever be recognised.
-3. Workers answer from memory. `refresh` asks the file whether another connection has committed (`PRAGMA data_version`:
-   a few system calls) and then reads all keys. What cannot be read is kept as it was last known.
+3. Workers answer from memory (WatchedFile); where something was changed, they read all keys.
 """
 
 from __future__ import annotations
@@ -25,10 +24,8 @@ from gateway.key import Key
 from gateway.policy.key_rules import KeyRefused, faults
 from gateway.policy.keys import ID_BYTES, SECRET_BYTES, Ring, digest_of, exceeds, new_id, new_secret
 from gateway.stores.secret_file import shared_secret
+from gateway.stores.sqlite_file import READ_SECONDS, WRITE_SECONDS, WatchedFile, open_durable
 
-WRITE_SECONDS = 5.0  # to wait for another writer
-_READ_SECONDS = 2.0  # the same, for the first reading
-NEVER_WAIT = "PRAGMA busy_timeout = 0"  # once a worker serves, its event loop waits for nobody
 _TRIES = 8  # for an id that is new: 2**40 of them
 
 _TABLES = (
@@ -174,7 +171,7 @@ class SqliteKeyStore:
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         """A connection in one transaction, which is undone by an exception."""
-        with _faults(self.path), contextlib.closing(connect(self.path, WRITE_SECONDS)) as db:
+        with _faults(self.path), contextlib.closing(_connect(self.path, WRITE_SECONDS)) as db:
             db.execute("BEGIN IMMEDIATE")
             yield db
             db.execute("COMMIT")
@@ -188,78 +185,29 @@ class SqliteKeys(Ring):
 
     def __init__(self, path: Path, pepper: Path, *, required: bool = False) -> None:
         self.path = path
-        self._db: sqlite3.Connection | None = None
-        self._file = (0, 0)
-        self._version = -1
-        self._failing = False
+        self._watched = WatchedFile(
+            path, lambda: _connect(path, READ_SECONDS), self._read, "the keys known before stay in force", _log
+        )
         with _faults(path):
-            db = self._connect()
-            super().__init__(_checked_pepper(db, pepper), required=required)
-            self._read()
-            db.execute(NEVER_WAIT)
+            super().__init__(_checked_pepper(self._watched.connect(), pepper), required=required)
+            self._watched.begin()
 
     def refresh(self) -> bool:
         """See what was changed since; true where something was. To be called a few times per second."""
-        try:
-            status = os.stat(self.path)
-            if self._db is None or (status.st_dev, status.st_ino) != self._file:
-                self._connect().execute(NEVER_WAIT)
-            changed = self._read()
-        except (sqlite3.Error, OSError, msgspec.MsgspecError) as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
-                return False  # somebody is writing: the next refresh sees it
-            if not self._failing:
-                _log.error("%s cannot be read, the keys known before stay in force: %s", self.path, error)
-            self._failing = True
-            self.close()
-            return False
-        self._failing = False
-        return changed
+        return self._watched.refresh()
 
     def close(self) -> None:
         """Idempotent; what is known stays in force."""
-        db, self._db = self._db, None
-        if db is not None:
-            with contextlib.suppress(sqlite3.Error):
-                db.close()
+        self._watched.close()
 
-    def _read(self) -> bool:
-        db = self._db
-        assert db is not None
-        version: int = db.execute("PRAGMA data_version").fetchone()[0]
-        if version == self._version:
-            return False
-        self.take([_decode(row[0]) for row in db.execute(_ALL)])
-        self._version = version
-        return True
-
-    def _connect(self) -> sqlite3.Connection:
-        self.close()
-        self._db = db = connect(self.path, _READ_SECONDS)
-        status = os.stat(self.path)
-        self._file = (status.st_dev, status.st_ino)
-        self._version = -1
-        return db
+    def _read(self, db: sqlite3.Connection, news: bool) -> bool:
+        if news:
+            self.take([_decode(row[0]) for row in db.execute(_ALL)])
+        return news
 
 
-def connect(path: Path, patience: float) -> sqlite3.Connection:
-    """A connection to the file, which is made where there is none. Raises sqlite3.Error or OSError."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):  # private, whatever the umask
-        # Only a new file: closing a descriptor of one in use would drop the locks of this process's other connections.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    db = sqlite3.connect(path, timeout=patience, isolation_level=None)
-    try:
-        db.execute("PRAGMA synchronous = FULL")
-        if not db.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'pepper'").fetchone()[0]:
-            db.execute("BEGIN IMMEDIATE")
-            for table in _TABLES:
-                db.execute(table)
-            db.execute("COMMIT")
-    except sqlite3.Error:
-        db.close()
-        raise
-    return db
+def _connect(path: Path, patience: float) -> sqlite3.Connection:
+    return open_durable(path, patience, _TABLES, "pepper")
 
 
 def _checked_pepper(db: sqlite3.Connection, path: Path) -> bytes:
