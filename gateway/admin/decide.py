@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from sqlite3 import Row
-from typing import Any, TypeVar
+from typing import Any
 
-import msgspec
 from aiohttp import web
-from msgspec import Struct, structs
+from msgspec import structs
 
 from gateway.admin import params, present
 from gateway.admin.decision_views import (
@@ -40,7 +39,6 @@ from gateway.policy.controls import Decision, Kind, Scope, Standing
 from gateway.recorder.ledger_rows import decode_detail
 from gateway.spend import NANO_USD, RunLimits
 
-B = TypeVar("B", bound=Struct)
 DONE = {Kind.KILL: "killed", Kind.RESUME: "resumed", Kind.RAISE: "raised", Kind.LIMIT: "limited"}
 STOPS = frozenset((BudgetExceeded.code, RunStopped.code))
 SHOWN = 100
@@ -50,24 +48,25 @@ _POLL_SECONDS = 0.02
 
 
 async def kill_run(request: web.Request) -> web.Response:
-    given = await body_of(request, DecisionIn)
+    given = await params.body_of(request, DecisionIn)
     return await _decide(request, Kind.KILL, given, Scope.RUN, request.match_info["id"])
 
 
 async def resume_run(request: web.Request) -> web.Response:
-    given = await body_of(request, DecisionIn)
+    given = await params.body_of(request, DecisionIn)
     return await _decide(request, Kind.RESUME, given, Scope.RUN, request.match_info["id"])
 
 
 async def raise_run(request: web.Request) -> web.Response:
-    given = await body_of(request, RaiseIn)
-    return await _decide(request, Kind.RAISE, given, Scope.RUN, request.match_info["id"], amount=nano(given.budget_usd))
+    given = await params.body_of(request, RaiseIn)
+    amount = params.nano(given.budget_usd)
+    return await _decide(request, Kind.RAISE, given, Scope.RUN, request.match_info["id"], amount=amount)
 
 
 async def limit_run(request: web.Request) -> web.Response:
-    given = await body_of(request, LimitsIn)
+    given = await params.body_of(request, LimitsIn)
     limits = RunLimits(
-        usd=None if given.budget_usd is None else nano(given.budget_usd),
+        usd=None if given.budget_usd is None else params.nano(given.budget_usd),
         calls=given.max_calls,
         steps=given.max_steps,
         tools=given.max_tools,
@@ -81,12 +80,12 @@ async def limit_run(request: web.Request) -> web.Response:
 
 
 async def kill(request: web.Request) -> web.Response:
-    given = await body_of(request, SubjectIn)
+    given = await params.body_of(request, SubjectIn)
     return await _decide(request, Kind.KILL, given, Scope(given.scope), given.value)
 
 
 async def resume(request: web.Request) -> web.Response:
-    given = await body_of(request, SubjectIn)
+    given = await params.body_of(request, SubjectIn)
     return await _decide(request, Kind.RESUME, given, Scope(given.scope), given.value)
 
 
@@ -112,22 +111,6 @@ async def run_summary(request: web.Request) -> web.Response:
         return summary(id, row, calls, book, complete)
 
     return answer(await state.ask(gather))
-
-
-def nano(usd: float) -> int:
-    """Whole nano-USD, never none at all."""
-    return max(1, round(usd * NANO_USD))
-
-
-async def body_of(request: web.Request, kind: type[B]) -> B:
-    """What was sent, as JSON of this kind. Raises ApiError."""
-    params.given(request, ())
-    if request.content_type != "application/json":
-        raise ApiError(415, "unsupported_media_type", "send application/json")
-    try:
-        return msgspec.json.decode(await request.read(), type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ApiError(400, "bad_body", str(error), parameter="body") from None
 
 
 async def _decide(

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import msgspec
 from aiohttp import web
 
 from gateway.admin import params, present
@@ -20,7 +19,6 @@ from gateway.key import Key, KeyBudget
 from gateway.policy.key_rules import KeyRefused
 from gateway.spend import NANO_USD
 
-B = TypeVar("B", KeyIn, RotateIn, DisableIn)
 T = TypeVar("T")
 SECOND = 10**9
 _OPERATIONS = Key(id="").operations
@@ -41,7 +39,7 @@ async def key(request: web.Request) -> web.Response:
 
 
 async def create_key(request: web.Request) -> web.Response:
-    given = await _body(request, KeyIn)
+    given = await params.body_of(request, KeyIn)
     now = request.app[STATE].now()
     wanted = _wanted(given, now)
     made, secret = await _asked(request, lambda store: store.create(wanted, given.by.strip()))
@@ -49,14 +47,14 @@ async def create_key(request: web.Request) -> web.Response:
 
 
 async def rotate_key(request: web.Request) -> web.Response:
-    given, id = await _body(request, RotateIn), request.match_info["id"]
+    given, id = await params.body_of(request, RotateIn), request.match_info["id"]
     overlap = given.overlap_seconds * SECOND
     rotated, secret = await _asked(request, lambda store: store.rotate(id, overlap, given.by.strip()))
     return answer(KeySecretView(**_fields(rotated, request.app[STATE].now()), secret=secret))
 
 
 async def disable_key(request: web.Request) -> web.Response:
-    given, id = await _body(request, DisableIn), request.match_info["id"]
+    given, id = await params.body_of(request, DisableIn), request.match_info["id"]
     disabled = await _asked(request, lambda store: store.disable(id, given.by.strip(), given.reason.strip()))
     return answer(KeyView(**_fields(disabled, request.app[STATE].now())))
 
@@ -74,20 +72,10 @@ async def _asked(request: web.Request, what: Callable[[KeyStore], T]) -> T:
         raise ApiError(503, "keys_unavailable", str(error), headers={"Retry-After": "1"}) from None
 
 
-async def _body(request: web.Request, kind: type[B]) -> B:
-    params.given(request, ())
-    if request.content_type != "application/json":
-        raise ApiError(415, "unsupported_media_type", "send application/json")
-    try:
-        return msgspec.json.decode(await request.read(), type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ApiError(400, "bad_body", str(error), parameter="body") from None
-
-
 def _wanted(given: KeyIn, now: int) -> Key:
     budgets = [
         KeyBudget(
-            usd=None if budget.usd is None else max(1, round(budget.usd * NANO_USD)),
+            usd=None if budget.usd is None else params.nano(budget.usd),
             tokens=budget.tokens,
             per=budget.per,
             rolling=budget.rolling,

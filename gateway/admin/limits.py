@@ -11,12 +11,11 @@ from typing import Any, get_args
 from aiohttp import web
 
 from gateway.admin import params, present
-from gateway.admin.decide import body_of, in_force, unavailable
+from gateway.admin.decide import in_force, unavailable
 from gateway.admin.limit_views import CapsIn, LimitedView, LimitList, ScopeLimitsView, ScopeName
 from gateway.admin.problems import ApiError, bad_parameter, not_found
 from gateway.admin.state import STATE, answer
 from gateway.policy.controls import Cap, Caps, Decision, Kind, Scope, Standing
-from gateway.spend import NANO_USD
 
 SCOPES: tuple[str, ...] = get_args(ScopeName)
 LONGEST = 200
@@ -38,7 +37,7 @@ async def limit(request: web.Request) -> web.Response:
 
 
 async def set_limit(request: web.Request) -> web.Response:
-    given = await body_of(request, CapsIn)
+    given = await params.body_of(request, CapsIn)
     caps = _caps(given)
     if caps == Caps(burst=caps.burst):
         raise ApiError(400, "bad_body", "nothing is limited by this; DELETE takes limits away", parameter="body")
@@ -99,6 +98,6 @@ def _caps(given: CapsIn) -> Caps:
     for one in given.budgets:
         if one.usd is None and one.tokens is None:
             raise ApiError(400, "bad_body", "a budget limits usd, tokens or both", parameter="body")
-        usd = None if one.usd is None else max(1, round(one.usd * NANO_USD))
+        usd = None if one.usd is None else params.nano(one.usd)
         budgets.append(Cap(usd, one.tokens, one.per, one.rolling and one.per != "life", one.on_exceed))
     return Caps(tuple(budgets), given.rpm, given.tpm, given.concurrency, given.burst)

@@ -1,4 +1,4 @@
-"""Query parameters: only known ones, each with a fault that names it."""
+"""What a request brings: query parameters, only known ones, each with a fault that names it; and a body of JSON."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import binascii
 import datetime as dt
 import re
 from collections.abc import Collection, Mapping
-from typing import Final
+from typing import Final, TypeVar
 
+import msgspec
 from aiohttp import web
 
-from gateway.admin.problems import bad_parameter
+from gateway.admin.problems import ApiError, bad_parameter
 from gateway.recorder.ledger_read import CallFilter, Cursor, RunFilter
+from gateway.spend import NANO_USD
+
+B = TypeVar("B", bound=msgspec.Struct)
 
 LIMIT_DEFAULT = 50
 LIMIT_MAX = 1000
@@ -38,6 +42,22 @@ def given(request: web.Request, known: Collection[str]) -> dict[str, str]:
             raise bad_parameter(name, f"longer than {TEXT_MAX} characters")
         values[name] = value
     return {name: value for name, value in values.items() if value}
+
+
+async def body_of(request: web.Request, kind: type[B]) -> B:
+    """What was sent, as JSON of this kind, without query parameters. Raises ApiError."""
+    given(request, ())
+    if request.content_type != "application/json":
+        raise ApiError(415, "unsupported_media_type", "send application/json")
+    try:
+        return msgspec.json.decode(await request.read(), type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ApiError(400, "bad_body", str(error), parameter="body") from None
+
+
+def nano(usd: float) -> int:
+    """Whole nano-USD, never none at all."""
+    return max(1, round(usd * NANO_USD))
 
 
 def call_filter(values: Mapping[str, str]) -> CallFilter:

@@ -18,7 +18,7 @@ from gateway.dialects.asking import asked, elements, flag, limit, model_name, ra
 from gateway.dialects.base import BaseDialect, closing, inner
 from gateway.dialects.meters import Draft, JsonMeter, decode_error, find_object, first_text
 from gateway.dialects.shape import DECODE_FAULTS, NO_RAW, Shape, is_set
-from gateway.dialects.sse import parse
+from gateway.dialects.sse import parse_frame
 from gateway.dialects.streams import EventMeter
 from gateway.dialects.usage import anthropic_usage, as_dict
 from gateway.errors import GatewayError
@@ -316,7 +316,7 @@ class Anthropic(BaseDialect):
         return faults.anthropic_refusal(fault, request_id)
 
     def restate(self, route: Route, frame: bytes) -> ErrorAnswer | None:
-        event = parse(frame.replace(b"\r\n", b"\n").lstrip(b"\xef\xbb\xbf").strip(b"\n"))
+        event = parse_frame(frame)
         if event is None:
             return None
         name, data = event

@@ -21,7 +21,7 @@ from gateway.dialects.body import nested
 from gateway.dialects.json_array import ArrayCutter
 from gateway.dialects.meters import Draft, JsonMeter, decode_error, find_object
 from gateway.dialects.shape import DECODE_FAULTS, NO_RAW, Shape, is_set
-from gateway.dialects.sse import parse
+from gateway.dialects.sse import parse_frame
 from gateway.dialects.streams import EventMeter
 from gateway.dialects.usage import as_dict, gemini_usage
 from gateway.errors import BadBody, GatewayError
@@ -231,7 +231,7 @@ class Gemini(BaseDialect):
         return faults.gemini_refusal(fault, array=stream and route is not None and not wants_sse(route))
 
     def restate(self, route: Route, frame: bytes) -> ErrorAnswer | None:
-        event = parse(frame.replace(b"\r\n", b"\n").lstrip(b"\xef\xbb\xbf").strip(b"\n"))
+        event = parse_frame(frame)
         data = event[1] if event is not None else frame
         try:
             value = msgspec.json.decode(data)

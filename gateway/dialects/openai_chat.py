@@ -21,7 +21,7 @@ from gateway.dialects.body import nested
 from gateway.dialects.injection import UsageStripper, asks_usage, is_rejection, usage_edit
 from gateway.dialects.meters import Draft, JsonMeter, decode_error, find_object
 from gateway.dialects.shape import DECODE_FAULTS, NO_RAW, Shape, is_set
-from gateway.dialects.sse import parse
+from gateway.dialects.sse import parse_frame
 from gateway.dialects.streams import EventMeter
 from gateway.dialects.usage import as_dict, openai_usage
 from gateway.errors import GatewayError
@@ -265,7 +265,7 @@ class OpenAIFamily(BaseDialect):
         return faults.openai_refusal(fault, request_id)
 
     def restate(self, route: Route, frame: bytes) -> ErrorAnswer | None:
-        event = parse(frame.replace(b"\r\n", b"\n").lstrip(b"\xef\xbb\xbf").strip(b"\n"))
+        event = parse_frame(frame)
         if event is None:
             return None
         return _restated(event[0], event[1])

@@ -21,7 +21,7 @@ from gateway.dialects.meters import JsonMeter, decode_error, find_object, first_
 from gateway.dialects.responses_facts import ENDINGS, ITEM, RESPONSE, note_error, note_item, note_output, note_response
 from gateway.dialects.responses_output import NOWHERE, Output, index_of, object_of
 from gateway.dialects.shape import DECODE_FAULTS, NO_RAW, Shape, is_set
-from gateway.dialects.sse import parse
+from gateway.dialects.sse import parse_frame
 from gateway.dialects.streams import EventMeter
 from gateway.dialects.usage import as_dict, openai_usage
 from gateway.dialects.websocket import WebSocketMeter
@@ -248,7 +248,7 @@ class OpenAIResponses(BaseDialect):
         return ErrorAnswer(200, headers, failed(fault, request_id))
 
     def restate(self, route: Route, frame: bytes) -> ErrorAnswer | None:
-        event = parse(frame.replace(b"\r\n", b"\n").lstrip(b"\xef\xbb\xbf").strip(b"\n"))
+        event = parse_frame(frame)
         if event is None:
             return None
         name, data = event

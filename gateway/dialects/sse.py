@@ -43,6 +43,11 @@ def parse(block: bytes) -> Event | None:
     return (name, b"\n".join(data)) if data else None
 
 
+def parse_frame(frame: bytes) -> Event | None:
+    """Read a first event as it came: with CRLF or LF, a byte order mark, empty lines around it."""
+    return parse(frame.replace(b"\r\n", b"\n").lstrip(_BOM).strip(b"\n"))
+
+
 class Splitter:
     """Bytes in, events out. `partial`: the bytes so far stop inside an event; `idle`: the next byte begins an event."""
 

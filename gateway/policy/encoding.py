@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Protocol
 
 import brotli
@@ -44,14 +46,13 @@ class Undecodable:
         return b""
 
 
-class Zlib:
-    """gzip, and deflate with or without its zlib wrapper (RFC 9110 8.4.1.2)."""
+class Bounded(ABC):
+    """A decoder that stops where its body does not decode or expands too far. `errors` are those of its library."""
 
-    def __init__(self, raw_allowed: bool) -> None:
+    errors: type[Exception]
+
+    def __init__(self) -> None:
         self.broken = False
-        self._decoder = zlib.decompressobj(47)
-        self._raw_allowed = raw_allowed
-        self._lead = b""  # of the wrapper's two bytes, the first may come alone
         self._taken = self._total = 0
 
     def feed(self, data: bytes) -> bytes:
@@ -60,18 +61,39 @@ class Zlib:
         self._taken += len(data)
         out: list[bytes] = []
         try:
-            while data and not is_bomb(self._taken, self._total):
-                piece = self._decode(data)
-                self._total += len(piece)
+            for piece in self._pieces(data):
                 out.append(piece)
-                data = self._decoder.unconsumed_tail
-                if self._decoder.eof and self._decoder.unused_data:
-                    data = self._decoder.unused_data  # gzip members may follow one another
-                    self._decoder = zlib.decompressobj(47)
-        except zlib.error:
+                self._total += len(piece)
+                if is_bomb(self._taken, self._total):
+                    self.broken = True
+                    break
+        except self.errors:
             self.broken = True
-        self.broken = self.broken or is_bomb(self._taken, self._total)
         return b"" if self.broken else b"".join(out)
+
+    @abstractmethod
+    def _pieces(self, data: bytes) -> Iterator[bytes]:
+        """Decode no more than is asked for."""
+
+
+class Zlib(Bounded):
+    """gzip, and deflate with or without its zlib wrapper (RFC 9110 8.4.1.2)."""
+
+    errors = zlib.error
+
+    def __init__(self, raw_allowed: bool) -> None:
+        super().__init__()
+        self._decoder = zlib.decompressobj(47)
+        self._raw_allowed = raw_allowed
+        self._lead = b""  # of the wrapper's two bytes, the first may come alone
+
+    def _pieces(self, data: bytes) -> Iterator[bytes]:
+        while data:
+            yield self._decode(data)
+            data = self._decoder.unconsumed_tail
+            if self._decoder.eof and self._decoder.unused_data:
+                data = self._decoder.unused_data  # gzip members may follow one another
+                self._decoder = zlib.decompressobj(47)
 
     def _decode(self, data: bytes) -> bytes:
         try:
@@ -87,53 +109,32 @@ class Zlib:
         return piece
 
 
-class Brotli:
+class Brotli(Bounded):
+    errors = brotli.error
+
     def __init__(self) -> None:
-        self.broken = False
+        super().__init__()
         self._decoder = brotli.Decompressor()
-        self._taken = self._total = 0
 
-    def feed(self, data: bytes) -> bytes:
-        if self.broken:
-            return b""
-        self._taken += len(data)
-        out: list[bytes] = []
-        try:
-            piece = self._decoder.process(data, output_buffer_limit=STEP)
-            while piece:
-                out.append(piece)
-                self._total += len(piece)
-                if is_bomb(self._taken, self._total) or self._decoder.can_accept_more_data():
-                    break
-                piece = self._decoder.process(b"", output_buffer_limit=STEP)
-        except brotli.error:
-            self.broken = True
-        self.broken = self.broken or is_bomb(self._taken, self._total)
-        return b"" if self.broken else b"".join(out)
+    def _pieces(self, data: bytes) -> Iterator[bytes]:
+        piece = self._decoder.process(data, output_buffer_limit=STEP)
+        while piece:
+            yield piece
+            if self._decoder.can_accept_more_data():
+                break
+            piece = self._decoder.process(b"", output_buffer_limit=STEP)
 
 
-class Zstd:
+class Zstd(Bounded):
+    errors = zstandard.ZstdError
+
     def __init__(self) -> None:
-        self.broken = False
+        super().__init__()
         self._decoder = zstandard.ZstdDecompressor(max_window_size=2**27).decompressobj(read_across_frames=True)
-        self._taken = self._total = 0
 
-    def feed(self, data: bytes) -> bytes:
-        if self.broken:
-            return b""
-        self._taken += len(data)
-        out: list[bytes] = []
-        try:
-            for start in range(0, len(data), BITE):
-                piece = self._decoder.decompress(data[start : start + BITE])
-                out.append(piece)
-                self._total += len(piece)
-                if is_bomb(self._taken, self._total):
-                    break
-        except zstandard.ZstdError:
-            self.broken = True
-        self.broken = self.broken or is_bomb(self._taken, self._total)
-        return b"" if self.broken else b"".join(out)
+    def _pieces(self, data: bytes) -> Iterator[bytes]:
+        for start in range(0, len(data), BITE):
+            yield self._decoder.decompress(data[start : start + BITE])
 
 
 PLAIN = Identity()  # it keeps nothing: one is enough
