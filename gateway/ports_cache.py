@@ -34,19 +34,15 @@ class Entry(Struct, frozen=True):
 
 
 class CacheStore(Protocol):
-    """Entries by key. Nothing here raises or waits for long: what cannot be read is not there."""
+    """Entries by key, of each tenant by itself. Nothing here raises or waits for long: what cannot be read is not
+    there. A look-up may cross the network; one in memory or in a file of this machine does not suspend."""
 
-    def get(self, key: bytes, now: int) -> Entry | None:
-        """An entry that is still good."""
-        ...
-
-    @property
-    def generation(self) -> int:
-        """Counts what was cleared: as of the last `get`."""
+    async def get(self, key: bytes, tenant: str, now: int) -> tuple[Entry | None, int]:
+        """An entry that is still good; and the generation it was looked for in, which counts what was cleared."""
         ...
 
     def put(self, entry: Entry, generation: int) -> None:
-        """Keep it, unless something was cleared since `generation`."""
+        """Keep it, unless something was cleared since `generation`. Returns at once."""
         ...
 
 

@@ -135,7 +135,7 @@ class ExactCache:
 
     async def _asked(self, question: Question) -> Ending | None:
         call, wish = question.call, question.wish
-        found = self._look(question)
+        found, generation = await self._look(question)
         if found is not None:
             return await replay(question, found[0], found[1], self._flights, self._pace)
         if wish.only:
@@ -148,17 +148,17 @@ class ExactCache:
             if ending is not None:
                 return ending
         say(call, Cached("miss") if wish.look else Cached("bypass", "refresh"))
-        call.fill = Fill(question, self._store.generation, self._limit, flight)
+        call.fill = Fill(question, generation, self._limit, flight)
         return None
 
-    def _look(self, question: Question) -> tuple[Entry, bytes] | None:
-        """A stored answer, and its body in the shape that was asked for."""
+    async def _look(self, question: Question) -> tuple[tuple[Entry, bytes] | None, int]:
+        """A stored answer, and its body in the shape that was asked for; the generation that was looked in."""
         now, wish = question.gw.now(), question.wish
-        entry = self._store.get(question.key, now)
+        entry, generation = await self._store.get(question.key, question.call.who.tenant, now)
         if entry is None or not wish.look or not fits(entry.answer, now - entry.created, question.terms, wish):
-            return None
+            return None, generation
         body = shaped(question, entry)
-        return None if body is None else (entry, body)
+        return (None if body is None else (entry, body)), generation
 
     async def _together(self, question: Question) -> tuple[Ending | None, Flight | None]:
         """The answer of an equal call under way; else the flight that this call leads, if any."""

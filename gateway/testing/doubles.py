@@ -12,7 +12,7 @@ Nothing runs by itself. A coroutine stops at each of its awaits, and the test le
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from gateway.call import Answer, Attempt, Call, Money, Request, Target, ToolCall, Usage, Who
 from gateway.dialects.mcp import Mcp
@@ -28,6 +28,7 @@ from gateway.testing.calls import MemoryLinks
 from gateway.tool import Terms
 
 Log = list[tuple[str, Any]]
+T = TypeVar("T")
 
 
 class Stop:
@@ -59,6 +60,17 @@ def drive(work: Coroutine[Any, Any, None], *, at: int = -1, raising: BaseExcepti
         return stops
     work.close()
     raise Endless(f"{len(stops)} awaits, the last {stops[-3:]}")
+
+
+def at_once(work: Coroutine[Any, Any, T]) -> T:
+    """The result of what never suspends."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    work.close()
+    raise Endless("it waits for something")
 
 
 class MemoryDown:

@@ -16,16 +16,19 @@ EVERYTHING = Cache(exact=Settings(enabled=True, sampled="all"))
 
 
 class MemoryCache:
-    """`ports.CacheStore`: a dictionary."""
+    """`ports.CacheStore`: a dictionary. `far`: a look-up takes a moment."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, far: bool = False) -> None:
         self.entries: dict[bytes, Entry] = {}
         self.generation = 0
         self.puts: list[Entry] = []
+        self.far = far
 
-    def get(self, key: bytes, now: int) -> Entry | None:
+    async def get(self, key: bytes, tenant: str, now: int) -> tuple[Entry | None, int]:
+        if self.far:
+            await Stop("look")
         entry = self.entries.get(key)
-        return entry if entry is not None and entry.expires > now else None
+        return (entry if entry is not None and entry.expires > now else None), self.generation
 
     def put(self, entry: Entry, generation: int) -> None:
         if generation == self.generation:
@@ -96,9 +99,9 @@ class MemoryFlights:
         await Stop("pause")
 
 
-def cached(world: World, settings: Cache = EVERYTHING) -> tuple[MemoryCache, MemoryFlights]:
+def cached(world: World, settings: Cache = EVERYTHING, *, far: bool = False) -> tuple[MemoryCache, MemoryFlights]:
     """Give the world a cache; returns where its answers are kept, and who waits for whom."""
-    store, flights = MemoryCache(), MemoryFlights()
+    store, flights = MemoryCache(far=far), MemoryFlights()
     world.settings["cache"] = ExactCache(
         CacheRules(settings),
         store,

@@ -23,7 +23,7 @@ from gateway.policy.cache_key import Basis, key_of, place_of
 from gateway.policy.cache_rules import CacheRules, unfit, wish_of
 from gateway.ports import Entry
 from gateway.stores.sqlite_cache import SqliteCache
-from gateway.testing.doubles import World, ask
+from gateway.testing.doubles import World, ask, at_once
 
 ENTRIES = 10_000
 CALLS = 1000
@@ -86,13 +86,13 @@ class Lookups:
         answer = Answer(model="gpt-4o-mini", usage=Usage(100, 50), finish_reasons=("stop",), output_chars=700)
         for at, call in enumerate(self.calls(0, count)):
             key = self.key(call)
-            self.store.get(key, now)
+            _, generation = at_once(self.store.get(key, "default", now))
             self.store.put(
                 Entry(
                     key, "default", now, now + 10**13, False, True, b"application/json", b"", body, answer, 10**9,
                     "/v1/chat/completions", "openai", "gpt-4o-mini", "bench",
                 ),
-                self.store.generation,
+                generation,
             )  # fmt: skip
             if at % 500 == 0:
                 self.store.flush()
@@ -102,7 +102,7 @@ class Lookups:
         key, get, now = self.key, self.store.get, time.time_ns()
         began = time.thread_time_ns()
         for call in calls:
-            assert (get(key(call), now) is not None) == found
+            assert (at_once(get(key(call), call.who.tenant, now))[0] is not None) == found
         return (time.thread_time_ns() - began) / len(calls) / 1000
 
 

@@ -133,7 +133,7 @@ def remembering(make: Callable[[], World], settings: Cache = EVERYTHING) -> Call
 
     def made() -> World:
         world = make()
-        world.cache = cached(world, settings)
+        world.cache = cached(world, settings, far=True)
         return world
 
     return made
@@ -154,7 +154,7 @@ def hit(stream: bool = False, pace: float = 0) -> Callable[[], World]:
         drive(serve(ask(CHAT, COUNTED if stream else CEILING), first.down, first.gateway()))
         assert len(store.puts) == 1
         world = limited(lambda: World(slow=True))()
-        world.cache = cached(world, Cache(exact=EVERYTHING.exact, pace=pace))
+        world.cache = cached(world, Cache(exact=EVERYTHING.exact, pace=pace), far=True)
         world.cache[0].entries = store.entries
         return world
 
@@ -384,7 +384,7 @@ def test_killed_anywhere_it_ends_once_and_is_recorded(scenario: Scenario, at: in
 
 def test_there_are_points_of_every_kind() -> None:
     stops = {stop for _, _, stop in points()}
-    assert stops == {"connect", "head", "read", "drained", "reserve", "freed", "moved", "pause"}
+    assert stops == {"connect", "head", "read", "drained", "reserve", "freed", "moved", "pause", "look"}
     assert len(points()) > 50
 
 

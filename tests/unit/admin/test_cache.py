@@ -10,6 +10,7 @@ import pytest
 from gateway.call import Answer
 from gateway.ports import Entry
 from gateway.stores.sqlite_cache import SqliteCache
+from gateway.testing.doubles import at_once
 
 NOW = 1_790_000_000_000_000_000
 
@@ -20,13 +21,13 @@ def fill(tmp_path: Path) -> Any:
         store = SqliteCache(tmp_path / "cache.sqlite", memory_bytes=0, tenant_bytes=10**6)
         for number, tenant in enumerate(tenants):
             key = number.to_bytes(32, "big")
-            store.get(key, NOW)
+            _, generation = at_once(store.get(key, "", NOW))
             store.put(
                 Entry(
                     key, tenant, NOW, NOW + 10**15, False, True, b"application/json", b"", b"{}", Answer(), 1,
                     "/r", "u", "m", "a", ("red",),
                 ),
-                store.generation,
+                generation,
             )  # fmt: skip
         store.close()
 

@@ -13,6 +13,7 @@ from gateway import cli
 from gateway.call import Answer
 from gateway.ports import Entry
 from gateway.stores.sqlite_cache import SqliteCache
+from gateway.testing.doubles import at_once
 
 
 @pytest.fixture
@@ -30,13 +31,13 @@ def fill(options: list[str], *models: str) -> None:
     now = time.time_ns()
     for number, model in enumerate(models):
         key = number.to_bytes(32, "big")
-        store.get(key, now)
+        _, generation = at_once(store.get(key, "", now))
         store.put(
             Entry(
                 key, "t", now, now + 10**12, False, True, b"application/json", b"", b"{}", Answer(), 1,
                 "/v1/chat/completions", "u", model, "a", ("red",),
             ),
-            store.generation,
+            generation,
         )  # fmt: skip
     store.close()
 

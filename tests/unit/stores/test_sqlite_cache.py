@@ -22,6 +22,7 @@ from gateway.ports import Entry
 from gateway.stores.cache_desk import CacheDesk, CacheUnusable
 from gateway.stores.cache_file import OVERHEAD
 from gateway.stores.sqlite_cache import SqliteCache
+from gateway.testing.doubles import at_once
 
 NOW = 1_790_000_000_000_000_000
 HOUR = 3600 * 10**9
@@ -62,10 +63,13 @@ def opening(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opening]:
         store.close()
 
 
+def find(store: SqliteCache, key: bytes, now: int) -> Entry | None:
+    return at_once(store.get(key, "t", now))[0]
+
+
 def keep(store: SqliteCache, *entries: Entry) -> None:
     for one in entries:
-        store.get(one.key, NOW)
-        store.put(one, store.generation)
+        store.put(one, at_once(store.get(one.key, one.tenant, NOW))[1])
     assert store.flush()
 
 
@@ -76,11 +80,11 @@ def keep(store: SqliteCache, *entries: Entry) -> None:
 def test_what_is_kept_is_found_whole(opening: Opening, body: bytes, memory: int) -> None:
     store, other = opening(memory), opening(memory)
     wanted = entry(body=body)
-    assert store.get(wanted.key, NOW) is None
+    assert find(store, wanted.key, NOW) is None
     keep(store, wanted)
-    assert store.get(wanted.key, NOW) == wanted
-    assert other.get(wanted.key, NOW) == wanted
-    assert other.get(b"b" * 32, NOW) is None
+    assert find(store, wanted.key, NOW) == wanted
+    assert find(other, wanted.key, NOW) == wanted
+    assert find(other, b"b" * 32, NOW) is None
 
 
 def test_large_answers_are_compressed(opening: Opening, path: Path) -> None:
@@ -98,9 +102,9 @@ def test_the_file_is_for_the_gateway_alone(opening: Opening, path: Path) -> None
 def test_what_is_over_is_not_found_and_goes(opening: Opening, path: Path, memory: int) -> None:
     store = opening(memory)
     keep(store, entry("a", expires=NOW + 10), entry("b"))
-    assert store.get(entry("a").key, NOW + 9) is not None
-    assert store.get(entry("a").key, NOW + 10) is None
-    assert store.get(entry("b").key, NOW + 10) is not None
+    assert find(store, entry("a").key, NOW + 9) is not None
+    assert find(store, entry("a").key, NOW + 10) is None
+    assert find(store, entry("b").key, NOW + 10) is not None
     store.tick(NOW + 11 * 10**9)
     assert store.flush()
     with sqlite3.connect(path) as db:
@@ -115,17 +119,17 @@ def test_what_was_used_least_lately_goes_first_and_each_tenant_has_its_own_bound
     keep(store, entry("other", os.urandom(1000), tenant="o"))
     for number in range(4):
         keep(store, entry(f"n{number}", os.urandom(1000), created=NOW + number))
-    store.get(entry("n0").key, NOW + 100)  # used since
+    find(store, entry("n0").key, NOW + 100)  # used since
     store.tick(NOW + 20 * 10**9)
     assert store.flush()
     keep(store, entry("n4", os.urandom(1000), created=NOW + 200))
-    found = {name for name in ("other", "n0", "n1", "n2", "n3", "n4") if store.get(entry(name).key, NOW) is not None}
+    found = {name for name in ("other", "n0", "n1", "n2", "n3", "n4") if find(store, entry(name).key, NOW) is not None}
     assert {"other", "n0", "n4"} <= found
     assert "n1" not in found
     of_t = next(group for group in CacheDesk(path).contents(NOW).groups if group.tenant == "t")
     assert of_t.bytes <= store.tenant_bytes
     keep(store, entry("huge", os.urandom(20_000)))
-    assert store.get(entry("huge").key, NOW) is None
+    assert find(store, entry("huge").key, NOW) is None
 
 
 def test_the_memory_is_bounded(opening: Opening) -> None:
@@ -134,14 +138,14 @@ def test_the_memory_is_bounded(opening: Opening) -> None:
     assert store._held <= store.memory_bytes
     assert len(store._memory) == 3
     keep(store, entry("n0", b"new"))
-    assert store.get(entry("n0").key, NOW) == entry("n0", b"new")
+    assert find(store, entry("n0").key, NOW) == entry("n0", b"new")
 
 
 def test_an_answer_kept_again_takes_the_place_of_the_old_one(opening: Opening, path: Path) -> None:
     store, other = opening(), opening(0)
     keep(store, entry(body=b"old" * 100))
     keep(other, entry(body=b"new"))
-    assert opening().get(entry().key, NOW) == entry(body=b"new")
+    assert find(opening(), entry().key, NOW) == entry(body=b"new")
     contents = CacheDesk(path).contents(NOW)
     assert contents.entries == 1
     with sqlite3.connect(path) as db:
@@ -176,25 +180,25 @@ def test_what_is_cleared_is_gone_from_every_worker_at_once(
     other = {"tenant": "o", "route": "/s", "upstream": "v", "model": "n", "agent": "z", "tags": ("green",)}
     keep(one, entry("a"), entry("b", **other))
     for store in (one, two):
-        assert all(store.get(entry(name).key, NOW) for name in "ab")
+        assert all(find(store, entry(name).key, NOW) for name in "ab")
     assert CacheDesk(path).clear(chosen) == 2 - len(left)
     for store in (one, two):
-        assert {name for name in "ab" if store.get(entry(name).key, NOW) is not None} == left
+        assert {name for name in "ab" if find(store, entry(name).key, NOW) is not None} == left
 
 
 def test_an_answer_asked_for_before_a_clearing_is_not_kept_behind_it(opening: Opening, path: Path) -> None:
     store, other = opening(), opening()
-    assert store.get(entry().key, NOW) is None
+    assert find(store, entry().key, NOW) is None
     before = store.generation
     CacheDesk(path).clear(Chosen(tag="unrelated"))
     store.put(entry(), before)  # this worker does not know of it yet
     assert store.flush()
-    assert other.get(entry().key, NOW) is None
-    assert store.get(entry().key, NOW) is None
+    assert find(other, entry().key, NOW) is None
+    assert find(store, entry().key, NOW) is None
     store.put(entry(), before)
-    assert store.get(entry().key, NOW) is None
+    assert find(store, entry().key, NOW) is None
     keep(store, entry())
-    assert other.get(entry().key, NOW) == entry()
+    assert find(other, entry().key, NOW) == entry()
 
 
 def test_the_desk_tells_what_there_is(opening: Opening, path: Path) -> None:
@@ -203,7 +207,7 @@ def test_the_desk_tells_what_there_is(opening: Opening, path: Path) -> None:
     store = opening()
     keep(store, entry("a"), entry("b"), entry("c", tenant="o"), entry("d", expires=NOW + 5))
     for _ in range(3):
-        store.get(entry("a").key, NOW)
+        find(store, entry("a").key, NOW)
     store.tick(NOW + 1)
     assert store.flush()
     contents = desk.contents(NOW + 6)
@@ -222,7 +226,7 @@ def test_a_damaged_file_is_made_anew(opening: Opening, path: Path, caplog: pytes
     path.write_bytes(b"SQLite format 3\0" + os.urandom(5000))
     store = opening()
     keep(store, entry())
-    assert opening().get(entry().key, NOW) == entry()
+    assert find(opening(), entry().key, NOW) == entry()
     assert "damaged" in caplog.text
 
 
@@ -234,12 +238,12 @@ def test_damage_while_it_runs_is_a_miss_and_then_made_anew(opening: Opening, pat
         file.seek(4096)
         file.write(os.urandom(60_000))
     other = opening(0)
-    assert [other.get(entry(f"n{number}").key, NOW) for number in range(50)].count(None) >= 1
+    assert [find(other, entry(f"n{number}").key, NOW) for number in range(50)].count(None) >= 1
     other.tick(NOW)
     keep(other, entry("fresh"))
     other.tick(NOW)
     keep(other, entry("fresh"))
-    assert other.get(entry("fresh").key, NOW) == entry("fresh")
+    assert find(other, entry("fresh").key, NOW) == entry("fresh")
 
 
 def test_a_file_taken_away_is_noticed(opening: Opening, path: Path) -> None:
@@ -248,16 +252,16 @@ def test_a_file_taken_away_is_noticed(opening: Opening, path: Path) -> None:
     for file in path.parent.glob("cache.sqlite*"):
         file.unlink()
     store.tick(NOW)
-    assert store.get(entry().key, NOW) is None
+    assert find(store, entry().key, NOW) is None
 
 
 def test_a_body_that_is_none_is_a_miss(opening: Opening, path: Path) -> None:
     keep(opening(), entry(body=b"x" * 5000))
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("UPDATE entries SET body = X'00'")
-    assert opening(0).get(entry().key, NOW) is None
+    assert find(opening(0), entry().key, NOW) is None
     db.execute("UPDATE entries SET facts = X'C1'")
-    assert opening(0).get(entry().key, NOW) is None
+    assert find(opening(0), entry().key, NOW) is None
     db.close()
 
 
@@ -266,7 +270,7 @@ def test_an_entry_is_never_taken_by_the_word_of_an_index_alone(opening: Opening,
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("UPDATE entries SET key = ?", (entry("b").key,))
     db.close()
-    assert opening().get(entry("b").key, NOW) is None
+    assert find(opening(), entry("b").key, NOW) is None
 
 
 def test_a_locked_file_neither_stops_reading_nor_waiting_calls(opening: Opening, path: Path) -> None:
@@ -275,13 +279,13 @@ def test_a_locked_file_neither_stops_reading_nor_waiting_calls(opening: Opening,
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("BEGIN IMMEDIATE")
     began = time.monotonic()
-    assert store.get(entry("a").key, NOW) is not None
+    assert find(store, entry("a").key, NOW) is not None
     store.put(entry("b"), store.generation)
     assert time.monotonic() - began < 0.5
     db.execute("ROLLBACK")
     db.close()
     assert store.flush()
-    assert store.get(entry("b").key, NOW) is not None
+    assert find(store, entry("b").key, NOW) is not None
 
 
 def test_what_waits_to_be_written_is_bounded(opening: Opening, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,10 +299,10 @@ def test_what_waits_to_be_written_is_bounded(opening: Opening, path: Path, monke
     db.execute("ROLLBACK")
     db.close()
     assert store.flush()
-    assert [store.get(entry(f"n{number}").key, NOW) is not None for number in range(10)] == [True] * 3 + [False] * 7
+    assert [find(store, entry(f"n{number}").key, NOW) is not None for number in range(10)] == [True] * 3 + [False] * 7
     assert store.dropped == 7
     keep(store, entry("later", b"x" * 2500))
-    assert store.get(entry("later").key, NOW) is not None
+    assert find(store, entry("later").key, NOW) is not None
 
 
 def test_a_directory_that_cannot_be_used_is_said_at_the_start(tmp_path: Path) -> None:
@@ -314,11 +318,11 @@ def test_a_directory_that_cannot_be_used_is_said_at_the_start(tmp_path: Path) ->
 
 def test_what_was_put_is_written_at_the_end(opening: Opening) -> None:
     store = opening()
-    store.get(entry().key, NOW)
+    find(store, entry().key, NOW)
     store.put(entry(), store.generation)
     store.close()
     store.close()
-    assert opening().get(entry().key, NOW) == entry()
+    assert find(opening(), entry().key, NOW) == entry()
 
 
 WRITER = """
@@ -326,13 +330,13 @@ import os, sys
 from pathlib import Path
 from gateway.stores.sqlite_cache import SqliteCache
 sys.path.insert(0, sys.argv[2])
+from gateway.testing.doubles import at_once
 from test_sqlite_cache import NOW, entry
 store = SqliteCache(Path(sys.argv[1]), memory_bytes=0, tenant_bytes=3_000_000)
 number = 0
 while True:
     one = entry(f"{os.getpid()}-{number}", bytes([number % 256]) * 3000 + os.urandom(2000))
-    store.get(one.key, NOW)
-    store.put(one, store.generation)
+    store.put(one, at_once(store.get(one.key, one.tenant, NOW))[1])
     number += 1
     if number % 20 == 0:
         store.flush()
@@ -367,7 +371,7 @@ def test_workers_killed_while_they_write_leave_whole_entries_and_right_sums(open
     assert db.execute("SELECT bytes FROM tenants").fetchone() == db.execute("SELECT sum(size) FROM entries").fetchone()
     db.close()
     for key in keys:
-        found = store.get(key, NOW)
+        found = find(store, key, NOW)
         assert found is not None
         assert len(found.body) == 5000
         assert len(set(found.body[:3000])) == 1
@@ -383,7 +387,7 @@ def test_two_connections_of_one_process_keep_their_locks_against_another_process
     root = Path(__file__).parents[3]
     subprocess.run([sys.executable, "-c", look], check=True, env={**os.environ, "PYTHONPATH": str(root)})
     keep(store, entry("b"))
-    assert opening(0).get(entry("b").key, NOW) is not None
+    assert find(opening(0), entry("b").key, NOW) is not None
 
 
 def test_entries_survive_their_encoding() -> None:
