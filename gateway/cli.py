@@ -146,6 +146,7 @@ def _add_reading(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def _add_cache(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     _state_options(_add(commands, "show", _cache_show, "print what is stored"))
+    _state_options(_add(commands, "embedder", _cache_embedder, "say what similar questions are found with, and try it"))
     clear = _add(commands, "clear", _cache_clear, "forget stored answers: those that match all options, or all")
     for name in ("tenant", "route", "upstream", "model", "agent", "tag"):
         clear.add_argument(f"--{name}", default="", metavar="NAME", help=f"only of this {name}")
@@ -292,6 +293,16 @@ def _cache_clear(options: argparse.Namespace) -> int:
 
     chosen = Chosen(**{name: getattr(options, name) for name in Chosen.__struct_fields__})
     return clear(options.config, os.environ, _overrides(options), chosen)
+
+
+def _cache_embedder(options: argparse.Namespace) -> int:
+    from gateway.commands.embedder import complete
+
+    if not complete():
+        return 1
+    from gateway.commands.embedder_try import prepare  # loads what the check above found
+
+    return prepare(options.config, os.environ, _overrides(options))
 
 
 def _keys(options: argparse.Namespace) -> int:

@@ -31,6 +31,7 @@
        ├─ Overloaded                  gateway  503     overloaded
        ├─ JournalUnavailable          gateway  503     journal_unavailable
        ├─ BudgetsUnavailable          gateway  503     budgets_unavailable  the store of budgets does not answer
+       ├─ EmbedderUnavailable         gateway  503     embedder_unavailable nothing tells how alike questions are
        └─ LedgerUnavailable           gateway  503     ledger_unavailable
           └─ LedgerDamaged            gateway  503     ledger_damaged       it is made again from the journal
 
@@ -191,6 +192,10 @@ class JournalUnavailable(GatewayFault):
 
 class BudgetsUnavailable(GatewayFault):
     code, status, retryable = "budgets_unavailable", 503, True
+
+
+class EmbedderUnavailable(GatewayFault):
+    code, status = "embedder_unavailable", 503
 
 
 class LedgerUnavailable(GatewayFault):

@@ -35,10 +35,12 @@ MAY: dict[str, set[str]] = {
     "ports_dialect": {"call", "errors"},
     "ports_cache": {"call"},
     "ports": {"call", "errors", "key", "ports_cache", "ports_dialect", "spend", "tool"},
+    "ports_semantic": set(),
     "config": {"errors"},
     "policy": {"call", "errors", "key", "ports", "config", "spend", "tool"},
     "dialects": {"call", "errors", "ports", "config", "spend", "tool"},
     "stores": {"call", "errors", "key", "ports", "config", "policy", "spend"},
+    "semantic": {"errors", "ports_semantic", "policy"},
     "journal": {"call", "errors", "ports", "config", "spend"},
     "prices": {"call", "config", "policy"},
     "stages": {"call", "errors", "key", "ports", "policy", "spend", "tool"},
@@ -47,7 +49,7 @@ MAY: dict[str, set[str]] = {
     "process": {"config", "journal"},
     "recorder": {"call", "errors", "config", "policy", "journal", "spend", "tool"},
     "admin": {"call", "errors", "key", "config", "journal", "policy", "recorder", "spend"},
-    "commands": {"config", "errors", "key", "policy", "prices", "process", "recorder", "spend", "stores"},
+    "commands": {"config", "errors", "key", "policy", "prices", "process", "recorder", "semantic", "spend", "stores"},
     "supervisor": {"config", "process"},
 }
 # Where things are put together: the only modules that may name any class. One per process, and the command line.

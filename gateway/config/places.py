@@ -29,6 +29,11 @@ def cache(config: Config) -> Path:
     return state(config) / "cache.sqlite"
 
 
+def embedder(config: Config) -> Path:
+    """Directory of what the built-in embedder makes of its weights."""
+    return state(config) / "embedder"
+
+
 def keys(config: Config) -> Path:
     """The SQLite file of virtual keys; see also gateway.config.roster."""
     return state(config) / "keys.sqlite"
