@@ -1,17 +1,18 @@
 """The port of embeddings: texts become vectors whose inner product says how alike they are.
 
-Apart from `gateway.ports`, so that no worker loads numpy.
+Apart from `gateway.ports`: it is of the extra `tollgate[semantic]`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # see gateway.semantic: what it sets must be set before numpy is loaded
+    import numpy as np
+    from numpy.typing import NDArray
 
-Vectors = NDArray[np.float32]
+Vectors: TypeAlias = "NDArray[np.float32]"
 
 
 class Embedder(Protocol):
