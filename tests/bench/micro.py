@@ -12,17 +12,19 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import msgspec
 import orjson
 from msgspec import structs
 
 from gateway.app import Worker
 from gateway.call import Attempt, Call, Request
-from gateway.config.schema import Config, Upstream
+from gateway.config.schema import Config
 from gateway.dialects.body import read_object, scan
 from gateway.journal.convert import Converter
 from gateway.journal.read import JournalReader
@@ -317,17 +319,21 @@ def recorded(bench: Bench, journal: Path) -> Iterator[tuple[str, float]]:
 
 
 @contextmanager
-def worker_in(place: Path) -> Iterator[Worker]:
+def worker_in(
+    place: Path,
+    new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
+    limits: Mapping[str, Any] = MappingProxyType({}),
+) -> Iterator[Worker]:
     state = {name: place / name for name in ("state", "journal", "inflight")}
     for directory in state.values():
         directory.mkdir()
     url = "https://api.%s.com"
     upstreams = {
-        "openai": Upstream(dialect="openai", url=url % "openai"),
-        "anthropic": Upstream(dialect="anthropic", url=url % "anthropic"),
+        "openai": {"dialect": "openai", "url": url % "openai"},
+        "anthropic": {"dialect": "anthropic", "url": url % "anthropic"},
     }
     first = Configure(
-        config=Config(upstreams=upstreams, state=str(state["state"])),
+        config=msgspec.convert({"upstreams": upstreams, "state": str(state["state"]), **limits}, Config),
         generation=1,
         state=str(state["state"]),
         inflight=str(state["inflight"]),
@@ -336,7 +342,7 @@ def worker_in(place: Path) -> Iterator[Worker]:
         admin="127.0.0.1:8788",
         index=0,
     )
-    loop = asyncio.new_event_loop()
+    loop = new_loop()
     worker = Worker(loop, first)
     try:
         yield worker
