@@ -16,13 +16,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 import httptools
-from msgspec import Struct, field
+from msgspec import Struct
 
 from gateway.errors import BadAnswer, ClientGone, GatewayError, StreamStalled, UpstreamReset, UpstreamTimeout
-from gateway.net.head import Header, ResponseHead, ResponseParser, read_response_head, whole_chunk
+from gateway.net.head import CHUNKED_HEAD, Header, ResponseHead, ResponseParser, read_response_head, whole_chunk
 from gateway.net.origin import UpstreamConnection
 
 HIGH_WATER = 262_144
@@ -50,8 +50,8 @@ class UpstreamExchange(Struct, eq=False):
     status: int = 0  # this, and what follows up to the length, are those of the head once it is there
     reason: bytes = b""
     block: bytes = b""
-    headers: Sequence[Header] = ()
     names: Mapping[bytes, bytes] = NO_NAMES
+    facts: dict[str, Any] = {}
     length: int | None = None
     fault: GatewayError | None = None
     _interruption: GatewayError | None = None
@@ -61,7 +61,7 @@ class UpstreamExchange(Struct, eq=False):
     deadline: float = NEVER
     total_deadline: float = NEVER
     idle_timeout: float = NEVER
-    _parser: ResponseParser = field(default_factory=ResponseParser)
+    _parser: ResponseParser | None = None  # of a head that is not known, or a chunked body
     _head_bytes: bytes = b""
     _pieces: list[bytes] = []
     _buffered: int = 0
@@ -72,6 +72,10 @@ class UpstreamExchange(Struct, eq=False):
     _connection: UpstreamConnection | None = None
 
     # -- what ports.Exchange promises
+    @property
+    def headers(self) -> Sequence[Header]:
+        return self.head.headers if self.head is not None else ()
+
     async def read(self) -> bytes:
         while not self._pieces:
             if self.complete:
@@ -117,7 +121,8 @@ class UpstreamExchange(Struct, eq=False):
     def close(self) -> None:
         connection, self._connection = self._connection, None
         self.pools.active.discard(self)
-        self._parser.release()
+        if self._parser is not None:
+            self._parser.release()
         if connection is None:
             return
         connection.exchange = None
@@ -185,8 +190,8 @@ class UpstreamExchange(Struct, eq=False):
     def received(self, data: bytes) -> None:
         deadline = self.pools.loop.time() + self.idle_timeout
         self.deadline = deadline if deadline < self.total_deadline else self.total_deadline
-        sink = self._sink
-        if sink is not None and self._parser.between_chunks and (size := whole_chunk(data)):
+        sink, parser = self._sink, self._parser
+        if sink is not None and parser is not None and parser.between_chunks and (size := whole_chunk(data)):
             if not sink(data[-2 - size : -2]):  # a stream's next event, and nothing else: the shortest way
                 self._sink = None
                 self.wake()
@@ -224,21 +229,37 @@ class UpstreamExchange(Struct, eq=False):
                 if not raw.startswith(b"HTTP/1."[: len(raw)]):
                     raise ValueError("no status line")
                 return
-            head = read_response_head(raw[: end + 4], self._parser)
+            head = self._read_head(raw[: end + 4])
             raw = raw[end + 4 :]
             if head.status >= 200 or head.status == 101:
                 break
-            self._parser.release()
-            self._parser = ResponseParser()  # 1xx: not the answer yet
         self._head_bytes = b""
         self._begin_body(head)
         if raw:
             self._receive_body(raw)
 
+    def _read_head(self, raw: bytes) -> ResponseHead:
+        """By the shape of earlier answers, or by llhttp, which a chunked body needs in any case."""
+        if self._parser is not None:
+            self._parser.release()  # of a 1xx: not the answer yet
+            self._parser = None
+        answers = self._connection.origin.answers if self._connection is not None else None
+        head = answers.read(raw) if answers is not None else None
+        if head is None:
+            self._parser = ResponseParser()
+            head = read_response_head(raw, self._parser)
+            if answers is not None:
+                answers.learn(raw, head)
+        elif head.chunked:
+            self._parser = ResponseParser()
+            self._parser.feed(CHUNKED_HEAD)
+            self._parser.between_chunks = True
+        return head
+
     def _begin_body(self, head: ResponseHead) -> None:
         self.head = head
         self.status, self.reason, self.block = head.status, head.reason, head.block
-        self.headers, self.names, self.length = head.headers, head.names, head.length
+        self.names, self.facts, self.length = head.names, head.facts, head.length
         if head.status == 101:
             self.raw = True
         elif self._no_body or head.status in (204, 304):
@@ -266,6 +287,7 @@ class UpstreamExchange(Struct, eq=False):
 
     def _receive_chunks(self, data: bytes) -> None:
         parser = self._parser
+        assert parser is not None
         if parser.between_chunks and (size := whole_chunk(data)):
             self._take(data[-2 - size : -2])  # llhttp, which stands between two chunks, need not see it
             return

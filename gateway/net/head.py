@@ -12,6 +12,7 @@ Rules
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import httptools
 from msgspec import Struct
@@ -19,6 +20,9 @@ from msgspec import Struct
 from gateway.errors import BadFraming, BadPath
 
 Header = tuple[bytes, bytes]
+
+CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+"""Prepares a parser for the body of an answer whose head was read in another way."""
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _LINE = re.compile(rb"[A-Z-]{1,32} /[!-~]* HTTP/1\.[01]\r\n")
@@ -177,12 +181,20 @@ def apparent(raw: bytes) -> tuple[bytes, bytes]:
 class ResponseHead(Struct):
     status: int
     reason: bytes
-    headers: list[Header]
+    _headers: list[Header] | None  # None: still to be taken from the block
     names: dict[bytes, bytes]  # lower-case name -> first value
     block: bytes  # the header lines as they came, each with its CRLF
     length: int | None
     chunked: bool
     keep_alive: bool
+    facts: dict[str, Any] = {}  # what was made of alike heads before; see gateway.net.repeat
+
+    @property
+    def headers(self) -> list[Header]:
+        if self._headers is None:  # then each line is a name, a colon, a space and the value
+            lines = [line.partition(b": ") for line in self.block.split(b"\r\n")[:-1]]
+            self._headers = [(name, value) for name, _, value in lines]
+        return self._headers
 
 
 class ResponseParser:

@@ -14,10 +14,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from gateway.call import Target
 from gateway.config.schema import Timeouts
+from gateway.net.repeat import AnswerReader
 
 RENEW_SECONDS = 55.0  # a connection to a named host is not reused longer: DNS changes are followed within a minute
 IDLE_SECONDS = 60.0
@@ -43,6 +44,7 @@ class Origin(Struct):
     named: bool  # host is a name, not an address
     idle: deque[UpstreamConnection]
     guard: Callable[[str], str] | None = None  # why an address must not be connected to, "" where it may; None: any may
+    answers: AnswerReader = field(default_factory=AnswerReader)
 
 
 class UpstreamConnection(asyncio.Protocol):

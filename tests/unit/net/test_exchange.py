@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from gateway.errors import ClientGone, Draining, GatewayError, UpstreamReset
 from gateway.net.exchange import HEAD_LIMIT, HIGH_WATER
+from gateway.net.head import ResponseParser, read_response_head
 from gateway.net.origin import IDLE_SECONDS, RENEW_SECONDS
+from gateway.net.repeat import OFTEN
 from gateway.testing.clock import run
 from gateway.testing.transports import UpstreamWire
 
@@ -27,6 +29,27 @@ def made(*, no_body: bool = False) -> UpstreamWire:
 async def settle() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
+
+
+@given(st.lists(st.integers(1, 60), max_size=5))
+def test_a_head_known_by_its_shape_is_followed_by_the_same_body_in_any_pieces(cuts: list[int]) -> None:
+    head = b"HTTP/1.1 200 OK\r\nx-a: 1\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    async def check() -> None:
+        wire = made()
+        for _ in range(OFTEN):
+            wire.origin.answers.learn(head, read_response_head(head, ResponseParser()))
+        assert wire.origin.answers.read(head) is not None
+        raw = head.replace(b"1\r", b"22\r", 1) + b"2\r\nhe\r\n3\r\nllo\r\n0\r\nX-T: 1\r\n\r\n"
+        for cut in [*cuts, len(raw)]:
+            if raw:
+                wire.feed(raw[:cut])
+            raw = raw[cut:]
+        assert await wire.body() == (b"hello", "")
+        wire.exchange.close()
+        assert wire.pools.kept == [wire.connection]
+
+    run(check())
 
 
 @pytest.mark.parametrize(
