@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
 from gateway.call import Asked
-from gateway.dialects.body import Fields, read_object
+from gateway.dialects.body import FORM_BYTES, Fields, read_object
 from gateway.dialects.shape import NULL, TRUE
 from gateway.errors import BadBody
 
@@ -101,20 +102,23 @@ SAMPLING: dict[str, tuple[str, Reader]] = {
 }
 
 
-def params(fields: Mapping[str, Raw]) -> dict[str, Any]:
-    """Sampling parameters, keyed by what follows `gen_ai.request.` in the semantic conventions."""
+@lru_cache(256)
+def _sampled(keys: tuple[str, ...]) -> tuple[tuple[str, str, Reader], ...]:
+    """Those of the keys that are sampling parameters, with their names and readers."""
+    return tuple([(key, *SAMPLING[key]) for key in keys if key in SAMPLING])
+
+
+def params(fields: Mapping[str, Raw], keys: tuple[str, ...] | None = None) -> dict[str, Any]:
+    """Sampling parameters, keyed by what follows `gen_ai.request.` in the semantic conventions. `keys`: of a body whose
+    form is remembered (see `body.Form`)."""
     found: dict[str, Any] = {}
-    known = SAMPLING.get
-    for key, raw in fields.items():
-        parameter = known(key)
-        if parameter is not None:
-            name, reader = parameter
-            try:
-                value = reader(raw)
-            except _FAULTS:
-                continue
-            if value is not None:
-                found[name] = value
+    for key, name, reader in _sampled(keys if keys is not None else tuple([key for key in fields if key in SAMPLING])):
+        try:
+            value = reader(fields[key])
+        except _FAULTS:
+            continue
+        if value is not None:
+            found[name] = value
     return found
 
 
@@ -179,7 +183,7 @@ def asked(
     tools: bytes = b"",
 ) -> Asked:
     """`more` adds to the parameters read at the top level."""
-    known = params(found.fields)
+    known = params(found.fields, found.form.keys if len(found.form.text) <= FORM_BYTES else None)
     if more:
         known.update(more)
     return Asked(model, stream, max_tokens, found.fields, found.spans, messages, system, tools, known)
