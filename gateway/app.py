@@ -214,6 +214,7 @@ class Worker:
         self.journal.tick()
         self.purse.tell(self.journal)
         self.purse.tick(now)
+        self.larder.tell(self.journal)
         self.look()
         self.larder.tick(time.time_ns())
         if self.tls is not None and now > self._tls_at:
@@ -237,7 +238,7 @@ class Worker:
         self._timer.cancel()
         self.pools.close()
         await self.purse.close()
-        self.larder.close()
+        await self.larder.close()
         self.journal.close()
         self.controls.close()
         self.links.close()
@@ -285,7 +286,8 @@ def downshift_of(loops: Loops) -> tuple[str | None, str | None, int | None] | No
 
 def secrets_of(config: Config) -> list[str]:
     """What must never stand in a record."""
-    found = [config.admin_token or "", *passwords(config.spending.redis or "")]
+    redis = (config.spending.redis or "", config.cache.redis or "")
+    found = [config.admin_token or "", *[word for url in redis for word in passwords(url)]]
     for upstream in config.upstreams.values():
         found += [upstream.key or "", *upstream.headers.values()]
     found += secrets_of_tools(config)

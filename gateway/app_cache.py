@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from gateway.app_spending import Teller
 from gateway.config import places
 from gateway.config.check_cache import active
-from gateway.config.schema import Config
+from gateway.config.schema import Cache, Config
 from gateway.policy.cache_rules import CacheRules
+from gateway.ports import CacheStore
 from gateway.stages.cache import ExactCache
 from gateway.stores.flights import LocalFlights
+from gateway.stores.late import redis_cache
 from gateway.stores.sqlite_cache import SqliteCache
+
+
+class Store(CacheStore, Protocol):
+    """Stored answers with the upkeep that a worker owes them, and what is to be told of them."""
+
+    @property
+    def available(self) -> bool: ...
+
+    @property
+    def dropped(self) -> int:
+        """Writes that came to nothing."""
+        ...
+
+    def tick(self, now: int) -> None: ...
+
+    def configure(self, cache: Cache) -> None:
+        """Take over what may change while it runs."""
+        ...
 
 
 class Larder:
@@ -16,19 +40,19 @@ class Larder:
     that others wait for."""
 
     def __init__(self) -> None:
-        self.store: SqliteCache | None = None
+        self.store: Store | None = None
+        self._close: Callable[[], Awaitable[None]] | None = None
         self._flights = LocalFlights(0)
+        self._told = 0  # writes that came to nothing, as far as the journal has them
 
     def cache(self, config: Config) -> ExactCache | None:
-        """None where nothing is cached. Raises OSError."""
+        """None where nothing is cached. Raises OSError, and ValueError for the URL of a Redis that is none."""
         if not active(config):
             return None
         cache, identity = config.cache, config.identity
         if self.store is None:
-            self.store = SqliteCache(
-                places.cache(config), memory_bytes=cache.memory_bytes, tenant_bytes=cache.tenant_bytes
-            )
-        self.store.memory_bytes, self.store.tenant_bytes = cache.memory_bytes, cache.tenant_bytes
+            self.store, self._close = store_of(config)
+        self.store.configure(cache)
         self._flights.room = cache.entry_bytes
         named = (identity.tenant_header, identity.run_header, identity.agent_header)
         return ExactCache(
@@ -45,6 +69,29 @@ class Larder:
         if self.store is not None:
             self.store.tick(now)
 
-    def close(self) -> None:
+    def tell(self, teller: Teller) -> None:
+        """How the store is, for metrics."""
         if self.store is not None:
-            self.store.close()
+            teller.gauges.set("cache_store_available", float(self.store.available))
+            lost, self._told = self.store.dropped - self._told, self.store.dropped
+            if lost > 0:
+                teller.append_event("cache_writes_lost", count=lost)
+
+    async def close(self) -> None:
+        if self._close is not None:
+            await self._close()
+
+
+def store_of(config: Config) -> tuple[Store, Callable[[], Awaitable[None]]]:
+    """The store of answers, and how it is closed. Raises OSError and ValueError."""
+    url = places.cache_redis(config)
+    if url is not None:
+        remote = redis_cache(url, config)
+        return remote, remote.close
+    cache = config.cache
+    local = SqliteCache(places.cache(config), memory_bytes=cache.memory_bytes, tenant_bytes=cache.tenant_bytes)
+
+    async def close() -> None:
+        local.close()
+
+    return local, close

@@ -16,7 +16,7 @@ from gateway.admin.views import Readiness
 from gateway.call import Money, Usage
 from gateway.journal.record import OutcomeRecord
 from gateway.key import Key
-from gateway.policy.cached import Chosen, Contents
+from gateway.policy.cached import Desk
 from gateway.policy.controls import Decision, Standing
 from gateway.recorder.ledger_read import LedgerReader
 from gateway.spend import Adjustment, Level
@@ -100,18 +100,6 @@ class BudgetDesk(Protocol):
         ...
 
 
-class CacheDesk(Protocol):
-    """Where stored answers are looked at. Methods raise OSError where they cannot be, and take their time."""
-
-    def contents(self, now: int) -> Contents:
-        """`now`: ns since the epoch."""
-        ...
-
-    def clear(self, chosen: Chosen) -> int:
-        """How many were forgotten."""
-        ...
-
-
 @dataclass(frozen=True)
 class AdminState:
     """`token` and `prices` are asked at every request: a reload changes them."""
@@ -125,7 +113,7 @@ class AdminState:
     decisions: Decisions
     keys: KeyStore
     budgets: BudgetDesk
-    cache: CacheDesk
+    cache: Desk
     in_force: Callable[[int], bool]  # has every worker taken in the decisions up to this revision?
     caught_up_at: Callable[[], float]  # monotonic: what was written before is in the ledger
     token: Callable[[], str | None]

@@ -1,4 +1,4 @@
-"""`tollgate cache`: see what is stored, and forget it. Through the running gateway, else in its file."""
+"""`tollgate cache`: see what is stored, and forget it. Through the running gateway, else in its store."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from urllib.parse import urlencode
 from msgspec import structs
 
 from gateway.commands.client import NoGateway, admin_of
-from gateway.config import places
 from gateway.config.load import load
 from gateway.policy.cached import Chosen
-from gateway.stores.cache_desk import CacheDesk
+from gateway.stores.late import cache_desk
 
 _COLUMNS = ("TENANT", "ROUTE", "MODEL", "ANSWERS", "BYTES", "HITS")
 
@@ -28,8 +27,9 @@ def clear(path: Path | None, env: Mapping[str, str], overrides: Mapping[str, obj
         count = admin_of(config).ask("DELETE", f"/api/cache?{urlencode(said)}")["cleared"]
         where = ""
     except NoGateway as error:
-        count = CacheDesk(places.cache(config)).clear(chosen)
-        where = f"; {error}: removed from {places.cache(config)}"
+        desk = cache_desk(config)
+        count = desk.clear(chosen)
+        where = f"; {error}: removed from {desk.place}"
     print(f"{count} stored answer{'' if count == 1 else 's'} forgotten{where}")
     return 0
 
@@ -40,8 +40,9 @@ def show(path: Path | None, env: Mapping[str, str], overrides: Mapping[str, obje
     try:
         found: dict[str, Any] = admin_of(config).ask("GET", "/api/cache")
     except NoGateway as error:
-        print(f"{error}; from {places.cache(config)}", file=sys.stderr)
-        contents = CacheDesk(places.cache(config)).contents(time.time_ns())
+        desk = cache_desk(config)
+        print(f"{error}; from {desk.place}", file=sys.stderr)
+        contents = desk.contents(time.time_ns())
         found = {**structs.asdict(contents), "groups": [structs.asdict(group) for group in contents.groups]}
     fields = ("tenant", "route", "model", "entries", "bytes", "hits")
     lines: list[tuple[str, ...]] = [_COLUMNS]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gateway.config import places
 from gateway.config.patterns import covers, matches
 from gateway.config.problems import Problem, did_you_mean
 from gateway.config.schema import CacheRule, Config
@@ -29,17 +30,20 @@ def active(config: Config) -> bool:
 
 
 def caching(config: Config) -> list[str]:
-    """One line for each rule: what will be cached, and for how long."""
+    """One line for each rule: what will be cached, and for how long; and where that is kept."""
     if not active(config):
         return []
     exact = config.cache.exact
     lines = [f"cache.exact.rules.{at}: {_whose(rule)}: {_what(rule, config)}" for at, rule in enumerate(exact.rules)]
     others = "all other calls" if exact.rules else "all calls"
-    return [*lines, f"cache.exact: {others}: {_what(CacheRule(enabled=exact.enabled), config)}"]
+    return [*lines, f"cache.exact: {others}: {_what(CacheRule(enabled=exact.enabled), config)}", _where(config)]
 
 
 def doubts(config: Config) -> Iterator[Problem]:
-    """Rules that match nothing, or that one before them leaves nothing for."""
+    """Rules that match nothing, or that one before them leaves nothing for; a Redis that is not used."""
+    if config.cache.redis is not None and config.cache.store != "redis":
+        hint = "set `cache.store: redis`"
+        yield Problem(("cache", "redis"), reason="is not used: answers are kept in a file", hint=hint)
     rules = config.cache.exact.rules
     for index, rule in enumerate(rules):
         path = ("cache", "exact", "rules", str(index))
@@ -53,6 +57,16 @@ def doubts(config: Config) -> Iterator[Problem]:
             if all(covers(getattr(before, name), getattr(rule, name)) for name in PATTERNS):
                 yield Problem(path, reason="is never reached: a rule before it matches the same calls")
                 break
+
+
+def _where(config: Config) -> str:
+    cache = config.cache
+    url = places.cache_redis(config)
+    place = "a file of this machine" if url is None else f"Redis at {url.rpartition('@')[2].rpartition('://')[2]}"
+    one = "equal calls at once go upstream one by one"
+    if cache.single_flight:
+        one = "equal calls at once in a worker are one"
+    return f"cache: kept in {place}, up to {cache.tenant_bytes} bytes for each tenant; {one}"
 
 
 def _whose(rule: CacheRule) -> str:

@@ -1,4 +1,4 @@
-"""Where a loaded configuration keeps its files."""
+"""Where a loaded configuration keeps its files, and what it keeps elsewhere."""
 
 from __future__ import annotations
 
@@ -32,6 +32,11 @@ def cache(config: Config) -> Path:
 def embedder(config: Config) -> Path:
     """Directory of what the built-in embedder makes of its weights."""
     return state(config) / "embedder"
+
+
+def cache_redis(config: Config) -> str | None:
+    """The URL of the Redis that stored answers are in; None where they are in the file."""
+    return (config.cache.redis or config.spending.redis) if config.cache.store == "redis" else None
 
 
 def keys(config: Config) -> Path:

@@ -18,6 +18,8 @@ RESTART: frozenset[Path] = frozenset(
         ("identity", "links"),  # size of a shared table that is mapped at start
         ("spending", "redis"),  # what is reserved in one store cannot be settled in another
         ("spending", "prefix"),
+        ("cache", "store"),
+        ("cache", "redis"),
     }
 )
 

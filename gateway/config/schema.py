@@ -263,8 +263,13 @@ class ExactCache(Config_, frozen=True):
 class Cache(Config_, frozen=True):
     """Answers already paid for. Nothing is cached until it is enabled."""
 
+    secret: ClassVar[frozenset[str]] = frozenset({"redis"})
+
+    store: Literal["sqlite", "redis"] = "sqlite"  # a file of this machine, or what many machines share
+    redis: str | None = None  # with `store: redis`; null: that of `spending`
+    timeout: Annotated[float, Meta(gt=0, le=10)] = 0.05  # seconds that Redis may take
     exact: ExactCache = ExactCache()
-    single_flight: bool = True  # equal calls at once, where the exact cache is enabled: one goes upstream
+    single_flight: bool = True  # of equal calls at once, where answers are cached, one goes upstream
     flight_seconds: Seconds = 30  # to wait for the first byte of another's answer
     version: Annotated[str, Meta(max_length=64)] = "1"  # another one: nothing stored before is found
     ignore_headers: tuple[str, ...] = ()  # of clients, that change no answer

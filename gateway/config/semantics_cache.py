@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from gateway.config.problems import Problem
 from gateway.config.schema import Cache, CacheRule, Config
+from gateway.config.semantics_limits import not_redis
 
 MATCH_CHARS = 200
 PATTERNS = ("route", "upstream", "model", "agent", "tenant")
@@ -21,12 +22,21 @@ TELLING = frozenset(
 def faults(config: Config) -> Iterator[Problem]:
     """Every rule that the section about the cache breaks."""
     cache = config.cache
+    yield from _store(config)
     yield from _headers(cache)
     yield from _rules(cache.exact.rules)
     if cache.entry_bytes > cache.tenant_bytes:
         yield Problem(("cache", "entry_bytes"), reason="must fit into what one tenant may keep (`tenant_bytes`)")
     if not cache.version.isprintable():
         yield Problem(("cache", "version"), reason="must be printable characters")
+
+
+def _store(config: Config) -> Iterator[Problem]:
+    cache = config.cache
+    if cache.redis is not None and (reason := not_redis(cache.redis)):
+        yield Problem(("cache", "redis"), reason=reason)
+    elif cache.store == "redis" and cache.redis is None and config.spending.redis is None:
+        yield Problem(("cache", "store"), reason="there is no Redis", hint="set `cache.redis` or `spending.redis`")
 
 
 def _headers(cache: Cache) -> Iterator[Problem]:

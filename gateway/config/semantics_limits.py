@@ -105,7 +105,7 @@ def _loops(loops: Loops) -> Iterator[Problem]:
 
 
 def _spending(spending: Spending) -> Iterator[Problem]:
-    if spending.redis is not None and (reason := _not_redis(spending.redis)):
+    if spending.redis is not None and (reason := not_redis(spending.redis)):
         yield Problem(("spending", "redis"), reason=reason)
     if not _is_zone(spending.timezone):
         hint = _near_zone(spending.timezone) or "names are as Europe/Berlin"
@@ -114,7 +114,7 @@ def _spending(spending: Spending) -> Iterator[Problem]:
         yield Problem(("spending", "clamp_floor"), reason="is above `output_ceiling`, so nothing could be lowered")
 
 
-def _not_redis(text: str) -> str:
+def not_redis(text: str) -> str:
     """Why this is no URL of a Redis; "" where it is. It may hold a password, so it is never quoted."""
     scheme, separator, rest = text.partition("://")
     if not separator or scheme not in ("redis", "rediss"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from msgspec import Struct
 
 
@@ -35,3 +37,21 @@ class Contents(Struct, frozen=True):
     bytes: int = 0
     hits: int = 0  # as far as written down: a few seconds late
     groups: tuple[Group, ...] = ()
+
+
+class Desk(Protocol):
+    """The cache as people see it. Methods take their time and raise OSError where the cache cannot be used."""
+
+    place: str  # where it is, in a few words
+
+    def contents(self, now: int) -> Contents:
+        """`now`: ns since the epoch. Nothing where nothing was ever cached."""
+        ...
+
+    def totals(self, now: int) -> Contents | None:
+        """Without groups; None where nothing was ever cached."""
+        ...
+
+    def clear(self, chosen: Chosen) -> int:
+        """Forget entries; returns how many. They are given to nobody any more when this returns."""
+        ...

@@ -33,6 +33,7 @@ _COUNTED = {
     "records_lost": "tollgate_journal_lost_records",
     "holds_expired": "tollgate_budget_holds_expired",
     "settles_lost": "tollgate_budget_settles_lost",
+    "cache_writes_lost": "tollgate_cache_writes_lost",
 }
 """Kinds of events that say how many."""
 

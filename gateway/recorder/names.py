@@ -222,7 +222,9 @@ CACHE = (
     _counter("tollgate_cost_saved_usd", "reason",
              "US dollars that answers cost when they were paid for, which were then given again.", **_USD),
     _gauge("tollgate_cache_entries", "Answers in the cache that are still good."),
-    _gauge("tollgate_cache_bytes", "Bytes that they take on disk.", "By"),
+    _gauge("tollgate_cache_bytes", "Bytes that they take in the file or in Redis.", "By"),
+    _gauge("tollgate_cache_store_available", "Whether every worker can use the store of answers."),
+    _counter("tollgate_cache_writes_lost", "", "Answers that could not be written to the store."),
 )
 
 AGENTS = (

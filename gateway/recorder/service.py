@@ -64,8 +64,8 @@ from gateway.recorder.projection import Positions
 from gateway.recorder.retention import Retention
 from gateway.recorder.telemetry import Projections, projections
 from gateway.stores.budget_desk import desk
-from gateway.stores.cache_desk import CacheDesk
 from gateway.stores.controls_exchange import Exchange
+from gateway.stores.late import cache_desk
 from gateway.stores.redis_controls import RedisControls
 from gateway.stores.sqlite_controls import SqliteDecisions
 from gateway.stores.sqlite_keys import SqliteKeyStore
@@ -93,7 +93,7 @@ class Recorder:
         state, ledger = Path(configure.state), places.ledger(configure.config)
         self._budgets = desk(configure.config.spending, state)
         self._budget_gauges = BudgetGauges(self._budgets.in_money, time.monotonic)
-        self._cache = CacheDesk(places.cache(configure.config))
+        self._cache = cache_desk(configure.config)
         self._catalogue = ensure_compiled(state)
         self.prices = load_prices.load(self._catalogue, self._config.prices)
         self._snapshots = SnapshotFile(state / "metrics.snapshot")
@@ -254,6 +254,7 @@ class Recorder:
             **budget_gauges.workers(found),
             **budget_gauges.keys(self._keys.listed, time.time_ns()),
             **cache_gauges.read(self._cache.totals, time.time_ns()),
+            **cache_gauges.workers(found),
             **self._budget_gauges.read(self._config.telemetry.label_limit),
             "tollgate_inflight_requests": sum(g.get("inflight_requests", 0.0) for g in found),
             "tollgate_event_loop_lag_seconds": max((g.get("event_loop_lag_seconds", 0.0) for g in found), default=0.0),

@@ -34,10 +34,11 @@ class CacheUnusable(OSError):
 
 
 class CacheDesk:
-    """Methods raise CacheUnusable."""
+    """Implements policy.cached.Desk; methods raise CacheUnusable."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.place = str(path)
 
     def contents(self, now: int, groups: int = GROUPS) -> Contents:
         """`now`: ns since the epoch. Nothing where nothing was ever cached."""

@@ -8,13 +8,10 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
-import zstandard
-
 from gateway.ports import Entry
+from gateway.stores.cache_codec import written
 from gateway.stores.sqlite_file import NEVER_WAIT, create_private
 
-LARGE = 2048  # bytes of a body from which on it is compressed
 PURGE = 256  # expired entries that are removed at a time
 OVERHEAD = 512  # bytes that an entry takes beside its body
 
@@ -59,17 +56,13 @@ _OLDEST = "SELECT id, size FROM entries WHERE tenant = ? ORDER BY used LIMIT 32"
 _DROP = "DELETE FROM entries WHERE id = ?"
 _EXPIRED = "SELECT id, size, tenant FROM entries WHERE expires <= ? LIMIT ?"
 
-_facts = msgspec.msgpack.Encoder().encode
 _DAMAGED = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
 _log = logging.getLogger("tollgate.cache")
 
 
 def insert(db: sqlite3.Connection, entry: Entry, most: int) -> None:
     """Within a transaction; displaces what the same tenant used least lately."""
-    body, coded = entry.body, len(entry.body) >= LARGE
-    if coded:
-        body = zstandard.ZstdCompressor(level=3).compress(body)
-    facts = _facts(msgspec.structs.replace(entry, body=b""))
+    coded, facts, body = written(entry)
     size = len(body) + len(facts) + OVERHEAD
     if size > most:
         return

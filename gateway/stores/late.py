@@ -10,10 +10,14 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from gateway.config.schema import Spending
+from gateway.config import places
+from gateway.config.schema import Config, Spending
+from gateway.policy.cached import Desk
+from gateway.stores.cache_desk import CacheDesk
 
 if TYPE_CHECKING:
     from gateway.stores.redis_budgets import RedisBudgets
+    from gateway.stores.redis_cache import RedisCache
     from gateway.stores.redis_reader import RedisReader
 
 
@@ -27,3 +31,20 @@ def redis_reader(settings: Spending) -> RedisReader:
     """Raises ValueError for a URL that is none."""
     module = importlib.import_module("gateway.stores.redis_reader")
     return cast("RedisReader", module.RedisReader(settings))
+
+
+def redis_cache(url: str, config: Config) -> RedisCache:
+    """To be called in the loop that will use it. Raises ValueError (the URL)."""
+    module = importlib.import_module("gateway.stores.redis_cache")
+    cache = config.cache
+    store = module.RedisCache(url, config.spending.prefix, timeout=cache.timeout, tenant_bytes=cache.tenant_bytes)
+    return cast("RedisCache", store)
+
+
+def cache_desk(config: Config) -> Desk:
+    """Where people look at stored answers and forget them. Raises ValueError for a URL that is none."""
+    url = places.cache_redis(config)
+    if url is None:
+        return CacheDesk(places.cache(config))
+    module = importlib.import_module("gateway.stores.redis_cache_desk")
+    return cast("Desk", module.RedisCacheDesk(url, config.spending.prefix))

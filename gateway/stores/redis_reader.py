@@ -87,7 +87,7 @@ class RedisReader:
     def _names(self, prefix: str) -> set[str]:
         """Of the accounts that begin so; goes through all keys of the database."""
         start = f"{self._prefix}a:"
-        pattern = _literal(start + prefix) + "*"
+        pattern = literal(start + prefix) + "*"
         try:
             return {key.decode().removeprefix(start) for key in self._redis.scan_iter(match=pattern, count=1000)}
         except RedisError as error:
@@ -149,6 +149,6 @@ def now() -> int:
     return time.time_ns()
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """Of a pattern of Redis."""
     return "".join(f"\\{letter}" if letter in "*?[]^\\" else letter for letter in text)

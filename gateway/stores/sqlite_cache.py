@@ -24,10 +24,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-import msgspec
-import zstandard
-
+from gateway.config.schema import Cache
 from gateway.ports import Entry
+from gateway.stores.cache_codec import FAULTS, read
 from gateway.stores.cache_file import OVERHEAD, discard, insert, is_busy, is_damage, opened, purge, transaction
 
 BATCH = 512  # writes of one transaction
@@ -36,7 +35,6 @@ QUEUE = 2048  # writes that wait; more are dropped,
 QUEUE_BYTES = 67_108_864  # as is what would make them larger than this
 WRITE_SECONDS = 5.0  # to wait for another writer
 TOUCH_NS = 10_000_000_000  # a use is written down once in so long
-MOST_BODY = 256 * 1024 * 1024
 
 _GENERATION = "SELECT value FROM meta WHERE name = 'generation'"
 _GET = """
@@ -45,8 +43,7 @@ LEFT JOIN entries e ON e.key = ? AND e.expires > ? WHERE m.name = 'generation'
 """
 _TOUCH = "UPDATE entries SET used = max(used, ?), hits = hits + ? WHERE key = ?"
 
-_entry = msgspec.msgpack.Decoder(Entry).decode
-_BAD = (sqlite3.Error, OSError, TypeError, msgspec.MsgspecError, zstandard.ZstdError)
+_BAD = (sqlite3.Error, OSError, *FAULTS)
 _log = logging.getLogger("tollgate.cache")
 
 
@@ -79,6 +76,10 @@ class SqliteCache:
         self._thread = threading.Thread(target=self._write, name="cache", daemon=True)
         self._thread.start()
 
+    @property
+    def available(self) -> bool:
+        return not self._failing
+
     # -- the loop -------------------------------------------------------------------------------------------------
 
     async def get(self, key: bytes, tenant: str, now: int) -> tuple[Entry | None, int]:
@@ -108,9 +109,7 @@ class SqliteCache:
         self._see(generation)
         if facts is None:
             return None
-        if coded:
-            body = zstandard.ZstdDecompressor().decompress(body, max_output_size=MOST_BODY)
-        entry = msgspec.structs.replace(_entry(facts), body=body)
+        entry = read(coded, facts, body)
         if entry.key != key:  # never by the word of an index alone
             return None
         self._remember(entry)
@@ -137,6 +136,9 @@ class SqliteCache:
         else:
             self._sent += size
             self._send((entry, generation))
+
+    def configure(self, cache: Cache) -> None:
+        self.memory_bytes, self.tenant_bytes = cache.memory_bytes, cache.tenant_bytes
 
     def tick(self, now: int) -> None:
         """To be called now and then: write uses down, remove what is over, see whether the file is another one."""

@@ -19,6 +19,8 @@ from gateway.policy.cache_rules import OPERATIONS
         ("{ignore_headers: [X-Ok, Authorization]}", "cache.ignore_headers.1: this header says who asks"),
         ("{ignore_headers: [anthropic-beta]}", "cache.ignore_headers.0: this header says who asks"),
         ("{entry_bytes: 100000, tenant_bytes: 65536}", "cache.entry_bytes: must fit into what one tenant may keep"),
+        ("{store: redis}", "cache.store: there is no Redis"),
+        ("{store: redis, redis: 'http://h'}", "cache.redis: a URL of Redis begins with"),
         ('{version: "a\\tb"}', "cache.version: must be printable"),
         ("{exact: {rules: [{model: ''}]}}", "cache.exact.rules.0.model: must be 1 to 200 printable"),
         ("{exact: {rules: [{tenant: ' a'}]}}", "cache.exact.rules.0.tenant: must be 1 to 200 printable"),
@@ -58,11 +60,33 @@ cache:
         "only where temperature is 0 or there is a seed",
         "cache.exact.rules.2: agent a: cached for 60 s, with tool calls, sampled ones, too",
         "cache.exact: all other calls: not cached",
+        "cache: kept in a file of this machine, up to 268435456 bytes for each tenant; "
+        "equal calls at once in a worker are one",
     ]
-    assert caching(loading("cache: {exact: {enabled: true}}")) == [
+    assert caching(loading("cache: {exact: {enabled: true}}"))[:-1] == [
         "cache.exact: all calls: cached for 3600 s, without tool calls, "
         "unless a temperature above 0 is stated without a seed"
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("cache: {exact: {enabled: true}, store: redis, redis: 'redis://u:pw@h:1/2'}", "Redis at h:1/2, up to"),
+        ("cache: {exact: {enabled: true}, store: redis}\nspending: {redis: 'rediss://h'}", "Redis at h, up to"),
+        ("cache: {exact: {enabled: true}, redis: 'redis://h', single_flight: false}", "a file of this machine, up to"),
+    ],
+)
+def test_where_it_is_kept_is_said_without_passwords(loading: Any, text: str, where: str) -> None:
+    line = caching(loading(text))[-1]
+    assert where in line
+    assert "pw" not in line
+    assert line.endswith("go upstream one by one") == ("single_flight: false" in text)
+
+
+def test_a_redis_that_is_not_used_is_doubtful(loading: Any) -> None:
+    (problem,) = doubts(loading("cache: {redis: 'redis://h'}"))
+    assert problem.reason == "is not used: answers are kept in a file"
 
 
 @pytest.mark.parametrize(

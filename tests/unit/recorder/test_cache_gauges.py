@@ -7,7 +7,7 @@ import pytest
 from gateway.call import Usage
 from gateway.config.schema import Telemetry
 from gateway.policy.cached import Contents
-from gateway.recorder.cache_gauges import read
+from gateway.recorder.cache_gauges import read, workers
 from gateway.recorder.ledger_rows import call_row, decode_detail
 from gateway.recorder.metrics import MetricsProjection
 from gateway.recorder.runs import fold, used
@@ -22,6 +22,13 @@ def test_gauges_are_there_where_there_is_a_cache() -> None:
     assert read(lambda now: None, 1) == {}
     assert read(unusable, 1) == {}
     assert read(lambda now: Contents(now, 7), 3) == {"tollgate_cache_entries": 3.0, "tollgate_cache_bytes": 7.0}
+
+
+def test_workers_say_whether_they_can_use_the_store() -> None:
+    assert workers([{}, {"else": 1.0}]) == {}
+    one, other = {"cache_store_available": 1.0}, {"cache_store_available": 0.0}
+    assert workers([one, {}, other]) == {"tollgate_cache_store_available": 0.0}
+    assert workers([one, one]) == {"tollgate_cache_store_available": 1.0}
 
 
 def test_tokens_of_an_answer_given_again_were_counted_when_it_was_paid_for() -> None:

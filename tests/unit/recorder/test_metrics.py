@@ -464,6 +464,7 @@ def test_events_and_drops() -> None:
         EventRecord("e6", T0, "something_new"),
         EventRecord("e7", T0, "holds_expired", detail={"count": 2}),
         EventRecord("e8", T0, "settles_lost", detail={"count": 3}),
+        EventRecord("e9", T0, "cache_writes_lost", detail={"count": 4}),
     ])  # fmt: skip
     drops.add("traces", "queue_full", 3)
     assert value(metrics, "tollgate_config_last_reload_success") == 1
@@ -471,6 +472,7 @@ def test_events_and_drops() -> None:
     assert value(metrics, "tollgate_journal_lost_records_total") == 17
     assert value(metrics, "tollgate_budget_holds_expired_total") == 2
     assert value(metrics, "tollgate_budget_settles_lost_total") == 3
+    assert value(metrics, "tollgate_cache_writes_lost_total") == 4
     assert value(metrics, "tollgate_telemetry_dropped_total", signal="traces", reason="queue_full") == 3
     assert value(metrics, "tollgate_telemetry_dropped_total") == 3  # asked twice, counted once
 

@@ -11,36 +11,19 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
-from gateway.call import Answer, ToolUse, Usage, UsageSource
-from gateway.policy.cached import Chosen, Contents
+from gateway.policy.cached import Chosen
 from gateway.ports import Entry
 from gateway.stores.cache_desk import CacheDesk, CacheUnusable
 from gateway.stores.cache_file import OVERHEAD
 from gateway.stores.sqlite_cache import SqliteCache
 from gateway.testing.doubles import at_once
-
-NOW = 1_790_000_000_000_000_000
-HOUR = 3600 * 10**9
-ANSWER = Answer(
-    "m", "r", Usage(5, 7, detail={"x": 1.0}), UsageSource.INJECTED, {"service_tier": "default"}, ("stop",),
-    (ToolUse("1", "f"),), 20, "Hello", b"\x01", ((Usage(1, 1), "n", {}),),
-)  # fmt: skip
+from tests.unit.stores.cache_entries import NOW, entry
 
 Opening = Callable[..., SqliteCache]
-
-
-def entry(name: str = "a", body: bytes = b"hello", **more: Any) -> Entry:
-    known: dict[str, Any] = {
-        "key": name.encode().ljust(32, b"."), "tenant": "t", "created": NOW, "expires": NOW + HOUR, "stream": False,
-        "counted": True, "kind": b"application/json", "head": b"x-request-id: 1\r\n", "body": body, "answer": ANSWER,
-        "cost": 5, "route": "/r", "upstream": "u", "model": "m", "agent": "a", "tags": ("red", "blue"),
-    }  # fmt: skip
-    return Entry(**{**known, **more})
 
 
 @pytest.fixture
@@ -87,11 +70,6 @@ def test_what_is_kept_is_found_whole(opening: Opening, body: bytes, memory: int)
     assert find(other, b"b" * 32, NOW) is None
 
 
-def test_large_answers_are_compressed(opening: Opening, path: Path) -> None:
-    keep(opening(), entry(body=b"large " * 50_000))
-    assert CacheDesk(path).contents(NOW).bytes < 5000
-
-
 def test_the_file_is_for_the_gateway_alone(opening: Opening, path: Path) -> None:
     os.umask(os.umask(0))
     keep(opening(), entry())
@@ -111,25 +89,6 @@ def test_what_is_over_is_not_found_and_goes(opening: Opening, path: Path, memory
         assert db.execute("SELECT count(*) FROM entries").fetchone() == (1,)
         assert db.execute("SELECT bytes FROM tenants").fetchone() == (CacheDesk(path).contents(NOW).bytes,)
     db.close()
-
-
-def test_what_was_used_least_lately_goes_first_and_each_tenant_has_its_own_bound(opening: Opening, path: Path) -> None:
-    size = 1000 + OVERHEAD
-    store = opening(0, 4 * (size + 550))
-    keep(store, entry("other", os.urandom(1000), tenant="o"))
-    for number in range(4):
-        keep(store, entry(f"n{number}", os.urandom(1000), created=NOW + number))
-    find(store, entry("n0").key, NOW + 100)  # used since
-    store.tick(NOW + 20 * 10**9)
-    assert store.flush()
-    keep(store, entry("n4", os.urandom(1000), created=NOW + 200))
-    found = {name for name in ("other", "n0", "n1", "n2", "n3", "n4") if find(store, entry(name).key, NOW) is not None}
-    assert {"other", "n0", "n4"} <= found
-    assert "n1" not in found
-    of_t = next(group for group in CacheDesk(path).contents(NOW).groups if group.tenant == "t")
-    assert of_t.bytes <= store.tenant_bytes
-    keep(store, entry("huge", os.urandom(20_000)))
-    assert find(store, entry("huge").key, NOW) is None
 
 
 def test_the_memory_is_bounded(opening: Opening) -> None:
@@ -199,24 +158,6 @@ def test_an_answer_asked_for_before_a_clearing_is_not_kept_behind_it(opening: Op
     assert find(store, entry().key, NOW) is None
     keep(store, entry())
     assert find(other, entry().key, NOW) == entry()
-
-
-def test_the_desk_tells_what_there_is(opening: Opening, path: Path) -> None:
-    desk = CacheDesk(path)
-    assert (desk.contents(NOW), desk.totals(NOW), desk.clear(Chosen())) == (Contents(), None, 0)
-    store = opening()
-    keep(store, entry("a"), entry("b"), entry("c", tenant="o"), entry("d", expires=NOW + 5))
-    for _ in range(3):
-        find(store, entry("a").key, NOW)
-    store.tick(NOW + 1)
-    assert store.flush()
-    contents = desk.contents(NOW + 6)
-    assert (contents.entries, contents.hits) == (3, 3)
-    assert [(group.tenant, group.entries) for group in contents.groups] == [("t", 2), ("o", 1)]
-    assert sum(group.bytes for group in contents.groups) == contents.bytes
-    totals = desk.totals(NOW + 6)
-    assert totals is not None
-    assert (totals.entries, totals.groups) == (3, ())
 
 
 # -- what breaks ------------------------------------------------------------------------------------------------------
@@ -331,7 +272,7 @@ from pathlib import Path
 from gateway.stores.sqlite_cache import SqliteCache
 sys.path.insert(0, sys.argv[2])
 from gateway.testing.doubles import at_once
-from test_sqlite_cache import NOW, entry
+from cache_entries import NOW, entry
 store = SqliteCache(Path(sys.argv[1]), memory_bytes=0, tenant_bytes=3_000_000)
 number = 0
 while True:

@@ -1,0 +1,3 @@
+-- Can be written to?
+redis.call('SET', base .. 'p', '1', 'PX', 1000)
+return 1
