@@ -82,7 +82,7 @@ def timeouts_of(tool: Tool | McpServer) -> Timeouts:
     if isinstance(tool, McpServer):
         return tool.timeouts
     most = tool.timeout
-    return Timeouts(connect=min(CONNECT_SECONDS, most), first_byte=most, idle=most, total=most)
+    return Timeouts(connect=min(CONNECT_SECONDS, most), first_byte=most, first_content=most, idle=most, total=most)
 
 
 def guard_of(tool: Tool | McpServer) -> Callable[[str], str]:

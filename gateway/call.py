@@ -258,6 +258,17 @@ class Target(Struct, frozen=True):
     base_path: bytes  # path prefix of the configured URL, without trailing slash
 
 
+class Waits(Struct, frozen=True):
+    """How long each part of an attempt may take, in seconds."""
+
+    connect: float
+    first_byte: float
+    first_content: float
+    idle: float
+    total: float
+    ping: float | None = None  # silence at the beginning of a stream after which the client is told to wait on
+
+
 class Attempt(Struct):
     target: Target
     began: int  # monotonic ns
@@ -266,6 +277,7 @@ class Attempt(Struct):
     reused: bool = False  # kept-alive connection
     fault: GatewayError | None = None
     sent: bool = False  # the request was written; before that nothing can have been charged
+    waits: Waits | None = None  # None: those of its upstream
 
 
 class Edit(Struct, frozen=True):
@@ -323,6 +335,7 @@ class Call(Struct, weakref=True):
     upstream_last_byte: int = 0
     ended: int = 0
     fault: BaseException | None = None
+    may_go_on: bool = False  # another attempt could follow the one under way
     committed: bool = False  # first byte sent to the client: no retry after this
     interruptible: bool = False  # an error event can be written into the answer under way
     response_bytes: int = 0

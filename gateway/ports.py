@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from gateway.call import Answer, Attempt, Call, Money, Route, Target, ToolCall, Usage, Who
+from gateway.call import Answer, Attempt, Call, Money, Route, Target, ToolCall, Usage, Waits, Who
 from gateway.errors import GatewayError
 from gateway.key import Keys
 from gateway.ports_cache import CacheStore, Entry, Flight, Flights
@@ -255,6 +255,14 @@ class Exchange(Protocol):
         """The answer said that it is over: wait for its framing to end only so long."""
         ...
 
+    def heard(self) -> None:
+        """Content has come, or none is expected: the time to the first content is no limit any more."""
+        ...
+
+    async def read_within(self, seconds: float) -> bytes | None:
+        """As `read`; None where nothing came for so long."""
+        ...
+
     async def read(self) -> bytes:
         """The next piece of the body as it arrived; b"" at its clean end. Raises UpstreamFault or ClientGone."""
         ...
@@ -354,6 +362,7 @@ class Gateway(Struct, frozen=True):
     admission: Admission | None = None  # None: nothing is limited
     cache: Cache | None = None  # None: nothing is cached
     loops: Loops | None = None  # None: nobody looks for runaways
+    waits: Callable[[Call], Waits] | None = None  # None: those of the upstreams; see policy.waits
     halt: Callable[[str, str], None] | None = None  # stop a run (its id, why) until a person resumes it
     downshift: tuple[str | None, str | None, int | None] | None = None  # model, effort, max_tokens of a runaway's calls
     prompt_cache: CacheHealth | None = None  # None: nobody looks at it

@@ -71,6 +71,7 @@ class Dialect(Protocol):
     """One provider API. All methods are pure."""
 
     name: str
+    ping: bytes  # an event that means nothing, where the clients of the dialect take one; else b""
     caches_marked: bool  # providers cache what the client marks, and nothing else
 
     def read(self, route: Route, request: Request) -> Asked:

@@ -54,7 +54,16 @@ MAY: dict[str, set[str]] = {
 }
 # Where things are put together: the only modules that may name any class. One per process, and the command line.
 ROOTS = {
-    *("app.py", "app_cache.py", "app_spending.py", "app_tools.py", "worker.py", "recorder/service.py", "cli.py"),
+    *(
+        "app.py",
+        "app_cache.py",
+        "app_resilience.py",
+        "app_spending.py",
+        "app_tools.py",
+        "worker.py",
+        "recorder/service.py",
+        "cli.py",
+    ),
     "testing",
 }
 

@@ -10,6 +10,7 @@ from typing import TextIO
 from gateway.config.check import errors, keys_in_use, warnings
 from gateway.config.check_cache import caching
 from gateway.config.check_limits import coverage
+from gateway.config.check_resilience import resilience
 from gateway.config.load import Loaded, find, load_with_source
 from gateway.config.problems import ConfigError, Problem
 from gateway.config.roster import roster
@@ -36,7 +37,8 @@ def run(path: Path | None, env: Mapping[str, str], *, strict: bool = False, out:
     found = warnings(loaded, shipped, priced)
     for warning in found:
         print(f"warning: {warning}", file=out)
-    for line in [*keys_in_use(loaded.config), *coverage(loaded.config, priced, keys), *caching(loaded.config)]:
+    config = loaded.config
+    for line in [*keys_in_use(config), *coverage(config, priced, keys), *caching(config), *resilience(config)]:
         print(f"  {line}", file=out)
     print(f"{name}: no problems, {_count(len(found), 'warning')}; prices of {priced.version}", file=out)
     return 1 if strict and found else 0

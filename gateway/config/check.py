@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import structs
 
-from gateway.config import check_cache
+from gateway.config import check_cache, check_resilience
 from gateway.config.address import is_loopback, parse_address, parse_url
 from gateway.config.check_limits import Catalogue, doubts, unmatched
 from gateway.config.environment import variables
@@ -36,6 +36,7 @@ def warnings(loaded: Loaded, shipped: Catalogue, priced: Catalogue) -> list[Prob
         *_collector(config),
         *doubts(config, priced),
         *check_cache.doubts(config),
+        *check_resilience.doubts(config),
         *_readable_secrets(loaded),
     ]
     return _located(loaded, found)

@@ -28,6 +28,10 @@ BUILT_IN: dict[str, BuiltIn] = {
     ),
 }
 
+SLOW_MODELS = ("o1-pro*", "o3-pro*", "gpt-5-pro*", "gpt-5.*-pro*", "*deep-research*")
+"""Models that may be silent for longer than ten minutes by design."""
+SLOW_SECONDS = 1800.0  # their time to the first byte and to the first content
+
 
 def upstreams(env: Mapping[str, str]) -> dict[str, Upstream]:
     """The built-in upstreams, their keys written as `$NAME` where the environment has them."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from gateway.config import schema
+from gateway.config import describe_resilience, schema
 
 _FROM_ENV = 'Secret: "$NAME" and "${NAME}" are read from the environment, "$$" is a dollar sign.'
 
 FIELDS: dict[type[schema.Config_], dict[str, str]] = {
+    **describe_resilience.FIELDS,
     schema.Config: {
         "listen": 'Address of the data port, "host:port"; "[::1]:8787" for IPv6, port 0 lets the system choose.',
         "admin": 'Address of the admin port, "host:port"; off loopback it requires `admin_token`.',
@@ -16,6 +17,7 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
         "state": "Directory of everything kept on disk; default $XDG_STATE_HOME/tollgate.",
         "upstreams": "Providers by name, beside openai, anthropic and gemini; a same name replaces the built-in.",
         "aliases": "Model names of your own: what clients ask for -> the model that is asked for upstream.",
+        "timeouts": "Other timeouts for some calls than their upstream has.",
         "prices": "Prices that outrank the shipped catalogue.",
         "identity": "How the caller of a request is told.",
         "capture": "Message content in the journal and in telemetry: off, hash (SHA-256 only) or full.",
@@ -84,12 +86,6 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
         "drain_seconds": "Longest time of a drain.",
         "drain_usd": "Estimated cost at which a drain ends.",
         "propagate_trace": "Send `traceparent` to the upstream.",
-    },
-    schema.Timeouts: {
-        "connect": "Name resolution, TCP and TLS together, in seconds.",
-        "first_byte": "From the request sent to the first byte of the answer, in seconds.",
-        "idle": "Between two pieces of an answer, in seconds.",
-        "total": "The whole exchange, in seconds.",
     },
     schema.Alias: {
         "model": "The model asked for upstream.",

@@ -7,39 +7,19 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
-Seconds = Annotated[float, Meta(gt=0, le=86_400, title="number of seconds")]
-Count = Annotated[int, Meta(ge=1)]
-Share = Annotated[float, Meta(ge=0, le=1)]
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", title="name (letters, digits, . _ -)")]
+from gateway.config.schema_base import Config_, Count, Name, Seconds, Share
+from gateway.config.schema_resilience import TimeoutRule, Timeouts
+
+__all__ = ["Config_", "Count", "Name", "Seconds", "Share", "TimeoutRule", "Timeouts"]  # imported from here
+
 DialectName = Literal["openai", "anthropic", "gemini", "opaque"]
-
-
-class Config_(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of every section: frozen, and no unknown field passes.
-
-    `secret` names the fields whose values, and the values of whose entries, must never be shown; `repr` masks them.
-    """
-
-    secret: ClassVar[frozenset[str]] = frozenset()
-
-    def __repr__(self) -> str:
-        fields = ((name, getattr(self, name)) for name in self.__struct_fields__)
-        shown = ", ".join(f"{name}={'***' if value and name in self.secret else repr(value)}" for name, value in fields)
-        return f"{type(self).__name__}({shown})"
 
 
 class Tls(Config_, frozen=True):
     certificate: str
     key: str
-
-
-class Timeouts(Config_, frozen=True):
-    connect: Seconds = 10
-    first_byte: Seconds = 600
-    idle: Seconds = 300  # between two pieces of an answer
-    total: Seconds = 3600
 
 
 class Upstream(Config_, frozen=True):
@@ -321,7 +301,7 @@ class McpServer(Config_, frozen=True):
     deny: tuple[str, ...] = ()  # tools that may not, in any letter case
     price: ToolPrice | None = None  # of a tool call; None: costs nothing
     prices: dict[str, ToolPrice] = {}  # of single tools, by name with * as wildcard; the first that fits counts
-    timeouts: Timeouts = Timeouts(idle=3600, total=86_400)  # its streams last as long as a session
+    timeouts: Timeouts = Timeouts(first_content=86_400, idle=3600, total=86_400)  # as long as sessions
     allow_private: bool = False
     ca_file: str | None = None
     propagate_trace: bool = False
@@ -355,6 +335,7 @@ class Config(Config_, frozen=True):
     state: str | None = None  # state directory; default $XDG_STATE_HOME/tollgate
     upstreams: dict[Name, Upstream] = {}
     aliases: dict[str, Alias | str] = {}
+    timeouts: tuple[TimeoutRule, ...] = ()
     prices: Prices = Prices()
     identity: Identity = Identity()
     capture: Literal["off", "hash", "full"] = "off"

@@ -252,6 +252,7 @@ class MessageStream(EventMeter[StreamEvent]):
 
 class Anthropic(BaseDialect):
     name = "anthropic"
+    ping = b'event: ping\ndata: {"type": "ping"}\n\n'
     caches_marked = True
 
     def question(self, route: Route, request: Request) -> Asked:

@@ -44,6 +44,7 @@ class BaseDialect:
     """JSON or event-stream answers, nothing injected. Sub-classes supply the meters and the words of errors."""
 
     name = ""
+    ping = b""
     caches_marked = False
 
     def read(self, route: Route, request: Request) -> Asked:

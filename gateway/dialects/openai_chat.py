@@ -293,6 +293,8 @@ def _restated(name: bytes, data: bytes) -> ErrorAnswer | None:
 class OpenAIChat(OpenAIFamily):
     """Chat completions, and legacy completions under the name `openai_completions`."""
 
+    ping = b": ping\n\n"
+
     def __init__(self, name: str = "openai_chat") -> None:
         self.name = name
         self.legacy = name == "openai_completions"

@@ -163,6 +163,7 @@ class ResponseStream(EventMeter[StreamEvent]):
 
 class OpenAIResponses(BaseDialect):
     name = "openai_responses"
+    ping = b": ping\n\n"
 
     def question(self, route: Route, request: Request) -> Asked:
         found = read_body(request.body, ("input",))

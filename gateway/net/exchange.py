@@ -21,6 +21,8 @@ from typing import Any, Protocol
 import httptools
 from msgspec import Struct
 
+from gateway.call import Waits
+from gateway.config.schema import Timeouts
 from gateway.errors import BadAnswer, ClientGone, GatewayError, StreamStalled, UpstreamReset, UpstreamTimeout
 from gateway.net.head import CHUNKED_HEAD, Header, ResponseHead, ResponseParser, read_response_head, whole_chunk
 from gateway.net.origin import UpstreamConnection
@@ -28,6 +30,7 @@ from gateway.net.origin import UpstreamConnection
 HIGH_WATER = 262_144
 HEAD_LIMIT = 262_144
 NEVER = float("inf")
+SAID_NOTHING = "upstream_first_content_timeout"
 NO_NAMES: Mapping[bytes, bytes] = MappingProxyType({})
 
 
@@ -59,7 +62,8 @@ class UpstreamExchange(Struct, eq=False):
     reused: bool = False
     raw: bool = False
     deadline: float = NEVER
-    total_deadline: float = NEVER
+    total_deadline: float = NEVER  # the earlier one of the first content, until that was heard
+    last_deadline: float = 0.0  # from then on; 0: the same
     idle_timeout: float = NEVER
     _parser: ResponseParser | None = None  # of a head that is not known, or a chunked body
     _head_bytes: bytes = b""
@@ -115,6 +119,21 @@ class UpstreamExchange(Struct, eq=False):
             self._connection.transport.resume_reading()
         return piece
 
+    async def read_within(self, seconds: float) -> bytes | None:
+        if self._pieces or self.complete or self.fault is not None:
+            return await self.read()
+        timer = self.pools.loop.call_later(seconds, self.wake)
+        try:
+            await self.moved()
+        finally:
+            timer.cancel()
+        return await self.read() if self._pieces or self.complete or self.fault is not None else None
+
+    def heard(self) -> None:
+        if self.total_deadline < self.last_deadline:
+            self.total_deadline = self.last_deadline
+            self.deadline = min(self.pools.loop.time() + self.idle_timeout, self.total_deadline)
+
     def unread(self, data: bytes) -> None:
         self._pieces.insert(0, data)
 
@@ -134,6 +153,14 @@ class UpstreamExchange(Struct, eq=False):
             connection.cut()
 
     # -- towards the pool
+    def allow(self, waits: Waits | Timeouts) -> None:
+        """From now on its deadlines run."""
+        now = self.pools.loop.time()
+        self.last_deadline = now + waits.total
+        self.total_deadline = now + min(waits.first_content, waits.total)
+        self.deadline = min(now + waits.first_byte, self.total_deadline)
+        self.idle_timeout = waits.idle
+
     def send(self, connection: UpstreamConnection, data: bytes) -> None:
         self._connection = connection
         self.reused = connection.used
@@ -162,6 +189,7 @@ class UpstreamExchange(Struct, eq=False):
         """Make the reader's next wait raise `fault`, once; the answer stays readable (the client left)."""
         if self.patience and self.head is None and isinstance(fault, ClientGone):
             self.total_deadline = min(self.total_deadline, self.pools.loop.time() + self.patience)
+            self.last_deadline = self.total_deadline
             self.deadline = min(self.deadline, self.total_deadline)
             return
         self._interruption = fault
@@ -170,10 +198,12 @@ class UpstreamExchange(Struct, eq=False):
     def overdue(self) -> None:
         if self.head is None:
             self.fail(UpstreamTimeout("the upstream did not begin to answer", code="upstream_first_byte_timeout"))
-        elif self.total_deadline <= self.deadline:
-            self.fail(UpstreamTimeout("the answer took too long as a whole", code="upstream_total_timeout"))
-        else:
+        elif self.deadline < self.total_deadline:
             self.fail(StreamStalled("the upstream stopped sending"))
+        elif self.total_deadline < self.last_deadline:
+            self.fail(UpstreamTimeout("the upstream began to answer, and said nothing", code=SAID_NOTHING))
+        else:
+            self.fail(UpstreamTimeout("the answer took too long as a whole", code="upstream_total_timeout"))
 
     def expire_in(self, seconds: float) -> None:
         """The answer said that it is over; wait for its framing to end only so long."""

@@ -68,13 +68,10 @@ class Pools:
         exchange = UpstreamExchange(self, head.startswith(b"HEAD "))
         owner.on_gone = exchange.interrupt
         try:
+            waits = attempt.waits or origin.timeouts
             kept = None if fresh else self._idle(origin)
-            connection = kept or await self._connect(origin, exchange)
-            now = self.loop.time()
-            timeouts = origin.timeouts
-            exchange.total_deadline = now + timeouts.total
-            exchange.deadline = min(now + timeouts.first_byte, exchange.total_deadline)
-            exchange.idle_timeout = timeouts.idle
+            connection = kept or await self._connect(origin, exchange, waits.connect)
+            exchange.allow(waits)
             exchange.patience = patience
             self.active.add(exchange)
             exchange.send(connection, head + body)
@@ -102,13 +99,13 @@ class Pools:
         else:
             connection.transport.close()
 
-    async def _connect(self, origin: Origin, exchange: UpstreamExchange) -> UpstreamConnection:
+    async def _connect(self, origin: Origin, exchange: UpstreamExchange, seconds: float) -> UpstreamConnection:
         """Connect in a task of its own, so that a client that leaves does not wait for it."""
         made: list[UpstreamConnection] = []
 
         async def connect() -> None:
             try:
-                connection = await self._dial(origin)
+                connection = await self._dial(origin, seconds)
             except GatewayError as fault:
                 exchange.fail(fault)
                 return
@@ -134,11 +131,11 @@ class Pools:
             raise
         return made[0]
 
-    async def _dial(self, origin: Origin) -> UpstreamConnection:
+    async def _dial(self, origin: Origin, seconds: float) -> UpstreamConnection:
         """Open a connection. Raises ConnectFailed or UpstreamTimeout; foreign errors end here."""
         target = origin.target
         try:
-            async with asyncio.timeout(origin.timeouts.connect):
+            async with asyncio.timeout(seconds):
                 if origin.guard is None:
                     return await self._connected(origin, target.host)
                 return await self._guarded(origin, origin.guard)

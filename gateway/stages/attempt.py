@@ -68,6 +68,8 @@ async def send(call: Call, spec: Spec, down: Downstream, gw: Gateway, *, fresh: 
     body = spliced(call.request.body, call.edits) if call.edits else call.request.body
     head = request_head(call, spec, len(body), upgrade=call.websocket)
     this = Attempt(spec.target, gw.monotonic())
+    if gw.waits is not None and spec.tool is None:
+        this.waits = gw.waits(call)
     call.attempts = [*call.attempts, this]
     try:
         patience = spec.drain_seconds if spec.drain else 0.0

@@ -5,7 +5,7 @@ Rules
    and a cut connection can tell the truth.
 2. A JSON answer of bounded size is read whole first: then its cost can stand in its headers.
 3. A stream is looked at until its first meaningful event before it is committed, so that a 200 that carries an error is
-   answered as that error. Comments and pings do not count, but are not held for longer than HOLD_SECONDS.
+   answered as that error (see stages.peek).
 4. From the terminal event on, bytes are held back until the record is written (see `Ending`).
 5. A stream that ends without its terminal event, or with an error event, never ends cleanly.
 """
@@ -21,11 +21,10 @@ from gateway.policy.forward import rendered, response_block
 from gateway.ports import Downstream, Exchange, Gateway, Meter, Spec, Stripper
 from gateway.stages.account import account
 from gateway.stages.ending import Ending
+from gateway.stages.peek import peek
 from gateway.stages.refuse import own_lines, whole
 
 WHOLE_LIMIT = 1_048_576  # answers up to here are read whole before they are committed
-PEEK_LIMIT = 65_536
-HOLD_SECONDS = 3.0
 GRACE_SECONDS = 0.25  # from a terminal event to the end of the body
 BYTES_PER_TOKEN = 4  # of a stream; events wrap their tokens in far more, so a bound in bytes errs towards less cost
 ONE_THOUSAND_OUT = Usage(output_tokens=1000)
@@ -41,7 +40,7 @@ class Passage:
     """One answer on its way through: where its bytes come from, and who looks at them."""
 
     __slots__ = (
-        "call", "decoder", "down", "exchange", "fill", "gw", "interruptible", "kind", "meter", "most", "spec",
+        "call", "decoder", "down", "exchange", "fill", "gw", "held", "interruptible", "kind", "meter", "most", "spec",
         "stopped", "streaming", "stripper", "tail",
     )  # fmt: skip
 
@@ -62,6 +61,7 @@ class Passage:
         if call.sight is not None:
             self.stripper = dialect.sieve(call.sight, stream=b"event-stream" in kind.lower())
         self.fill = call.fill  # None: the answer is for nobody else
+        self.held = b""  # what came of a stream and is not passed on yet; see stages.peek
         self.tail = b""  # what `pass_on` did not send any more
         plain = self.interruptible or self.stripper is not None
         self.most = call.hold.output if call.hold is not None and plain else 0  # tokens of output; 0: no limit of ours
@@ -209,6 +209,8 @@ async def pump_whole(passage: Passage) -> Ending:
     held: list[bytes] = []
     size = 0
     while data := await exchange.read():
+        if not size:
+            exchange.heard()
         held.append(look(data))
         size += len(data)
         if size > WHOLE_LIMIT:
@@ -226,25 +228,22 @@ async def pump_whole(passage: Passage) -> Ending:
 
 async def pump_stream(passage: Passage) -> Ending:
     """Look at the beginning, then pass on what comes as it comes."""
-    exchange, meter = passage.exchange, passage.meter
-    peeking = passage.streaming and bool(passage.call.route.operation)
-    held = b""
-    began = passage.gw.monotonic()
-    while peeking and not (meter.started or meter.failed):
-        data = await exchange.read()
-        if not data:
-            return await end_of_stream(passage, [held])
-        held += passage.look(data)
-        waited = (passage.gw.monotonic() - began) / 1e9
-        if len(held) > PEEK_LIMIT or waited > HOLD_SECONDS:
-            break
-    if meter.failed and exchange.status < 400 and (ending := restated(passage, held)) is not None:
+    call, exchange, meter = passage.call, passage.exchange, passage.meter
+    if not (passage.streaming and call.route.operation):
+        exchange.heard()
+    elif not await peek(passage):
+        return await end_of_stream(passage, [passage.held])
+    held, open_ = passage.held, not call.committed
+    if open_ and meter.failed and exchange.status < 400 and (ending := restated(passage, held)) is not None:
         return ending
     if passage.stopped:
         return stopped_stream(passage, held)
     if meter.terminal or meter.failed:
         return await end_of_stream(passage, [held])
-    passage.commit(held)
+    if open_:
+        passage.commit(held)
+    else:
+        passage.down.write(held)
     return await pump_rest(passage)
 
 

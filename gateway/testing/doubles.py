@@ -127,13 +127,14 @@ class MemoryExchange:
 
     reused = False
 
-    def __init__(self, log: Log, status: int, headers: Headers, pieces: Sequence[bytes | GatewayError]) -> None:
+    def __init__(self, log: Log, status: int, headers: Headers, pieces: Sequence[bytes | GatewayError | None]) -> None:
         self.log = log
         self.status = status
         self.reason = b"Reason"
         self.headers = headers
         self.pieces = list(pieces)
         self.closed = 0
+        self.has_spoken = False
         self.expires: float | None = None
         self.received = b""  # from the client, after an upgrade
 
@@ -169,7 +170,19 @@ class MemoryExchange:
         piece = self.pieces.pop(0)
         if isinstance(piece, GatewayError):
             raise piece
+        assert piece is not None, "nobody reads with patience"
         return piece
+
+    def heard(self) -> None:
+        self.has_spoken = True
+
+    async def read_within(self, seconds: float) -> bytes | None:
+        """A `None` among the pieces is a silence of so long."""
+        if self.pieces and self.pieces[0] is None:
+            await Stop("read")
+            self.pieces.pop(0)
+            return None
+        return await self.read()
 
     async def relay(self, sink: Callable[[bytes], bool]) -> bool:
         while data := await self.read():
@@ -297,7 +310,9 @@ class World:
         self.cache: Any = None  # testing.memory_cache: where answers are kept, and who waits for whom
         self.books: Any = None  # testing.memory_budgets.MemoryBudgets, where the calls are limited
 
-    def answer(self, status: int, headers: Headers = (), pieces: Sequence[bytes | GatewayError] = ()) -> MemoryExchange:
+    def answer(
+        self, status: int, headers: Headers = (), pieces: Sequence[bytes | GatewayError | None] = ()
+    ) -> MemoryExchange:
         """Prepare the next answer of the upstream."""
         exchange = MemoryExchange(self.log, status, headers, pieces)
         self.upstreams.answers.append(exchange)

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from gateway.call import Attempt, Target
+from gateway.call import Attempt, Target, Waits
 from gateway.config.schema import Timeouts
 from gateway.errors import ClientGone, GatewayError
 from gateway.net.exchange import UpstreamExchange
 from gateway.net.pool import Pools
 from gateway.testing.doubles import MemoryDown
-from gateway.testing.faults import Again, Close, FaultUpstream, Receive, Script, Send, Wait, answer
+from gateway.testing.faults import Again, Close, FaultUpstream, Receive, Script, Send, Wait, answer, chunked
 from gateway.testing.gateway import free_port
 
 HEAD = b"GET / HTTP/1.1\r\nHost: up\r\n\r\n"
@@ -36,10 +36,11 @@ class Bench:
         self.where = where
         self.down = MemoryDown([])
         self.attempt = Attempt(where, 0)
+        self.waits: Waits | None = None
         self.pools.add(where, timeouts or Timeouts(connect=1, first_byte=1, idle=1, total=5), tls)
 
     async def open(self, **options: Any) -> UpstreamExchange:
-        self.attempt = Attempt(self.where, 0)
+        self.attempt = Attempt(self.where, 0, waits=self.waits)
         return await self.pools.open(self.attempt, HEAD, b"", self.down, **options)
 
     async def whole(self) -> bytes:
@@ -116,6 +117,7 @@ async def test_a_new_configuration_lets_go_of_what_was_kept() -> None:
         (Timeouts(first_byte=0.05), [Receive(), Wait(9)], "upstream_first_byte_timeout"),
         (Timeouts(idle=0.05), [Receive(), Send(answer(b"{", length=9)), Wait(9)], "upstream_stalled"),
         (Timeouts(total=0.05), DRIPS, "upstream_total_timeout"),
+        (Timeouts(first_content=0.05), DRIPS, "upstream_first_content_timeout"),
         (Timeouts(total=0.05), [Receive(), Wait(9)], "upstream_first_byte_timeout"),
     ],
 )
@@ -245,3 +247,43 @@ async def test_addresses_need_no_renewal(host: str, named: bool) -> None:
     bench = Bench(target(1, host=host))
     (origin,) = bench.pools.origins.values()
     assert origin.named is named
+
+
+async def test_what_one_attempt_may_take_outranks_its_upstream() -> None:
+    async with FaultUpstream([Receive(), Wait(9)]) as up:
+        bench = Bench(target(up.port), Timeouts(first_byte=9))
+        bench.waits = Waits(1, 0.05, 1, 1, 5)
+        with pytest.raises(GatewayError) as raised:
+            await bench.ticking(bench.whole())
+        assert raised.value.code == "upstream_first_byte_timeout"
+        bench.pools.close()
+
+
+async def test_content_ends_the_time_that_it_may_take_to_come() -> None:
+    slow = Send(b"8\r\n" + b"a" * 8 + b"\r\n0\r\n\r\n", piece=3, pause=0.05)
+    async with FaultUpstream([Receive(), Send(chunked(end=b"")), slow, Close()]) as up:
+        bench = Bench(target(up.port), Timeouts(first_content=0.1, idle=5, total=9))
+
+        async def heard() -> bytes:
+            exchange = await bench.open()
+            exchange.heard()
+            body = b""
+            while piece := await exchange.read():
+                body += piece
+            exchange.close()
+            return body
+
+        assert await bench.ticking(heard()) == b"a" * 8
+        bench.pools.close()
+
+
+async def test_reading_with_patience() -> None:
+    script = [Receive(), Send(chunked(end=b"")), Wait(0.2), Send(b"1\r\na\r\n0\r\n\r\n"), Close()]
+    async with FaultUpstream(script) as up:
+        bench = Bench(target(up.port))
+        exchange = await bench.open()
+        assert await exchange.read_within(0.02) is None
+        assert await exchange.read_within(5) == b"a"
+        assert await exchange.read_within(5) == b""
+        exchange.close()
+        bench.pools.close()

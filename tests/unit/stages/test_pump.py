@@ -10,7 +10,8 @@ from gateway.call import Call
 from gateway.errors import ClientGone, GatewayError, StreamStalled, UpstreamReset
 from gateway.journal.convert import outcome_of
 from gateway.pipeline import serve
-from gateway.stages.pump import GRACE_SECONDS, PEEK_LIMIT, WHOLE_LIMIT
+from gateway.stages.peek import PEEK_LIMIT
+from gateway.stages.pump import GRACE_SECONDS, WHOLE_LIMIT
 from gateway.testing.doubles import MemoryExchange, World, ask, drive
 
 CHAT = "/v1/chat/completions"

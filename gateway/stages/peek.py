@@ -1,0 +1,69 @@
+"""Peek: the beginning of a stream, before its first meaningful event. What is held here can still be taken back.
+
+Rules
+1. Comments, pings and empty events are held until something is said, for HOLD_SECONDS and PEEK_LIMIT bytes at most.
+   Then they are committed, and pass: clients and proxies on the way shall not give up. Committed or not, only content
+   ends the time to the first content.
+2. Where nothing at all comes, the gateway pings in the words of the dialect (`timeouts.ping`), between two events, and
+   only behind the upstream's own head: a ping commits a status, and that must be the one the upstream gave.
+3. Where another attempt may still follow, neither happens: what is committed cannot be tried again.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from gateway.call import Call
+from gateway.ports import Downstream, Exchange, Gateway, Meter
+
+PEEK_LIMIT = 65_536
+HOLD_SECONDS = 3.0
+BLANK = (b"\n\n", b"\r\n\r\n", b"\r\r")
+
+
+class Beginning(Protocol):
+    """What this needs of stages.pump.Passage."""
+
+    call: Call
+    down: Downstream
+    exchange: Exchange
+    gw: Gateway
+    held: bytes  # came, and is not passed on yet
+    interruptible: bool
+    meter: Meter
+
+    def look(self, data: bytes) -> bytes: ...
+
+    def commit(self, data: bytes) -> None: ...
+
+
+async def peek(passage: Beginning) -> bool:
+    """Read until something was said, good or bad; what of it is not passed on yet is in `held`. False where the body
+    ended before. Raises UpstreamFault, ClientGone."""
+    call, down, meter, exchange = passage.call, passage.down, passage.meter, passage.exchange
+    began, again = passage.gw.monotonic(), call.may_go_on
+    waits, ping = call.attempts[-1].waits, b""
+    if waits is not None and waits.ping is not None and passage.interruptible and not again:
+        ping = passage.gw.dialects[call.route.dialect].ping
+    last = b"\n\n"
+    while not (meter.started or meter.failed):
+        data = await (exchange.read_within(waits.ping) if ping and waits and waits.ping else exchange.read())
+        if data is None:
+            passage.held += ping if last.endswith(BLANK) else b""
+        elif not data:
+            return False
+        else:
+            passage.held += passage.look(data)
+            last = data[-4:] if len(data) > 3 else last[-3:] + data
+        if meter.started or meter.failed:
+            break
+        waited = (passage.gw.monotonic() - began) / 1e9
+        if call.committed:
+            down.write(passage.held)
+        elif data is None or len(passage.held) > PEEK_LIMIT or (waited > HOLD_SECONDS and not again):
+            passage.commit(passage.held)
+        else:
+            continue
+        passage.held = b""
+    exchange.heard()
+    return True
