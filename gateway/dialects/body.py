@@ -180,7 +180,7 @@ def _reckon(body: bytes, fields: Mapping[str, Raw], form: Form) -> dict[str, Spa
     """
     spaced = body[body.find(b'":', 1) + 2] == _BLANK
     pieces = (form.spaced if spaced else form.compact).copy()
-    pieces[1::2] = fields.values()  # type: ignore[assignment]  # Raw is a buffer
+    pieces[1::2] = fields.values()  # Raw is a buffer
     if b"".join(pieces) != body:
         return None
     ends = list(accumulate(map(len, pieces)))
