@@ -170,7 +170,7 @@ class Worker:
             live=self.live,
             keys=self.purse.keys,
             admission=self.purse.admitter(config, prices),
-            cache=self.larder.cache(config),
+            cache=self.larder.cache(config, self.links),
             loops=self.purse.loops(config),
             waits=waits_of(config),
             halt=self.halt,

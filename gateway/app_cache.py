@@ -6,12 +6,15 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from gateway.app_spending import Teller
+from gateway.app_tools import outputs_of
 from gateway.config import places
-from gateway.config.check_cache import active
+from gateway.config.check_cache import active, of_tools
 from gateway.config.schema import Cache, Config
 from gateway.policy.cache_rules import CacheRules
-from gateway.ports import CacheStore
+from gateway.ports import Cache as CachePort
+from gateway.ports import CacheStore, Links
 from gateway.stages.cache import ExactCache
+from gateway.stages.tool_cache import Caches, ToolCache
 from gateway.stores.flights import LocalFlights
 from gateway.stores.late import redis_cache
 from gateway.stores.sqlite_cache import SqliteCache
@@ -45,9 +48,9 @@ class Larder:
         self._flights = LocalFlights(0)
         self._told = 0  # writes that came to nothing, as far as the journal has them
 
-    def cache(self, config: Config) -> ExactCache | None:
+    def cache(self, config: Config, links: Links) -> CachePort | None:
         """None where nothing is cached. Raises OSError, and ValueError for the URL of a Redis that is none."""
-        if not active(config):
+        if not active(config) and not of_tools(config):
             return None
         cache, identity = config.cache, config.identity
         if self.store is None:
@@ -55,14 +58,28 @@ class Larder:
         self.store.configure(cache)
         self._flights.room = cache.entry_bytes
         named = (identity.tenant_header, identity.run_header, identity.agent_header)
-        return ExactCache(
-            CacheRules(cache, [name for name in named if name is not None]),
+        rules = CacheRules(cache, [name for name in named if name is not None])
+        exact = ExactCache(
+            rules,
             self.store,
             self._flights,
             limit=cache.entry_bytes,
             pace=cache.pace,
             patience=cache.flight_seconds if cache.single_flight else 0.0,
         )
+        outputs = outputs_of(config)
+        if not outputs:
+            return exact
+        tools = ToolCache(
+            outputs,
+            self.store,
+            links,
+            version=rules.version,
+            ignored=rules.ignored,
+            jitter=rules.jitter,
+            limit=cache.entry_bytes,
+        )
+        return Caches(exact if active(config) else None, tools)
 
     def tick(self, now: int) -> None:
         """`now`: ns since the epoch."""

@@ -8,13 +8,15 @@ from urllib.parse import urlsplit
 
 from gateway.call import PICO_USD, Target
 from gateway.config.public import refused
-from gateway.config.schema import Config, McpServer, Timeouts, Tool, ToolPrice
+from gateway.config.schema import Config, McpCache, McpServer, Timeouts, Tool, ToolCache, ToolPrice
 from gateway.dialects.mcp import Mcp
+from gateway.dialects.mcp_outputs import McpOutputs
 from gateway.dialects.registry import DIALECTS
 from gateway.dialects.tool import Tool as ToolDialect
+from gateway.dialects.tool_outputs import ToolOutputs
 from gateway.dialects.tool_paths import MCP, MCP_METHODS, TOOLS, Door
-from gateway.ports import Dialect, Spec
-from gateway.tool import FREE, MCP_PREFIX, TOOL_PREFIX, Price, Terms
+from gateway.ports import Dialect, Outputs, Spec
+from gateway.tool import FREE, MCP_PREFIX, TOOL_PREFIX, Caching, Price, Terms
 
 CONNECT_SECONDS = 10.0
 
@@ -50,9 +52,32 @@ def spec_of(upstream: str, tool: Tool | McpServer) -> Spec:
 
 def terms_of(name: str, tool: Tool | McpServer) -> Terms:
     if isinstance(tool, Tool):
-        return Terms(name, price_of(tool.price), resend=tool.read_only)
+        return Terms(name, price_of(tool.price), resend=tool.read_only, caching=caching_of(tool.cache))
     prices = tuple((pattern, price_of(price)) for pattern, price in tool.prices.items())
-    return Terms(name, price_of(tool.price), prices, tool.allow, tool.deny)
+    return Terms(name, price_of(tool.price), prices, tool.allow, tool.deny, caching=caching_of(tool.cache))
+
+
+def caching_of(cache: ToolCache | McpCache | None) -> Caching | None:
+    if cache is None:
+        return None
+    if isinstance(cache, McpCache):
+        return Caching(tuple((name, ns_of(ttl)) for name, ttl in cache.tools.items()), cache.shared)
+    return Caching((*((pattern, ns_of(ttl)) for pattern, ttl in cache.paths.items()), ("/**", ns_of(cache.ttl))))
+
+
+def ns_of(seconds: float) -> int:
+    return int(seconds * 1e9)
+
+
+def outputs_of(config: Config) -> dict[str, Outputs]:
+    """By upstream: the tools and servers whose outputs may be kept."""
+    found: dict[str, Outputs] = {}
+    for name, entry in entries(config):
+        caching = caching_of(entry.cache)
+        if caching is not None:
+            is_tool = isinstance(entry, Tool)
+            found[name] = ToolOutputs(caching, urlsplit(entry.url).path) if is_tool else McpOutputs(caching)
+    return found
 
 
 def price_of(price: ToolPrice | None) -> Price:

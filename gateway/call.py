@@ -86,6 +86,14 @@ class ToolCall(Struct, frozen=True, array_like=True, gc=False):
     server: str = ""  # the configured tool or MCP server, where the execution passed through the gate; then `exact`
     # says whether its result was seen
     cost: int | None = 0  # pico-USD; None: unknown
+    cached: bool = False  # nothing ran: its result was known
+
+
+class Offered(Struct, frozen=True, gc=False):
+    """A tool in the list of a server of tools, and what that says of it."""
+
+    name: str
+    changes: bool = False  # it is said to change something
 
 
 class Executed(Struct, frozen=True, gc=False):
@@ -203,6 +211,7 @@ class Answer(Struct):
     complete: bool = True  # a stream: its terminal event was seen
     background: bool = False  # accepted for later: its usage comes with a fetch of the response
     executed: tuple[Executed, ...] = ()  # of `Asked.calls`, those whose result was seen
+    offered: tuple[Offered, ...] = ()  # tools listed by a server, of those whose outputs may be given again
 
 
 class Who(Struct):

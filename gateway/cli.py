@@ -150,6 +150,7 @@ def _add_cache(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     clear = _add(commands, "clear", _cache_clear, "forget stored answers: those that match all options, or all")
     for name in ("tenant", "route", "upstream", "model", "agent", "tag"):
         clear.add_argument(f"--{name}", default="", metavar="NAME", help=f"only of this {name}")
+    clear.add_argument("--tool", default="", metavar="NAME", help="only outputs of this tool (name or server/name)")
     clear.add_argument("--entry", default="", metavar="ID", help="only this one, as x-tollgate-cache-entry names it")
     _state_options(clear)
 
@@ -292,7 +293,7 @@ def _cache_clear(options: argparse.Namespace) -> int:
     from gateway.policy.cached import Chosen
 
     chosen = Chosen(**{name: getattr(options, name) for name in Chosen.__struct_fields__})
-    return clear(options.config, os.environ, _overrides(options), chosen)
+    return clear(options.config, os.environ, _overrides(options), chosen, options.tool)
 
 
 def _cache_embedder(options: argparse.Namespace) -> int:

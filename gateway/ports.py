@@ -15,12 +15,13 @@ from gateway.errors import GatewayError
 from gateway.key import Keys
 from gateway.ports_cache import CacheStore, Entry, Flight, Flights
 from gateway.ports_dialect import Dialect, ErrorAnswer, Headers, Meter, Stripper, Tap, Used
+from gateway.ports_outputs import Outputs, Wanted
 from gateway.spend import Charge, Demand, Grant, Refusal, RunLimits
 from gateway.tool import Terms
 
 # imported from here
 __all__ = ["CacheStore", "Dialect", "Entry", "ErrorAnswer", "Flight", "Flights", "Headers", "Meter", "Stripper", "Tap"]
-__all__ += ["Used"]
+__all__ += ["Outputs", "Used", "Wanted"]
 
 
 class Prices(Protocol):

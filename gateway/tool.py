@@ -44,6 +44,13 @@ OVERRIDES = frozenset(
 """Headers by which some servers take a request for another one than was checked; never sent to a tool."""
 
 
+class Caching(Struct, frozen=True):
+    """Which outputs of a tool or server are given again, and for how long."""
+
+    lifetimes: tuple[tuple[str, int], ...]  # (pattern of paths or tools, ns); the first counts, 0: never
+    shared: bool = False  # the sessions of a server share them
+
+
 class Terms(Struct, frozen=True):
     """One configured tool or server."""
 
@@ -53,6 +60,7 @@ class Terms(Struct, frozen=True):
     allow: tuple[str, ...] = ANY_TOOL  # patterns of the tools of a server that may be called
     deny: tuple[str, ...] = ()  # and of those that may not, in any letter case
     resend: bool = False  # its calls change nothing: one may be sent anew that may have arrived
+    caching: Caching | None = None  # None: each call goes to it
 
     @property
     def restricted(self) -> bool:

@@ -5,6 +5,8 @@ What was cleared is given to nobody any more when the answer comes: workers look
 
 from __future__ import annotations
 
+from functools import partial
+
 from aiohttp import web
 from msgspec import structs
 
@@ -12,7 +14,9 @@ from gateway.admin import params
 from gateway.admin.cache_views import CacheGroupView, CacheView, ClearedView
 from gateway.admin.problems import ApiError
 from gateway.admin.state import STATE, answer
-from gateway.policy.cached import Chosen
+from gateway.policy.cached import Chosen, of_tool
+
+CHOICES = (*Chosen.__struct_fields__, "tool")
 
 
 async def cache(request: web.Request) -> web.Response:
@@ -28,12 +32,15 @@ async def cache(request: web.Request) -> web.Response:
 
 async def clear_cache(request: web.Request) -> web.Response:
     state = request.app[STATE]
-    chosen = Chosen(**params.given(request, Chosen.__struct_fields__))
+    given = params.given(request, CHOICES)
+    said = {name: value for name, value in given.items() if value}
+    tool = given.pop("tool", "")
+    chosen = Chosen(**given)
+    every = of_tool(chosen, tool) if tool else (chosen,)
     try:
-        count = await state.ask(lambda: state.cache.clear(chosen))
+        count = sum([await state.ask(partial(state.cache.clear, one)) for one in every])
     except OSError as error:
         raise _unavailable(error) from None
-    said = {name: value for name, value in structs.asdict(chosen).items() if value}
     state.event("cache_cleared", {"entries": count, **said})
     return answer(ClearedView(cleared=count))
 

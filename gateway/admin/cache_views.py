@@ -15,7 +15,7 @@ class CacheGroupView(Struct, kw_only=True):
 
     tenant: str
     route: str
-    model: str
+    model: Annotated[str, Meta(description="Of outputs of tools: the tool.")]
     entries: int
     bytes: Bytes
     hits: Hits

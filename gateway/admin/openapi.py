@@ -10,9 +10,9 @@ import msgspec
 from msgspec import Struct
 
 from gateway.admin import budget_views, cache_views, decision_views, key_views, limit_views, views
+from gateway.admin.cache import CHOICES
 from gateway.admin.params import LIMIT_DEFAULT, LIMIT_MAX, TEXT_MAX
 from gateway.call import Outcome
-from gateway.policy.cached import Chosen
 from gateway.policy.limits import SCOPES
 
 
@@ -141,7 +141,7 @@ ROUTES: Final = (
     Route("GET", "/api/cache", "cache", "Stored answers that are still good.", {200: cache_views.CacheView}),
     Route(
         "DELETE", "/api/cache", "clear_cache", "Forget stored answers: those that match all that is given, or all.",
-        {200: cache_views.ClearedView}, Chosen.__struct_fields__,
+        {200: cache_views.ClearedView}, CHOICES,
     ),
     Route("GET", "/api/outcomes", "outcomes", "Cost per outcome.", {200: views.OutcomePage}, _OUTCOME_QUERY),
     Route("GET", "/api/prices", "prices", "Prices of the models in use.", {200: PriceList}),
@@ -171,6 +171,7 @@ _QUERY: Final[dict[str, dict[str, Any]]] = {
     "route": {"description": "A route, as calls have it.", "schema": _TEXT},
     "upstream": {"description": "Name of an upstream.", "schema": _TEXT},
     "tag": {"description": "A tag that clients gave, see x-tollgate-cache-tags.", "schema": _TEXT},
+    "tool": {"description": "A tool, by name or server/name: of answers that are its outputs.", "schema": _TEXT},
     "entry": {"description": "Name of one stored answer, as x-tollgate-cache-entry.", "schema": _TEXT},
     "limit": {
         "description": "Entries on a page.",

@@ -210,6 +210,8 @@ def tools(text: str) -> list[ToolCallView]:
             duration_ms=ms(t.duration_ns),
             exact=t.exact,
             is_error=t.is_error,
+            server=t.server,
+            cached=t.cached,
         )
         for t in decode_tools(text)
     ]

@@ -51,6 +51,8 @@ class ToolCallView(Struct, kw_only=True):
     duration_ms: float
     exact: bool
     is_error: bool
+    server: str = ""
+    cached: bool = False
 
 
 class ToolUseView(Struct, kw_only=True):

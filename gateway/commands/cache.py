@@ -13,22 +13,24 @@ from msgspec import structs
 
 from gateway.commands.client import NoGateway, admin_of
 from gateway.config.load import load
-from gateway.policy.cached import Chosen
+from gateway.policy.cached import Chosen, of_tool
 from gateway.stores.late import cache_desk
 
 _COLUMNS = ("TENANT", "ROUTE", "MODEL", "ANSWERS", "BYTES", "HITS")
 
 
-def clear(path: Path | None, env: Mapping[str, str], overrides: Mapping[str, object], chosen: Chosen) -> int:
+def clear(
+    path: Path | None, env: Mapping[str, str], overrides: Mapping[str, object], chosen: Chosen, tool: str = ""
+) -> int:
     """Forget stored answers and say how many. Raises ConfigError, Refused, CacheUnusable."""
     config = load(path, env, overrides)
-    said = {name: value for name, value in structs.asdict(chosen).items() if value}
+    said = {name: value for name, value in {**structs.asdict(chosen), "tool": tool}.items() if value}
     try:
         count = admin_of(config).ask("DELETE", f"/api/cache?{urlencode(said)}")["cleared"]
         where = ""
     except NoGateway as error:
         desk = cache_desk(config)
-        count = desk.clear(chosen)
+        count = sum([desk.clear(one) for one in (of_tool(chosen, tool) if tool else (chosen,))])
         where = f"; {error}: removed from {desk.place}"
     print(f"{count} stored answer{'' if count == 1 else 's'} forgotten{where}")
     return 0

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gateway.config import places
-from gateway.config.patterns import covers, matches
+from gateway.config.patterns import any_matches, covers, matches
 from gateway.config.problems import Problem, did_you_mean
-from gateway.config.schema import CacheRule, Config
+from gateway.config.schema import CacheRule, Config, McpServer, Tool
 from gateway.config.semantics_cache import PATTERNS
 
 ROUTES = (
@@ -24,19 +24,46 @@ _SAMPLED = {
 
 
 def active(config: Config) -> bool:
-    """Can any call be cached?"""
+    """Can any answer of a model be cached?"""
     exact = config.cache.exact
     return exact.enabled or any(rule.enabled for rule in exact.rules)
 
 
+def of_tools(config: Config) -> bool:
+    """Can any output of a tool be cached?"""
+    entries: tuple[Tool | McpServer, ...] = (*config.tools.values(), *config.mcp.values())
+    return any(entry.cache is not None for entry in entries)
+
+
 def caching(config: Config) -> list[str]:
     """One line for each rule: what will be cached, and for how long; and where that is kept."""
+    found = [*_of_models(config), *_of_tools(config)]
+    return [*found, _where(config)] if found else []
+
+
+def _of_tools(config: Config) -> Iterator[str]:
+    for name, tool in config.tools.items():
+        if tool.cache is not None:
+            said = [f"{pattern} {_seconds(ttl)}" for pattern, ttl in tool.cache.paths.items()]
+            yield f"tools.{name}.cache: {', '.join([*said, f'other paths {_seconds(tool.cache.ttl)}'])}"
+    for name, server in config.mcp.items():
+        if server.cache is not None:
+            said = [f"{pattern} {_seconds(ttl)}" for pattern, ttl in server.cache.tools.items()]
+            whose = "for all sessions of a client" if server.cache.shared else "for each session by itself"
+            yield f"mcp.{name}.cache: {', '.join(said)}, {whose}"
+
+
+def _seconds(ttl: float) -> str:
+    return f"for {ttl:g} s" if ttl else "not"
+
+
+def _of_models(config: Config) -> list[str]:
     if not active(config):
         return []
     exact = config.cache.exact
     lines = [f"cache.exact.rules.{at}: {_whose(rule)}: {_what(rule, config)}" for at, rule in enumerate(exact.rules)]
     others = "all other calls" if exact.rules else "all calls"
-    return [*lines, f"cache.exact: {others}: {_what(CacheRule(enabled=exact.enabled), config)}", _where(config)]
+    return [*lines, f"cache.exact: {others}: {_what(CacheRule(enabled=exact.enabled), config)}"]
 
 
 def doubts(config: Config) -> Iterator[Problem]:
@@ -44,6 +71,7 @@ def doubts(config: Config) -> Iterator[Problem]:
     if config.cache.redis is not None and config.cache.store != "redis":
         hint = "set `cache.store: redis`"
         yield Problem(("cache", "redis"), reason="is not used: answers are kept in a file", hint=hint)
+    yield from _unusable(config)
     rules = config.cache.exact.rules
     for index, rule in enumerate(rules):
         path = ("cache", "exact", "rules", str(index))
@@ -59,6 +87,14 @@ def doubts(config: Config) -> Iterator[Problem]:
                 break
 
 
+def _unusable(config: Config) -> Iterator[Problem]:
+    """Tools that are to be cached and may not be called."""
+    for name, server in config.mcp.items():
+        for tool in server.cache.tools if server.cache is not None else ():
+            if "*" not in tool and not _callable(server, tool):
+                yield Problem(("mcp", name, "cache", "tools", tool), reason="this tool may not be called at all")
+
+
 def _where(config: Config) -> str:
     cache = config.cache
     url = places.cache_redis(config)
@@ -67,6 +103,11 @@ def _where(config: Config) -> str:
     if cache.single_flight:
         one = "equal calls at once in a worker are one"
     return f"cache: kept in {place}, up to {cache.tenant_bytes} bytes for each tenant; {one}"
+
+
+def _callable(server: McpServer, tool: str) -> bool:
+    denied = any_matches([one.casefold() for one in server.deny], tool.casefold())
+    return any_matches(server.allow, tool) and not denied
 
 
 def _whose(rule: CacheRule) -> str:

@@ -44,6 +44,7 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
         "deny": "Tools that may be neither seen nor called, by name with * as wildcard, in any letter case.",
         "price": "What a tool call costs; without one it is free.",
         "prices": "What calls of single tools cost, by name with * as wildcard; the first that fits counts.",
+        "cache": "Tools whose results are given again to whoever calls them with the same arguments.",
         "timeouts": "How long to wait for it.",
         "allow_private": "It may have a loopback or private address; others are refused when a name leads there.",
         "ca_file": "PEM file of the authorities to trust instead of the system's.",
@@ -64,9 +65,18 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
         "price": "What it costs; without one it is free.",
         "timeout": "The longest time of a call, in seconds.",
         "read_only": "Its calls change nothing: one that may not have arrived is sent again, whatever its method.",
+        "cache": "Give its outputs again to equal calls; of a tool that is `read_only`.",
         "allow_private": "It may have a loopback or private address; others are refused when a name leads there.",
         "ca_file": "PEM file of the authorities to trust instead of the system's.",
         "propagate_trace": "Send `traceparent` to it.",
+    },
+    schema.ToolCache: {
+        "ttl": "Seconds that an output is given again, where no pattern of `paths` matches.",
+        "paths": "Seconds for some paths, by pattern as in `paths` of the tool, 0: never; the first match counts.",
+    },
+    schema.McpCache: {
+        "tools": "Seconds that results are given again, by tool with * as wildcard; the first that fits counts.",
+        "shared": "Results do not hang on the session: give them to other sessions of the same client, too.",
     },
     schema.Tls: {
         "certificate": "PEM file with the certificate chain.",

@@ -268,6 +268,20 @@ class ToolPrice(Config_, frozen=True):
     max_units: Count = 1  # held while the answer is not there
 
 
+class ToolCache(Config_, frozen=True):
+    """Outputs of an HTTP tool that are given again."""
+
+    ttl: Lifetime  # of what no pattern matches
+    paths: dict[str, Annotated[float, Meta(ge=0, le=31_536_000)]] = {}  # pattern: seconds, 0: never; first match counts
+
+
+class McpCache(Config_, frozen=True):
+    """Results of tools of an MCP server that are given again."""
+
+    tools: dict[str, Lifetime]  # name with * as wildcard: seconds; the first that fits counts
+    shared: bool = False  # the sessions of a client share them
+
+
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
 
@@ -284,6 +298,7 @@ class Tool(Config_, frozen=True):
     price: ToolPrice | None = None  # None: costs nothing
     timeout: Seconds = 30  # of a whole call
     read_only: bool = False  # its calls change nothing, so one may be sent again
+    cache: ToolCache | None = None
     allow_private: bool = False  # the origin may have a loopback or private address
     ca_file: str | None = None
     propagate_trace: bool = False
@@ -301,6 +316,7 @@ class McpServer(Config_, frozen=True):
     deny: tuple[str, ...] = ()  # tools that may not, in any letter case
     price: ToolPrice | None = None  # of a tool call; None: costs nothing
     prices: dict[str, ToolPrice] = {}  # of single tools, by name with * as wildcard; the first that fits counts
+    cache: McpCache | None = None
     timeouts: Timeouts = Timeouts(first_content=86_400, idle=3600, total=86_400)  # as long as sessions
     allow_private: bool = False
     ca_file: str | None = None

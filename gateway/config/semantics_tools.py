@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from gateway.config.address import parse_url
 from gateway.config.problems import Path, Problem
 from gateway.config.public import host_fault
-from gateway.config.schema import McpServer, Tool, ToolPrice
+from gateway.config.schema import McpServer, Tool, ToolCache, ToolPrice
 
 CLIENT = "client"  # the word of metrics and records for tools that agents run themselves
 NAME_CHARS = 256
@@ -38,6 +38,13 @@ def _tools(path: Path, server: McpServer) -> Iterator[Problem]:
         yield Problem((*path, "allow"), reason="allows no tool")
     for name, price in server.prices.items():
         yield from _price((*path, "prices", name), price)
+    if server.cache is None:
+        return
+    if not server.cache.tools:
+        yield Problem((*path, "cache", "tools"), reason="names no tool")
+    for name in server.cache.tools:
+        if not name or len(name) > NAME_CHARS or not name.isprintable():
+            yield Problem((*path, "cache", "tools", name), reason=f"must be 1 to {NAME_CHARS} printable characters")
 
 
 def _paths(path: Path, tool: Tool) -> Iterator[Problem]:
@@ -46,9 +53,25 @@ def _paths(path: Path, tool: Tool) -> Iterator[Problem]:
     if not tool.paths:
         yield Problem((*path, "paths"), reason="allows no path", hint='"/**" allows every path below `url`')
     for index, pattern in enumerate(tool.paths):
-        if not _PATTERN.match(pattern) or _UNUSABLE.search(pattern):
-            reason = "a pattern begins with / and holds no empty or dot segments, no query, and ** at its very end only"
-            yield Problem((*path, "paths", str(index)), reason=reason)
+        yield from _pattern((*path, "paths", str(index)), pattern)
+    if tool.cache is not None:
+        yield from _cache((*path, "cache"), tool, tool.cache)
+
+
+def _pattern(path: Path, pattern: str) -> Iterator[Problem]:
+    if not _PATTERN.match(pattern) or _UNUSABLE.search(pattern):
+        reason = "a pattern begins with / and holds no empty or dot segments, no query, and ** at its very end only"
+        yield Problem(path, reason=reason)
+
+
+def _cache(path: Path, tool: Tool, cache: ToolCache) -> Iterator[Problem]:
+    if not tool.read_only:
+        hint = "`read_only: true` says that its calls change nothing"
+        yield Problem(path, reason="only outputs of a tool that is `read_only` can be given again", hint=hint)
+    if not {"GET", "POST"} & set(tool.methods):
+        yield Problem(path, reason="only answers to GET and POST are kept, and the tool takes neither")
+    for pattern in cache.paths:
+        yield from _pattern((*path, "paths", pattern), pattern)
 
 
 def _url(path: Path, url: str, *, private: bool) -> Iterator[Problem]:

@@ -25,7 +25,8 @@ from gateway.config.patterns import matches
 from gateway.dialects import faults
 from gateway.dialects.base import BaseDialect
 from gateway.dialects.mcp_messages import McpAsked, check_headers, read
-from gateway.dialects.mcp_meter import Field, McpDocument, McpStream
+from gateway.dialects.mcp_meter import LIST, Field, Listing, McpDocument, McpStream
+from gateway.dialects.mcp_outputs import lifetime_of
 from gateway.dialects.mcp_sieve import Allowed, Sieve
 from gateway.dialects.meters import OpaqueMeter
 from gateway.errors import BadBody, GatewayError, Rejected, Source, UpstreamFault
@@ -61,10 +62,17 @@ class Mcp(BaseDialect):
 
     def meter(self, route: Route, asked: Asked, status: int, content_type: bytes) -> Meter:
         asked = asked if isinstance(asked, McpAsked) else McpAsked()
-        field = self._field(route)
+        field, listing = self._field(route), self._listing(route)
         if b"event-stream" in content_type and status < 400:
-            return McpStream(asked, field)
-        return McpDocument(asked, status, field) if asked.calls else OpaqueMeter(asked, status)
+            return McpStream(asked, field, listing=listing)
+        if asked.calls or (listing is not None and asked.method == LIST):
+            return McpDocument(asked, status, field, listing=listing)
+        return OpaqueMeter(asked, status)
+
+    def _listing(self, route: Route) -> Listing:
+        terms = self._terms.get(route.upstream)
+        caching = terms.caching if terms is not None else None
+        return None if caching is None else lambda name: lifetime_of(caching, name) > 0
 
     def _field(self, route: Route) -> Field:
         terms = self._terms.get(route.upstream)

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from gateway.call import Answer, Executed
+from gateway.call import Answer, Executed, Offered
 from gateway.dialects.mcp_messages import McpAsked, identity
 from gateway.dialects.meters import JsonMeter, NoStream
 from gateway.dialects.shape import DECODE_FAULTS, NO_RAW, Shape, is_set
@@ -25,6 +25,9 @@ from gateway.dialects.tool import units_in
 
 Field = Callable[[str], tuple[str, ...]]
 """Where the answer of a tool states its units; () where it does not."""
+Listing = Callable[[str], bool] | None
+"""Of which tools it is to be heard what lists say; None: of none."""
+LIST = "tools/list"
 _any = msgspec.json.Decoder()
 _array = msgspec.json.Decoder(list[Raw])
 
@@ -45,9 +48,11 @@ _response, _result = Shape(_Response), Shape(_Result)
 class Results:
     """The requests that wait for their response, and what is known of the others."""
 
-    def __init__(self, asked: McpAsked, field: Field) -> None:
+    def __init__(self, asked: McpAsked, field: Field, *, listing: Listing = None) -> None:
         self.pending = dict.fromkeys(asked.ids)
         self.executed: list[Executed] = []
+        self.offered: list[Offered] = []
+        self._listing = listing if asked.method == LIST else None
         self._names = {use.id: use.name for use in asked.calls if use.id}
         self._calls = asked.calls
         self._field = field
@@ -63,6 +68,8 @@ class Results:
         del self.pending[identifier]
         name = self._names.get(identifier)
         if name is None:
+            if self._listing is not None:
+                self.offered += offers(found.result, self._listing)
             return
         if is_set(found.error):
             self.executed.append(Executed(identifier, name, ran=False, is_error=True))
@@ -98,12 +105,30 @@ class Results:
             return None
 
 
+def offers(result: Raw, listing: Callable[[str], bool]) -> list[Offered]:
+    """What a list says of those tools that `listing` asks for. A tool changes something if its server says so, or says
+    that it destroys and does not say that it only reads."""
+    try:
+        value = _any.decode(result)
+    except DECODE_FAULTS:
+        return []
+    found = []
+    for tool in value.get("tools") or () if isinstance(value, dict) else ():
+        name = tool.get("name") if isinstance(tool, dict) else None
+        if isinstance(name, str) and listing(name):
+            said = tool.get("annotations")
+            hints = said if isinstance(said, dict) else {}
+            reads = hints.get("readOnlyHint")
+            found.append(Offered(name, reads is False or (reads is not True and hints.get("destructiveHint") is True)))
+    return found
+
+
 class McpDocument(JsonMeter):
     """An answer that is one JSON document."""
 
-    def __init__(self, asked: McpAsked, status: int, field: Field) -> None:
+    def __init__(self, asked: McpAsked, status: int, field: Field, *, listing: Listing = None) -> None:
         super().__init__(asked, status)
-        self.results = Results(asked, field)
+        self.results = Results(asked, field, listing=listing)
 
     def read(self, body: bytes) -> None:
         self.results.messages(body)
@@ -115,17 +140,18 @@ class McpDocument(JsonMeter):
             self.results.messages(body)
             self.results.refused()
         answer.executed = tuple(self.results.executed)
+        answer.offered = tuple(self.results.offered)
         return answer
 
 
 class McpStream(NoStream):
     """An answer that is an event stream. It has begun from the start: its head is not held back."""
 
-    def __init__(self, asked: McpAsked, field: Field) -> None:
+    def __init__(self, asked: McpAsked, field: Field, *, listing: Listing = None) -> None:
         self.started = True
         self.terminal = False
         self.failed = ""
-        self.results = Results(asked, field)
+        self.results = Results(asked, field, listing=listing)
         self.resumable = False  # an event had an id
         self._asks = bool(asked.ids)
         self._cutter = Splitter()
@@ -150,4 +176,4 @@ class McpStream(NoStream):
     def end(self) -> Answer:
         for _, text in self._cutter.end():
             self.results.message(text)
-        return Answer(executed=tuple(self.results.executed))
+        return Answer(executed=tuple(self.results.executed), offered=tuple(self.results.offered))

@@ -164,6 +164,15 @@ def canonical(body: bytes) -> bytes | None:
         return None
 
 
+def meaning(text: bytes) -> bytes | None:
+    """Any JSON value as text that is the same for the same value. None where that cannot be told."""
+    try:
+        found = _encode(_decode(text))
+    except FAULTS:
+        return None
+    return None if found.count(b'"') != text.count(b'"') or b"\\u0022" in text else found
+
+
 def without_stream(value: Mapping[str, Any]) -> dict[str, Any]:
     """The members but for how the answer is sent; what else stands in `stream_options` stays."""
     found = {name: member for name, member in value.items() if name not in _STREAM}

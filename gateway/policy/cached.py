@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 
 class Chosen(Struct, frozen=True):
@@ -13,10 +13,21 @@ class Chosen(Struct, frozen=True):
     tenant: str = ""
     route: str = ""
     upstream: str = ""
-    model: str = ""
+    model: str = ""  # of an output of a tool: the tool
     agent: str = ""
     tag: str = ""
     entry: str = ""  # its name: x-tollgate-cache-entry
+
+
+def of_tool(chosen: Chosen, tool: str) -> tuple[Chosen, ...]:
+    """Those of the chosen answers that are outputs of a tool: an HTTP tool of this name, or one of MCP servers, by its
+    name or by server/name."""
+    server, slash, name = tool.partition("/")
+    ways = [{"upstream": f"tools/{tool}"}, {"route": "/mcp/{server}", "model": tool}]
+    if slash:
+        ways.append({"upstream": f"mcp/{server}", "model": name})
+    fitting = [way for way in ways if all(getattr(chosen, field) in ("", value) for field, value in way.items())]
+    return tuple([structs.replace(chosen, **way) for way in fitting])
 
 
 class Group(Struct, frozen=True):

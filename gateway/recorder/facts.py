@@ -51,7 +51,10 @@ def attempt_result(attempt: AttemptRecord) -> str:
 
 
 def tool_result(tool: ToolCall, record: CallRecord) -> str:
-    """ok, error, cancelled (its client left), or unknown: it passed through the gate, and no result was seen."""
+    """ok, cached (nothing ran), error, cancelled (its client left), or unknown (of what passed through the gate, no
+    result was seen)."""
+    if tool.cached:
+        return "cached"
     if tool.is_error:
         return "error"
     if tool.server and not tool.exact:

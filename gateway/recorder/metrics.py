@@ -161,6 +161,8 @@ class MetricsProjection:
         name, server = tool.name, tool.server or _TOOL_SERVER
         result = tool_result(tool, record)
         self._store.add("tollgate_tool_calls", (server, name, result))
+        if tool.cached:
+            return  # nothing ran: it says nothing about the tool
         self._store.observe("tollgate_tool_duration_seconds", (server, name), tool.duration_ns)
         if tool.cost:
             self._store.add("tollgate_tool_cost_usd", (server, name), tool.cost)

@@ -175,7 +175,8 @@ class Calls:
         if r.cost:
             self._cost(cells, r, r.cost)
         if r.saved > 0 and r.cache in SAVED:
-            self._store.add("tollgate_cost_saved_usd", (SAVED[r.cache],), r.saved)
+            reason = SAVED[r.cache] if r.operation != EXECUTE_TOOL else "tool_cache"
+            self._store.add("tollgate_cost_saved_usd", (reason,), r.saved)
 
     def _usage(self, operation: Operation, usage: Usage, counted: tuple[int, ...]) -> None:
         for counter, tokens in zip(operation.usage, counted, strict=True):
@@ -326,12 +327,13 @@ class _Opening:
             self.once.append(self.counter("tollgate_errors", self.error, provider))
         if self.mismatch:
             self.once.append(self.counter("tollgate_model_mismatch", provider, self.model, self.response_model))
-        if r.operation and r.usage_source != "none":
+        if self.is_model and r.usage_source != "none":
             self.once.append(self.counter("tollgate_usage_source", provider, r.usage_source))
         if r.outcome == Outcome.REFUSED:
             self.once.append(self.counter("tollgate_rejected", r.error_code))
         if r.cache:
-            self.once.append(self.counter("tollgate_cache_lookups", "exact", RESULTS.get(r.cache, r.cache)))
+            tier = "exact" if r.operation != EXECUTE_TOOL else "tool"
+            self.once.append(self.counter("tollgate_cache_lookups", tier, RESULTS.get(r.cache, r.cache)))
         if r.budget:
             self.once.append(self.counter("tollgate_budget_decisions", r.budget))
         for signal in r.notes.get("loop", "").split(",") if "loop" in r.notes else ():

@@ -218,7 +218,8 @@ BUDGETS = (
 
 CACHE = (
     _counter("tollgate_cache_lookups", "tier result",
-             "Calls that the cache was asked about: hit, joined (an equal call was under way), miss or bypass."),
+             "Calls that the cache was asked about (of models: `exact`, of tools: `tool`): hit, joined (an equal call "
+             "was under way), miss or bypass."),
     _counter("tollgate_cost_saved_usd", "reason",
              "US dollars that answers cost when they were paid for, which were then given again.", **_USD),
     _gauge("tollgate_cache_entries", "Answers in the cache that are still good."),
@@ -229,7 +230,8 @@ CACHE = (
 
 AGENTS = (
     _counter("tollgate_tool_calls", "server tool result",
-             "Tool executions: passed through the gate to this server, or seen in LLM traffic (`client`)."),
+             "Tool calls: passed through the gate to this server, or seen in LLM traffic (`client`); `cached`: "
+             "answered without one."),
     _hist("tollgate_tool_duration_seconds", "server tool", DURATION,
           "Of the call that passed through; else from the tool call in an answer to its result in a request."),
     _counter("tollgate_tool_cost_usd", "server tool", "US dollars of tool executions whose cost is known.", **_USD),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from gateway.config.schema import Cache
 from gateway.config.schema import ExactCache as Settings
 from gateway.errors import ClientGone
 from gateway.policy.cache_rules import CacheRules
-from gateway.ports import Entry
+from gateway.ports import Entry, Outputs
 from gateway.stages.cache import ExactCache
+from gateway.stages.tool_cache import Caches, ToolCache
 from gateway.testing.doubles import Stop, World
 
 EVERYTHING = Cache(exact=Settings(enabled=True, sampled="all"))
@@ -111,3 +113,23 @@ def cached(world: World, settings: Cache = EVERYTHING, *, far: bool = False) -> 
         patience=settings.flight_seconds if settings.single_flight else 0.0,
     )
     return store, flights
+
+
+def outputs_cached(
+    world: World, outputs: Mapping[str, Outputs], *, settings: Cache = EVERYTHING, far: bool = False
+) -> MemoryCache:
+    """Give the world a cache of the outputs of tools, and none of the answers of models."""
+    store, rules = MemoryCache(far=far), CacheRules(settings)
+    world.settings["cache"] = Caches(
+        None,
+        ToolCache(
+            outputs,
+            store,
+            world.links,
+            version=rules.version,
+            ignored=rules.ignored,
+            jitter=0.0,
+            limit=settings.entry_bytes,
+        ),
+    )
+    return store

@@ -91,11 +91,12 @@ class Served:
         def fail() -> str:
             raise ToolError("it is broken")
 
-        @server.tool()
+        @server.tool(annotations=types.ToolAnnotations(read_only_hint=True))
         def read_file(name: str) -> str:
+            self.done.append(f"read {name}")
             return f"content of {name}"
 
-        @server.tool()
+        @server.tool(annotations=types.ToolAnnotations(read_only_hint=False))
         def delete_file(name: str) -> str:
             self.done.append(f"deleted {name}")
             return "gone"
@@ -424,3 +425,52 @@ async def test_bodies_pass_byte_for_byte_both_ways(stateful: Served) -> None:
             assert answers[0].status_code == answers[1].status_code == 200
             sent = [body for _, _, body in server.heard]
             assert sent[0] == sent[1] == odd
+
+
+# -- results that are given again -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+@pytest.mark.parametrize("options", MODES)
+async def test_results_are_given_again_by_the_operators_word_and_not_against_the_servers(
+    options: str, mode: str
+) -> None:
+    cache = {"tools": {"read_*": 60, "delete_file": 60, "steps": 60, "fail": 60}, "shared": mode == "auto"}
+    with Served(**MODES[options]) as server:
+        async with RunningGateway({}, **through(server, cache=cache)) as gate:
+            async with connected(gate, mode, run="again") as client:
+                for name in ("a", "a", "b", "a"):
+                    assert text(await client.call_tool("read_file", {"name": name})) == f"content of {name}"
+                assert await names(client) == ALL  # its list says what each tool does
+                for _ in range(2):
+                    assert text(await client.call_tool("delete_file", {"name": "x"})) == "gone"
+                    assert (await client.call_tool("fail", {})).is_error
+                seen: list[float] = []
+
+                async def progress(done: float, total: float | None, message: str | None) -> None:
+                    seen.append(done)
+
+                for _ in range(2):
+                    told = await client.call_tool("steps", {"count": 2}, progress_callback=progress)
+                    assert text(told) == "all"
+            async with connected(gate, mode, run="another") as client:
+                await client.call_tool("read_file", {"name": "a"})
+            calls = [*await executed(gate, "again", 10), *await executed(gate, "another", 1)]
+            shown = [(call["tools"][0]["name"], call["cache"]["result"]) for call in calls]
+            stateless = "stateless" in options or mode == "auto"
+            last = "exact" if stateless else "miss"
+            assert shown == [
+                *(("read_file", result) for result in ("miss", "exact", "miss", "exact")),
+                *(("delete_file", "bypass"), ("fail", "miss")) * 2,
+                ("steps", "miss"),
+                ("steps", "exact"),
+                ("read_file", last),
+            ]
+            hits = [call for call in calls if call["cache"]["result"] == "exact"]
+            assert {(call["cost_usd"], call["tools"][0]["cached"]) for call in hits} == {(0, True)}
+            metrics = await asyncio.to_thread(gate.text, "/metrics")
+            assert f'result="cached",server="files",tool="read_file"}} {2 + stateless}.0' in metrics
+            assert f'tollgate_cost_saved_usd_total{{reason="tool_cache"}} {PRICE * len(hits)}' in metrics
+        reads = [done for done in server.done if done.startswith("read")]
+        assert reads == ["read a", "read b", *(() if stateless else ("read a",))]
+        assert server.done.count("deleted x") == 2

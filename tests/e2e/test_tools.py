@@ -35,6 +35,8 @@ class ToolServer:
             return web.Response(status=500, text="broken")
         if "/slow" in request.path:
             await asyncio.sleep(30)
+        if "/data" in request.path:
+            return web.json_response({"n": len(self.seen)}, headers={"Link": "</2>; rel=next"})
         if "/stream" in request.path:
             response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
             await response.prepare(request)
@@ -158,3 +160,40 @@ async def test_a_tool_that_passes_through_is_not_counted_again_in_llm_traffic(
         metrics = await asyncio.to_thread(gate.text, "/metrics")
         assert metrics.count('tool="free"') > 0
         assert 'server="client",tool="free"' not in metrics
+
+
+async def test_outputs_are_given_again_until_they_are_forgotten(tool: ToolServer) -> None:
+    cache = {"ttl": 60, "paths": {"/live/**": 0}}
+    entry = {"url": tool.url, "allow_private": True, "read_only": True, "price": {"usd": 0.001}, "cache": cache}
+    async with RunningGateway({}, tools={"search": entry, "other": {**entry, "cache": None}}) as gate:
+
+        async def ask(path: str, method: str = "GET", **more: Any) -> tuple[str, bytes]:
+            status, body, headers = await fetch(f"{gate.url}/tools/{path}", method, headers=RUN, **more)
+            assert status == 200
+            return headers.get("x-tollgate-cache", ""), body
+
+        assert await ask("search/data?q=a") == ("miss", b'{"n": 1}')
+        for _ in range(4):
+            assert await ask("search/data?q=a") == ("exact", b'{"n": 1}')
+        assert await ask("search/data", "POST", json={"a": 1, "b": 2}) == ("miss", b'{"n": 2}')
+        assert await ask("search/data", "POST", json={"b": 2, "a": 1}) == ("exact", b'{"n": 2}')
+        assert (await ask("search/live/data"))[0] == (await ask("other/data"))[0] == ""
+        calls = await asyncio.to_thread(gate.calls, 9)
+        assert len(calls) == 9
+        hits = [call for call in calls if call["cache"] and call["cache"]["result"] == "exact"]
+        assert {(call["cost_usd"], call["tools"][0]["server"], call["tools"][0]["cached"]) for call in hits} == {
+            (0, "search", True)
+        }
+        run = await asyncio.to_thread(gate.get, "/api/runs/run-tools-1")
+        assert (run["tool_calls"], run["cost_usd"]) == (9, 0.004)
+        metrics = await asyncio.to_thread(gate.text, "/metrics")
+        assert f'tollgate_tool_calls_total{{result="cached",server="search",tool="search"}} {len(hits)}.0' in metrics
+        assert f'tollgate_cache_lookups_total{{result="hit",tier="tool"}} {len(hits)}.0' in metrics
+        await asyncio.sleep(0.2)  # written behind the calls
+        for tool_name, count in (("nobody", 0), ("search", 2)):
+            async with (
+                aiohttp.ClientSession() as session,
+                session.delete(f"{gate.admin_url}/api/cache?tool={tool_name}") as answer,
+            ):
+                assert await answer.json() == {"cleared": count}
+        assert (await ask("search/data?q=a"))[0] == "miss"

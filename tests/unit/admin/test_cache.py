@@ -51,6 +51,26 @@ async def test_what_is_in_it_and_how_it_is_forgotten(gate: Any, fill: Any) -> No
     assert len(gate.events) == 3
 
 
+async def test_outputs_are_forgotten_by_tool(gate: Any, tmp_path: Path) -> None:
+    store = SqliteCache(tmp_path / "cache.sqlite", memory_bytes=0, tenant_bytes=10**6)
+    for number, (route, upstream) in enumerate((("/tools/{tool}", "tools/t"), ("/mcp/{server}", "mcp/s"), ("/r", "u"))):
+        key = number.to_bytes(32, "big")
+        _, generation = at_once(store.get(key, "", NOW))
+        entry = Entry(
+            key, "a", NOW, NOW + 10**15, False, True, b"application/json", b"", b"{}", Answer(), 1,
+            route, upstream, "t", "a",
+        )  # fmt: skip
+        store.put(entry, generation)
+    store.close()
+    assert await gate.send("DELETE", "/api/cache?tool=s/t", 200) == {"cleared": 1}
+    assert await gate.send("DELETE", "/api/cache?tool=t&tenant=a", 200) == {"cleared": 1}
+    assert (await gate.get("/api/cache"))["entries"] == 1
+    assert gate.events == [
+        ("cache_cleared", {"entries": 1, "tool": "s/t"}),
+        ("cache_cleared", {"entries": 1, "tool": "t", "tenant": "a"}),
+    ]
+
+
 async def test_what_is_not_understood_clears_nothing(gate: Any, fill: Any) -> None:
     fill("a")
     await gate.send("DELETE", "/api/cache?tenants=a", 400)

@@ -64,6 +64,8 @@ async def test_a_call_has_every_field_with_its_value(gate: Gate) -> None:
             "duration_ms": 2.5,
             "exact": True,
             "is_error": True,
+            "server": "",
+            "cached": False,
         }
     ]
     assert body["tool_uses"] == [{"id": "t2", "name": "fetch"}]

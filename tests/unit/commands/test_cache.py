@@ -26,16 +26,18 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[st
         yield ["--state", str(tmp_path / "state")]
 
 
-def fill(options: list[str], *models: str) -> None:
+def fill(
+    options: list[str], *models: str, route: str = "/v1/chat/completions", upstream: str = "u", first: int = 0
+) -> None:
     store = SqliteCache(Path(options[1]) / "cache.sqlite", memory_bytes=0, tenant_bytes=10**6)
     now = time.time_ns()
-    for number, model in enumerate(models):
+    for number, model in enumerate(models, first):
         key = number.to_bytes(32, "big")
         _, generation = at_once(store.get(key, "", now))
         store.put(
             Entry(
                 key, "t", now, now + 10**12, False, True, b"application/json", b"", b"{}", Answer(), 1,
-                "/v1/chat/completions", "u", model, "a", ("red",),
+                route, upstream, model, "a", ("red",),
             ),
             generation,
         )  # fmt: skip
@@ -62,6 +64,27 @@ def test_what_is_stored_is_shown_and_forgotten(options: list[str], capsys: pytes
     assert capsys.readouterr().out.startswith("1 stored answer forgotten; ")
     assert cli.main(["cache", "clear", "--entry", (0).to_bytes(8, "big").hex(), *options]) == 0
     assert capsys.readouterr().out.startswith("2 stored answers forgotten; ")
+
+
+def test_outputs_are_forgotten_by_tool(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    fill(options, "search")  # a model of that name
+    fill(options, "search", route="/tools/{tool}", upstream="tools/search", first=10)
+    fill(options, "search", "read", route="/mcp/{server}", upstream="mcp/files", first=20)
+    fill(options, "search", "a/b", route="/mcp/{server}", upstream="mcp/docs", first=30)
+    for tool, count in (
+        ("files/search", 1),
+        ("search", 2),
+        ("search", 0),
+        ("a/b", 1),
+        ("docs/a/b", 0),
+        ("files/read", 1),
+    ):
+        assert cli.main(["cache", "clear", "--tool", tool, *options]) == 0
+        assert capsys.readouterr().out.startswith(f"{count} stored answer")
+    assert cli.main(["cache", "clear", "--model", "search", "--tool", "read", *options]) == 0
+    assert capsys.readouterr().out.startswith("0 stored answers")
+    assert cli.main(["cache", "clear", *options]) == 0
+    assert capsys.readouterr().out.startswith("1 stored answer forgotten")
 
 
 def test_a_file_that_cannot_be_used_is_said(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:

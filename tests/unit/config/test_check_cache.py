@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config.check_cache import ROUTES, active, caching, doubts
+from gateway.config.check_cache import ROUTES, active, caching, doubts, of_tools
 from gateway.config.schema import Config
 from gateway.dialects.routes import FAMILIES
 from gateway.policy.cache_rules import OPERATIONS
@@ -112,3 +112,28 @@ def test_good_rules_raise_no_doubt(loading: Any) -> None:
 def test_the_routes_are_those_that_can_be_cached() -> None:
     known = {known.template for table in FAMILIES.values() for known in table if known.operation in OPERATIONS}
     assert set(ROUTES) == known - {"/v1/responses/compact"}
+
+
+def test_what_will_be_cached_of_tools_is_said_and_what_cannot_be_is_doubted(loading: Any) -> None:
+    config: Config = loading(
+        """
+tools:
+  search: {url: https://s.example, read_only: true, cache: {ttl: 60, paths: {/items/*: 86400, /live/**: 0}}}
+  other: {url: https://o.example}
+mcp:
+  files: {url: https://f.example, deny: [RM], cache: {tools: {rm: 5, read_*: 300}}}
+  docs: {url: https://d.example, cache: {tools: {"*": 9}, shared: true}}
+"""
+    )
+    assert caching(config) == [
+        "tools.search.cache: /items/* for 86400 s, /live/** not, other paths for 60 s",
+        "mcp.files.cache: rm for 5 s, read_* for 300 s, for each session by itself",
+        "mcp.docs.cache: * for 9 s, for all sessions of a client",
+        "cache: kept in a file of this machine, up to 268435456 bytes for each tenant; "
+        "equal calls at once in a worker are one",
+    ]
+    assert of_tools(config)
+    assert not active(config)
+    assert not of_tools(loading("tools: {other: {url: https://o.example}}"))
+    (doubt,) = doubts(config)
+    assert doubt.path == ("mcp", "files", "cache", "tools", "rm")

@@ -40,6 +40,18 @@ def tool(more: str = "", url: str = URL, name: str = "search") -> str:
         (tool(", price: {usd: 1, unit_header: 'a b'}"), "tools.search.price.unit_header: not a header name"),
         (tool(", price: {usd: 1, unit_field: 'a..b'}"), "tools.search.price.unit_field: names and numbers"),
         (tool(", price: {usd: 1, max_units: 3}"), "tools.search.price.max_units: nothing states units"),
+        (tool(", cache: {ttl: 5}"), "tools.search.cache: only outputs of a tool that is `read_only`"),
+        (tool(", read_only: true, cache: {ttl: 0}"), "tools.search.cache.ttl: expected a number of seconds"),
+        (
+            tool(", read_only: true, methods: [PUT], cache: {ttl: 5}"),
+            "tools.search.cache: only answers to GET and POST are kept",
+        ),
+        (
+            tool(", read_only: true, cache: {ttl: 5, paths: {a: 1}}"),
+            "tools.search.cache.paths.a: a pattern begins with /",
+        ),
+        ("mcp: {s: {url: 'https://x.example', cache: {tools: {}}}}", "mcp.s.cache.tools: names no tool"),
+        ("mcp: {s: {url: 'https://x.example', cache: {tools: {'': 1}}}}", "must be 1 to 256 printable"),
         (tool(", headers: {Host: x}"), "tools.search.headers.Host: this header belongs to the connection"),
         (tool(", key: ''"), "tools.search.key: must be printable"),
         (tool(", ca_file: gone.pem"), "tools.search.ca_file: cannot read"),
