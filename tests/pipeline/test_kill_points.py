@@ -14,17 +14,19 @@ import pytest
 
 from gateway.call import Asked, Request, Route
 from gateway.config.schema import Budget, Cache, Limits, Runs, Spending, TaperStep
+from gateway.dialects.mcp_outputs import McpOutputs
 from gateway.dialects.openai_chat import OpenAIChat
+from gateway.dialects.tool_outputs import ToolOutputs
 from gateway.dialects.tool_paths import Door
 from gateway.errors import BadFraming, ClientGone, Draining, GatewayError, StreamStalled, UpstreamReset
 from gateway.journal.convert import outcome_of
 from gateway.pipeline import serve
-from gateway.ports import Meter
+from gateway.ports import Meter, Outputs
 from gateway.spend import Charge, Demand, Rule, Unit
 from gateway.testing.doubles import World, ask, drive
 from gateway.testing.memory_budgets import NOW, MemoryBudgets, limit
-from gateway.testing.memory_cache import EVERYTHING, MemoryCache, MemoryFlight, MemoryFlights, cached
-from gateway.tool import Price, Terms
+from gateway.testing.memory_cache import EVERYTHING, MemoryCache, MemoryFlight, MemoryFlights, cached, outputs_cached
+from gateway.tool import Caching, Price, Terms
 
 JSON = ((b"Content-Type", b"application/json"),)
 SSE = ((b"Content-Type", b"text/event-stream"),)
@@ -208,6 +210,13 @@ def tool() -> World:
     return world
 
 
+def json_tool() -> World:
+    world = World()
+    world.tool(Terms("t", Price(10**9)), Door("/v1"))
+    world.answer(200, SIZED, [b'{"a":', b"[1]}"])
+    return world
+
+
 def mcp_server(kind: tuple[tuple[bytes, bytes], ...], *pieces: bytes, **terms: Any) -> Callable[[], World]:
     def make() -> World:
         world = World(slow=True)
@@ -218,8 +227,39 @@ def mcp_server(kind: tuple[tuple[bytes, bytes], ...], *pieces: bytes, **terms: A
     return make
 
 
+def keeping(make: Callable[[], World]) -> Callable[[], World]:
+    """The same with a cache of outputs; `add` of the server and all paths of the tool are kept."""
+
+    def made() -> World:
+        world = make()
+        caching = Caching((("add", 10**9), ("/**", 10**9)))
+        outputs: dict[str, Outputs] = {"tools/t": ToolOutputs(caching, "/v1"), "mcp/s": McpOutputs(caching)}
+        world.cache = outputs_cached(world, outputs, far=True), MemoryFlights()
+        return world
+
+    return made
+
+
+def known(make: Callable[[], World], request: Request) -> Callable[[], World]:
+    """The output is there already; the call is under limits."""
+
+    def made() -> World:
+        first = keeping(make)()
+        drive(serve(request, first.down, first.gateway()))
+        (entry,) = first.cache[0].puts
+        world = limited(keeping(make))()
+        world.upstreams.answers.clear()
+        world.cache[0].entries[entry.key] = entry
+        return world
+
+    return made
+
+
 RPC = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add"}}'
 RPC_STREAM = (b'id: 1\ndata: {"method":"x"}\n\n', b'data: {"id":1,"result":{}}\n\n')
+RESULT = b'{"id":1,"result":{"content":[]}}'
+RPC_RESULT = (b'data: {"jsonrpc":"2.0","method":"notifications/progress"}\n\n', b"data: " + RESULT + b"\n\n")
+SIZED = (*JSON, (b"Content-Length", b"9"))
 LISTED = b'{"id":1,"result":{"tools":[{"name":"a"},{"name":"rm"}]}}'
 SCENARIOS = [
     Scenario("json", json_answer, ask(CHAT, QUESTION)),
@@ -260,13 +300,19 @@ SCENARIOS = [
     Scenario("mcp stream of the server", mcp_server(SSE, *RPC_STREAM), ask("/mcp/s", method=b"GET")),
     Scenario("mcp list", mcp_server(JSON, LISTED[:9], LISTED[9:], deny=("rm",)), ask("/mcp/s", RPC)),
     Scenario("limited mcp stream", limited(mcp_server(SSE, *RPC_STREAM, deny=("rm",))), ask("/mcp/s", RPC)),
+    Scenario("kept tool", keeping(json_tool), ask("/tools/t/x", method=b"GET")),
+    Scenario("kept tool, hit", known(json_tool, ask("/tools/t/x", method=b"GET")), ask("/tools/t/x", method=b"GET")),
+    Scenario("kept mcp stream", keeping(limited(mcp_server(SSE, *RPC_RESULT))), ask("/mcp/s", RPC)),
+    Scenario("kept mcp, hit", known(mcp_server(SSE, *RPC_RESULT), ask("/mcp/s", RPC)), ask("/mcp/s", RPC)),
     Scenario("refused: body", World, ask(CHAT, b'{"model":"a","model":"b"}')),
     Scenario("refused: path", World, ask("/v1/../admin", b"{}")),
     Scenario("refused: route", World, ask("/nowhere", b"{}")),
     Scenario("refused: framing", World, ask(CHAT), BadFraming("both lengths")),
     Scenario("refused: loop", World, ask(CHAT, QUESTION, (b"Via", b"1.1 gate-1"))),
 ]
-HITS = {"cached, hit", "cached, hit of a stream", "cached, paced hit", "cached, joined"}
+HITS = {"cached, hit", "cached, hit of a stream", "cached, paced hit", "cached, joined"} | {
+    *("kept tool, hit", "kept mcp, hit"),
+}
 WAYS: dict[str, Callable[[], BaseException]] = {
     "cancelled": CancelledError,
     "client gone": ClientGone,
