@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from yarl import URL
 
 from gateway.testing.fake_upstream import FakeUpstream
 from gateway.testing.gateway import RunningGateway
+from gateway.testing.raw import NoAnswer, RawClient
 
 RUN = {"x-tollgate-run-id": "run-tools-1"}
 SECRET = "tool-secret-123456"
@@ -197,3 +199,59 @@ async def test_outputs_are_given_again_until_they_are_forgotten(tool: ToolServer
             ):
                 assert await answer.json() == {"cleared": count}
         assert (await ask("search/data?q=a"))[0] == "miss"
+
+
+# -- nobody but the operator says where a tool is (RELIABILITY G7) ----------------------------------------------------
+
+TARGETS = [
+    *("http://{inside}/secret", "http://tool@{inside}/secret", "//{inside}/secret", "@{inside}/secret", "{inside}"),
+    *("/tools/free/http://{inside}/secret", "/tools/free//{inside}/secret", "/tools/free/@{inside}/secret"),
+    *("/tools/free@{inside}/secret", "/tools/free:80@{inside}/", "/tools/http://{inside}/secret", "/tools/@{inside}/"),
+    *("/tools/free/..//{inside}/", "/tools/free/%2f%2f{inside}/secret", "/tools/free/%5c%5c{inside}/secret"),
+    *("/tools/free/\\\\{inside}/secret", "/tools/free/%252f%252f{inside}/", "/tools/free/%68%74%74%70://{inside}/"),
+    *("/tools/free/x?url=http://{inside}/secret", "/tools/free/x#@{inside}/secret", "/tools/free/;@{inside}/secret"),
+    *("/tools/free?x@{inside}/secret", "/tools/free/x%0d%0aHost:%20{inside}", "/tools/free/x%20HTTP/1.1"),
+    *("/mcp/server/http://{inside}/", "/mcp/server@{inside}/", "/mcp/server?url=http://{inside}/", "/mcp//{inside}/"),
+]
+HEADERS = [
+    *("Host: {inside}", "X-Forwarded-Host: {inside}", "X-Forwarded-For: {inside}", "Forwarded: host={inside}"),
+    *("X-Original-URL: http://{inside}/secret", "X-Rewrite-URL: http://{inside}/secret", "X-Host: {inside}"),
+    *("X-HTTP-Method-Override: CONNECT", "Proxy-Connection: keep-alive", "Connection: Host", "Via: 1.1 {inside}"),
+    *("x-tollgate-upstream: http://{inside}", "x-portkey-custom-host: http://{inside}", "Destination: {inside}"),
+    *("Upgrade: TLS/1.3", "Upgrade: h2c", "Connection: Upgrade\r\nUpgrade: websocket", "Host: tool\r\nHost: {inside}"),
+    *("Content-Location: http://{inside}/", "Referer: http://{inside}/", "Origin: http://{inside}"),
+]
+
+
+async def test_nothing_in_a_request_leads_anywhere_but_to_the_origin_of_the_tool(tool: ToolServer) -> None:
+    """Absolute targets, user parts, encoded slashes, headers, tunnels, redirects: the other server hears nothing."""
+    async with ToolServer() as inside:
+        address = inside.url.removeprefix("http://")
+        servers = {"server": {"url": f"{tool.url}/mcp", "allow_private": True}}
+        async with RunningGateway({}, env={"TOOL_KEY": SECRET}, tools=configured(tool), mcp=servers) as gate:
+            port = URL(gate.url).port or 0
+            lines = [f"GET {target} HTTP/1.1\r\nHost: gate" for target in TARGETS]
+            lines += [f"{method} {{inside}} HTTP/1.1\r\nHost: {{inside}}" for method in ("CONNECT", "GET", "TRACE")]
+            for header in HEADERS:
+                host = "" if header.startswith("Host:") else "Host: gate\r\n"
+                lines.append(f"GET /tools/free/plain HTTP/1.1\r\n{host}{header}")
+            lines += ["GET /tools/free/redirect HTTP/1.1\r\nHost: gate", "CONNECT /tools/free/x HTTP/1.1\r\nHost: gate"]
+            for line in lines:
+                await asyncio.to_thread(raw, port, line.format(inside=address).encode() + b"\r\n\r\n")
+            calls = await asyncio.to_thread(gate.calls)
+        assert inside.seen == []
+        assert len(tool.seen) > len(HEADERS) / 2
+        for _, path, headers, _ in tool.seen:
+            assert headers["host"] == tool.url.removeprefix("http://")
+            assert not headers.keys() & {"x-forwarded-host", "forwarded", "x-original-url", "x-http-method-override"}
+            assert path.startswith("/")
+            assert not path.startswith("//")
+        assert {call["upstream"] for call in calls} <= {"tools/free", "mcp/server", "openai", ""}
+        assert not any(call["status"] == 101 for call in calls)
+
+
+def raw(port: int, request: bytes) -> None:
+    with RawClient(port, timeout=5) as client:
+        client.send(request)
+        with contextlib.suppress(NoAnswer):
+            client.answer()
