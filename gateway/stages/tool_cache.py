@@ -119,8 +119,7 @@ class ToolCache:
             say(call, Cached("bypass", why))
             return None
         say(call, Cached("miss") if question.wish.look else Cached("bypass", "refresh"))
-        if question.wish.store:
-            call.fill = Output(question, generation, self._limit)
+        call.fill = Output(question, generation, self._limit)
         return None
 
     def _basis(self, spec: Spec) -> Basis:
