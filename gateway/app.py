@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from gateway.app_cache import Larder
-from gateway.app_resilience import waits_of
+from gateway.app_resilience import trials_of, waits_of
 from gateway.app_spending import Purse
 from gateway.app_tools import dialects_of, doors_of, entries, guard_of, timeouts_of, tool_specs
 from gateway.app_tools import secrets_of as secrets_of_tools
@@ -172,6 +172,7 @@ class Worker:
             admission=self.purse.admitter(config, prices),
             cache=self.larder.cache(config, self.links),
             loops=self.purse.loops(config),
+            trials=trials_of(config),
             waits=waits_of(config),
             halt=self.halt,
             downshift=downshift_of(config.loops),

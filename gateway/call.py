@@ -287,6 +287,11 @@ class Attempt(Struct):
     fault: GatewayError | None = None
     sent: bool = False  # the request was written; before that nothing can have been charged
     waits: Waits | None = None  # None: those of its upstream
+    model: str = ""  # asked for
+    # of one that another followed:
+    cost: int | None = 0  # pico-USD; None: unknown
+    usage: Usage | None = None
+    usage_source: str = ""
 
 
 class Edit(Struct, frozen=True):
@@ -344,7 +349,10 @@ class Call(Struct, weakref=True):
     upstream_last_byte: int = 0
     ended: int = 0
     fault: BaseException | None = None
-    may_go_on: bool = False  # another attempt could follow the one under way
+    trial: Any = None  # ports.Trial, where another attempt could follow the one under way
+    booked: int = 0  # attempts whose cost is known and stands in `spent`
+    spent: Money | None = None
+    away: bool = False  # it goes to another upstream than its client's credentials are for
     committed: bool = False  # first byte sent to the client: no retry after this
     interruptible: bool = False  # an error event can be written into the answer under way
     response_bytes: int = 0

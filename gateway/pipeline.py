@@ -1,7 +1,4 @@
-"""The product on one screen: the path of a call.
-
-Places that stay visibly open for what is not built yet: breaker, retry and fallback around `attempt`.
-"""
+"""The product on one screen: the path of a call."""
 
 from __future__ import annotations
 
@@ -12,14 +9,12 @@ from gateway.call import Request
 from gateway.errors import GatewayError, GatewayFault
 from gateway.ports import Downstream, Gateway
 from gateway.stages.arrive import arrive, locate, new_call
-from gateway.stages.attempt import attempt
 from gateway.stages.close import close
 from gateway.stages.ending import ABORT
 from gateway.stages.live import enter
 from gateway.stages.loops import watch
-from gateway.stages.pump import pump
+from gateway.stages.once import once
 from gateway.stages.refuse import refuse
-from gateway.stages.tunnel import tunnel
 
 log = logging.getLogger("tollgate.pipeline")
 
@@ -41,11 +36,10 @@ async def serve(request: Request, down: Downstream, gw: Gateway, fault: GatewayE
             return
         if gw.admission is not None:
             await gw.admission.admit(call, down, gw)  # hold what it may cost at most
-        exchange = await attempt(call, down, gw)  # until the commit point
-        if exchange.status == 101:
-            ending = await tunnel(call, exchange, down, gw)  # WebSocket: frame by frame
+        if gw.trials is not None:
+            ending = await gw.trials.carry(call, down, gw)  # attempt by attempt, until one commits
         else:
-            ending = await pump(call, exchange, down, gw)  # upstream -> meter -> client
+            ending = await once(call, down, gw)
     except GatewayError as error:
         call.fault = error
         ending = refuse(call, error, down, gw)  # in the client's dialect, also in mid-stream

@@ -14,14 +14,15 @@ from gateway.call import Answer, Attempt, Call, Money, Route, Target, ToolCall, 
 from gateway.errors import GatewayError
 from gateway.key import Keys
 from gateway.ports_cache import CacheStore, Entry, Flight, Flights
-from gateway.ports_dialect import Dialect, ErrorAnswer, Headers, Meter, Stripper, Tap, Used
+from gateway.ports_dialect import Blame, Dialect, ErrorAnswer, Headers, Meter, Stripper, Tap, Used
 from gateway.ports_outputs import Outputs, Wanted
+from gateway.ports_trial import Trial
 from gateway.spend import Charge, Demand, Grant, Refusal, RunLimits
 from gateway.tool import Terms
 
 # imported from here
 __all__ = ["CacheStore", "Dialect", "Entry", "ErrorAnswer", "Flight", "Flights", "Headers", "Meter", "Stripper", "Tap"]
-__all__ += ["Outputs", "Used", "Wanted"]
+__all__ += ["Blame", "Outputs", "Trial", "Used", "Wanted"]
 
 
 class Prices(Protocol):
@@ -155,8 +156,26 @@ class Admission(Protocol):
         BudgetsUnavailable."""
         ...
 
+    def spend(self, call: Call) -> None:
+        """An attempt is over, and another may follow: charge what it cost, if it cost anything. Never raises."""
+        ...
+
+    async def readmit(self, call: Call, down: Downstream, gw: Gateway, *, moved: bool) -> None:
+        """Hold what the next attempt may cost; `moved`: at another upstream, or of another model. Raises as `admit`;
+        what was held then stands."""
+        ...
+
     def settle(self, call: Call) -> None:
         """Charge what it really used, once. Never raises."""
+        ...
+
+
+class Trials(Protocol):
+    """Retries and fallbacks; see stages.trials."""
+
+    async def carry(self, call: Call, down: Downstream, gw: Gateway) -> Any:
+        """Attempt by attempt until one commits; returns how the call ends (stages.ending.Ending). Raises UpstreamFault,
+        ClientGone, and what ends the call."""
         ...
 
 
@@ -363,6 +382,7 @@ class Gateway(Struct, frozen=True):
     admission: Admission | None = None  # None: nothing is limited
     cache: Cache | None = None  # None: nothing is cached
     loops: Loops | None = None  # None: nobody looks for runaways
+    trials: Trials | None = None  # None: a call is one attempt
     waits: Callable[[Call], Waits] | None = None  # None: those of the upstreams; see policy.waits
     halt: Callable[[str, str], None] | None = None  # stop a run (its id, why) until a person resumes it
     downshift: tuple[str | None, str | None, int | None] | None = None  # model, effort, max_tokens of a runaway's calls

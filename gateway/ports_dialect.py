@@ -24,6 +24,13 @@ class ErrorAnswer(Struct, frozen=True):
     body: bytes
 
 
+class Blame(Struct, frozen=True):
+    """What the body of an error says of its cause."""
+
+    kind: str = ""  # context: too long for the model; policy: its content is refused; quota: spent, not only for now
+    wait: float | None = None  # seconds to wait
+
+
 class Meter(Protocol):
     """Reads a decoded (not content-encoded) response body as it passes, in pieces of any size.
 
@@ -148,6 +155,10 @@ class Dialect(Protocol):
 
     def restate(self, route: Route, frame: bytes) -> ErrorAnswer | None:
         """The HTTP error that a first SSE frame stands for, with the provider's own error body."""
+        ...
+
+    def blame(self, status: int, body: bytes) -> Blame:
+        """What an error of the upstream means, as far as its body says."""
         ...
 
     def interruption(self, fault: GatewayError, meter: Meter, request_id: str) -> bytes:

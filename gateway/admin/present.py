@@ -185,6 +185,7 @@ def _error(row: Row, detail: Detail) -> ErrorView | None:
 
 
 def _attempts(text: str) -> list[AttemptView]:
+    made = decode_attempts(text)
     return [
         AttemptView(
             upstream=a.upstream,
@@ -196,8 +197,10 @@ def _attempts(text: str) -> list[AttemptView]:
             status=a.status or None,
             reused=a.reused,
             error_code=a.error_code or None,
+            model=a.model or None,
+            cost_usd=usd(a.cost) if a.cost is not None and a is not made[-1] else None,
         )
-        for a in decode_attempts(text)
+        for a in made
     ]
 
 

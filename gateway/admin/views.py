@@ -40,6 +40,10 @@ class AttemptView(Struct, kw_only=True):
     status: int | None
     reused: bool
     error_code: str | None
+    model: str | None
+    cost_usd: Annotated[
+        float | None, Meta(description="Of an attempt that another one followed; null where unknown, or the last.")
+    ]
 
 
 class ToolCallView(Struct, kw_only=True):

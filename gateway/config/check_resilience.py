@@ -7,13 +7,19 @@ from collections.abc import Iterator
 from gateway.config.check_cache import ROUTES
 from gateway.config.patterns import covers, matches
 from gateway.config.problems import Path, Problem, did_you_mean
-from gateway.config.schema import Config, TimeoutRule, Timeouts
-from gateway.config.semantics_resilience import PATTERNS, Rule
+from gateway.config.schema import Config, Fallback, TimeoutRule, Timeouts
+from gateway.config.semantics_resilience import PATTERNS, Rule, goal_of
 
 
 def resilience(config: Config) -> list[str]:
     """One line for each rule: for whom it is, and what it does."""
-    return [f"timeouts.{at}: {whose(rule)}: {_times(rule)}" for at, rule in enumerate(config.timeouts)]
+    lines = [f"timeouts.{at}: {whose(rule)}: {_times(rule)}" for at, rule in enumerate(config.timeouts)]
+    lines += [f"fallbacks.{at}: {whose(rule)}: {_chain(rule)}" for at, rule in enumerate(config.fallbacks)]
+    retries = config.retries
+    if retries.attempts > 1 and retries != type(retries)():
+        whom = "all clients" if retries.with_sdk else "clients that do not retry by themselves"
+        lines.append(f"retries: of {whom}: up to {retries.attempts - 1}, {retries.budget:.0%} of an upstream's calls")
+    return lines
 
 
 def doubts(config: Config) -> Iterator[Problem]:
@@ -24,6 +30,17 @@ def doubts(config: Config) -> Iterator[Problem]:
         stated = _stated(rule)
         if any(_covers(before, rule) and stated <= _stated(before) for before in config.timeouts[:index]):
             yield Problem(path, reason="changes nothing: a rule before it matches the same calls and states the same")
+    for index, fallback in enumerate(config.fallbacks):
+        path = ("fallbacks", str(index))
+        yield from unmatched(path, fallback, config)
+        earlier = config.fallbacks[:index]
+        if all(any(kind in before.on and _covers(before, fallback) for before in earlier) for kind in fallback.on):
+            yield Problem(path, reason="is never reached: a rule before it is for the same calls and trouble")
+        for at, entry in enumerate(fallback.to):
+            name = goal_of(entry).upstream
+            if name is not None and config.upstreams[name].key is None and not _is_first(name, fallback):
+                reason = f"{name} has no key of its own and is asked without one: the client's stays where it is"
+                yield Problem((*path, "to", str(at)), reason=reason, hint=f"set `upstreams.{name}.key`")
 
 
 def whose(rule: Rule) -> str:
@@ -38,6 +55,16 @@ def unmatched(path: Path, rule: Rule, config: Config) -> Iterator[Problem]:
     if not any(matches(rule.upstream, name) for name in config.upstreams):
         hint = did_you_mean(rule.upstream, config.upstreams)
         yield Problem((*path, "upstream"), reason="matches no upstream", hint=hint)
+
+
+def _is_first(name: str, fallback: Fallback) -> bool:
+    return fallback.upstream == name
+
+
+def _chain(rule: Fallback) -> str:
+    goals = [goal_of(entry) for entry in rule.to]
+    names = [" ".join(filter(None, (goal.upstream, goal.model and f"as {goal.model}"))) for goal in goals]
+    return f"on {', '.join(rule.on)}: {(' then ' if rule.order == 'listed' else ' or ').join(names)}"
 
 
 def _covers(before: Rule, rule: Rule) -> bool:

@@ -18,6 +18,8 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
         "upstreams": "Providers by name, beside openai, anthropic and gemini; a same name replaces the built-in.",
         "aliases": "Model names of your own: what clients ask for -> the model that is asked for upstream.",
         "timeouts": "Other timeouts for some calls than their upstream has.",
+        "retries": "When a call that failed is sent to the same upstream again.",
+        "fallbacks": "Where calls that failed go on: other upstreams, keys and models.",
         "prices": "Prices that outrank the shipped catalogue.",
         "identity": "How the caller of a request is told.",
         "capture": "Message content in the journal and in telemetry: off, hash (SHA-256 only) or full.",

@@ -22,5 +22,25 @@ _MATCH = {
 
 FIELDS: dict[type[schema.Config_], dict[str, str]] = {
     schema.Timeouts: _TIMEOUTS,
+    schema.Retries: {
+        "attempts": "Requests of one call to one upstream at most, the first included; 1: no retries.",
+        "budget": "Share of the calls of an upstream that may be retries.",
+        "base": "Longest wait before the first retry, in seconds, doubled before each further one; the wait is drawn.",
+        "longest": "Longest wait at all, in seconds; an upstream that asks for more is not asked again.",
+        "within": "Seconds from the begin of a call in which retries begin.",
+        "with_sdk": "Also for clients that say that they retry by themselves (`x-stainless-retry-count`).",
+        "timeouts": "Also where no answer came in time: the upstream may still work on it, and both are paid for.",
+    },
+    schema.Goal: {
+        "upstream": "Upstream that is asked; default: the one that was asked first.",
+        "model": "Model that is asked for; default: the same.",
+        "weight": "How often it comes before others, where the order is weighted.",
+    },
+    schema.Fallback: {
+        "to": "Upstreams in turn, by name or as {upstream, model, weight}; they speak the dialect of the call.",
+        **_MATCH,
+        "on": "Kinds of trouble: failure, context (the prompt is too long for the model), policy (content refused).",
+        "order": "In turn as listed, or drawn by weight for each call.",
+    },
     schema.TimeoutRule: {**_MATCH, **_TIMEOUTS},
 }

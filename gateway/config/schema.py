@@ -10,9 +10,10 @@ from typing import Annotated, ClassVar, Literal
 from msgspec import Meta
 
 from gateway.config.schema_base import Config_, Count, Name, Seconds, Share
-from gateway.config.schema_resilience import TimeoutRule, Timeouts
+from gateway.config.schema_resilience import Fallback, Goal, Retries, TimeoutRule, Timeouts
 
-__all__ = ["Config_", "Count", "Name", "Seconds", "Share", "TimeoutRule", "Timeouts"]  # imported from here
+# imported from here
+__all__ = ["Config_", "Count", "Fallback", "Goal", "Name", "Retries", "Seconds", "Share", "TimeoutRule", "Timeouts"]
 
 DialectName = Literal["openai", "anthropic", "gemini", "opaque"]
 
@@ -352,6 +353,8 @@ class Config(Config_, frozen=True):
     upstreams: dict[Name, Upstream] = {}
     aliases: dict[str, Alias | str] = {}
     timeouts: tuple[TimeoutRule, ...] = ()
+    retries: Retries = Retries()
+    fallbacks: tuple[Fallback, ...] = ()
     prices: Prices = Prices()
     identity: Identity = Identity()
     capture: Literal["off", "hash", "full"] = "off"

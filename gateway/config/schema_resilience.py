@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from gateway.config.schema_base import Config_, Seconds
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from gateway.config.schema_base import Config_, Name, Seconds, Share
 
 
 class Timeouts(Config_, frozen=True):
@@ -29,3 +33,39 @@ class TimeoutRule(Config_, frozen=True):
     idle: Seconds | None = None
     total: Seconds | None = None
     ping: Seconds | None = None
+
+
+class Retries(Config_, frozen=True):
+    """The same question to the same upstream once more, where nothing of an answer was passed on."""
+
+    attempts: Annotated[int, Meta(ge=1, le=10)] = 3  # at one upstream for one call, the first included; 1: no retries
+    budget: Share = 0.2  # of the calls of an upstream, that may be retries
+    base: Seconds = 0.5  # the wait before a retry is anything up to this, up to twice this before the next, ...
+    longest: Seconds = 10  # and at most this; where the upstream asks for more it is not asked again
+    within: Seconds = 60  # from the begin of a call, in which retries begin
+    with_sdk: bool = False  # also for clients that say that they retry by themselves
+    timeouts: bool = False  # also where an answer did not come in time: the upstream may still work on it, and bill it
+
+
+class Goal(Config_, frozen=True):
+    """Where a call goes next. What is not named stays as it is."""
+
+    upstream: Name | None = None
+    model: str | None = None
+    weight: Annotated[float, Meta(gt=0, le=1_000_000)] = 1
+
+
+Trouble = Literal["failure", "context", "policy"]
+
+
+class Fallback(Config_, frozen=True):
+    """Where the calls that match all of its patterns go on, in turn, until one of them answers. The first rule that
+    matches counts, for each kind of trouble."""
+
+    to: tuple[Goal | Name, ...]
+    route: str = "*"
+    upstream: str = "*"  # the first one
+    model: str = "*"  # as asked for, or as an alias has it
+    agent: str = "*"
+    on: tuple[Trouble, ...] = ("failure",)
+    order: Literal["listed", "weighted"] = "listed"

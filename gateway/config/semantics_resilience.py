@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gateway.config.problems import Path, Problem
-from gateway.config.schema import Config, TimeoutRule, Timeouts
+from gateway.config.patterns import matches
+from gateway.config.problems import Path, Problem, did_you_mean
+from gateway.config.schema import Config, Fallback, Goal, TimeoutRule, Timeouts
 
 MATCH_CHARS = 200
 PATTERNS = ("route", "upstream", "model", "agent")
-Rule = TimeoutRule  # of those with patterns
+Rule = TimeoutRule | Fallback
 PARTS = ("first_byte", "first_content", "idle")
 
 
@@ -23,6 +24,45 @@ def faults(config: Config) -> Iterator[Problem]:
         yield from _within(path, rule)
         if all(getattr(rule, name) is None for name in Timeouts.__struct_fields__):
             yield Problem(path, reason="states no timeout", hint="name " + ", ".join(Timeouts.__struct_fields__))
+    if config.retries.base > config.retries.longest:
+        yield Problem(("retries", "base"), reason="is longer than `longest`")
+    for index, fallback in enumerate(config.fallbacks):
+        path = ("fallbacks", str(index))
+        yield from patterns(path, fallback)
+        yield from _goals(path, fallback, config)
+
+
+def goal_of(entry: Goal | str) -> Goal:
+    """An entry of a chain as written out."""
+    return Goal(upstream=entry) if isinstance(entry, str) else entry
+
+
+def _goals(path: Path, fallback: Fallback, config: Config) -> Iterator[Problem]:
+    if not fallback.to:
+        yield Problem((*path, "to"), reason="leads nowhere", hint="name an upstream or a model")
+    if not fallback.on:
+        yield Problem((*path, "on"), reason="is for no kind of trouble", hint="name failure, context or policy")
+    seen: set[tuple[str | None, str | None]] = set()
+    for index, entry in enumerate(fallback.to):
+        goal, here = goal_of(entry), (*path, "to", str(index))
+        if goal.upstream is None and goal.model is None:
+            yield Problem(here, reason="names neither an upstream nor a model")
+        elif (goal.upstream, goal.model) in seen:
+            yield Problem(here, reason="stands twice in its chain")
+        elif goal.upstream is not None and goal.upstream not in config.upstreams:
+            hint = did_you_mean(goal.upstream, config.upstreams) or "known: " + ", ".join(config.upstreams)
+            yield Problem(here, reason="no upstream has this name", hint=hint)
+        elif goal.upstream is not None and not _speaks(config, fallback, goal.upstream):
+            yield Problem(here, reason="speaks another dialect than every upstream that the rule is for")
+        if goal.model is not None and not goal.model.strip():
+            yield Problem((*here, "model"), reason="stands for no model")
+        seen.add((goal.upstream, goal.model))
+
+
+def _speaks(config: Config, fallback: Fallback, name: str) -> bool:
+    """Is there an upstream that the rule is for, and that speaks the same dialect?"""
+    spoken = {one.dialect for key, one in config.upstreams.items() if matches(fallback.upstream, key)}
+    return not spoken or config.upstreams[name].dialect in spoken
 
 
 def patterns(path: Path, rule: Rule) -> Iterator[Problem]:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 
 from gateway.call import Answer, Asked, Bounds, Edit, Request, Route, Usage
 from gateway.dialects import finish, lowering
+from gateway.dialects.blame import blame as blamed
 from gateway.dialects.meters import JsonMeter, OpaqueMeter
 from gateway.dialects.streams import EventMeter, Sniffer
 from gateway.errors import GatewayError
-from gateway.ports import ErrorAnswer, Meter, Stripper, Tap, Used
+from gateway.ports import Blame, ErrorAnswer, Meter, Stripper, Tap, Used
 
 OTHER = "other"  # template of the routes that are relayed without being understood
 
@@ -110,6 +111,9 @@ class BaseDialect:
 
     def remark(self, note: str) -> bytes:
         return finish.comment(note)
+
+    def blame(self, status: int, body: bytes) -> Blame:
+        return blamed(status, body)
 
     def streamed(self, route: Route, asked: Asked, body: bytes) -> bytes | None:
         return None

@@ -267,6 +267,10 @@ def _attempt(call: Call, attempt: Attempt) -> AttemptRecord:
         attempt.status,
         attempt.reused,
         attempt.fault.code if attempt.fault is not None else "",
+        attempt.model,
+        attempt.cost,
+        attempt.usage,
+        attempt.usage_source,
     )
 
 

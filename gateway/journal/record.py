@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from gateway.call import CacheHealth, ToolCall, ToolUse, Usage
 
-SCHEMA = 3
+SCHEMA = 4
 
 
 class AttemptRecord(Struct, array_like=True, frozen=True, gc=False):
@@ -29,6 +29,11 @@ class AttemptRecord(Struct, array_like=True, frozen=True, gc=False):
     status: int  # 0: no answer
     reused: bool
     error_code: str = ""
+    # since schema 4
+    model: str = ""  # asked for
+    cost: int | None = 0  # pico-USD, of one that another followed; None: unknown. The rest is the last one's.
+    usage: Usage | None = None  # of one that another followed
+    usage_source: str = ""
 
 
 class CallRecord(Struct, array_like=True, tag="call", gc=False):

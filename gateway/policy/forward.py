@@ -3,8 +3,8 @@
 Rules
 1. Every header passes with its case, order and duplicates, but the hop-by-hop ones (RFC 9110 7.6.1, and those the
    Connection header names), our own `x-tollgate-*`, and W3C baggage, which may carry what is not meant for a provider.
-2. When the upstream has a key of its own, or the client came with a key of the gateway, every credential of the client
-   stays behind.
+2. When the upstream has a key of its own, the client came with a key of the gateway, or the call goes to another
+   upstream than the client chose because that failed, every credential of the client stays behind.
 3. A tool is never sent the headers by which some servers take a request for another one.
 4. `Via` names this gateway, so that a loop is seen (RFC 9110 7.6.3).
 """
@@ -57,7 +57,8 @@ def request_head(call: Call, spec: Spec, length: int, *, upgrade: bool = False) 
     if upgrade or spec.propagate_trace or not length:
         return _made(call, spec, b"%d" % length, upgrade)
     injected = call.asked.injected or call.asked.plain
-    facts, key = call.request.facts, (id(spec), call.route.path, injected, call.via, call.key is None)
+    ours = call.key is not None or call.away
+    facts, key = call.request.facts, (id(spec), call.route.path, injected, call.via, ours)
     made = facts.get("forwarded")
     if made is None or made[0] != key:
         before, _, after = _made(call, spec, _LENGTH, upgrade).partition(_LENGTH)
@@ -72,7 +73,7 @@ def _made(call: Call, spec: Spec, length: bytes, upgrade: bool) -> bytes:
         parts += (b"host: ", spec.host, b"\r\n")
     _pass_headers(
         request.headers,
-        _drops(spec, injected, call.key is not None) | listed(request.names, request.headers),
+        _drops(spec, injected, call.key is not None or call.away) | listed(request.names, request.headers),
         spec.host,
         length,
         parts,
@@ -114,7 +115,7 @@ def _target(call: Call, spec: Spec) -> bytes:
     path = call.route.path
     if spec.tool is not None:
         return path if call.key is None else without_key(path, call.request.facts.get("presented", b""))
-    if (spec.auth or call.key is not None) and b"key=" in path:
+    if (spec.auth or call.key is not None or call.away) and b"key=" in path:
         path = without_key(path)
     prefix = spec.target.base_path
     if prefix:

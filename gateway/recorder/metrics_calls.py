@@ -123,6 +123,8 @@ class Calls:
             _stream(cells.streaming, r)
         if r.attempts:
             self._sent(cells, r.attempts)
+        if "retry_withheld" in r.notes:
+            self._store.add("tollgate_retries_withheld", (r.notes["retry_withheld"],))
         if r.sdk_retry > 0:
             self._store.add("tollgate_client_retries", (cells.provider,))
         self._money(cells, r)
@@ -152,12 +154,17 @@ class Calls:
             add("tollgate_prompt_cache_churn", (agent, health.part))
 
     def _sent(self, cells: Cells, attempts: Sequence[AttemptRecord]) -> None:
-        previous = ""
+        previous, where = "", ""
         for attempt in attempts:
             if previous:
                 self._store.add("tollgate_retries", (previous,))
-            previous = attempt_result(attempt)
-            self._store.add("tollgate_upstream_attempts", (cells.provider, cells.model, previous))
+                if attempt.upstream != where:
+                    self._store.add("tollgate_fallbacks", (where, attempt.upstream, previous))
+            previous, where = attempt_result(attempt), attempt.upstream
+            provider = attempt.provider or attempt.upstream
+            self._store.add("tollgate_upstream_attempts", (provider, cells.model, previous))
+            if attempt.cost:
+                self._store.add("tollgate_cost_wasted_usd", (provider, cells.billed, "retried"), attempt.cost)
 
     def _money(self, cells: Cells, r: CallRecord) -> None:
         usage, operation = used(r), cells.operation

@@ -173,6 +173,11 @@ TRAFFIC = (
           "Streams: time after the first byte per further output token."),
     _counter("tollgate_upstream_attempts", "provider model result", "Requests sent upstream, by how each ended."),
     _counter("tollgate_retries", "reason", "Attempts after the first of a call, by how the one before ended."),
+    _counter("tollgate_retries_withheld", "reason",
+             "Failures that could have been tried again where they were, and were not: sdk, attempts, wait, deadline "
+             "or budget."),
+    _counter("tollgate_fallbacks", "upstream to reason",
+             "Attempts at another upstream than the one before, by how that one ended."),
     _counter("tollgate_errors", "type provider", "Failed calls, by stable code or the provider's error type."),
     _counter("tollgate_client_retries", "provider", "Calls that the client says it sent again."),
     _counter("tollgate_model_mismatch", "provider model used",
@@ -189,7 +194,8 @@ MONEY = (
              "US dollars, by component; estimated where the provider did not report usage.", **_USD),
     _counter("tollgate_cost_unknown", "reason provider", "Calls whose cost is unknown (never counted as zero)."),
     _counter("tollgate_cost_wasted_usd", "provider model outcome",
-             "US dollars of answers that the client did not get to the end.", **_USD),
+             "US dollars of answers that the client did not get to the end, or of attempts that another followed "
+             "(`retried`).", **_USD),
     _counter("tollgate_prompt_cache_tokens", "agent type",
              "Tokens of calls that could hit their provider's cache: input, readable and read.", unit="{token}"),
     _counter("tollgate_prompt_cache_lost_tokens", "agent cause", "Readable tokens that were not read.", unit="{token}"),

@@ -75,6 +75,7 @@ class Span:
     OVERHEAD = "tollgate.overhead"
     ATTEMPTS = "tollgate.attempts"
     REUSED = "tollgate.connection.reused"
+    RETRY_WITHHELD = "tollgate.retry.withheld"
     CLIENT_RETRY = "tollgate.client.retry_count"
     TOOL_EXACT = "tollgate.tool.duration_exact"
     TOOL_SERVER = "tollgate.tool.server"
@@ -120,6 +121,7 @@ SPAN_HELP: dict[str, str] = {
     Span.OVERHEAD: "seconds spent in the gateway itself",
     Span.ATTEMPTS: "requests sent upstream for this call",
     Span.REUSED: "whether the attempt used a kept-alive connection",
+    Span.RETRY_WITHHELD: "why a failure was not tried again where it was: sdk, attempts, wait, deadline or budget",
     Span.CLIENT_RETRY: "how often the client's SDK says it sent this call again",
     Span.TOOL_SERVER: "the configured tool or MCP server that an execution passed through the gate to",
     Span.TOOL_EXACT: "whether the duration was reported; otherwise it is an upper bound",

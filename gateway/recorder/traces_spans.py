@@ -101,6 +101,7 @@ class CallSpans:
             Span.UPSTREAM: r.upstream,
             Span.OVERHEAD: r.overhead_ns / NS,
             Span.ATTEMPTS: len(r.attempts),
+            Span.RETRY_WITHHELD: r.notes.get("retry_withheld"),
             Span.CLIENT_RETRY: r.sdk_retry if r.sdk_retry > 0 else None,
             Span.BUDGET: r.budget,
             Span.BUDGET_ACCOUNT: tidy(r.budget_account, _NAME),
@@ -174,6 +175,8 @@ class CallSpans:
             Span.ERROR_TYPE: error,
             Span.UPSTREAM: attempt.upstream,
             Span.REUSED: attempt.reused,
+            Span.REQUEST_MODEL: attempt.model if number + 1 < len(self._r.attempts) else None,
+            Span.COST: attempt.cost / PICO_USD if attempt.cost else None,
         })  # fmt: skip
         start = self._r.started_at + attempt.offset_ns
         return self._span(

@@ -12,17 +12,28 @@ FREE = Money(total=0, status="free")
 UNKNOWN = Money(total=None, status="no_usage")
 NO_PRICE = Money(status="no_price")
 UNSETTLED = b"background:"
+FAILED = "failed_attempts"
 GAVE_UP = frozenset(("upstream_first_byte_timeout", "upstream_total_timeout", "draining", "run_stopped"))
 
 
-def account(call: Call, meter: Meter | None, gw: Gateway, *, whole: bool = False) -> None:
+def account(call: Call, meter: Meter | None, gw: Gateway, *, whole: bool = False, cut: bool = False) -> None:
     """Fill in `call.answer` and `call.money`, once. `whole`: the body ended where its framing said, and nothing more
-    can be asked of it (it is no stream, or cannot be decoded)."""
+    can be asked of it (it is no stream, or cannot be decoded). `cut`: it did not, whatever it is."""
     if call.answer is not None:
         return
+    count(call, meter, gw, whole=whole, cut=cut)
+    if call.spent is not None:
+        call.money = added(call.money, call.spent)
+
+
+def count(call: Call, meter: Meter | None, gw: Gateway, *, whole: bool, cut: bool) -> None:
+    """The same of the last attempt alone."""
     answer = meter.end() if meter is not None else Answer(complete=False)
-    answer.complete = answer.complete or whole
+    answer.complete = (answer.complete and not cut) or whole
     call.answer = answer
+    if call.booked == len(call.attempts) and call.booked:
+        call.money = FREE  # none since the one that was counted before
+        return
     if call.asked.gated:
         charge_tools(call, gw)
         return
@@ -37,7 +48,7 @@ def account(call: Call, meter: Meter | None, gw: Gateway, *, whole: bool = False
 def charge_tools(call: Call, gw: Gateway) -> None:
     """The call makes tools do something: note what became of each, and what that costs by the operator's word."""
     spec = gw.specs.get(call.route.upstream)
-    if spec is None or spec.tool is None or not any([attempt.sent for attempt in call.attempts]):
+    if spec is None or spec.tool is None or not any([attempt.sent for attempt in call.attempts[call.booked :]]):
         call.money = FREE
         return
     made = executions(call, spec.tool)
@@ -118,3 +129,26 @@ def added(left: Money, right: Money) -> Money:
     for name, amount in right.components.items():
         components[name] = components.get(name, 0) + amount
     return Money(left.total + right.total, components, left.version, "priced")
+
+
+def book(call: Call, gw: Gateway) -> None:
+    """An attempt is over, and another follows: what it cost is the call's, and what it brought is nobody's. Its money
+    stands under one name of its own, so that the others are the tokens of the answer times their price."""
+    spent, call.spent = call.spent, None
+    account(call, call.meter, gw, cut=True)
+    this, answer, own = call.attempts[-1], call.answer, call.money
+    this.cost = own.total
+    if answer is not None:
+        this.usage, this.usage_source = answer.usage, str(answer.usage_source)
+    if own.total:
+        own = Money(own.total, {FAILED: own.total}, own.version, own.status)
+    if spent is None:
+        call.spent = own if own.total != 0 else None
+    else:
+        call.spent = added(spent, own)
+    if gw.admission is not None:
+        gw.admission.spend(call)
+    call.booked = len(call.attempts)
+    call.answer, call.money, call.meter = None, Money(), None
+    call.response_bytes = call.upstream_first_byte = call.upstream_last_byte = 0
+    call.captured, call.stated = b"", {}

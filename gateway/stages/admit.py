@@ -26,7 +26,7 @@ from gateway.policy.usual import usual_key, usual_of
 from gateway.ports import Budgets, Downstream, Gateway, Links
 from gateway.spend import Grant, Hold, Refusal, Rule, Unit
 from gateway.stages.cheaper import cap, cheaper, note
-from gateway.stages.settle import history_key, settled
+from gateway.stages.settle import charge_of, history_key, settled
 from gateway.tool import Terms
 
 HEADER = b"x-tollgate-budget-usd"
@@ -34,6 +34,7 @@ REFERS = frozenset(("previous_response_id", "conversation", "cachedContent"))
 NAMELESS = "Models have budgets here, and this session does not say in its URL which model it will ask (?model=...)."
 USD, TOKENS = Unit.USD, Unit.TOKENS
 NOTHING = Worst(0, 0, basis="free")
+OF_ATTEMPTS = frozenset((USD, TOKENS, Unit.CONCURRENCY))  # not of the call as a whole
 TRIES = 4  # clamps of one call
 LOOK_SECONDS = 0.25  # while waiting: so often it is looked whether somebody stopped the run
 PATIENCE = (b"x-stainless-timeout", b"x-stainless-read-timeout", b"x-server-timeout")  # seconds, as the SDKs say it
@@ -60,10 +61,12 @@ class Manner(Struct, frozen=True):
 class Case:
     """One call on its way in: what it may cost, and what is asked for it."""
 
-    __slots__ = ("ask", "at", "call", "clamps", "down", "gw", "told", "until", "worst")
+    __slots__ = ("ask", "at", "call", "clamps", "down", "gw", "more", "op", "told", "until", "worst")
 
     def __init__(self, call: Call, down: Downstream, gw: Gateway, told: Told, worst: Worst) -> None:
         self.call, self.down, self.gw = call, down, gw
+        self.more = call.booked > 0 and call.hold is None  # an attempt of it was charged; the call itself is counted
+        self.op = f"{call.id}.{len(call.attempts)}" if self.more else call.id
         self.told, self.worst = told, worst
         self.ask = Ask()
         self.at = call.started_at  # ns since the epoch: whose windows are asked
@@ -121,6 +124,25 @@ class Admitter:
             raise explain(answer, demands, call.started_at)
         call.hold = Hold(call.id)  # from here on `close` settles it
 
+    def spend(self, call: Call) -> None:
+        hold = call.hold
+        if hold is not None:
+            charge = charge_of(call, hold)
+            if charge.usd or charge.tokens:
+                self._budgets.settle(hold.op, charge)
+                call.hold = None
+
+    async def readmit(self, call: Call, down: Downstream, gw: Gateway, *, moved: bool) -> None:
+        if call.hold is not None and not moved:
+            return  # the last attempt cost nothing: what was held for it is for the next
+        if call.asked.aside or (self._limits.empty and call.key is None and not self._is_limited(call, gw)):
+            return
+        case = Case(call, down, gw, self._told(call, gw), self._worst(call, gw))
+        case.ask = self._ask(case)
+        if case.ask.demands:
+            grant = await self._granted(case)
+            call.hold = hold_of(case, grant, stop_overruns=self._manner.stop_overruns)
+
     def settle(self, call: Call) -> None:
         settled(call, self._budgets, self._links, learn=self._manner.learn)
 
@@ -169,18 +191,18 @@ class Admitter:
             raise BudgetExceeded(NAMELESS, code="price_unknown")
         extra = limits_of(call.key) if call.key is not None else ()
         try:
-            return self._limits.demands(scopes_of(call), case.worst, case.at, case.told, extra)
+            ask = self._limits.demands(scopes_of(call), case.worst, case.at, case.told, extra)
         except BudgetExceeded:  # of a price that nobody knows
             note(call, "refused")
             raise
+        return of_an_attempt(ask) if case.more else ask
 
     # -- how it is granted ----------------------------------------------------------------------------------------
 
     async def _granted(self, case: Case) -> Grant:
         """Hold it, or less of it, or later. Raises what a refusal means."""
-        call = case.call
         while True:
-            answer = await self._budgets.reserve(call.id, case.ask.demands)
+            answer = await self._budgets.reserve(case.op, case.ask.demands)
             if isinstance(answer, Grant):
                 return answer
             manner = case.ask.terms[answer.index].on_exceed
@@ -246,6 +268,12 @@ class Admitter:
         call.hold = hold_of(case, grant, stop_overruns=self._manner.stop_overruns)
 
 
+def of_an_attempt(ask: Ask) -> Ask:
+    """What each attempt asks for, where the call is counted already."""
+    kept = [at for at, demand in enumerate(ask.demands) if demand.unit in OF_ATTEMPTS]
+    return Ask(tuple([ask.demands[at] for at in kept]), tuple([ask.terms[at] for at in kept]))
+
+
 def stated_budget(call: Call) -> int | None:
     """What the client sets for its run, in its URL or a header; nano-USD. Raises Forbidden, Rejected."""
     stated = call.route.budget or call.request.names.get(HEADER)
@@ -297,4 +325,5 @@ def hold_of(case: Case, grant: Grant, *, stop_overruns: bool) -> Hold:
     if stop_overruns and (spends or usd >= 0):
         watched = {"configured": worst.tokens_out, "session": tokens}.get(worst.basis, 0)
     held = usd if usd >= 0 else worst.nano_usd or 0
-    return Hold(case.call.id, held, tokens, told.tools, told.steps, watched, remaining, run_spent)
+    tools, steps = (0, 0) if case.more else (told.tools, told.steps)
+    return Hold(case.op, held, tokens, tools, steps, watched, remaining, run_spent)

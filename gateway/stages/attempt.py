@@ -67,7 +67,7 @@ def may_resend(call: Call, spec: Spec) -> bool:
 async def send(call: Call, spec: Spec, down: Downstream, gw: Gateway, *, fresh: bool = False) -> Exchange:
     body = spliced(call.request.body, call.edits) if call.edits else call.request.body
     head = request_head(call, spec, len(body), upgrade=call.websocket)
-    this = Attempt(spec.target, gw.monotonic())
+    this = Attempt(spec.target, gw.monotonic(), model=call.model_sent or call.asked.model)
     if gw.waits is not None and spec.tool is None:
         this.waits = gw.waits(call)
     call.attempts = [*call.attempts, this]

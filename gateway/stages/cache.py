@@ -36,7 +36,7 @@ class Fill:
     """What passes of an answer that may be kept, and that others may be waiting for. Never raises."""
 
     __slots__ = (
-        *("_begun", "_edits", "_limit", "_size"),
+        *("_begun", "_edits", "_limit", "_path", "_size"),
         *("carried", "flight", "generation", "head", "kind", "pieces", "question"),
     )
 
@@ -48,6 +48,7 @@ class Fill:
         self.kind = self.head = b""
         self.carried = False  # read to its end for others, though its own client left
         self._edits = question.call.edits
+        self._path = question.call.route.path
         self._limit = limit
         self._size = 0
         self._begun = False
@@ -57,6 +58,12 @@ class Fill:
         """Is somebody else waiting for the rest?"""
         return self.flight is not None and self.flight.followers > 0 and not self.flight.ended
 
+    def restart(self) -> None:
+        """What came so far was of an attempt that failed, and nobody has read it: it had not begun."""
+        self.pieces, self._size = [] if self.question.wish.store else None, 0
+        if self.flight is not None:
+            self.flight.pieces.clear()
+
     def begin(self, exchange: Exchange, streaming: bool) -> None:
         """The answer is about to be passed on."""
         if self._begun:
@@ -65,7 +72,7 @@ class Fill:
         self.kind = exchange.names.get(b"content-type", JSON)
         self.head = b"".join([b"%b: %b\r\n" % (name, exchange.names[name]) for name in KEPT if name in exchange.names])
         call = self.question.call
-        changed = is_changed(call, self._edits)
+        changed = is_changed(call, self._edits) or call.away or call.route.path != self._path
         if changed or exchange.status != 200 or streaming != call.asked.stream:
             self.pieces = None
             if self.flight is not None:

@@ -6,7 +6,7 @@ Rules
    ends the time to the first content.
 2. Where nothing at all comes, the gateway pings in the words of the dialect (`timeouts.ping`), between two events, and
    only behind the upstream's own head: a ping commits a status, and that must be the one the upstream gave.
-3. Where another attempt may still follow, neither happens: what is committed cannot be tried again.
+3. Where a fallback may still follow, neither happens: what is committed cannot be tried elsewhere.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ async def peek(passage: Beginning) -> bool:
     """Read until something was said, good or bad; what of it is not passed on yet is in `held`. False where the body
     ended before. Raises UpstreamFault, ClientGone."""
     call, down, meter, exchange = passage.call, passage.down, passage.meter, passage.exchange
-    began, again = passage.gw.monotonic(), call.may_go_on
+    began, again = passage.gw.monotonic(), call.trial is not None and call.trial.open
     waits, ping = call.attempts[-1].waits, b""
     if waits is not None and waits.ping is not None and passage.interruptible and not again:
         ping = passage.gw.dialects[call.route.dialect].ping

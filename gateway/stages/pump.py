@@ -240,10 +240,7 @@ async def pump_stream(passage: Passage) -> Ending:
         return stopped_stream(passage, held)
     if meter.terminal or meter.failed:
         return await end_of_stream(passage, [held])
-    if open_:
-        passage.commit(held)
-    else:
-        passage.down.write(held)
+    (passage.commit if open_ else passage.down.write)(held)
     return await pump_rest(passage)
 
 
@@ -254,8 +251,10 @@ def restated(passage: Passage, frame: bytes) -> Ending | None:
     answer = gw.dialects[call.route.dialect].restate(call.route, plain)
     if answer is None:
         return None
-    call.attempts[-1].fault = StreamErrored(f"error in the first event: {passage.meter.failed}")
-    call.attempts[-1].status = answer.status
+    fault = call.attempts[-1].fault = StreamErrored(f"error in the first event: {passage.meter.failed}")
+    fault.status = call.attempts[-1].status = answer.status
+    if call.trial is not None and call.trial.again(answer.status, answer.body):
+        raise fault
     call.status = answer.status
     block = rendered(answer.headers) + response_block(passage.exchange, dropped=RESTATED) + own_lines(call)
     return whole(passage.down, answer.status, block, answer.body)

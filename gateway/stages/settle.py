@@ -36,8 +36,8 @@ def settled(call: Call, budgets: Budgets, links: Links, *, learn: bool) -> None:
 def charge_of(call: Call, hold: Hold) -> Charge:
     if is_hit(call):
         return Charge()  # one request, and nothing else
-    if not any([attempt.sent for attempt in call.attempts]):
-        return Charge(calls=0)  # nothing left this gateway
+    if not any([attempt.sent for attempt in call.attempts[call.booked :]]):  # nothing left this gateway, now or before
+        return Charge(calls=int(call.booked > 0 and any([attempt.sent for attempt in call.attempts])))
     usd = nano_of(call.money.total) if call.money.total is not None else 0
     tokens = tokens_of(call.answer)
     if in_doubt(call):

@@ -91,7 +91,12 @@ class LocalFlights:
             del self._flights[flight.key]
 
     async def pause(self, down: Downstream, seconds: float) -> None:
-        await waited(asyncio.get_running_loop().create_future(), down, seconds)
+        await paused(down, seconds)
+
+
+async def paused(down: Downstream, seconds: float) -> None:
+    """Wait. Raises what ends the call of `down` meanwhile."""
+    await waited(asyncio.get_running_loop().create_future(), down, seconds)
 
 
 async def waited(future: asyncio.Future[bool], down: Downstream, seconds: float) -> bool:

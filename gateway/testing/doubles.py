@@ -204,6 +204,7 @@ class MemoryUpstreams:
     def __init__(self, log: Log) -> None:
         self.log = log
         self.answers: list[MemoryExchange | GatewayError] = []
+        self.unsent = 0  # so many attempts never get to send anything
         self.kept = False  # connections are kept ones, unless a fresh one is asked for
         self.sent: list[bytes] = []
         self.opened: list[MemoryExchange] = []
@@ -219,6 +220,11 @@ class MemoryUpstreams:
         fresh: bool = False,
     ) -> MemoryExchange:
         await Stop("connect")
+        if self.unsent:
+            self.unsent -= 1
+            fault = self.answers.pop(0)
+            assert isinstance(fault, GatewayError)
+            raise fault
         self.sent.append(head + body)
         attempt.sent, attempt.reused = True, self.kept and not fresh
         await Stop("head")

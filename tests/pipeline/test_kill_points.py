@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from gateway.call import Asked, Request, Route
-from gateway.config.schema import Budget, Cache, Limits, Runs, Spending, TaperStep
+from gateway.config.schema import Budget, Cache, Fallback, Limits, Runs, Spending, TaperStep
 from gateway.dialects.mcp_outputs import McpOutputs
 from gateway.dialects.openai_chat import OpenAIChat
 from gateway.dialects.tool_outputs import ToolOutputs
@@ -21,9 +22,11 @@ from gateway.dialects.tool_paths import Door
 from gateway.errors import BadFraming, ClientGone, Draining, GatewayError, StreamStalled, UpstreamReset
 from gateway.journal.convert import outcome_of
 from gateway.pipeline import serve
-from gateway.ports import Meter, Outputs
+from gateway.policy.chains import Chains
+from gateway.ports import Downstream, Meter, Outputs
 from gateway.spend import Charge, Demand, Rule, Unit
-from gateway.testing.doubles import World, ask, drive
+from gateway.stages.trials import Manner, RetryingTrials
+from gateway.testing.doubles import Stop, World, ask, drive
 from gateway.testing.memory_budgets import NOW, MemoryBudgets, limit
 from gateway.testing.memory_cache import EVERYTHING, MemoryCache, MemoryFlight, MemoryFlights, cached, outputs_cached
 from gateway.tool import Caching, Price, Terms
@@ -255,6 +258,37 @@ def known(make: Callable[[], World], request: Request) -> Callable[[], World]:
     return made
 
 
+def retrying(make: Callable[[], World], *failures: GatewayError | int | bytes) -> Callable[[], World]:
+    """The same, but attempts before it fail: with a fault, with a status, or cut in the answer; then another upstream
+    is asked, and that again."""
+
+    def made() -> World:
+        world = make()
+        backup = structs.replace(world.specs["openai"], name="backup")
+        world.specs["backup"] = structs.replace(backup, target=structs.replace(backup.target, upstream="backup"))
+
+        async def pause(down: Downstream, seconds: float) -> None:
+            await Stop("pause")
+            if down.gone:
+                raise ClientGone()
+
+        manner = Manner(with_sdk=True, timeouts=True)
+        world.settings["trials"] = RetryingTrials(manner, Chains((Fallback(to=("backup",)),)), pause)
+        last, world.upstreams.answers = world.upstreams.answers, []
+        for failure in failures:
+            if isinstance(failure, GatewayError):
+                world.upstreams.answers.append(failure)
+            elif isinstance(failure, bytes):
+                kind = SSE if failure.startswith((b"data", b":")) else JSON
+                world.answer(200, kind, [failure, UpstreamReset("cut", code="upstream_cut")])
+            else:
+                world.answer(failure, JSON, [b'{"error":{"message":"busy","type":"overloaded"}}'])
+        world.upstreams.answers += last
+        return world
+
+    return made
+
+
 RPC = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add"}}'
 RPC_STREAM = (b'id: 1\ndata: {"method":"x"}\n\n', b'data: {"id":1,"result":{}}\n\n')
 RESULT = b'{"id":1,"result":{"content":[]}}'
@@ -304,6 +338,14 @@ SCENARIOS = [
     Scenario("kept tool, hit", known(json_tool, ask("/tools/t/x", method=b"GET")), ask("/tools/t/x", method=b"GET")),
     Scenario("kept mcp stream", keeping(limited(mcp_server(SSE, *RPC_RESULT))), ask("/mcp/s", RPC)),
     Scenario("kept mcp, hit", known(mcp_server(SSE, *RPC_RESULT), ask("/mcp/s", RPC)), ask("/mcp/s", RPC)),
+    Scenario("retried", retrying(json_answer, 503), ask(CHAT, QUESTION)),
+    Scenario("retried twice", retrying(json_answer, UpstreamReset("reset"), 529), ask(CHAT, QUESTION)),
+    Scenario("retried stream", retrying(stream, b": ping\n\n", 429), ask(CHAT, STREAMED)),
+    Scenario("retried in vain", retrying(upstream_error, 503, 503, 503), ask(CHAT, QUESTION)),
+    Scenario("limited, retried", retrying(limited(json_answer), 503, 503), ask(CHAT, CEILING)),
+    Scenario("limited, cut and retried", retrying(limited(json_answer), ANSWER[:60], ANSWER[:60]), ask(CHAT, CEILING)),
+    Scenario("limited, reset and retried", retrying(limited(stream), UpstreamReset("reset")), ask(CHAT, STREAMED)),
+    Scenario("cached, retried", retrying(remembering(limited(whole_stream)), 503, 503), ask(CHAT, STREAMED)),
     Scenario("refused: body", World, ask(CHAT, b'{"model":"a","model":"b"}')),
     Scenario("refused: path", World, ask("/v1/../admin", b"{}")),
     Scenario("refused: route", World, ask("/nowhere", b"{}")),
@@ -361,7 +403,13 @@ def check_books(world: World, books: MemoryBudgets) -> None:
     """Settled exactly once, before the record is written; never less than what the record says it cost."""
     names, call = world.names(), world.call
     assert set(books.held) <= {"other"}, "what was held is given back"
+    ops = [op for op, _ in books.charges if op.startswith(call.id)]
+    assert len(ops) == len(set(ops)), "no attempt is settled twice"
     charges = [charge for op, charge in books.charges if op == call.id]
+    if call.booked:
+        assert sum(charge.usd for op, charge in books.charges if op in ops) * 1000 >= (call.money.total or 0)
+        assert len(ops) <= len(call.attempts) + 1
+        return
     assert len(charges) == (call.hold is not None), "what was granted is settled, once"
     for charge in charges:
         assert names.index("settle") < names.index("record")
@@ -398,7 +446,7 @@ def test_left_alone_each_ends_well(scenario: Scenario) -> None:
     if refused:
         assert (outcome, world.down.endings) == ("refused", ["finish"])
         assert world.call.status in {400, 404, 508}
-    elif "error" in scenario.name:
+    elif "error" in scenario.name or "in vain" in scenario.name:
         assert (outcome, world.down.endings) == ("upstream_error", ["finish"])
     elif scenario.name == "socket":
         assert (outcome, world.call.status) == ("ok", 101)

@@ -19,6 +19,16 @@ from gateway.config.check_resilience import doubts, resilience
         ("timeouts: [{idle: 0}]", "timeouts.0.idle: expected a number of seconds"),
         ("timeouts: [{ping: 9, first_content: 9}]", None),
         ("timeouts: [{ping: 9, first_content: 9, total: 10}]", "timeouts.0.ping: is not shorter than `first_content`"),
+        ("retries: {base: 20}", "retries.base: is longer than `longest`"),
+        ("retries: {attempts: 0}", "retries.attempts: expected a whole number"),
+        ("fallbacks: [{to: []}]", "fallbacks.0.to: leads nowhere"),
+        ("fallbacks: [{to: [openai], on: []}]", "fallbacks.0.on: is for no kind of trouble"),
+        ("fallbacks: [{to: [openal]}]", "fallbacks.0.to.0: no upstream has this name"),
+        ("fallbacks: [{to: [{weight: 2}]}]", "fallbacks.0.to.0: names neither an upstream nor a model"),
+        ("fallbacks: [{to: [openai, openai]}]", "fallbacks.0.to.1: stands twice in its chain"),
+        ("fallbacks: [{to: [{model: ' '}]}]", "fallbacks.0.to.0.model: stands for no model"),
+        ("fallbacks: [{upstream: openai, to: [anthropic]}]", "fallbacks.0.to.0: speaks another dialect"),
+        ("fallbacks: [{model: 'a**', to: [openai]}]", "fallbacks.0.model: one * already stands for"),
         (
             "upstreams: {up: {dialect: openai, url: 'https://x.example', timeouts: {total: 9, first_byte: 10}}}",
             "upstreams.up.timeouts.first_byte: is longer than `total`",
@@ -60,3 +70,39 @@ def test_what_is_doubtful(loading: Any, text: str, problem: str) -> None:
 
 def test_a_rule_that_states_more_than_the_one_before_it_is_none(loading: Any) -> None:
     assert not list(doubts(loading("timeouts: [{idle: 1}, {model: a, idle: 2, total: 9}]")))
+
+
+BACKUP = "upstreams: {backup: {dialect: openai, url: 'https://b.example', key: sk-backup-0123456789}}\n"
+
+
+def test_what_each_chain_does(loading: Any) -> None:
+    text = """
+fallbacks:
+  - {model: "gpt-4o*", to: [backup, {upstream: openai, model: gpt-4o-mini}]}
+  - {on: [context, policy], order: weighted, to: [{model: gpt-4.1}, {upstream: backup, weight: 2}]}
+retries: {attempts: 2, budget: 0.1}
+"""
+    assert resilience(loading(BACKUP + text)) == [
+        "fallbacks.0: model gpt-4o*: on failure: backup then openai as gpt-4o-mini",
+        "fallbacks.1: all calls: on context, policy: as gpt-4.1 or backup",
+        "retries: of clients that do not retry by themselves: up to 1, 10% of an upstream's calls",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[{to: [backup]}, {model: a, to: [backup]}]", "fallbacks.1: is never reached"),
+        ("[{upstream: opnai, to: [backup]}]", "fallbacks.0.upstream: matches no upstream"),
+        ("[{route: /v1/chat, to: [backup]}]", "fallbacks.0.route: matches no route"),
+        ("[{to: [openai]}]", "fallbacks.0.to.0: openai has no key of its own"),
+    ],
+)
+def test_chains_that_are_doubtful(loading: Any, text: str, problem: str) -> None:
+    (found,) = doubts(loading(BACKUP + "fallbacks: " + text))
+    assert problem in str(found)
+
+
+def test_chains_for_other_trouble_are_no_doubt(loading: Any) -> None:
+    text = "fallbacks: [{to: [backup]}, {model: a, on: [context], to: [backup]}]"
+    assert not list(doubts(loading(BACKUP + text)))

@@ -114,6 +114,21 @@ def test_requests_durations_and_attempts() -> None:
     assert value(metrics, "tollgate_cost_unknown_total") == 0  # a refused call produced nothing
 
 
+def test_attempts_at_several_upstreams() -> None:
+    metrics = projection()
+    first = AttemptRecord("openai", "openai", "a", 443, 0, 5, 503, False, "", "gpt-4o", 250 * 10**6)
+    second = AttemptRecord("azure", "azure", "b", 443, 9, 5, 0, False, "upstream_reset", "gpt-4o")
+    third = AttemptRecord("azure", "azure", "b", 443, 15, 5, 200, False, "", "gpt-4o")
+    metrics.apply([call(attempts=(first, second, third)), call(notes={"retry_withheld": "sdk"})])
+    assert value(metrics, "tollgate_fallbacks_total", upstream="openai", to="azure", reason="server_error") == 1
+    assert value(metrics, "tollgate_fallbacks_total") == 1
+    assert value(metrics, "tollgate_retries_total") == 2
+    assert value(metrics, "tollgate_upstream_attempts_total", provider="azure", result="upstream_reset") == 1
+    assert value(metrics, "tollgate_upstream_attempts_total", provider="openai", result="server_error") == 1
+    assert value(metrics, "tollgate_cost_wasted_usd_total", outcome="retried", provider="openai") == 0.00025
+    assert value(metrics, "tollgate_retries_withheld_total", reason="sdk") == 1
+
+
 def test_streams_are_timed_per_token() -> None:
     metrics = projection()
     metrics.apply([streamed(duration_ns=2_300_000_000, ttft_ns=300_000_000, usage=Usage(output_tokens=201))])

@@ -1,0 +1,285 @@
+"""Trials: attempt by attempt, until one of them commits. Around `attempt` and `pump`, for both can fail before that.
+
+Rules
+1. Nothing is tried again behind the commit point, for a client that left, or where it might be done twice and that is
+   not said to be harmless (tools, uploads).
+2. Where a chain has a next target that is asked at once, each one once. The same target is asked again only where
+   there is no other, after a wait; that takes a token of its budget, and is left to clients that do it by themselves.
+3. Every attempt is an attempt of its own: sent with the key of its target, held and charged at its price, recorded.
+   What one has cost is booked before the next is held.
+4. What is not tried again is answered as it came: an error of the upstream stays in hand until the next attempt may go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from msgspec import Struct
+
+from gateway.call import Call
+from gateway.errors import BudgetsUnavailable, Forbidden, GatewayError, Rejected, UpstreamFault
+from gateway.policy.chains import Chains, Goal
+from gateway.policy.keys import may_ask
+from gateway.policy.retry import Cause, RetryBudget, Verdict, backoff, of_answer, of_fault
+from gateway.policy.splices import merged
+from gateway.ports import Downstream, Exchange, Gateway, Spec
+from gateway.stages.account import book
+from gateway.stages.admit import REFERS, SHARE_WAITED, patience_of
+from gateway.stages.arrive import readable
+from gateway.stages.attempt import ERROR_BODY_LIMIT, IDEMPOTENT, attempt, may_resend
+from gateway.stages.authorize import may_go
+from gateway.stages.ending import Ending
+from gateway.stages.once import passed
+
+SDK = b"x-stainless-retry-count"
+ADVICE = b"x-should-retry"
+HERE = Goal()
+TROUBLE = {Cause.CONTEXT: "context", Cause.POLICY: "policy"}
+CHANCES = 1 << 32
+
+
+class Manner(Struct, frozen=True):
+    """How retries are made; see config.Retries."""
+
+    attempts: int = 3
+    budget: float = 0.2
+    base: float = 0.5
+    longest: float = 10.0
+    within: float = 60.0
+    with_sdk: bool = False
+    timeouts: bool = False
+
+
+class RetryingTrials:
+    """Implements ports.Trials. `pause` waits, and raises what ends the call meanwhile."""
+
+    def __init__(self, manner: Manner, chains: Chains, pause: Callable[[Downstream, float], Awaitable[None]]) -> None:
+        self.manner = manner
+        self.chains = chains
+        self.pause = pause
+        self._budgets: dict[str, RetryBudget] = {}  # by upstream
+
+    def budget(self, upstream: str) -> RetryBudget:
+        known = self._budgets.get(upstream)
+        if known is None:
+            known = self._budgets[upstream] = RetryBudget(self.manner.budget)
+        return known
+
+    async def carry(self, call: Call, down: Downstream, gw: Gateway) -> Ending:
+        trial = call.trial = CallTrial(self, call, down, gw)
+        self.budget(call.route.upstream).earn()
+        exchange: Exchange | None = None
+        try:
+            while True:
+                exchange, fault = None, None
+                try:
+                    exchange = await attempt(call, down, gw)
+                    if exchange.status < 400 or not await trial.refused(exchange):
+                        return await passed(call, exchange, down, gw)
+                except UpstreamFault as error:
+                    if not trial.failed(error):
+                        raise
+                    if exchange is not None:
+                        exchange.close()
+                    exchange, fault = None, error
+                if not await trial.prepared(exchange):
+                    if exchange is None:
+                        assert fault is not None
+                        raise fault
+                    return await passed(call, exchange, down, gw)
+                if exchange is not None:
+                    exchange.close()
+        finally:
+            if exchange is not None:
+                exchange.close()
+
+
+class CallTrial:
+    """Implements ports.Trial: one call, and where it goes next."""
+
+    __slots__ = (
+        *("_call", "_chains", "_down", "_edits", "_gw", "_model", "_next", "_route", "_trials", "_tries", "_used"),
+        *("_goal", "_wait"),
+    )
+
+    def __init__(self, trials: RetryingTrials, call: Call, down: Downstream, gw: Gateway) -> None:
+        self._trials, self._call, self._down, self._gw = trials, call, down, gw
+        self._route, self._edits, self._model = call.route, call.edits, call.model_sent  # before the first attempt
+        self._chains: dict[str, list[Goal]] = {}  # by trouble: what is left of it
+        self._used: set[Goal] | None = None  # None: no other target was asked
+        self._goal, self._next = HERE, HERE  # asked now, and asked next
+        self._tries = 1  # of the present goal
+        self._wait = 0.0
+
+    # -- what is decided -----------------------------------------------------------------------------------------
+
+    @property
+    def open(self) -> bool:
+        return bool(self._trials.chains) and bool(self._chain("failure"))
+
+    async def refused(self, exchange: Exchange) -> bool:
+        """The upstream answered with an error: shall another attempt follow? What was read of it can be read again."""
+        body = b""
+        if self._call.route.operation:
+            while len(body) <= ERROR_BODY_LIMIT and (piece := await exchange.read()):
+                body += piece
+            if body:
+                exchange.unread(body)
+        blame = self._gw.dialects[self._call.route.dialect].blame(exchange.status, body)
+        if self._decided(of_answer(exchange.status, exchange.names, blame, self._gw.now())):
+            return True
+        if len(self._call.attempts) > 1 and ADVICE not in exchange.names:
+            self._call.lines += "x-should-retry: false\r\n"  # it was, here
+        return False
+
+    def again(self, status: int, body: bytes) -> bool:
+        blame = self._gw.dialects[self._call.route.dialect].blame(status, body)
+        return self._decided(of_answer(status, {}, blame, self._gw.now()))
+
+    def failed(self, fault: GatewayError) -> bool:
+        """An attempt brought nothing: shall another one follow?"""
+        call = self._call
+        if call.committed or self._down.gone:
+            return False
+        if fault is call.attempts[-1].fault and call.attempts[-1].status >= 400:
+            return True  # an error inside a 200: `again` has decided
+        if self._decided(of_fault(fault)):
+            call.attempts[-1].fault = fault
+            return True
+        if len(call.attempts) > 1:
+            fault.retryable = False  # it was, here
+        return False
+
+    def _decided(self, verdict: Verdict) -> bool:
+        call, cause = self._call, verdict.cause
+        if cause is Cause.FINAL or not self._repeatable() or self._left() <= 0:
+            return False
+        if self._trials.chains:
+            goals = self._chain(TROUBLE.get(cause, "failure"))
+            if goals:
+                self._next, self._wait = goals.pop(0), 0.0
+                return True
+        if cause in TROUBLE or not verdict.here or (cause is Cause.SLOW and not self._trials.manner.timeouts):
+            return False
+        why = self._withheld(verdict)
+        if why:
+            if self._trials.manner.attempts > 1:
+                call.notes = {**call.notes, "retry_withheld": why}
+            return False
+        self._next = self._goal
+        return True
+
+    def _withheld(self, verdict: Verdict) -> str:
+        """Why the same target is not asked again; "" where it is, after `_wait`."""
+        manner, call, gw = self._trials.manner, self._call, self._gw
+        if self._tries >= manner.attempts:
+            return "attempts"
+        if SDK in call.request.names and not manner.with_sdk:
+            return "sdk"
+        wait = backoff(self._tries - 1, manner.base, manner.longest, self._chance())
+        if verdict.wait is not None:
+            if verdict.wait > manner.longest:
+                return "wait"
+            wait += verdict.wait  # never earlier than told, and not all at once
+        if wait >= min(self._left(), manner.within - (gw.monotonic() - call.began) / 1e9):
+            return "deadline"
+        if not self._trials.budget(call.route.upstream).spend():
+            return "budget"
+        self._wait = wait
+        return ""
+
+    def _chance(self) -> float:
+        return int.from_bytes(self._gw.random(4), "little") / CHANCES
+
+    def _left(self) -> float:
+        """Seconds until its client gives up, as far as that says so."""
+        call = self._call
+        return patience_of(call) / SHARE_WAITED - (self._gw.monotonic() - call.began) / 1e9
+
+    def _repeatable(self) -> bool:
+        """Can the call not be done twice by this, or is no harm in it?"""
+        call = self._call
+        last, spec = call.attempts[-1], self._gw.specs[call.route.upstream]
+        if not last.sent:
+            return True
+        if call.websocket:
+            return False
+        if spec.tool is not None:
+            return may_resend(call, spec)
+        return bool(call.route.operation) or call.request.method in IDEMPOTENT
+
+    def _chain(self, trouble: str) -> list[Goal]:
+        """The targets that are left for a kind of trouble, and that this call may go to."""
+        known = self._chains.get(trouble)
+        if known is None:
+            known = self._trials.chains.goals(self._call, self._route.upstream, trouble, self._chance)
+            known = self._chains[trouble] = [goal for goal in known if self._fits(goal)]
+        if self._used:
+            known[:] = [goal for goal in known if goal not in self._used]
+        return known
+
+    def _fits(self, goal: Goal) -> bool:
+        call, gw = self._call, self._gw
+        home, spec = gw.specs[self._route.upstream], gw.specs.get(goal.upstream or self._route.upstream)
+        if spec is None or spec.family != home.family or spec.tool is not None:
+            return False  # another dialect: this is where translation comes in
+        if spec is not home and not REFERS.isdisjoint(call.asked.fields):
+            return False
+        return call.key is None or self._allowed(goal, spec)
+
+    def _allowed(self, goal: Goal, spec: Spec) -> bool:
+        call = self._call
+        assert call.key is not None
+        try:
+            may_go(call, spec)
+            if goal.model:
+                may_ask(call.key, (goal.model,), needed=True)
+        except Forbidden:
+            return False
+        return True
+
+    # -- what is done --------------------------------------------------------------------------------------------
+
+    async def prepared(self, exchange: Exchange | None) -> bool:
+        """Book the attempt that failed, wait, and hold what the next one may cost. False where that is not granted:
+        the failure stands. Raises what ends the call. `exchange`: the answer in hand, which costs nothing."""
+        call, gw = self._call, self._gw
+        if exchange is None:
+            self._book()
+        if self._wait > 0:
+            await self._trials.pause(self._down, self._wait)
+        before = (call.route, call.edits, call.model_sent, call.away, call.asked.injected)
+        moved = self._next != self._goal
+        self._go(self._next)
+        if gw.admission is not None:
+            try:
+                await gw.admission.readmit(call, self._down, gw, moved=moved)
+            except (Rejected, BudgetsUnavailable):
+                call.route, call.edits, call.model_sent, call.away, call.asked.injected = before
+                return False
+        if exchange is not None:
+            self._book()
+        self._tries = 1 if moved else self._tries + 1
+        self._goal = self._next
+        if moved:
+            self._used = {*(self._used or ()), self._goal}
+            call.notes = {**call.notes, "fallback": call.route.upstream}
+        return True
+
+    def _book(self) -> None:
+        book(self._call, self._gw)
+        if self._call.fill is not None:
+            self._call.fill.restart()
+
+    def _go(self, goal: Goal) -> None:
+        """Make the call one to this target: as it was before the first attempt, but for upstream and model."""
+        call, route = self._call, self._route
+        call.edits, call.model_sent, call.asked.injected = self._edits, self._model, False
+        call.away = bool(goal.upstream) and goal.upstream != route.upstream
+        call.route = route.at(goal.upstream) if call.away else route
+        if goal.model:
+            call.request = readable(call.request)  # a compressed body cannot be spliced
+            dialect = self._gw.dialects[route.dialect]
+            call.route, edits = dialect.rename(call.route, call.asked, goal.model)
+            call.edits = merged((*call.edits, *edits))
+            call.model_sent = goal.model

@@ -1,0 +1,491 @@
+"""Attempt by attempt: what is tried again, where, when, and at whose cost. In doubles: nothing waits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from gateway.call import Call
+from gateway.config.schema import Budget, Fallback, Goal, Limits, Runs
+from gateway.dialects.tool_paths import Door
+from gateway.errors import (
+    BadAnswer,
+    ClientGone,
+    ConnectFailed,
+    GatewayError,
+    StreamStalled,
+    UpstreamReset,
+    UpstreamTimeout,
+)
+from gateway.journal.convert import outcome_of
+from gateway.pipeline import serve
+from gateway.policy.chains import Chains
+from gateway.ports import Downstream
+from gateway.stages.account import FAILED
+from gateway.stages.trials import Manner, RetryingTrials
+from gateway.testing.doubles import Stop, World, ask, drive
+from gateway.testing.memory_budgets import limit
+from gateway.tool import Price, Terms
+
+CHAT = "/v1/chat/completions"
+QUESTION = b'{"model":"gpt-4o","max_tokens":50,"messages":[]}'
+STREAM = b'{"model":"gpt-4o","stream":true,"messages":[]}'
+JSON = (b"Content-Type", b"application/json")
+SSE = (b"Content-Type", b"text/event-stream")
+COUNT = b'"usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7}'
+ANSWER = b'{"id":"c","model":"gpt-4o","choices":[{"index":0,"message":{"content":"Hi"}}],' + COUNT + b"}"
+CHUNK = b'data: {"id":"c","model":"gpt-4o","choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":"stop"}]}\n\n'
+USAGE = b'data: {"id":"c","model":"gpt-4o","choices":[],' + COUNT + b"}\n\n"
+DONE = b"data: [DONE]\n\n"
+BUSY = b'{"error":{"message":"busy","type":"server_error","code":"server_is_overloaded"}}'
+LONG = b'{"error":{"message":"too long","type":"invalid_request_error","code":"context_length_exceeded"}}'
+BROKE = b'{"error":{"message":"pay","type":"insufficient_quota","code":"insufficient_quota"}}'
+PING = b": ping\n\n"
+REFUSED = ConnectFailed("refused")
+SDK = (b"x-stainless-retry-count", b"0")
+
+
+class Bench:
+    """A world whose calls are tried again; `waits` are the pauses that were made."""
+
+    def __init__(
+        self, *chain: Fallback, manner: Manner | None = None, others: Sequence[str] = ("backup", "third")
+    ) -> None:
+        self.world = World()
+        self.waits: list[float] = []
+        openai = self.world.specs["openai"]
+        for name in others:
+            target = openai.target.__class__(name, name, "192.0.2.9", 9, False, b"")
+            auth = ((b"authorization", b"Bearer of-" + name.encode()),)
+            self.world.specs[name] = openai.__class__(name=name, family="openai", target=target, host=b"h", auth=auth)
+        self.trials = RetryingTrials(manner or Manner(), Chains(chain), self.pause)
+        self.world.settings["trials"] = self.trials
+
+    async def pause(self, down: Downstream, seconds: float) -> None:
+        await Stop("pause")
+        self.waits.append(seconds)
+        if down.gone:
+            raise ClientGone()
+
+    def fails(
+        self, *faults: GatewayError | tuple[int, bytes] | tuple[int, bytes, Sequence[tuple[bytes, bytes]]]
+    ) -> None:
+        for fault in faults:
+            if isinstance(fault, GatewayError):
+                self.world.upstreams.answers.append(fault)
+            else:
+                more = fault[2] if len(fault) > 2 else ()  # type: ignore[misc]
+                self.world.answer(fault[0], (JSON, *more), [fault[1]] if fault[1] else [])
+
+    def answers(self, *pieces: bytes, stream: bool = False) -> None:
+        self.world.answer(200, (SSE if stream else JSON,), pieces or [ANSWER])
+
+    def call(
+        self, body: bytes = QUESTION, *headers: tuple[bytes, bytes], path: str = CHAT, method: bytes = b"POST"
+    ) -> Call:
+        drive(serve(ask(path, body, *headers, method=method), self.world.down, self.world.gateway()))
+        return self.world.call
+
+
+def shape(call: Call) -> list[tuple[str, int]]:
+    return [(attempt.target.upstream, attempt.status) for attempt in call.attempts]
+
+
+def lines(bench: Bench) -> bytes:
+    assert bench.world.down.head is not None
+    return bench.world.down.head[2]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        REFUSED,
+        ConnectFailed("tls", code="upstream_tls_failed"),
+        UpstreamTimeout("late", code="upstream_connect_timeout"),
+        UpstreamReset("reset"),
+        BadAnswer("no http"),
+        (408, b""),
+        (409, b""),
+        (429, BUSY),
+        (500, BUSY),
+        (502, b"<html>"),
+        (503, BUSY),
+        (529, BUSY),
+        (418, b"", ((b"x-should-retry", b"true"),)),
+    ],
+)
+def test_what_may_go_well_the_next_time_is_tried_again(fault: Any) -> None:
+    bench = Bench()
+    bench.fails(fault)
+    bench.answers()
+    call = bench.call()
+    assert (call.status, bench.world.down.sent, outcome_of(call)) == (200, ANSWER, "ok")
+    assert len(call.attempts) == 2
+    assert len(bench.waits) == 1
+    assert b"x-tollgate-attempts: 2\r\n" in lines(bench)
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [
+        ((400, b""), 400),
+        ((401, b""), 401),
+        ((403, b""), 403),
+        ((404, b""), 404),
+        ((422, b""), 422),
+        ((400, LONG), 400),
+        ((429, BROKE), 429),
+        ((501, b""), 501),
+        ((500, BUSY, ((b"x-should-retry", b"false"),)), 500),
+        ((429, BUSY, ((b"retry-after", b"11"),)), 429),
+        (UpstreamTimeout("late", code="upstream_first_byte_timeout"), 504),
+        (ConnectFailed("no", code="tool_address_refused"), 502),
+    ],
+)
+def test_what_would_fail_again_is_answered_as_it_came(fault: Any, status: int) -> None:
+    bench = Bench()
+    bench.fails(fault)
+    call = bench.call()
+    assert (call.status, len(call.attempts), bench.waits) == (status, 1, [])
+    if not isinstance(fault, GatewayError):
+        assert bench.world.down.sent == fault[1]
+
+
+def test_the_last_answer_is_passed_on_and_says_that_it_was_tried() -> None:
+    bench = Bench()
+    bench.fails((503, BUSY), (503, BUSY), (429, BUSY, ((b"retry-after", b"1"),)))
+    call = bench.call()
+    assert shape(call) == [("openai", 503), ("openai", 503), ("openai", 429)]
+    assert (call.status, bench.world.down.sent) == (429, BUSY)
+    assert b"retry-after: 1\r\n" in lines(bench)
+    assert b"x-should-retry: false\r\n" in lines(bench)
+    assert call.notes["retry_withheld"] == "attempts"
+    assert all(exchange.closed for exchange in bench.world.upstreams.opened)
+
+
+def test_nor_is_a_client_told_to_try_again_what_was_tried_for_it() -> None:
+    bench = Bench()
+    bench.fails(*[ConnectFailed("refused") for _ in range(3)])
+    bench.call()
+    assert b"x-should-retry: false\r\n" in lines(bench)
+
+
+@pytest.mark.parametrize("slow", [UpstreamTimeout("x", code="upstream_first_content_timeout"), StreamStalled("x")])
+def test_the_slow_are_asked_again_only_where_that_is_wanted(slow: GatewayError) -> None:
+    bench = Bench(manner=Manner(timeouts=True))
+    bench.world.answer(200, (SSE,), [PING, slow])
+    bench.answers(CHUNK, USAGE, DONE, stream=True)
+    call = bench.call(STREAM)
+    assert (call.status, shape(call)) == (200, [("openai", 200), ("openai", 200)])
+    assert bench.world.down.sent == CHUNK + DONE
+
+
+def test_a_client_that_retries_by_itself_does_so() -> None:
+    bench = Bench()
+    bench.fails((503, BUSY))
+    call = bench.call(QUESTION, SDK)
+    assert (call.status, len(call.attempts), call.notes["retry_withheld"]) == (503, 1, "sdk")
+    assert b"x-should-retry" not in lines(bench)
+
+
+def test_unless_the_operator_wants_it_otherwise() -> None:
+    bench = Bench(manner=Manner(with_sdk=True))
+    bench.fails((503, BUSY))
+    bench.answers()
+    assert bench.call(QUESTION, SDK).status == 200
+
+
+def test_no_attempt_is_made_earlier_than_the_upstream_says() -> None:
+    bench = Bench(manner=Manner(base=0.001))
+    bench.fails((429, BUSY, ((b"retry-after-ms", b"2500"),)))
+    bench.answers()
+    bench.call()
+    assert 2.5 <= bench.waits[0] <= 2.501
+
+
+def test_the_wait_is_drawn_and_grows() -> None:
+    bench = Bench(manner=Manner(attempts=4, base=2))
+    bench.fails((500, b""), (500, b""), (500, b""))
+    bench.answers()
+    bench.call()
+    draw = int.from_bytes(bytes(range(4)), "little") / 2**32  # of the world, always the same
+    assert bench.waits == pytest.approx([draw * 2, draw * 4, draw * 8])
+
+
+def test_nothing_begins_behind_the_patience_of_the_client_or_the_operator() -> None:
+    bench = Bench()
+    bench.fails((429, BUSY, ((b"retry-after", b"9"),)))
+    call = bench.call(QUESTION, (b"x-stainless-timeout", b"5"))
+    assert (len(call.attempts), call.notes["retry_withheld"]) == (1, "deadline")
+    bench = Bench(manner=Manner(within=3))
+    bench.fails((429, BUSY, ((b"retry-after", b"9"),)))
+    assert bench.call().notes["retry_withheld"] == "deadline"
+
+
+def test_retries_are_a_share_of_the_traffic() -> None:
+    bench = Bench(manner=Manner(budget=0.2))
+    sent = 0
+    for _ in range(200):
+        bench.world.journal.records.clear()
+        bench.world.upstreams.answers.clear()
+        bench.fails((503, BUSY), (503, BUSY), (503, BUSY))
+        sent += len(bench.call().attempts)
+    assert 200 < sent <= 200 * 1.2 + 3
+
+
+def test_nothing_is_tried_again_once_something_was_said() -> None:
+    bench = Bench()
+    bench.world.answer(200, (SSE,), [CHUNK, UpstreamReset("cut", code="upstream_cut")])
+    call = bench.call(STREAM)
+    assert (len(call.attempts), outcome_of(call)) == (1, "truncated")
+
+
+def test_an_error_inside_a_200_is_one() -> None:
+    bench = Bench()
+    bench.world.answer(200, (SSE,), [PING + b"data: " + BUSY + b"\n\n"])
+    bench.answers(CHUNK, USAGE, DONE, stream=True)
+    call = bench.call(STREAM)
+    assert shape(call) == [("openai", 503), ("openai", 200)]
+    assert bench.world.down.sent == CHUNK + DONE
+
+
+def test_a_document_that_was_cut_was_paid_for_and_so_is_the_next() -> None:
+    bench = Bench()
+    bench.world.answer(200, (JSON,), [ANSWER[:80], UpstreamReset("cut", code="upstream_cut")])
+    bench.answers()
+    call = bench.call()
+    assert (bench.world.down.sent, call.response_bytes) == (ANSWER, len(ANSWER))
+    first, second = call.attempts
+    assert first.cost is not None
+    assert first.cost > 0
+    assert (first.usage_source, second.cost) == ("estimated", 0)
+    assert call.money.components[FAILED] == first.cost
+    assert call.money.total == first.cost + 5 * 10**6 + 2 * 2 * 10**6
+    assert sum(call.money.components.values()) == call.money.total
+    assert call.answer is not None
+    assert call.answer.usage_source == "provider"
+
+
+# -- chains -----------------------------------------------------------------------------------------------------------
+
+
+CHAIN = Fallback(to=("backup", Goal(upstream="third", model="gpt-4o-mini")))
+
+
+def test_a_chain_is_followed_at_once_each_with_its_own_key_and_model() -> None:
+    bench = Bench(CHAIN)
+    bench.fails((503, BUSY), UpstreamReset("reset"))
+    bench.answers()
+    call = bench.call(QUESTION, (b"Authorization", b"Bearer of-client"))
+    assert shape(call) == [("openai", 503), ("backup", 0), ("third", 200)]
+    assert bench.waits == []
+    assert b"x-tollgate-upstream: third\r\nx-tollgate-attempts: 3\r\n" in lines(bench)
+    first, second, third = bench.world.upstreams.sent
+    assert b"Bearer of-client" in first
+    assert b"Bearer of-backup" in second
+    assert b"of-client" not in second
+    assert b'"model":"gpt-4o"' in second
+    assert third.endswith(b'{"model":"gpt-4o-mini","max_tokens":50,"messages":[]}')
+    assert (call.model_sent, call.asked.model, call.route.upstream) == ("gpt-4o-mini", "gpt-4o", "third")
+
+
+def test_its_last_target_is_asked_again_after_a_wait() -> None:
+    bench = Bench(Fallback(to=("backup",)))
+    bench.fails((503, BUSY), (503, BUSY))
+    bench.answers()
+    call = bench.call()
+    assert shape(call) == [("openai", 503), ("backup", 503), ("backup", 200)]
+    assert len(bench.waits) == 1
+
+
+def test_the_slow_have_a_chain_too() -> None:
+    bench = Bench(CHAIN)
+    bench.fails(UpstreamTimeout("late", code="upstream_first_byte_timeout"))
+    bench.answers()
+    assert shape(bench.call(QUESTION, SDK)) == [("openai", 0), ("backup", 200)]
+
+
+def test_silence_is_held_where_another_may_still_answer() -> None:
+    bench = Bench(CHAIN)
+    bench.world.step = 2_000_000_000
+    bench.world.answer(
+        200, (SSE,), [PING, PING, PING, PING, UpstreamTimeout("x", code="upstream_first_content_timeout")]
+    )
+    bench.answers(CHUNK, USAGE, DONE, stream=True)
+    call = bench.call(STREAM)
+    assert shape(call) == [("openai", 200), ("backup", 200)]
+    assert bench.world.down.sent == CHUNK + DONE
+
+
+def test_what_is_too_long_for_one_model_has_a_chain_of_its_own() -> None:
+    bench = Bench(CHAIN, Fallback(to=(Goal(model="gpt-4.1"),), on=("context",)))
+    bench.fails((400, LONG))
+    bench.answers()
+    call = bench.call()
+    assert (shape(call), call.model_sent) == ([("openai", 400), ("openai", 200)], "gpt-4.1")
+    bench = Bench(CHAIN)
+    bench.fails((400, LONG))
+    assert shape(bench.call()) == [("openai", 400)]
+
+
+def test_an_empty_account_is_no_reason_to_ask_again_but_to_ask_another() -> None:
+    bench = Bench(CHAIN)
+    bench.fails((429, BROKE))
+    bench.answers()
+    assert shape(bench.call()) == [("openai", 429), ("backup", 200)]
+
+
+def test_a_target_without_a_key_does_not_get_the_clients() -> None:
+    bench = Bench(CHAIN)
+    spec = bench.world.specs["backup"]
+    bench.world.specs["backup"] = spec.__class__(name="backup", family="openai", target=spec.target, host=b"h")
+    bench.fails((503, BUSY))
+    bench.answers()
+    bench.call(QUESTION, (b"Authorization", b"Bearer of-client"), (b"x-api-key", b"of-client"))
+    assert b"of-client" in bench.world.upstreams.sent[0]
+    assert b"of-client" not in bench.world.upstreams.sent[1]
+
+
+@pytest.mark.parametrize("body", [b'{"model":"gpt-4o","input":"x","previous_response_id":"resp_1"}'])
+def test_what_one_provider_keeps_no_other_is_asked_for(body: bytes) -> None:
+    bench = Bench(CHAIN, manner=Manner(attempts=1))
+    bench.fails((503, BUSY))
+    assert shape(bench.call(body, path="/v1/responses")) == [("openai", 503)]
+
+
+def test_one_that_speaks_another_dialect_is_left_out() -> None:
+    bench = Bench(Fallback(to=("anthropic", "backup")))
+    bench.fails((503, BUSY))
+    bench.answers()
+    assert shape(bench.call()) == [("openai", 503), ("backup", 200)]
+
+
+def test_usage_is_asked_for_anew_of_each() -> None:
+    bench = Bench(CHAIN)
+    bench.world.learned.refuses_injection.add("backup")
+    bench.fails((503, BUSY))
+    bench.answers(CHUNK, DONE, stream=True)
+    call = bench.call(STREAM)
+    assert b"include_usage" in bench.world.upstreams.sent[0]
+    assert b"include_usage" not in bench.world.upstreams.sent[1]
+    assert not call.asked.injected
+
+
+# -- what must not be done twice ---------------------------------------------------------------------------------------
+
+
+def tool_bench(**terms: Any) -> Bench:
+    bench = Bench()
+    bench.world.tool(Terms("t", Price(10**9), **terms), Door("/v1"))
+    return bench
+
+
+def test_a_tool_that_may_have_done_something_is_left_alone() -> None:
+    bench = tool_bench()
+    bench.fails((503, b""))
+    assert len(bench.call(b"{}", path="/tools/t/x").attempts) == 1
+
+
+def test_one_that_was_not_reached_is_asked_again_and_so_is_one_that_changes_nothing() -> None:
+    bench = tool_bench()
+    bench.world.upstreams.answers.append(REFUSED)
+    bench.world.upstreams.unsent = 1
+    bench.answers(b"{}")
+    call = bench.call(b"{}", path="/tools/t/x")
+    assert (len(call.attempts), call.status) == (2, 200)
+    assert call.money.total == 10**9, "it ran once"
+    bench = tool_bench(resend=True)
+    bench.fails((503, b""))
+    bench.answers(b"{}")
+    assert len(bench.call(b"{}", path="/tools/t/x").attempts) == 2
+
+
+def test_neither_is_an_upload() -> None:
+    bench = Bench()
+    bench.fails((503, b""))
+    assert len(bench.call(b"x", path="/v1/files").attempts) == 1
+    bench = Bench()
+    bench.fails((503, b""))
+    bench.answers(b"{}")
+    assert len(bench.call(b"", path="/v1/files", method=b"GET").attempts) == 2
+
+
+# -- money ----------------------------------------------------------------------------------------------------
+
+
+def limited(bench: Bench, **limits: Any) -> Any:
+    limits.setdefault("runs", Runs(budget_usd=1, max_calls=10))
+    bench.world.books = limit(bench.world, limits=Limits(rpm=60), **limits)
+    return bench.world.books
+
+
+def test_what_cost_nothing_leaves_its_hold_to_the_next() -> None:
+    bench = Bench()
+    books = limited(bench)
+    bench.fails((503, BUSY))
+    bench.answers()
+    call = bench.call()
+    assert len(books.asked) == 1
+    ((op, charge),) = books.charges
+    assert (op, charge.calls, charge.usd * 1000) == (call.id, 1, call.money.total)
+    assert not books.held
+
+
+def test_what_may_have_cost_something_is_charged_and_the_next_holds_for_itself() -> None:
+    bench = Bench()
+    books = limited(bench)
+    bench.world.answer(200, (JSON,), [ANSWER[:80], UpstreamReset("cut", code="upstream_cut")])
+    bench.answers()
+    call = bench.call()
+    (first, one), (second, two) = books.charges
+    assert (first, second) == (call.id, call.id + ".1")
+    assert one.usd > 0
+    assert one.calls == 1
+    assert {demand.unit for demand in books.asked[1]} == {"usd"}, "the call is counted once"
+    assert (one.usd + two.usd) * 1000 >= (call.money.total or 0)
+    assert books.spent("run:run-1|calls|life") == 1
+    assert not books.held
+
+
+def test_no_second_attempt_where_the_first_has_spent_the_budget() -> None:
+    bench = Bench()
+    limited(bench)
+    bench.answers()
+    bench.call()
+    (held,) = [demand.amount for demand in bench.world.books.asked[0] if demand.unit == "usd"]
+    bench = Bench()
+    limited(bench, runs=Runs(budget_usd=held * 1.5 / 1e9))  # one worst case, not two
+    bench.world.answer(200, (JSON,), [ANSWER[:80], UpstreamReset("cut", code="upstream_cut")])
+    bench.answers()
+    call = bench.call()
+    assert (len(call.attempts), outcome_of(call), call.status) == (1, "failed", 502)
+    assert len(bench.world.upstreams.answers) == 1, "the second was not sent"
+
+
+def test_a_target_is_held_at_its_own_scope() -> None:
+    bench = Bench(CHAIN)
+    books = limited(bench, budgets=(Budget(scope="upstream", match="backup", usd=1),))
+    bench.fails((503, BUSY))
+    bench.answers()
+    call = bench.call()
+    accounts = [[demand.account.split("|")[0] for demand in asked] for asked in books.asked]
+    assert "upstream:backup" not in accounts[0]
+    assert "upstream:backup" in accounts[1]
+    assert not books.held
+    assert len(books.charges) == 1
+    assert (
+        books.spent("upstream:backup|usd|month|" + books.asked[1][-1].account.rpartition("|")[2]) * 1000
+        == call.money.total
+    )
+
+
+def test_a_target_whose_budget_is_full_is_not_asked_and_the_first_answer_stands() -> None:
+    bench = Bench(CHAIN)
+    limited(bench, budgets=(Budget(scope="upstream", match="backup", usd=0.000001),))
+    bench.fails((503, BUSY))
+    call = bench.call()
+    assert (call.status, bench.world.down.sent, len(call.attempts)) == (503, BUSY, 1)
+    assert call.route.upstream == "openai"
+    assert b"x-tollgate-upstream: openai\r\n" in lines(bench)
