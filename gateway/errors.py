@@ -5,6 +5,7 @@
     │  ├─ BadFraming                  client   400     bad_framing          ambiguous HTTP; the connection is closed
     │  ├─ BadPath                     client   400     bad_path             dot segments, encoded slashes, ...
     │  ├─ BadBody                     client   400     invalid_body         JSON faults, duplicate keys, bombs
+    │  ├─ Untranslatable              client   400     untranslatable       the upstream's API cannot say it
     │  ├─ UnknownRoute                client   404     unknown_route
     │  ├─ MethodNotAllowed            client   405     method_not_allowed
     │  ├─ SlowClient                  client   408     client_too_slow
@@ -88,6 +89,10 @@ class BadPath(Rejected):
 
 class BadBody(Rejected):
     code = "invalid_body"
+
+
+class Untranslatable(Rejected):
+    code = "untranslatable"
 
 
 class UnknownRoute(Rejected):

@@ -122,13 +122,13 @@ ANTHROPIC_STATUS = {
     "timeout_error": 504,
     "overloaded_error": 529,
 }
-_ANTHROPIC_TYPES = {status: kind for kind, status in ANTHROPIC_STATUS.items()}
+ANTHROPIC_TYPES = {status: kind for kind, status in ANTHROPIC_STATUS.items()}
 
 
 def anthropic_error(fault: GatewayError, request_id: str) -> tuple[int, dict[str, Any]]:
     """(HTTP status, body). Overload is 529 in this dialect."""
     status = 529 if fault.status == 503 else fault.status
-    kind = _ANTHROPIC_TYPES.get(status) or ("api_error" if status >= 500 else "invalid_request_error")
+    kind = ANTHROPIC_TYPES.get(status) or ("api_error" if status >= 500 else "invalid_request_error")
     if fault.code == "loop_detected":
         kind = "invalid_request_error"
     error = {"type": kind, "message": fault.message, "details": {"error_code": fault.code}}
