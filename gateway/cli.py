@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gateway import __version__
-from gateway.commands import keys_options, limits_options
+from gateway.commands import keys_options, limits_options, route_options
 from gateway.config.problems import ConfigError
 from gateway.errors import GatewayError
 
@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     keys_options.add(_group(commands, "keys", "virtual keys: who may call, and what"), _keys, _add, _state_options)
     limits = _group(commands, "limits", "limits of teams, keys, agents, models, ... while the gateway runs")
     limits_options.add(limits, _limits, _add, _state_options)
+    route_options.add(_group(commands, "route", "the choice between models"), _route_eval, _add)
     _add(commands, "version", _version, "print the versions of tollgate and of Python")
     return root
 
@@ -316,6 +317,15 @@ def _limits(options: argparse.Namespace) -> int:
     from gateway.commands.limits import run
 
     return run(options.config, os.environ, _overrides(options), vars(options))
+
+
+def _route_eval(options: argparse.Namespace) -> int:
+    from gateway.commands.route_eval import Plan, evaluate
+    from gateway.policy.selection import Goal
+
+    goal = Goal(options.quality if options.quality or options.cost else 0.97, options.cost)
+    plan = Plan(options.folds, options.by_domain, options.plot)
+    return evaluate(options.file, options.train, dict(options.price), goal, plan)
 
 
 def _version(_: argparse.Namespace) -> int:

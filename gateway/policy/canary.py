@@ -1,8 +1,8 @@
 """A canary: a share of new runs takes another model, upstream or prompt-cache policy, and is watched. Pure.
 
 Rules
-1. A run keeps its arm: `canary_arm` is a hash of the canary's id and of the run. Only runs that began after the canary
-   did are told apart; those under way stay where they are, and do not count.
+1. A run keeps its arm: `canary_arm` is a hash of the canary's id and of the run, the same on all machines. Runs under
+   way when the canary begins take their arm with their next call.
 2. Five signs are watched (`SIGNS`): a failed call, a slow one, a dear run, a failed tool, a run reported as failed.
    Each run counts once for each. Slow and dear are what few of *all* earlier calls and runs were, of both arms: that
    threshold knows nothing of the arm, as canary_evidence needs.
