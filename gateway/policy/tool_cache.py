@@ -76,7 +76,7 @@ def unkept(call: Call, answer: Answer | None) -> str:
     """In one word why the answer to a call that has ended is not kept, as far as its end tells; "" where it may be."""
     if call.fault is not None or call.status != 200 or not call.attempts or call.attempts[-1].status != 200:
         return "failed"
-    if answer is None or not answer.complete or "answer" in call.notes or not answer.executed:
+    if answer is None or not answer.complete or "answer" in call.notes:
         return "incomplete"
     return "failed" if any([not one.ran or one.is_error for one in answer.executed]) else ""
 

@@ -120,6 +120,7 @@ def test_a_hit_is_a_call_of_the_tool_that_costs_nothing_and_says_what_it_saved()
         ("/tools/search/find2?q=a&n=1", b"", (), b"GET"),
         (SEARCH, b"{}", ((b"Content-Type", b"application/json"),), b"POST"),
         (SEARCH, b"x", (), b"GET"),
+        (SEARCH, b"", (), b"POST"),
         (SEARCH, b"", ((b"Accept", b"text/csv"),), b"GET"),
         (SEARCH, b"", ((b"Accept-Language", b"de"),), b"GET"),
         (SEARCH, b"", ((b"X-Whatever", b"1"),), b"GET"),
