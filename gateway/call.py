@@ -256,8 +256,8 @@ class Money(Struct, frozen=True):
     status: str = "no_usage"
 
 
-class Target(Struct, frozen=True):
-    """Where an attempt goes: one upstream origin, and how to talk to it."""
+class Target(Struct, frozen=True, cache_hash=True):
+    """Where an attempt goes: one upstream origin, and how to talk to it. The pools look it up twice for each call."""
 
     upstream: str
     provider: str  # genai-prices provider id, "" when unknown

@@ -358,8 +358,9 @@ class Learned(Struct):
     refuses_injection: set[str] = set()
 
 
-class Gateway(Struct, frozen=True):
-    """Built once per configuration by app.py, the only place that knows concrete classes."""
+class Gateway(Struct, frozen=True, eq=False):
+    """Built once per configuration by app.py, the only place that knows concrete classes. Each is itself: what is
+    reckoned once for one of them is remembered under it."""
 
     dialects: Mapping[str, Dialect]
     routes: Routes

@@ -74,7 +74,7 @@ class BaseDialect:
             return OpaqueMeter(asked, status)
         if status >= 400:
             return self.document(route, asked, status)
-        if b"event-stream" in content_type:
+        if content_type.find(b"event-stream") >= 0:
             return self.stream(route, asked)
         if asked.stream:
             return Sniffer(lambda: self.stream(route, asked), lambda: self.document(route, asked, status))

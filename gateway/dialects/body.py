@@ -331,9 +331,9 @@ def _check(pieces: Iterable[Raw], depth: int, param: str) -> None:
 
 def _check_new(text: bytes, depth: int, param: str) -> None:
     pieces = text.split(b'"', STRINGS)
-    if len(pieces) <= STRINGS and not (b"\\" in text and b'\\"' in text):
+    if len(pieces) <= STRINGS and text.find(b'\\"') < 0:
         text = b"".join(pieces[::2])  # few strings, no quote in them: what stands outside of them is quickly looked at
-        if len(text) <= MAX_DEPTH - depth and b"e" not in text and b"E" not in text:
+        if len(text) <= MAX_DEPTH - depth and text.find(b"e") < 0 and text.find(b"E") < 0:
             return
     shape = text.translate(_SHAPE)
     suspicious = shape.count(b"{") > MAX_DEPTH - depth or b"0e0000" in shape or b"0e-0000" in shape or _LONG in shape

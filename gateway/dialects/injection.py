@@ -54,7 +54,7 @@ def usage_edit(asked: Asked, body: bytes) -> Edit | None:
 def asks_usage(fields: Mapping[str, Raw]) -> bool:
     """Did the client itself ask for usage?"""
     options = fields.get("stream_options")
-    if options is None or b"include_usage" not in bytes(options):
+    if options is None or bytes(options).find(b"include_usage") < 0:
         return False
     try:
         return scan(bytes(options))[0].get("include_usage") == TRUE
@@ -80,8 +80,8 @@ class UsageStripper:
 
     def feed(self, data: bytes) -> bytes:
         rest = self._rest
-        if not rest and data.endswith(b"\n\n") and not self._passing and b"\r" not in data:
-            if b'"usage"' not in data:
+        if not rest and data.endswith(b"\n\n") and not self._passing and data.find(b"\r") < 0:
+            if data.find(b'"usage"') < 0:
                 return data
             return b"".join([strip_event(block + b"\n\n") for block in data[:-2].split(b"\n\n")])
         known = max(len(rest) - 3, 0)
@@ -112,10 +112,10 @@ class UsageStripper:
 
 def strip_event(block: bytes) -> bytes:
     """One event without what usage injection added to it; b"" for the added chunk itself."""
-    if b'"usage"' not in block:
+    if block.find(b'"usage"') < 0:
         return block
     head, member, tail = block.rpartition(b',"usage":null')
-    if member and tail == b"}\n\n" and b'"usage"' not in head:
+    if member and tail == b"}\n\n" and head.find(b'"usage"') < 0:
         return head + tail
     stripped, changed = _NULL_MEMBER.subn(b"", block)
     if changed and b'"usage"' not in stripped:

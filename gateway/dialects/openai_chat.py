@@ -98,7 +98,7 @@ def note(draft: Draft, chunk: Chunk, *, whole: bool = False) -> None:
         draft.pricing["service_tier"] = chunk.service_tier
     if len(chunk.usage) > 4:  # longer than null
         draft.usage = openai_usage(chunk.usage)
-        if "service_tier" not in draft.pricing and b"service_tier" in bytes(chunk.usage):
+        if "service_tier" not in draft.pricing and bytes(chunk.usage).find(b"service_tier") >= 0:
             _note_tier(draft, chunk.usage)
     elif chunk.x_groq is not None and is_set(chunk.x_groq.usage):
         draft.usage = openai_usage(chunk.x_groq.usage)

@@ -28,7 +28,7 @@ Event = tuple[bytes, bytes]
 
 def parse(block: bytes) -> Event | None:
     """Read the lines of one event, ended by LF. None for a block without data."""
-    if block[:6] == b"data: " and b"\n" not in block:
+    if block[:6] == b"data: " and block.find(b"\n") < 0:
         return b"", block[6:]
     name = b""
     data: list[bytes] = []
@@ -73,7 +73,7 @@ class Splitter:
         the event under way began before it, or its beginning is not known for certain."""
         if self._skipping or self._cr:
             return len(data) + 1
-        if not self._rest or b"\r" not in data:
+        if not self._rest or data.find(b"\r") < 0:
             return len(self._rest)
         ends = [end.end() for end in EVENT_END.finditer(data)]
         return len(data) - ends[-1] if ends else len(data) + 1
@@ -89,7 +89,7 @@ class Splitter:
     def feed(self, data: bytes) -> list[Event]:
         rest = self._rest
         known = len(rest)
-        if self._cr or b"\r" in data:
+        if self._cr or data.find(b"\r") >= 0:
             data = self._unify(data)
         rest += data
         if not self._begun and not self._begin():

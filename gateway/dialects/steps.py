@@ -233,7 +233,7 @@ def _root(items: Sequence[Any]) -> int:
                 if role[1] in _SYSTEM:
                     continue
                 return 0
-        return crc32(_MARK.sub(b"", text) if b"cache_control" in text else text)
+        return crc32(_MARK.sub(b"", text) if text.find(b"cache_control") >= 0 else text)
     return 0
 
 

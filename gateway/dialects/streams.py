@@ -96,7 +96,7 @@ class EventMeter(Generic[E]):
         if not data.endswith((_LF, _CRLF)):
             return False
         error, terminal = self.alarms
-        if error in data or terminal in data:
+        if data.find(error) >= 0 or data.find(terminal) >= 0:
             return False
         if self.uniform:
             self._beginning = data[: data.find(b"\n") + 7] if data.startswith(b"event: ") else data[:BEGINNING]
@@ -191,7 +191,7 @@ class EventMeter(Generic[E]):
             return None
         if blob.startswith(b"data: "):
             data = blob[6 : -len(gap)].split(gap + b"data: ")
-        elif b"event: error" in blob or b"event:error" in blob:
+        elif blob.find(b"event: error") >= 0 or blob.find(b"event:error") >= 0:
             return None
         else:
             data = [block.partition(b"\ndata: ")[2] for block in blob[: -len(gap)].split(gap)]
@@ -199,7 +199,7 @@ class EventMeter(Generic[E]):
         if done:
             data.pop()
         try:
-            events = self.shape.many.decode(b"[%b]" % b",".join(data))
+            events = self.shape.many.decode(b"[" + b",".join(data) + b"]")
         except DECODE_FAULTS:
             return None
         if len(events) != len(data):
@@ -221,7 +221,7 @@ class EventMeter(Generic[E]):
         if not data:
             return
         try:
-            decoded = self.shape.many.decode(b"[%b]" % b",".join(data))
+            decoded = self.shape.many.decode(b"[" + b",".join(data) + b"]")
         except DECODE_FAULTS:
             decoded = []
         if len(decoded) != len(data):

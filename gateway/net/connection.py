@@ -30,7 +30,7 @@ from gateway.errors import (
     Overloaded,
     SlowClient,
 )
-from gateway.net.head import RequestHead, RequestParser, apparent
+from gateway.net.head import RequestHead, RequestParser, apparent, status_line
 from gateway.net.repeat import HeadReader
 
 EARLY_LIMIT = 65_536
@@ -336,13 +336,13 @@ class ClientConnection(asyncio.Protocol):
             framing += b"connection: close\r\n"
         elif http10:
             framing += b"connection: keep-alive\r\n"
-        self._out = b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (status, reason, block, framing)
+        self._out = status_line(status, reason) + block + framing + b"\r\n"
 
     def write(self, data: bytes) -> None:
         if self._bodiless:
             data = b""
         if self._chunked_out:
-            data = b"%b%x\r\n%b\r\n" % (self._out, len(data), data) if data else self._out
+            data = self._out + f"{len(data):x}\r\n".encode() + data + b"\r\n" if data else self._out
         elif self._out:
             data = self._out + data
         self._out = b""

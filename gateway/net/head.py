@@ -12,6 +12,7 @@ Rules
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 import httptools
@@ -139,7 +140,7 @@ def read_request_head(raw: bytes, parser: RequestParser) -> RequestHead:
 def _check_line(raw: bytes, head: RequestHead) -> None:
     if _LINE.match(raw) is None:
         raise BadFraming("the request line must be a method, a target in origin form and HTTP/1.1, one space between")
-    if b"#" in head.target:
+    if head.target.find(b"#") >= 0:
         raise BadPath("a fragment is not part of a request target")
 
 
@@ -170,6 +171,12 @@ def _framing_header(head: RequestHead, name: bytes, value: bytes) -> None:
         head.expects_continue = not head.http10
     elif b"_" in name:
         raise BadFraming("a framing header spelt with an underscore")
+
+
+@lru_cache(256)
+def status_line(status: int, reason: bytes) -> bytes:
+    """Of an answer to a client."""
+    return b"HTTP/1.1 %d %b\r\n" % (status, reason)
 
 
 def apparent(raw: bytes) -> tuple[bytes, bytes]:
@@ -284,7 +291,7 @@ def whole_chunk(data: bytes) -> int:
     """Size of the one whole, plainly written chunk that this is; 0 for everything else (RFC 9112 7.1)."""
     at = data.find(b"\r\n", 1, 9)
     size = len(data) - at - 4
-    return size if at > 0 and size > 0 and data.endswith(b"\r\n") and data[:at] == b"%x" % size else 0
+    return size if at > 0 and size > 0 and data.endswith(b"\r\n") and data[:at] == f"{size:x}".encode() else 0
 
 
 def _framing(names: dict[bytes, bytes]) -> tuple[int | None, bool]:

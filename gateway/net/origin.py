@@ -103,7 +103,8 @@ class UpstreamConnection(asyncio.Protocol):
             return False
         # The end of file, an error, or bytes nobody asked for (over TLS they may be tickets) that the loop has not seen
         # yet: an upstream that closes right behind its answer is not rare, and asking takes a third of a microsecond.
-        return not any(self.origin.tls is None or events & GONE for _, events in self._poll.poll(0))
+        news = self._poll.poll(0)
+        return not news or (self.origin.tls is not None and not news[0][1] & GONE)
 
     def cut(self) -> None:
         self.lost = True

@@ -137,7 +137,7 @@ class Shape:
         found = self._pattern.fullmatch(raw)
         if found is None or len(raw.translate(None, _CONTROLS)) + self._lines != len(raw):
             return None
-        if b" \r\n" in raw or b"\t\r\n" in raw:
+        if raw.find(b" \r\n") >= 0 or raw.find(b"\t\r\n") >= 0:
             return None  # blanks that are no part of a value
         names = self._names.copy()
         names.update(zip(self._variable, found.groups(), strict=True))

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
+from msgspec import Struct
+
 from gateway.call import Call
 from gateway.ports import Exchange, Headers, Spec
 from gateway.tool import OVERRIDES
@@ -52,18 +54,28 @@ def _drops(spec: Spec, injected: bool, ours: bool = False) -> frozenset[bytes]:
     return drops
 
 
+class Made(Struct, frozen=True, eq=False):
+    """A head as it was made for equal ones, in front of the length and behind it."""
+
+    spec: Spec
+    path: bytes
+    injected: bool
+    ours: bool  # the credentials of the client stay behind
+    before: bytes
+    after: bytes
+
+
 def request_head(call: Call, spec: Spec, length: int, *, upgrade: bool = False) -> bytes:
     """The head to send upstream, for a body of `length` bytes. For equal heads it is made once (`Request.facts`)."""
     if upgrade or spec.propagate_trace or not length:
         return _made(call, spec, b"%d" % length, upgrade)
     injected = call.asked.injected or call.asked.plain
-    ours = call.key is not None or call.away
-    facts, key = call.request.facts, (id(spec), call.route.path, injected, call.via, ours)
-    made = facts.get("forwarded")
-    if made is None or made[0] != key:
+    facts, path, ours = call.request.facts, call.route.path, call.key is not None or call.away
+    made: Made | None = facts.get("forwarded")
+    if made is None or made.spec is not spec or made.path != path or made.injected != injected or made.ours != ours:
         before, _, after = _made(call, spec, _LENGTH, upgrade).partition(_LENGTH)
-        made = facts["forwarded"] = (key, before, after, spec)
-    return b"%b%d%b" % (made[1], length, made[2])
+        made = facts["forwarded"] = Made(spec, path, injected, ours, before, after)
+    return made.before + str(length).encode() + made.after
 
 
 def _made(call: Call, spec: Spec, length: bytes, upgrade: bool) -> bytes:
@@ -115,7 +127,7 @@ def _target(call: Call, spec: Spec) -> bytes:
     path = call.route.path
     if spec.tool is not None:
         return path if call.key is None else without_key(path, call.request.facts.get("presented", b""))
-    if (spec.auth or call.key is not None or call.away) and b"key=" in path:
+    if (spec.auth or call.key is not None or call.away) and path.find(b"key=") >= 0:
         path = without_key(path)
     prefix = spec.target.base_path
     if prefix:
@@ -148,7 +160,7 @@ def listed(names: Mapping[bytes, bytes], headers: Headers) -> frozenset[bytes]:
 def response_block(exchange: Exchange, *, dropped: frozenset[bytes] = frozenset()) -> bytes:
     """The header lines for the client: as they came, or without what is hop-by-hop, ours, or `dropped`."""
     names, block = exchange.names, exchange.block
-    if not dropped and names.keys().isdisjoint(HOP_BY_HOP) and b"tollgate-" not in block.lower():
+    if not dropped and names.keys().isdisjoint(HOP_BY_HOP) and block.lower().find(b"tollgate-") < 0:
         return block
     dropped = dropped | HOP_BY_HOP | listed(names, exchange.headers)
     parts: list[bytes] = []

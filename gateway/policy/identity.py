@@ -254,11 +254,11 @@ class Resolver:
 
 
 def thread_ref(scope: bytes, run_id: str, instance: str) -> bytes:
-    return digest(b"%bR%b\0%b" % (scope, run_id.encode(), instance.encode()))[:REF]
+    return digest(scope + f"R{run_id}\0{instance}".encode())[:REF]
 
 
 def depth_key(scope: bytes, run_id: str, instance: str) -> bytes:
-    return digest(b"%bD%b\0%b" % (scope, run_id.encode(), instance.encode()))
+    return digest(scope + f"D{run_id}\0{instance}".encode())
 
 
 def _same_agent(question: Question, evidence: Evidence | None) -> bool:

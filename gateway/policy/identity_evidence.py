@@ -227,27 +227,27 @@ def _result_ids(history: History) -> list[str]:
 
 
 def turn_key(scope: bytes, history: History, end: int, mark: bytes) -> bytes:
-    return digest(b"%bC%b%b" % (scope, history.trail(end), mark))
+    return digest(scope + b"C" + history.trail(end) + mark)
 
 
 def tool_key(scope: bytes, identifier: str) -> bytes:
-    return digest(b"%bI%b" % (scope, identifier.encode("utf-8", "replace")))
+    return digest(scope + b"I" + identifier.encode("utf-8", "replace"))
 
 
 def text_key(scope: bytes, text: bytes) -> bytes:
-    return b"%bA%b" % (scope, text)
+    return scope + b"A" + text
 
 
 def response_key(scope: bytes, identifier: str) -> bytes:
-    return digest(b"%bV%b" % (scope, identifier.encode("utf-8", "replace")))
+    return digest(scope + b"V" + identifier.encode("utf-8", "replace"))
 
 
 def trace_key(scope: bytes, trace_id: str) -> bytes:
-    return digest(b"%bW%b" % (scope, trace_id.encode()))
+    return digest(scope + b"W" + trace_id.encode())
 
 
 def idempotency_key(scope: bytes, key: str) -> bytes:
-    return digest(b"%bK%b" % (scope, key.encode()))
+    return digest(scope + b"K" + key.encode())
 
 
 def request_key(scope: bytes, call: Call) -> bytes:

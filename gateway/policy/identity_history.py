@@ -30,6 +30,8 @@ _ASSISTANT = "assistant"
 _FAR = Layout("<QI")
 _SYSTEM = frozenset(("system", "developer"))
 _LIKE_SYSTEM = (b'{"role":"system"', b'{"role": "system"')
+_LIKE_USER = (b'{"role":"user","content":"', b'{"role": "user", "content": "')  # a plain text: it holds no tools
+_LIKE_ENDS = 32
 _MARK = b'"cache_control"'
 _MARK_VALUE = re.compile(rb"\s*:\s*(?:\{[^{}]*\}|null)\s*")
 
@@ -95,6 +97,7 @@ class History:
         "_head",
         "_items",
         "_opening",
+        "_plain",
         "_read",
         "_shape",
         "_sums",
@@ -110,6 +113,7 @@ class History:
         self._items = asked.messages
         self.count = len(self._items)
         self._opening: Item | None = None
+        self._plain = -1  # index of the first message, where it is a plain text of the user
         self.prompt = asked.system[:SHAPE_BYTES]
         self._head = self._skip_system()
         self.results: list[ToolResult] = []
@@ -137,7 +141,7 @@ class History:
         if len(text) > RECENT_BYTES:
             size, total = size + len(text), crc32(text, total)
             text = text[-RECENT_BYTES:]
-        return b"%b%b" % (_FAR.pack(size, total), text)
+        return _FAR.pack(size, total) + text
 
     def _sum(self, end: int) -> tuple[int, int]:
         """Bytes and CRC of the items in front of `end`."""
@@ -159,6 +163,9 @@ class History:
         """How many items in front make up the system prompt, which is taken from them where the body has no other."""
         for at in range(min(LEADING_LIMIT, self.count)):
             raw = self._items[at]
+            if bytes(memoryview(raw)[:_LIKE_ENDS]).startswith(_LIKE_USER):
+                self._plain = at
+                return at
             if len(raw) <= SHAPE_BYTES and (text := bytes(raw)).startswith(_LIKE_SYSTEM):
                 role = _role_of(self._read, self._dialect, text)
             else:
@@ -174,6 +181,8 @@ class History:
         """The last turn of the assistant before `end`; the tool results behind it go into `results`, in order."""
         turn: Turn | None = None
         items, read, dialect, head = self._items, self._read, self._dialect, self._head
+        if self._plain == end - 1:
+            return None
         for at in range(end - 1, max(head, end - READ_LIMIT) - 1, -1):
             opening = self._opening if at == head else None
             item = opening or read(dialect, items[at])

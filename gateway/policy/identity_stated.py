@@ -58,7 +58,7 @@ class StatedReader:
         if not _IN_BODY.isdisjoint(fields):
             in_body = tuple([(name, bytes(fields[name])) for name in fields if name in _IN_BODY])
         stated = self._of(call.request, in_body)
-        keyed = CREDENTIAL_IN_QUERY in path and not stated.credential
+        keyed = path.find(CREDENTIAL_IN_QUERY) >= 0 and not stated.credential
         if not (keyed or route.run_id or route.agent):
             return stated
         stated = structs.replace(stated, facts=stated.facts.copy())

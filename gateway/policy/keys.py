@@ -87,7 +87,7 @@ def presented(names: Mapping[bytes, bytes], path: bytes) -> bytes:
         if value.startswith(SCHEME):
             return value
         first = first or value
-    if _QUERY in path:
+    if path.find(_QUERY) >= 0:
         for pair in path.partition(b"?")[2].split(b"&"):
             if pair.startswith(_QUERY):
                 return pair[len(_QUERY) :]

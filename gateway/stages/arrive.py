@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from gateway.call import Asked, Call, Request, Route, Trace, Who
 from gateway.errors import BadBody, GatewayError, LoopDetected, Rejected
 from gateway.policy.encoding import Identity, decoder_for
 from gateway.policy.trace import trace_of
 from gateway.policy.trace_ids import run_trace_id
-from gateway.ports import Gateway
+from gateway.ports import Dialect, Gateway
 from gateway.stages.authorize import authenticate, authorize, gate
 
 UNROUTED = Route("other", "opaque", "", "", b"")
@@ -38,19 +38,27 @@ def new_call(request: Request, gw: Gateway) -> Call:
     )
 
 
+class Look(Struct, frozen=True, eq=False):
+    """What the head of a call says, to this gateway. For equal heads it is found once (`Request.facts`)."""
+
+    gw: Gateway
+    route: Route
+    dialect: Dialect
+    websocket: bool
+    coded: bool  # the body is compressed
+
+
 def arrive(call: Call, gw: Gateway) -> None:
     """Route the call, read its body, find out who asks, and note it as in flight. Raises GatewayError."""
     request = call.request
-    names = request.names
-    locate(call, gw)
-    if b"via" in names and any(gw.instance in value for name, value in request.headers if name.lower() == b"via"):
-        raise LoopDetected("this call already passed this gateway: an upstream points back at it")
+    look: Look | None = request.facts.get("look")
+    if look is None or look.gw is not gw:
+        look = request.facts["look"] = look_at(call, gw)
+    call.route = look.route
     authenticate(call, gw)
-    if b"upgrade" in names:
-        call.websocket = names[b"upgrade"].lower() == b"websocket" and asks_to_upgrade(request)
-    dialect = gw.dialects[call.route.dialect]
-    plain = readable(request) if call.route.template != UNROUTED.template else request  # unknown: nobody's to read
-    call.asked = dialect.read(call.route, plain)
+    call.websocket = look.websocket
+    plain = readable(request) if look.coded else request
+    call.asked = look.dialect.read(look.route, plain)
     if gw.aliases and call.asked.model in gw.aliases:
         call.request = plain  # a compressed body cannot be spliced: it goes on as it was read
         apply_alias(call, gw)
@@ -63,6 +71,18 @@ def arrive(call: Call, gw: Gateway) -> None:
     if call.who.run_id and not call.trace.parent_id:
         call.trace.trace_id = run_trace_id(call.who.run_id)  # so that the spans of a run hang together
     call.slot = gw.journal.begin(call)
+
+
+def look_at(call: Call, gw: Gateway) -> Look:
+    """Raises BadPath, UnknownRoute, LoopDetected."""
+    request = call.request
+    names = request.names
+    locate(call, gw)
+    if b"via" in names and any(gw.instance in value for name, value in request.headers if name.lower() == b"via"):
+        raise LoopDetected("this call already passed this gateway: an upstream points back at it")
+    websocket = names.get(b"upgrade", b"").lower() == b"websocket" and asks_to_upgrade(request)
+    coded = b"content-encoding" in names and call.route.template != UNROUTED.template  # unknown: nobody's to read
+    return Look(gw, call.route, gw.dialects[call.route.dialect], websocket, coded)
 
 
 def locate(call: Call, gw: Gateway) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache
 
 from gateway.call import Call
 from gateway.ports import Gateway
@@ -16,18 +16,24 @@ log = logging.getLogger("tollgate.close")
 def close(call: Call, gw: Gateway) -> None:
     """Account for what was not accounted for, settle, remember the answer for the next call of its run, record."""
     call.ended = gw.monotonic()
-    steps: tuple[Callable[[], None], ...] = (
-        partial(account, call, call.meter, gw),
-        *((partial(gw.admission.settle, call),) if gw.admission is not None else ()),
-        *((partial(gw.cache.settle, call),) if gw.cache is not None else ()),
-        *((partial(gw.loops.learn, call, call.started_at),) if gw.loops is not None else ()),
-        *((partial(gw.prompt_cache.learn, call),) if gw.prompt_cache is not None else ()),
-        partial(gw.identity.learn, call),
-        partial(gw.journal.append, call, call.slot),
-    )
-    for step in steps:
+    for step in steps_of(gw):
         try:
-            step()
+            step(call)
         except Exception:  # one failing step must not take the others with it, nor hide the call's own fault
             call.notes = {**call.notes, "close_failed": "1"}
             log.exception("a step of close failed for call %s", call.id)
+
+
+@lru_cache(4)
+def steps_of(gw: Gateway) -> tuple[Callable[[Call], None], ...]:
+    """The steps in their order; the same for every call of a configuration."""
+    loops = gw.loops
+    return (
+        lambda call: account(call, call.meter, gw),
+        *((gw.admission.settle,) if gw.admission is not None else ()),
+        *((gw.cache.settle,) if gw.cache is not None else ()),
+        *((lambda call: loops.learn(call, call.started_at),) if loops is not None else ()),
+        *((gw.prompt_cache.learn,) if gw.prompt_cache is not None else ()),
+        gw.identity.learn,
+        lambda call: gw.journal.append(call, call.slot),
+    )

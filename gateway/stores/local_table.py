@@ -37,12 +37,16 @@ class LocalTable:
 
     def update(self, key: bytes, change: Callable[[bytes | None], bytes | None]) -> None:
         """Put what `change` makes of the value; None leaves it as it is. Raises ValueError as `put`."""
-        value = self._young.get(key)
+        young = self._young
+        value = young.get(key)
+        value = change(self._old.get(key) if value is None else value)
         if value is None:
-            value = self._old.get(key)
-        value = change(value)
-        if value is not None:
-            self.put(key, value)
+            return
+        if len(value) > VALUE_LIMIT:
+            raise ValueError(f"a value of {len(value)} bytes; {VALUE_LIMIT} is the limit")
+        young[key] = value
+        if len(young) >= self._limit:
+            self._old, self._young = young, {}
 
     def close(self) -> None:
         """Idempotent."""

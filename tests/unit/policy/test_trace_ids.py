@@ -23,6 +23,13 @@ def test_ids_stay_the_same_over_time() -> None:
     assert agent_span_id("run-1") == "502a344c64c9d2f9"
 
 
+def test_a_run_id_that_could_be_a_trace_id_is_one() -> None:
+    own = "01a21cffff36277814e6aa74d5099cd9"
+    assert run_trace_id(own) == own
+    for other in (own.upper(), own[:-1], "0" * 32):
+        assert run_trace_id(other) not in (other, "0" * 32)
+
+
 def test_ids_differ_by_what_they_are_made_of() -> None:
     made = [
         agent_span_id("r"), agent_span_id("r", "a"), agent_span_id("ra"), child_span_id("r", "operation"),
