@@ -15,8 +15,10 @@ from gateway.ports import Cache as CachePort
 from gateway.ports import CacheStore, Links
 from gateway.stages.cache import ExactCache
 from gateway.stages.tool_cache import Caches, ToolCache
+from gateway.stores.flight_files import FlightFiles
 from gateway.stores.flights import LocalFlights
-from gateway.stores.late import redis_cache
+from gateway.stores.flights_shared import SharedFlights
+from gateway.stores.late import redis_cache, redis_flights
 from gateway.stores.sqlite_cache import SqliteCache
 
 
@@ -45,7 +47,8 @@ class Larder:
     def __init__(self) -> None:
         self.store: Store | None = None
         self._close: Callable[[], Awaitable[None]] | None = None
-        self._flights = LocalFlights(0)
+        self._flights: LocalFlights | None = None
+        self._files: FlightFiles | None = None  # through which the workers of this machine see each other's calls
         self._told = 0  # writes that came to nothing, as far as the journal has them
 
     def cache(self, config: Config, links: Links) -> CachePort | None:
@@ -56,6 +59,8 @@ class Larder:
         if self.store is None:
             self.store, self._close = store_of(config)
         self.store.configure(cache)
+        if self._flights is None:
+            self._flights = self._shared(config)
         self._flights.room = cache.entry_bytes
         named = (identity.tenant_header, identity.run_header, identity.agent_header)
         rules = CacheRules(cache, [name for name in named if name is not None])
@@ -81,8 +86,19 @@ class Larder:
         )
         return Caches(exact if active(config) else None, tools)
 
+    def _shared(self, config: Config) -> LocalFlights:
+        """Whom this worker shares calls under way with. Raises OSError."""
+        if places.cache_redis(config) is not None:
+            return SharedFlights(0, redis_flights(self.store))
+        if config.workers == 1:
+            return LocalFlights(0)
+        self._files = FlightFiles(places.flights(config))
+        return SharedFlights(0, self._files)
+
     def tick(self, now: int) -> None:
         """`now`: ns since the epoch."""
+        if self._files is not None:
+            self._files.tick()
         if self.store is not None:
             self.store.tick(now)
 
@@ -95,6 +111,8 @@ class Larder:
                 teller.append_event("cache_writes_lost", count=lost)
 
     async def close(self) -> None:
+        if self._files is not None:
+            self._files.close()
         if self._close is not None:
             await self._close()
 

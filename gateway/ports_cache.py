@@ -54,15 +54,26 @@ class Flight(Protocol):
     ended: bool
     whole: bool  # it ended well
     alone: bool  # its answer is for nobody else: followers go by themselves, all at once
+    stored: bool  # it was over before it began: its answer is in the store
     cost: int | None  # pico-USD, once it has ended
     pieces: list[bytes]
+
+    @property
+    def followed(self) -> bool:
+        """Does anybody wait for the rest?"""
+        ...
+
+    async def leads(self, tenant: str, key: bytes) -> bool:
+        """To be asked by who began it, first: does its call go upstream, or does that of another worker, or none?
+        `key`: under which the answer is stored."""
+        ...
 
     def begin(self, kind: bytes, head: bytes) -> None: ...
 
     def feed(self, data: bytes) -> None: ...
 
-    def end(self, *, whole: bool, alone: bool = False, cost: int | None = None) -> None:
-        """Tell everybody. Idempotent; the first word counts."""
+    def end(self, *, whole: bool, alone: bool = False, cost: int | None = None, kept: bool = False) -> None:
+        """Tell everybody; `kept`: the answer was put into the store. Idempotent; the first word counts."""
         ...
 
     async def moved(self, down: Any, seconds: float) -> bool:

@@ -101,7 +101,7 @@ def _where(config: Config) -> str:
     place = "a file of this machine" if url is None else f"Redis at {url.rpartition('@')[2].rpartition('://')[2]}"
     one = "equal calls at once go upstream one by one"
     if cache.single_flight:
-        one = "equal calls at once in a worker are one"
+        one = "equal calls at once are one, on " + ("this machine" if url is None else "all machines that share it")
     return f"cache: kept in {place}, up to {cache.tenant_bytes} bytes for each tenant; {one}"
 
 

@@ -34,6 +34,11 @@ def embedder(config: Config) -> Path:
     return state(config) / "embedder"
 
 
+def flights(config: Config) -> Path:
+    """The directory of files through which workers share calls under way."""
+    return state(config) / "flights"
+
+
 def cache_redis(config: Config) -> str | None:
     """The URL of the Redis that stored answers are in; None where they are in the file."""
     return (config.cache.redis or config.spending.redis) if config.cache.store == "redis" else None

@@ -56,7 +56,7 @@ class Fill:
     @property
     def followed(self) -> bool:
         """Is somebody else waiting for the rest?"""
-        return self.flight is not None and self.flight.followers > 0 and not self.flight.ended
+        return self.flight is not None and self.flight.followed
 
     def restart(self) -> None:
         """What came so far was of an attempt that failed, and nobody has read it: it had not begun."""
@@ -150,7 +150,7 @@ class ExactCache:
         flight: Flight | None = None
         if self._patience and wish.look and (question.terms.tools or not call.asked.tools):
             options = call.asked.fields.get("stream_options", b"")
-            question.flight_key = b"%b%d%b" % (question.key, call.asked.stream, bytes(options))
+            question.flight_key = b"%b%d%d %b" % (question.key, call.asked.stream, generation, bytes(options))
             ending, flight = await self._together(question)
             if ending is not None:
                 return ending
@@ -170,22 +170,36 @@ class ExactCache:
     async def _together(self, question: Question) -> tuple[Ending | None, Flight | None]:
         """The answer of an equal call under way; else the flight that this call leads, if any."""
         flights, key = self._flights, question.flight_key
-        for _ in range(ROUNDS):
+        slow: Flight | None = None
+        for turn in range(ROUNDS + 1):
             flight = flights.find(key)
-            if flight is None:
-                break
+            if flight is None or flight is slow or turn == ROUNDS:
+                flight = flights.lead(key)
+                if await self._leads(question, flight):
+                    return None, flight
             flight.followers += 1
             try:
                 ending = await follow(question, flight, self._patience)
             finally:
                 flight.followers -= 1
-            if ending is not None:
+            if ending is None and flight.stored:
+                found, _ = await self._look(question)
+                if found is not None:
+                    ending = await replay(question, found[0], found[1], flights, self._pace)
+            if ending is not None or flight.alone or flight.stored:
                 return ending, None
-            if flight.alone:
-                return None, None
-            if flights.find(key) is flight:  # it is slow, and this call the first to find it so
-                break
-        return None, flights.lead(key)
+            slow = flight  # if it can still be found: and this call is the first to say so
+        return None, None
+
+    async def _leads(self, question: Question, flight: Flight) -> bool:
+        known = False
+        try:
+            leads = await flight.leads(question.call.who.tenant, question.key)
+            known = True
+        finally:
+            if not known:
+                flight.end(whole=False)
+        return leads
 
     def settle(self, call: Call) -> None:
         fill: Fill | None = call.fill
@@ -200,7 +214,8 @@ class ExactCache:
             went_well = call.fault is None or fill.carried
             came = answer is not None and answer.complete and went_well and "answer" not in call.notes
             whole = came and (not why or (call.asked.stream and why not in BROKEN))
-            fill.flight.end(whole=whole, alone=came and bool(why), cost=call.money.total)
+            kept = not why and fill.pieces is not None
+            fill.flight.end(whole=whole, alone=came and bool(why), cost=call.money.total, kept=kept)
 
     def _entry(self, question: Question, fill: Fill, answer: Answer, body: bytes) -> Entry:
         call, now = question.call, question.gw.now()

@@ -6,7 +6,7 @@ Rules
    turned out to be for nobody else, they all go by themselves, at once: a queue of leaders would be slower than none.
 3. What has passed is kept until the end, so that whoever comes late reads from the beginning; above `room` nobody
    new joins.
-4. Workers do not wait for one another: equal calls at once cost one call in each of them at most.
+4. Workers do not wait for one another here; see stores.flights_shared.
 """
 
 from __future__ import annotations
@@ -27,11 +27,18 @@ class LocalFlight:
         self.head: tuple[bytes, bytes] | None = None
         self.ended = False
         self.whole = False
-        self.alone = False
+        self.alone = self.stored = False
         self.cost: int | None = None
         self.pieces: list[bytes] = []
         self._size = 0
         self._waiting: list[asyncio.Future[bool]] = []
+
+    @property
+    def followed(self) -> bool:
+        return self.followers > 0 and not self.ended
+
+    async def leads(self, tenant: str, key: bytes) -> bool:
+        return True
 
     def begin(self, kind: bytes, head: bytes) -> None:
         self.head = (kind, head)
@@ -46,7 +53,7 @@ class LocalFlight:
             self._flights.forget(self)
         self._wake()
 
-    def end(self, *, whole: bool, alone: bool = False, cost: int | None = None) -> None:
+    def end(self, *, whole: bool, alone: bool = False, cost: int | None = None, kept: bool = False) -> None:
         if not self.ended:
             self.ended, self.whole, self.alone, self.cost = True, whole, alone, cost
             self._flights.forget(self)

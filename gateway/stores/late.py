@@ -14,6 +14,7 @@ from gateway.config import places
 from gateway.config.schema import Config, Spending
 from gateway.policy.cached import Desk
 from gateway.stores.cache_desk import CacheDesk
+from gateway.stores.flights_shared import Medium
 
 if TYPE_CHECKING:
     from gateway.stores.redis_budgets import RedisBudgets
@@ -39,6 +40,12 @@ def redis_cache(url: str, config: Config) -> RedisCache:
     cache = config.cache
     store = module.RedisCache(url, config.spending.prefix, timeout=cache.timeout, tenant_bytes=cache.tenant_bytes)
     return cast("RedisCache", store)
+
+
+def redis_flights(store: object) -> Medium:
+    """What the workers of many machines share their calls under way through: where `store` keeps their answers."""
+    module = importlib.import_module("gateway.stores.redis_flights")
+    return cast("Medium", module.RedisFlights(store))
 
 
 def cache_desk(config: Config) -> Desk:

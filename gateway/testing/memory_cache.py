@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gateway.config.schema import Cache
@@ -49,11 +49,23 @@ class MemoryFlight:
         self.key = key
         self.followers = 0
         self.head: tuple[bytes, bytes] | None = None
-        self.ended = self.whole = self.alone = False
+        self.ended = self.whole = self.alone = self.stored = self.kept = False
+        self.elsewhere: Callable[[MemoryFlight], object] | None = None  # what the claim brings to light
         self.cost: int | None = None
         self.pieces: list[bytes] = []
         self.ends = 0
         self.script: list[Any] = []
+
+    @property
+    def followed(self) -> bool:
+        return self.followers > 0 and not self.ended
+
+    async def leads(self, tenant: str, key: bytes) -> bool:
+        if self.elsewhere is None:
+            return True
+        await Stop("claim")
+        self.elsewhere(self)
+        return False
 
     def begin(self, kind: bytes, head: bytes) -> None:
         self.head = (kind, head)
@@ -62,9 +74,9 @@ class MemoryFlight:
         if data:
             self.pieces.append(data)
 
-    def end(self, *, whole: bool, alone: bool = False, cost: int | None = None) -> None:
+    def end(self, *, whole: bool, alone: bool = False, cost: int | None = None, kept: bool = False) -> None:
         if not self.ended:
-            self.ended, self.whole, self.alone, self.cost = True, whole, alone, cost
+            self.ended, self.whole, self.alone, self.cost, self.kept = True, whole, alone, cost, kept
             self.ends += 1
 
     async def moved(self, down: Any, seconds: float) -> bool:
@@ -83,6 +95,8 @@ class MemoryFlights:
     def __init__(self) -> None:
         self.flights: dict[bytes, MemoryFlight] = {}
         self.led: list[MemoryFlight] = []
+        self.elsewhere: list[tuple[Callable[[MemoryFlight], object], list[Any]]] = []
+        """Of the next flights: another worker leads them, and what its followers see."""
         self.ahead: MemoryFlight | None = None  # the flight that the next call finds, whatever it asks
 
     def find(self, key: bytes) -> MemoryFlight | None:
@@ -94,6 +108,8 @@ class MemoryFlights:
 
     def lead(self, key: bytes) -> MemoryFlight:
         flight = self.flights[key] = MemoryFlight(key)
+        if self.elsewhere:
+            flight.elsewhere, flight.script = self.elsewhere.pop(0)
         self.led.append(flight)
         return flight
 

@@ -180,6 +180,13 @@ def joined() -> World:
     return world
 
 
+def led_elsewhere() -> World:
+    """Another worker leads an equal call, and fails; this one leads."""
+    world = remembering(limited(whole_stream))()
+    world.cache[1].elsewhere = [(lambda flight: None, [lambda flight: flight.end(whole=False)])]
+    return world
+
+
 def abandoned() -> World:
     """An equal call was under way, but failed: this one leads."""
     world = remembering(limited(whole_stream))()
@@ -326,6 +333,7 @@ SCENARIOS = [
     Scenario("cached, paced hit", hit(stream=True, pace=50), ask(CHAT, COUNTED)),
     Scenario("cached, joined", joined, ask(CHAT, COUNTED)),
     Scenario("cached, abandoned", abandoned, ask(CHAT, COUNTED)),
+    Scenario("cached, led elsewhere", led_elsewhere, ask(CHAT, COUNTED)),
     Scenario("cached, upstream error", remembering(upstream_error), ask(CHAT, QUESTION)),
     Scenario("tool", tool, ask("/tools/t/x")),
     Scenario("limited tool", limited(tool), ask("/tools/t/x")),
@@ -389,7 +397,8 @@ def check(world: World) -> None:
 
 def check_cache(world: World, store: MemoryCache, flights: MemoryFlights) -> None:
     call, names = world.call, world.names()
-    assert all(flight.ended and flight.ends == 1 for flight in flights.led), "nobody is left waiting"
+    led = [flight for flight in flights.led if flight.elsewhere is None]
+    assert all(flight.ended and flight.ends == 1 for flight in led), "nobody is left waiting"
     assert all(flight.followers == 0 for flight in flights.flights.values())
     assert call.fill is None
     assert all(entry.body for entry in store.puts)
@@ -478,7 +487,7 @@ def test_killed_anywhere_it_ends_once_and_is_recorded(scenario: Scenario, at: in
 
 def test_there_are_points_of_every_kind() -> None:
     stops = {stop for _, _, stop in points()}
-    assert stops == {"connect", "head", "read", "drained", "reserve", "freed", "moved", "pause", "look"}
+    assert stops == {"connect", "head", "read", "drained", "reserve", "freed", "moved", "pause", "look", "claim"}
     assert len(points()) > 50
 
 

@@ -12,8 +12,11 @@ from msgspec import structs
 from gateway.app_cache import Larder
 from gateway.config.schema import Cache, Config, ExactCache
 from gateway.stores.sqlite_cache import SqliteCache
+from gateway.testing.calls import MemoryLinks
 from tests.unit.stores.cache_entries import entry
 from tests.unit.stores.redis_server import free_port
+
+LINKS = MemoryLinks()
 
 
 class Teller:
@@ -39,7 +42,7 @@ def config(path: Path, **cache: Any) -> Config:
 
 async def test_nothing_is_made_where_nothing_is_cached(tmp_path: Path) -> None:
     larder, teller = Larder(), Teller()
-    assert larder.cache(Config(state=str(tmp_path))) is None
+    assert larder.cache(Config(state=str(tmp_path)), LINKS) is None
     larder.tick(1)
     larder.tell(teller)
     await larder.close()
@@ -49,10 +52,10 @@ async def test_nothing_is_made_where_nothing_is_cached(tmp_path: Path) -> None:
 
 async def test_what_changes_while_it_runs_is_taken_over(tmp_path: Path) -> None:
     larder = Larder()
-    assert larder.cache(config(tmp_path)) is not None
+    assert larder.cache(config(tmp_path), LINKS) is not None
     store = larder.store
     assert isinstance(store, SqliteCache)
-    assert larder.cache(config(tmp_path, tenant_bytes=10**8, memory_bytes=7)) is not None
+    assert larder.cache(config(tmp_path, tenant_bytes=10**8, memory_bytes=7), LINKS) is not None
     assert larder.store is store
     assert (store.tenant_bytes, store.memory_bytes) == (10**8, 7)
     await larder.close()
@@ -61,7 +64,7 @@ async def test_what_changes_while_it_runs_is_taken_over(tmp_path: Path) -> None:
 async def test_a_redis_that_is_not_there_is_told(tmp_path: Path) -> None:
     larder, teller = Larder(), Teller()
     settings = config(tmp_path, store="redis", redis=f"redis://127.0.0.1:{free_port()}/0")
-    assert larder.cache(settings) is not None
+    assert larder.cache(settings, LINKS) is not None
     store = larder.store
     assert store is not None
     assert await store.get(b"k" * 32, "t", time.time_ns()) == (None, -1)
@@ -73,11 +76,11 @@ async def test_a_redis_that_is_not_there_is_told(tmp_path: Path) -> None:
     larder.tell(teller)
     assert sum(detail["count"] for _, detail in teller.events) == store.dropped == 3
     assert {kind for kind, _ in teller.events} == {"cache_writes_lost"}
-    assert larder.cache(structs.replace(settings, cache=structs.replace(settings.cache, timeout=9))) is not None
+    assert larder.cache(structs.replace(settings, cache=structs.replace(settings.cache, timeout=9)), LINKS) is not None
     assert store.asking.timeout == 9  # type: ignore[attr-defined]
     await larder.close()
 
 
 async def test_a_url_that_is_none_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="scheme"):
-        Larder().cache(config(tmp_path, store="redis", redis="http://127.0.0.1/0"))
+        Larder().cache(config(tmp_path, store="redis", redis="http://127.0.0.1/0"), LINKS)

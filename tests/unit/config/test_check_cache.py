@@ -61,7 +61,7 @@ cache:
         "cache.exact.rules.2: agent a: cached for 60 s, with tool calls, sampled ones, too",
         "cache.exact: all other calls: not cached",
         "cache: kept in a file of this machine, up to 268435456 bytes for each tenant; "
-        "equal calls at once in a worker are one",
+        "equal calls at once are one, on this machine",
     ]
     assert caching(loading("cache: {exact: {enabled: true}}"))[:-1] == [
         "cache.exact: all calls: cached for 3600 s, without tool calls, "

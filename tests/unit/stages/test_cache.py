@@ -496,6 +496,69 @@ def test_an_answer_for_the_leader_alone_sends_everybody_their_own_way() -> None:
     assert len(gate.store.puts) == 1
 
 
+def test_an_answer_that_another_worker_leads_is_shared_as_one_of_this() -> None:
+    gate = Gate()
+    gate.flights.elsewhere = [(lambda flight: None, [begin, feed(CHUNK, STOP, DONE), end(whole=True, cost=9)])]
+    assert gate.ask(stream=True) == "exact"
+    assert gate.down.sent == b"".join((CHUNK, STOP, DONE))
+    assert (gate.sent, gate.record.cache, gate.record.saved) == (0, "joined", 9)
+    assert gate.stops[0] == "claim"
+
+
+def test_another_workers_leader_that_fails_lets_this_call_lead() -> None:
+    gate = Gate()
+    gate.flights.elsewhere = [(lambda flight: None, [end(whole=False)])]
+    gate.prepare()
+    assert gate.ask() == "miss"
+    assert (gate.sent, len(gate.store.puts), len(gate.flights.led)) == (1, 1, 2)
+    assert gate.flights.led[-1].kept, "whoever comes late finds it in the store"
+
+
+def test_another_workers_leader_that_is_slow_is_replaced() -> None:
+    gate = Gate()
+    gate.flights.elsewhere = [(lambda flight: None, [])]
+    gate.prepare()
+    assert gate.ask() == "miss"
+    assert (gate.sent, len(gate.flights.led)) == (1, 2)
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_an_answer_that_was_stored_between_look_up_and_claim_is_looked_for_again(fits: bool) -> None:
+    gate = Gate()
+    gate.prepare()
+    assert gate.ask() == "miss"
+    (kept,) = gate.store.entries.values()
+    gate.store.entries.clear()
+
+    def stored(flight: MemoryFlight) -> None:
+        if fits:
+            gate.store.entries[kept.key] = kept
+        flight.stored = True
+        flight.end(whole=False)
+
+    gate.flights.elsewhere = [(stored, [])]
+    gate.prepare()
+    assert gate.ask() == ("exact" if fits else "miss")
+    assert gate.sent == (1 if fits else 2)
+
+
+def test_what_is_not_kept_is_not_said_to_be() -> None:
+    gate = Gate()
+    gate.prepare(answer("", "content_filter"))
+    assert gate.ask() == "miss"
+    assert not gate.flights.led[-1].kept
+
+
+def test_who_asks_after_a_clearing_joins_nothing_that_was_asked_for_before() -> None:
+    gate = Gate()
+    gate.prepare()
+    assert gate.ask() == "miss"
+    gate.store.clear()
+    gate.prepare()
+    assert gate.ask() == "miss"
+    assert len({flight.key for flight in gate.flights.led}) == 2
+
+
 def test_a_leader_that_is_slow_is_not_waited_for() -> None:
     gate = Gate()
     slow = following(gate)
