@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from gateway.app_cache import Larder
-from gateway.app_resilience import trials_of, waits_of
+from gateway.app_resilience import Resilience, waits_of
 from gateway.app_spending import Purse
 from gateway.app_tools import dialects_of, doors_of, entries, guard_of, timeouts_of, tool_specs
 from gateway.app_tools import secrets_of as secrets_of_tools
@@ -104,6 +104,7 @@ class Worker:
         self.controls.refresh()
         self.purse.cap(self.controls.caps)
         self.purse.tell(self.journal)
+        self.resilience = Resilience(self.journal)
         self.pools = Pools(loop)
         self.gateway = self.build(config)
         self.server = Server(loop, config.limits, self.handle)
@@ -172,7 +173,7 @@ class Worker:
             admission=self.purse.admitter(config, prices),
             cache=self.larder.cache(config, self.links),
             loops=self.purse.loops(config),
-            trials=trials_of(config),
+            trials=self.resilience.trials(config),
             waits=waits_of(config),
             halt=self.halt,
             downshift=downshift_of(config.loops),
@@ -220,6 +221,7 @@ class Worker:
         self.larder.tell(self.journal)
         self.look()
         self.larder.tick(time.time_ns())
+        self.resilience.tick()
         if self.tls is not None and now > self._tls_at:
             self._tls_at = now + TLS_SECONDS
             self.tls.refresh()

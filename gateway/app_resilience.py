@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from typing import Protocol
 
 from gateway.call import Call, Waits
+from gateway.config.check_resilience import breaking
 from gateway.config.schema import Config
+from gateway.journal.inflight import Gauges
+from gateway.policy.breaker import NANO, Change, Terms
 from gateway.policy.chains import Chains
 from gateway.policy.waits import WaitRules
+from gateway.stages.breaking import Breakers
 from gateway.stages.trials import Manner, RetryingTrials
 from gateway.stores.flights import paused
+
+
+class Teller(Protocol):
+    """Where a worker says what happens: the journal."""
+
+    @property
+    def gauges(self) -> Gauges: ...
+
+    def append_event(self, kind: str, **detail: str | int | float | bool) -> bool: ...
 
 
 def waits_of(config: Config) -> Callable[[Call], Waits]:
@@ -17,10 +32,44 @@ def waits_of(config: Config) -> Callable[[Call], Waits]:
     return WaitRules(config.timeouts, {name: upstream.timeouts for name, upstream in config.upstreams.items()}).waits
 
 
-def trials_of(config: Config) -> RetryingTrials | None:
-    """Retries and fallbacks; None where every call is one attempt."""
-    retries = config.retries
-    if retries.attempts < 2 and not config.fallbacks:
-        return None
-    manner = Manner(**{name: getattr(retries, name) for name in retries.__struct_fields__})
-    return RetryingTrials(manner, Chains(config.fallbacks), paused)
+class Resilience:
+    """What a worker keeps of the trials of its configurations."""
+
+    def __init__(self, teller: Teller) -> None:
+        self._teller = teller
+        self._breakers: Breakers | None = None
+
+    def trials(self, config: Config) -> RetryingTrials | None:
+        """Retries, fallbacks and breakers; None where every call is one attempt. A new configuration counts anew."""
+        retries = config.retries
+        before, self._breakers = self._breakers, self._breakers_of(config)
+        if before is not None or self._breakers is not None:
+            self._teller.append_event("breakers_reset")
+        if retries.attempts < 2 and not config.fallbacks and self._breakers is None:
+            return None
+        manner = Manner(**{name: getattr(retries, name) for name in retries.__struct_fields__})
+        return RetryingTrials(manner, Chains(config.fallbacks), paused, self._breakers)
+
+    def tick(self) -> None:
+        self._teller.gauges.set("breakers_open", self._breakers.open if self._breakers is not None else 0)
+
+    def _breakers_of(self, config: Config) -> Breakers | None:
+        if not breaking(config):
+            return None
+        said = config.breakers
+        terms = Terms(
+            window=int(said.window * NANO),
+            volume=said.volume,
+            failures=said.failure_rate,
+            slow=said.slow_rate if said.slow_seconds is not None else 1.0,
+            consecutive=said.consecutive,
+            pause=int(said.pause * NANO),
+            longest=int(said.longest * NANO),
+            probes=said.probes,
+        )
+        return Breakers(terms, slow=int((said.slow_seconds or 0) * NANO), refuse=said.refuse, tell=self._tell)
+
+    def _tell(self, name: str, change: Change) -> None:
+        seconds = max(0.0, (change.until - time.monotonic_ns()) / NANO) if change.until else 0.0
+        state = str(change.state)
+        self._teller.append_event("breaker", breaker=name, state=state, why=change.why, seconds=round(seconds, 3))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gateway import __version__
-from gateway.commands import keys_options, limits_options, route_options
+from gateway.commands import breakers_options, keys_options, limits_options, route_options
 from gateway.config.problems import ConfigError
 from gateway.errors import GatewayError
 
@@ -56,6 +56,8 @@ def parser() -> argparse.ArgumentParser:
     limits = _group(commands, "limits", "limits of teams, keys, agents, models, ... while the gateway runs")
     limits_options.add(limits, _limits, _add, _state_options)
     route_options.add(_group(commands, "route", "the choice between models"), _route_eval, _add)
+    breakers = _group(commands, "breakers", "upstreams that are left alone for a while, and why")
+    breakers_options.add(breakers, _breakers, _add, _state_options)
     _add(commands, "version", _version, "print the versions of tollgate and of Python")
     return root
 
@@ -326,6 +328,12 @@ def _route_eval(options: argparse.Namespace) -> int:
     goal = Goal(options.quality if options.quality or options.cost else 0.97, options.cost)
     plan = Plan(options.folds, options.by_domain, options.plot)
     return evaluate(options.file, options.train, dict(options.price), goal, plan)
+
+
+def _breakers(options: argparse.Namespace) -> int:
+    from gateway.commands.breakers import run
+
+    return run(options.config, os.environ, _overrides(options), vars(options))
 
 
 def _version(_: argparse.Namespace) -> int:

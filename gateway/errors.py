@@ -21,6 +21,7 @@
     ├─ ClientGone                     client   499     client_gone          nobody is left to answer
     ├─ UpstreamFault                  upstream 502     upstream_fault
     │  ├─ ConnectFailed               upstream 502     upstream_connect_failed   nothing was sent
+    │  ├─ BreakerOpen                 upstream 503     upstream_breaker_open     it failed too often; nothing was sent
     │  ├─ UpstreamTimeout             upstream 504     upstream_timeout     connect, first byte or total
     │  ├─ UpstreamReset               upstream 502     upstream_reset       cut before an answer began
     │  ├─ BadAnswer                   upstream 502     upstream_bad_answer  not HTTP, lying length, broken encoding
@@ -153,6 +154,10 @@ class UpstreamFault(GatewayError):
 
 class ConnectFailed(UpstreamFault):
     code = "upstream_connect_failed"
+
+
+class BreakerOpen(UpstreamFault):
+    code, status = "upstream_breaker_open", 503
 
 
 class UpstreamTimeout(UpstreamFault):

@@ -111,6 +111,11 @@ class Controls(Protocol):
         """(scope, value) -> why."""
         ...
 
+    @property
+    def forced(self) -> Mapping[str, str]:
+        """Breakers that a person holds open or closed, by name."""
+        ...
+
     def stopped(self, call: Call) -> str | None:
         """Why this call, its run, agent, key or team was stopped; None where it may go on."""
         ...

@@ -40,6 +40,7 @@ from gateway.recorder.ledger_rows import decode_detail
 from gateway.spend import NANO_USD, RunLimits
 
 DONE = {Kind.KILL: "killed", Kind.RESUME: "resumed", Kind.RAISE: "raised", Kind.LIMIT: "limited"}
+DONE |= {Kind.OPEN: "forced_open", Kind.CLOSE: "forced_closed", Kind.AUTO: "released"}
 STOPS = frozenset((BudgetExceeded.code, RunStopped.code))
 SHOWN = 100
 LONGEST = 200
@@ -49,18 +50,18 @@ _POLL_SECONDS = 0.02
 
 async def kill_run(request: web.Request) -> web.Response:
     given = await params.body_of(request, DecisionIn)
-    return await _decide(request, Kind.KILL, given, Scope.RUN, request.match_info["id"])
+    return await decided(request, Kind.KILL, given, Scope.RUN, request.match_info["id"])
 
 
 async def resume_run(request: web.Request) -> web.Response:
     given = await params.body_of(request, DecisionIn)
-    return await _decide(request, Kind.RESUME, given, Scope.RUN, request.match_info["id"])
+    return await decided(request, Kind.RESUME, given, Scope.RUN, request.match_info["id"])
 
 
 async def raise_run(request: web.Request) -> web.Response:
     given = await params.body_of(request, RaiseIn)
     amount = params.nano(given.budget_usd)
-    return await _decide(request, Kind.RAISE, given, Scope.RUN, request.match_info["id"], amount=amount)
+    return await decided(request, Kind.RAISE, given, Scope.RUN, request.match_info["id"], amount=amount)
 
 
 async def limit_run(request: web.Request) -> web.Response:
@@ -74,19 +75,19 @@ async def limit_run(request: web.Request) -> web.Response:
         depth=given.max_depth,
     )
     any_given = any(limit is not None for limit in structs.astuple(limits))
-    return await _decide(
+    return await decided(
         request, Kind.LIMIT, given, Scope.RUN, request.match_info["id"], limits=limits if any_given else None
     )
 
 
 async def kill(request: web.Request) -> web.Response:
     given = await params.body_of(request, SubjectIn)
-    return await _decide(request, Kind.KILL, given, Scope(given.scope), given.value)
+    return await decided(request, Kind.KILL, given, Scope(given.scope), given.value)
 
 
 async def resume(request: web.Request) -> web.Response:
     given = await params.body_of(request, SubjectIn)
-    return await _decide(request, Kind.RESUME, given, Scope(given.scope), given.value)
+    return await decided(request, Kind.RESUME, given, Scope(given.scope), given.value)
 
 
 async def controls(request: web.Request) -> web.Response:
@@ -113,7 +114,7 @@ async def run_summary(request: web.Request) -> web.Response:
     return answer(await state.ask(gather))
 
 
-async def _decide(
+async def decided(
     request: web.Request,
     kind: Kind,
     given: DecisionIn,

@@ -62,7 +62,7 @@ class LimitsView(Struct, kw_only=True):
 class StandingView(Struct, kw_only=True):
     """What the decisions about one subject add up to."""
 
-    scope: ScopeName
+    scope: ScopeName | Literal["upstream"]
     value: str
     stopped: bool
     reason: str | None
@@ -82,7 +82,13 @@ class DecidedView(StandingView, kw_only=True):
 class DecisionView(Struct, kw_only=True):
     """A decision as it was taken."""
 
-    kind: Annotated[str, Meta(description="kill, resume, raise, limit (of a run) or cap (limits of another scope).")]
+    kind: Annotated[
+        str,
+        Meta(
+            description="kill, resume, raise, limit (of a run), cap (limits of another scope), or open, close and auto "
+            "(of a breaker)."
+        ),
+    ]
     scope: str
     value: str
     amount_usd: Usd

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from gateway.admin import budget_views, cache_views, decision_views, key_views, limit_views, views
+from gateway.admin import breaker_views, budget_views, cache_views, decision_views, key_views, limit_views, views
 from gateway.admin.cache import CHOICES
 from gateway.admin.params import LIMIT_DEFAULT, LIMIT_MAX, TEXT_MAX
 from gateway.call import Outcome
@@ -99,6 +99,11 @@ ROUTES: Final = (
     Route("POST", "/api/resume", "resume", "Let it go on.", _DECIDED, body=decision_views.SubjectIn),
     Route("GET", "/api/controls", "controls", "What is stopped, and the latest decisions.",
         {200: decision_views.ControlsView}),
+    Route("GET", "/api/breakers", "breakers", "How breakers stand.", {200: breaker_views.BreakerList}),
+    Route(
+        "POST", "/api/breakers", "force_breaker", "Hold a breaker open or closed, or let it go by what it counts.",
+        _DECIDED, body=breaker_views.BreakerIn,
+    ),
     Route("GET", "/api/limits", "limits", "Limits that were set here.", {200: limit_views.LimitList}),
     Route(
         "PUT", "/api/limits/{scope}/{value}", "set_limit", "Limit a scope: a team, a key, an agent, a model, ...",

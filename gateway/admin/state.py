@@ -52,6 +52,10 @@ class Decisions(Protocol):
         """What is stopped now, the latest first."""
         ...
 
+    def forced(self) -> Sequence[Standing]:
+        """Breakers that a person holds open or closed."""
+        ...
+
     def decisions(self, limit: int) -> Sequence[Decision]:
         """The latest first."""
         ...

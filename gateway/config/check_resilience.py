@@ -19,7 +19,21 @@ def resilience(config: Config) -> list[str]:
     if retries.attempts > 1 and retries != type(retries)():
         whom = "all clients" if retries.with_sdk else "clients that do not retry by themselves"
         lines.append(f"retries: of {whom}: up to {retries.attempts - 1}, {retries.budget:.0%} of an upstream's calls")
+    breakers = config.breakers
+    if breaking(config):
+        rows = f", {breakers.consecutive} in a row" if breakers.consecutive else ""
+        last = "refused" if breakers.refuse else "sent all the same"
+        lines.append(
+            f"breakers: open at {breakers.failure_rate:.0%} of {breakers.volume} calls in {breakers.window:g} s{rows}, "
+            f"for {breakers.pause:g} to {breakers.longest:g} s; calls without another target are {last}"
+        )
     return lines
+
+
+def breaking(config: Config) -> bool:
+    """Are failures counted at all?"""
+    enabled = config.breakers.enabled
+    return bool(config.fallbacks) if enabled is None else enabled
 
 
 def doubts(config: Config) -> Iterator[Problem]:

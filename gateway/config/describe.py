@@ -19,6 +19,7 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
         "aliases": "Model names of your own: what clients ask for -> the model that is asked for upstream.",
         "timeouts": "Other timeouts for some calls than their upstream has.",
         "retries": "When a call that failed is sent to the same upstream again.",
+        "breakers": "When an upstream, a model or a tool that fails is left alone for a while.",
         "fallbacks": "Where calls that failed go on: other upstreams, keys and models.",
         "prices": "Prices that outrank the shipped catalogue.",
         "identity": "How the caller of a request is told.",

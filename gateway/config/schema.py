@@ -10,10 +10,22 @@ from typing import Annotated, ClassVar, Literal
 from msgspec import Meta
 
 from gateway.config.schema_base import Config_, Count, Name, Seconds, Share
-from gateway.config.schema_resilience import Fallback, Goal, Retries, TimeoutRule, Timeouts
+from gateway.config.schema_resilience import Breakers, Fallback, Goal, Retries, TimeoutRule, Timeouts
 
 # imported from here
-__all__ = ["Config_", "Count", "Fallback", "Goal", "Name", "Retries", "Seconds", "Share", "TimeoutRule", "Timeouts"]
+__all__ = [
+    "Breakers",
+    "Config_",
+    "Count",
+    "Fallback",
+    "Goal",
+    "Name",
+    "Retries",
+    "Seconds",
+    "Share",
+    "TimeoutRule",
+    "Timeouts",
+]
 
 DialectName = Literal["openai", "anthropic", "gemini", "opaque"]
 
@@ -355,6 +367,7 @@ class Config(Config_, frozen=True):
     timeouts: tuple[TimeoutRule, ...] = ()
     retries: Retries = Retries()
     fallbacks: tuple[Fallback, ...] = ()
+    breakers: Breakers = Breakers()
     prices: Prices = Prices()
     identity: Identity = Identity()
     capture: Literal["off", "hash", "full"] = "off"

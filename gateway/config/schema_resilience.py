@@ -69,3 +69,19 @@ class Fallback(Config_, frozen=True):
     agent: str = "*"
     on: tuple[Trouble, ...] = ("failure",)
     order: Literal["listed", "weighted"] = "listed"
+
+
+class Breakers(Config_, frozen=True):
+    """Upstreams, their models and tools that fail are left alone for a while; see gateway.policy.breaker."""
+
+    enabled: bool | None = None  # null: where there are fallbacks
+    refuse: bool = False  # also calls that have no other target; else those are sent all the same
+    window: Seconds = 30
+    volume: Annotated[int, Meta(ge=1)] = 20  # calls in the window, before shares count
+    failure_rate: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    slow_seconds: Seconds | None = None  # a call that takes longer to its first byte is slow; null: none is
+    slow_rate: Annotated[float, Meta(gt=0, le=1)] = 0.8
+    consecutive: Annotated[int, Meta(ge=0)] = 5  # failures in a row; 0: they do not count
+    pause: Seconds = 5  # open for so long, twice as long the next time, ...
+    longest: Seconds = 60  # and at most this
+    probes: Annotated[int, Meta(ge=1, le=100)] = 1  # that must go well in a row, one at a time

@@ -26,6 +26,8 @@ def faults(config: Config) -> Iterator[Problem]:
             yield Problem(path, reason="states no timeout", hint="name " + ", ".join(Timeouts.__struct_fields__))
     if config.retries.base > config.retries.longest:
         yield Problem(("retries", "base"), reason="is longer than `longest`")
+    if config.breakers.pause > config.breakers.longest:
+        yield Problem(("breakers", "pause"), reason="is longer than `longest`")
     for index, fallback in enumerate(config.fallbacks):
         path = ("fallbacks", str(index))
         yield from patterns(path, fallback)

@@ -125,8 +125,10 @@ class OutcomeRecord(Struct, array_like=True, tag="outcome", gc=False):
 
 class EventRecord(Struct, array_like=True, tag="event", gc=False):
     """Something that happened to the gateway: start, stop, reload, reload_failed, worker_died, records_lost,
-    holds_expired, settles_lost, cache_writes_lost; or what somebody decided: {run, agent, key, team}_{killed, resumed},
-    run_raised, run_limited, budget_adjusted, {global, team, key, agent, model, upstream}_capped, cache_cleared."""
+    holds_expired, settles_lost, cache_writes_lost, breaker (its state changed), breakers_reset (a worker counts anew);
+    or what somebody decided: {run, agent, key, team}_{killed, resumed}, run_raised, run_limited, budget_adjusted,
+    {global, team, key, agent, model, upstream}_capped, upstream_{forced_open, forced_closed, released},
+    cache_cleared."""
 
     id: str
     at: int

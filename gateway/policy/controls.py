@@ -29,6 +29,12 @@ class Kind(enum.StrEnum):
     RAISE = "raise"
     LIMIT = "limit"  # of a run
     CAP = "cap"  # of any other scope; without caps: none any more
+    OPEN = "open"  # a breaker: nothing goes there; its subject is an UPSTREAM, or "upstream/model"
+    CLOSE = "close"  # everything does
+    AUTO = "auto"  # it goes by what it counts
+
+
+FORCED = {Kind.OPEN: "open", Kind.CLOSE: "closed", Kind.AUTO: ""}
 
 
 class Scope(enum.StrEnum):
@@ -88,10 +94,11 @@ class Standing(Struct, frozen=True, array_like=True):
     budget: int | None = None  # nano-USD
     limits: RunLimits | None = None
     caps: Caps | None = None
+    forced: str = ""  # of a breaker: open | closed; "": it goes by what it counts
 
     @property
     def matters(self) -> bool:
-        return bool(self.killed_at) or any(x is not None for x in (self.budget, self.limits, self.caps))
+        return bool(self.killed_at or self.forced) or any(x is not None for x in (self.budget, self.limits, self.caps))
 
 
 def after(before: Standing | None, decision: Decision, revision: int) -> Standing:
@@ -112,6 +119,8 @@ def after(before: Standing | None, decision: Decision, revision: int) -> Standin
             return structs.replace(now, limits=decision.limits)
         case Kind.CAP:
             return structs.replace(now, caps=decision.caps)
+        case Kind.OPEN | Kind.CLOSE | Kind.AUTO:
+            return structs.replace(now, forced=FORCED[decision.kind])
 
 
 def words(standing: Standing) -> str:
@@ -130,6 +139,7 @@ class Standings:
         self._budgets: dict[str, int] = {}
         self._limits: dict[str, RunLimits] = {}
         self.caps: Mapping[tuple[str, str], Caps] = {}  # another one whenever it changes
+        self.forced: dict[str, str] = {}  # breakers, by name
 
     def take(self, standings: Iterable[Standing]) -> None:
         """Take changed standings in."""
@@ -144,6 +154,8 @@ class Standings:
             if standing.scope is Scope.RUN:
                 _keep(self._budgets, standing.value, standing.budget)
                 _keep(self._limits, standing.value, standing.limits)
+            elif standing.scope is Scope.UPSTREAM:
+                _keep(self.forced, standing.value, standing.forced or None)
             _keep(caps, subject, standing.caps)
         if caps != self.caps:
             self.caps = caps
@@ -155,6 +167,7 @@ class Standings:
         if not stay.issuperset(self.caps):
             self.caps = {subject: caps for subject, caps in self.caps.items() if subject in stay}
         self.stops.clear()
+        self.forced.clear()
         self._budgets.clear()
         self._limits.clear()
         self.take(standings)

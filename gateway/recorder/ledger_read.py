@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from gateway.errors import LedgerUnavailable
 from gateway.recorder.ledger import VERSION
-from gateway.recorder.ledger_sql import SELECT_META
+from gateway.recorder.ledger_sql import SELECT_BREAKERS, SELECT_META
 
 QUERY_SECONDS = 5.0
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
@@ -182,6 +182,10 @@ class LedgerReader:
         if len(texts) > 1:
             rows = sorted(rows, key=lambda row: (row["started_at"], row["id"]), reverse=True)
         return rows[:limit]
+
+    def breakers(self, limit: int) -> Rows:
+        """Changes of state of breakers, and when workers began to count anew; the latest first."""
+        return self._rows(SELECT_BREAKERS, (limit,))
 
     def call(self, id: str) -> sqlite3.Row | None:
         return next(iter(self._rows(_CALL, (id,))), None)

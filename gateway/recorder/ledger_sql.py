@@ -111,4 +111,8 @@ DELETE_OLD_LONERS: Final = """
 DELETE FROM calls WHERE rowid IN (SELECT rowid FROM calls WHERE run IS NULL AND started_at < ? LIMIT ?)
 """
 DELETE_OLD_LONER_TOOLS: Final = "DELETE FROM tools WHERE run = 0 AND started_at < ?"
+SELECT_BREAKERS: Final = """
+SELECT at, kind, worker, detail FROM events WHERE kind IN ('breaker', 'breakers_reset')
+ORDER BY at DESC, id DESC LIMIT ?
+"""
 DELETE_OLD_EVENTS: Final = "DELETE FROM events WHERE at < ?"

@@ -176,6 +176,9 @@ class MetricsProjection:
             self._reload[_RELOAD] = 0.0
         elif record.kind == "worker_died":
             self._store.add("tollgate_worker_deaths", ())
+        elif record.kind == "breaker":
+            detail = record.detail
+            self._store.add("tollgate_breaker_changes", (str(detail.get("breaker", "")), str(detail.get("state", ""))))
         elif record.kind in _COUNTED:
             count = record.detail.get("count", 0)
             self._store.add(_COUNTED[record.kind], (), count if isinstance(count, int) else 0)

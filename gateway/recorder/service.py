@@ -256,6 +256,7 @@ class Recorder:
             **cache_gauges.read(self._cache.totals, time.time_ns()),
             **cache_gauges.workers(found),
             **self._budget_gauges.read(self._config.telemetry.label_limit),
+            "tollgate_breakers_open": sum(g.get("breakers_open", 0.0) for g in found),
             "tollgate_inflight_requests": sum(g.get("inflight_requests", 0.0) for g in found),
             "tollgate_event_loop_lag_seconds": max((g.get("event_loop_lag_seconds", 0.0) for g in found), default=0.0),
             "tollgate_journal_lost_pending": sum(g.get("journal_lost_pending", 0.0) for g in found),

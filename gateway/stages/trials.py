@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from msgspec import Struct
 
 from gateway.call import Call
-from gateway.errors import BudgetsUnavailable, Forbidden, GatewayError, Rejected, UpstreamFault
+from gateway.errors import BreakerOpen, BudgetsUnavailable, Forbidden, GatewayError, Rejected, UpstreamFault
 from gateway.policy.chains import Chains, Goal
 from gateway.policy.keys import may_ask
 from gateway.policy.retry import Cause, RetryBudget, Verdict, backoff, of_answer, of_fault
@@ -28,12 +28,15 @@ from gateway.stages.admit import REFERS, SHARE_WAITED, patience_of
 from gateway.stages.arrive import readable
 from gateway.stages.attempt import ERROR_BODY_LIMIT, IDEMPOTENT, attempt, may_resend
 from gateway.stages.authorize import may_go
+from gateway.stages.breaking import Breakers, Pass
 from gateway.stages.ending import Ending
 from gateway.stages.once import passed
 
 SDK = b"x-stainless-retry-count"
 ADVICE = b"x-should-retry"
+BUSY_TOOL = frozenset((429, 503))  # any other error of a tool is its answer
 HERE = Goal()
+CLOSED_TO_US = Verdict(Cause.REFUSED, here=False)  # by the breaker
 TROUBLE = {Cause.CONTEXT: "context", Cause.POLICY: "policy"}
 CHANCES = 1 << 32
 
@@ -53,10 +56,17 @@ class Manner(Struct, frozen=True):
 class RetryingTrials:
     """Implements ports.Trials. `pause` waits, and raises what ends the call meanwhile."""
 
-    def __init__(self, manner: Manner, chains: Chains, pause: Callable[[Downstream, float], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        manner: Manner,
+        chains: Chains,
+        pause: Callable[[Downstream, float], Awaitable[None]],
+        breakers: Breakers | None = None,
+    ) -> None:
         self.manner = manner
         self.chains = chains
         self.pause = pause
+        self.breakers = breakers
         self._budgets: dict[str, RetryBudget] = {}  # by upstream
 
     def budget(self, upstream: str) -> RetryBudget:
@@ -68,30 +78,41 @@ class RetryingTrials:
     async def carry(self, call: Call, down: Downstream, gw: Gateway) -> Ending:
         trial = call.trial = CallTrial(self, call, down, gw)
         self.budget(call.route.upstream).earn()
-        exchange: Exchange | None = None
         try:
             while True:
-                exchange, fault = None, None
-                try:
-                    exchange = await attempt(call, down, gw)
-                    if exchange.status < 400 or not await trial.refused(exchange):
-                        return await passed(call, exchange, down, gw)
-                except UpstreamFault as error:
-                    if not trial.failed(error):
-                        raise
-                    if exchange is not None:
-                        exchange.close()
-                    exchange, fault = None, error
-                if not await trial.prepared(exchange):
-                    if exchange is None:
-                        assert fault is not None
-                        raise fault
-                    return await passed(call, exchange, down, gw)
-                if exchange is not None:
-                    exchange.close()
+                ending = await self._tried(trial, call, down, gw)
+                if ending is not None:
+                    return ending
         finally:
-            if exchange is not None:
-                exchange.close()
+            trial.leave()
+            trial.drop()
+
+    async def _tried(self, trial: CallTrial, call: Call, down: Downstream, gw: Gateway) -> Ending | None:
+        """One attempt. None: another one follows."""
+        fault: UpstreamFault | None = None
+        try:
+            if self.breakers is not None:
+                trial.enter(self.breakers)
+            exchange = trial.hand = await attempt(call, down, gw)
+            if exchange.status < 400 or not await trial.refused(exchange):
+                return await self._passed(trial, call, down, gw)
+        except UpstreamFault as error:
+            if not trial.failed(error):
+                raise
+            trial.drop()
+            fault = error
+        if await trial.prepared():
+            trial.drop()
+            return None
+        if fault is not None:
+            raise fault
+        return await self._passed(trial, call, down, gw)
+
+    async def _passed(self, trial: CallTrial, call: Call, down: Downstream, gw: Gateway) -> Ending:
+        assert trial.hand is not None
+        ending = await passed(call, trial.hand, down, gw)
+        trial.ended = True
+        return ending
 
 
 class CallTrial:
@@ -99,7 +120,7 @@ class CallTrial:
 
     __slots__ = (
         *("_call", "_chains", "_down", "_edits", "_gw", "_model", "_next", "_route", "_trials", "_tries", "_used"),
-        *("_goal", "_wait"),
+        *("_broke", "_goal", "_pass", "_verdict", "_wait", "ended", "hand"),
     )
 
     def __init__(self, trials: RetryingTrials, call: Call, down: Downstream, gw: Gateway) -> None:
@@ -110,6 +131,46 @@ class CallTrial:
         self._goal, self._next = HERE, HERE  # asked now, and asked next
         self._tries = 1  # of the present goal
         self._wait = 0.0
+        self.hand: Exchange | None = None  # an answer that was not passed on yet
+        self.ended = False  # it was passed on to its end
+        self._pass: Pass | None = None  # through the breaker
+        self._verdict: Verdict | None = None  # on the attempt under way
+        self._broke: UpstreamFault | None = None  # what ended it behind the commit point
+
+    # -- the breaker ---------------------------------------------------------------------------------------------
+
+    def enter(self, breakers: Breakers) -> None:
+        """Raises BreakerOpen where another target is to be asked, or none."""
+        self._verdict = None
+        try:
+            self._pass = breakers.enter(self._call, self._gw)
+        except BreakerOpen:
+            if breakers.refuse or self._is_forced() or self._chain("failure"):
+                raise
+
+    def leave(self) -> None:
+        """Tell the breaker what became of the attempt; once."""
+        one, self._pass = self._pass, None
+        if one is None or self._trials.breakers is None:
+            return
+        call, verdict = self._call, self._verdict
+        if verdict is None:
+            broke = call.fault if isinstance(call.fault, UpstreamFault) else self._broke
+            verdict = of_fault(broke) if broke is not None else None
+        self._trials.breakers.leave(one, call, verdict, well=self.ended, gw=self._gw)
+
+    def drop(self) -> None:
+        """Let go of the answer in hand."""
+        hand, self.hand = self.hand, None
+        if hand is not None:
+            hand.close()
+
+    def _is_forced(self) -> bool:
+        upstream, forced = self._call.route.upstream, self._gw.controls.forced
+        return bool(forced) and "open" in (
+            forced.get(upstream),
+            forced.get(f"{upstream}/{self._call.model_sent or self._call.asked.model}"),
+        )
 
     # -- what is decided -----------------------------------------------------------------------------------------
 
@@ -126,7 +187,10 @@ class CallTrial:
             if body:
                 exchange.unread(body)
         blame = self._gw.dialects[self._call.route.dialect].blame(exchange.status, body)
-        if self._decided(of_answer(exchange.status, exchange.names, blame, self._gw.now())):
+        verdict = of_answer(exchange.status, exchange.names, blame, self._gw.now())
+        if self._call.asked.gated and exchange.status not in BUSY_TOOL:
+            self._verdict = verdict
+        elif self._decided(verdict):
             return True
         if len(self._call.attempts) > 1 and ADVICE not in exchange.names:
             self._call.lines += "x-should-retry: false\r\n"  # it was, here
@@ -140,8 +204,11 @@ class CallTrial:
         """An attempt brought nothing: shall another one follow?"""
         call = self._call
         if call.committed or self._down.gone:
+            self._broke = fault if not self._down.gone and isinstance(fault, UpstreamFault) else None
             return False
-        if fault is call.attempts[-1].fault and call.attempts[-1].status >= 400:
+        if isinstance(fault, BreakerOpen):
+            return self._decided(CLOSED_TO_US)
+        if call.attempts and fault is call.attempts[-1].fault and call.attempts[-1].status >= 400:
             return True  # an error inside a 200: `again` has decided
         if self._decided(of_fault(fault)):
             call.attempts[-1].fault = fault
@@ -152,6 +219,7 @@ class CallTrial:
 
     def _decided(self, verdict: Verdict) -> bool:
         call, cause = self._call, verdict.cause
+        self._verdict = verdict
         if cause is Cause.FINAL or not self._repeatable() or self._left() <= 0:
             return False
         if self._trials.chains:
@@ -199,8 +267,8 @@ class CallTrial:
     def _repeatable(self) -> bool:
         """Can the call not be done twice by this, or is no harm in it?"""
         call = self._call
-        last, spec = call.attempts[-1], self._gw.specs[call.route.upstream]
-        if not last.sent:
+        spec = self._gw.specs[call.route.upstream]
+        if len(call.attempts) == call.booked or not call.attempts[-1].sent:
             return True
         if call.websocket:
             return False
@@ -240,11 +308,12 @@ class CallTrial:
 
     # -- what is done --------------------------------------------------------------------------------------------
 
-    async def prepared(self, exchange: Exchange | None) -> bool:
+    async def prepared(self) -> bool:
         """Book the attempt that failed, wait, and hold what the next one may cost. False where that is not granted:
-        the failure stands. Raises what ends the call. `exchange`: the answer in hand, which costs nothing."""
+        the failure stands. Raises what ends the call. An answer in hand is an error, and costs nothing."""
         call, gw = self._call, self._gw
-        if exchange is None:
+        self.leave()
+        if self.hand is None and len(call.attempts) > call.booked:
             self._book()
         if self._wait > 0:
             await self._trials.pause(self._down, self._wait)
@@ -257,7 +326,7 @@ class CallTrial:
             except (Rejected, BudgetsUnavailable):
                 call.route, call.edits, call.model_sent, call.away, call.asked.injected = before
                 return False
-        if exchange is not None:
+        if self.hand is not None:
             self._book()
         self._tries = 1 if moved else self._tries + 1
         self._goal = self._next

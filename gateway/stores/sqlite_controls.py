@@ -73,6 +73,7 @@ _DROP = "DELETE FROM standings WHERE scope = 'run' AND killed = 0 AND at < ?"
 _SINCE = "SELECT standing FROM standings WHERE revision > ? ORDER BY revision"
 _MATTERS = "SELECT standing FROM standings WHERE matters ORDER BY revision"
 _NOT_OF_RUNS = "SELECT standing FROM standings WHERE matters AND scope <> 'run' ORDER BY scope, value"
+_FORCED = "SELECT standing FROM standings WHERE matters AND scope = 'upstream' ORDER BY value"
 _KILLED = "SELECT standing FROM standings WHERE killed ORDER BY revision DESC LIMIT ?"
 _LAST = "SELECT ifnull(max(revision), 0) FROM decisions"
 _AUDIT = (
@@ -105,6 +106,12 @@ class SqliteDecisions:
             db.execute(_DROP, (decision.at - RUN_DAYS * _DAY,))
             db.execute("COMMIT")
         return standing
+
+    def forced(self) -> list[Standing]:
+        """Breakers that a person holds open or closed."""
+        with self.open() as db:
+            found = [_decode(row[0]) for row in db.execute(_FORCED)]
+        return [standing for standing in found if standing.forced]
 
     def stopped(self, limit: int = 1000) -> list[Standing]:
         """What is stopped now, the latest first."""

@@ -144,7 +144,9 @@ async def play() -> dict[tuple[str, bool], Got]:
             name: {"dialect": "openai", "url": url, "timeouts": TIMEOUTS, "inject_usage": False}
             for name, url in urls.items()
         }
-        gate = await stack.enter_async_context(RunningGateway(upstreams, telemetry={"log": None}))
+        gate = await stack.enter_async_context(
+            RunningGateway(upstreams, telemetry={"log": None}, retries={"attempts": 1})
+        )
         keys = [(name, stream) for name in urls for stream in (False, True)]
         results = await asyncio.gather(*(ask(gate, name, stream) for name, stream in keys))
         found = dict(zip(keys, results, strict=True))

@@ -220,7 +220,7 @@ def stage(fake: FakeUpstream) -> Iterator[Stage]:
             upstreams[name.replace(" ", "-")] = {"dialect": "openai", "url": url, "timeouts": TIMEOUTS}
         for name in ("scripted", "learning"):
             upstreams[name] = {"dialect": "openai", "url": up.url, "timeouts": TIMEOUTS, "provider": "openai"}
-        gate = stack.enter_context(RunningGateway(upstreams, telemetry={"log": None}))
+        gate = stack.enter_context(RunningGateway(upstreams, telemetry={"log": None}, retries={"attempts": 1}))
         running = Stage(gate, fake, up)
         running.ask_all()
         yield running

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config.check_resilience import doubts, resilience
+from gateway.config.check_resilience import breaking, doubts, resilience
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,7 @@ from gateway.config.check_resilience import doubts, resilience
         ("timeouts: [{ping: 9, first_content: 9}]", None),
         ("timeouts: [{ping: 9, first_content: 9, total: 10}]", "timeouts.0.ping: is not shorter than `first_content`"),
         ("retries: {base: 20}", "retries.base: is longer than `longest`"),
+        ("breakers: {pause: 90}", "breakers.pause: is longer than `longest`"),
         ("retries: {attempts: 0}", "retries.attempts: expected a whole number"),
         ("fallbacks: [{to: []}]", "fallbacks.0.to: leads nowhere"),
         ("fallbacks: [{to: [openai], on: []}]", "fallbacks.0.on: is for no kind of trouble"),
@@ -86,6 +87,17 @@ retries: {attempts: 2, budget: 0.1}
         "fallbacks.0: model gpt-4o*: on failure: backup then openai as gpt-4o-mini",
         "fallbacks.1: all calls: on context, policy: as gpt-4.1 or backup",
         "retries: of clients that do not retry by themselves: up to 1, 10% of an upstream's calls",
+        "breakers: open at 50% of 20 calls in 30 s, 5 in a row, for 5 to 60 s; "
+        "calls without another target are sent all the same",
+    ]
+
+
+def test_breakers_work_where_there_are_fallbacks_or_where_it_is_said(loading: Any) -> None:
+    assert not breaking(loading())
+    assert breaking(loading(BACKUP + "fallbacks: [{to: [backup]}]"))
+    assert not breaking(loading(BACKUP + "fallbacks: [{to: [backup]}]\nbreakers: {enabled: false}"))
+    assert resilience(loading("breakers: {enabled: true, refuse: true, consecutive: 0}")) == [
+        "breakers: open at 50% of 20 calls in 30 s, for 5 to 60 s; calls without another target are refused"
     ]
 
 

@@ -21,13 +21,16 @@ from gateway.errors import (
 )
 from gateway.journal.convert import outcome_of
 from gateway.pipeline import serve
+from gateway.policy.breaker import NANO, Terms
 from gateway.policy.chains import Chains
 from gateway.ports import Downstream
 from gateway.stages.account import FAILED
+from gateway.stages.breaking import CELLS, Breakers
 from gateway.stages.trials import Manner, RetryingTrials
-from gateway.testing.doubles import Stop, World, ask, drive
+from gateway.testing.doubles import MemoryDown, Stop, World, ask, drive
 from gateway.testing.memory_budgets import limit
-from gateway.tool import Price, Terms
+from gateway.tool import Price
+from gateway.tool import Terms as Terms_
 
 CHAT = "/v1/chat/completions"
 QUESTION = b'{"model":"gpt-4o","max_tokens":50,"messages":[]}'
@@ -47,11 +50,22 @@ REFUSED = ConnectFailed("refused")
 SDK = (b"x-stainless-retry-count", b"0")
 
 
+def breakers(changes: list[tuple[str, str]]) -> Breakers:
+    """Open after three failures in a row, for a second of a clock that goes on with every look at it."""
+    terms = Terms(consecutive=3, pause=NANO, longest=4 * NANO)
+    return Breakers(terms, slow=0, refuse=False, tell=lambda name, change: changes.append((name, str(change.state))))
+
+
 class Bench:
     """A world whose calls are tried again; `waits` are the pauses that were made."""
 
     def __init__(
-        self, *chain: Fallback, manner: Manner | None = None, others: Sequence[str] = ("backup", "third")
+        self,
+        *chain: Fallback,
+        manner: Manner | None = None,
+        others: Sequence[str] = ("backup", "third"),
+        breaking: bool = False,
+        refuse: bool = False,
     ) -> None:
         self.world = World()
         self.waits: list[float] = []
@@ -60,7 +74,11 @@ class Bench:
             target = openai.target.__class__(name, name, "192.0.2.9", 9, False, b"")
             auth = ((b"authorization", b"Bearer of-" + name.encode()),)
             self.world.specs[name] = openai.__class__(name=name, family="openai", target=target, host=b"h", auth=auth)
-        self.trials = RetryingTrials(manner or Manner(), Chains(chain), self.pause)
+        self.changes: list[tuple[str, str]] = []
+        self.breakers = breakers(self.changes) if breaking or refuse else None
+        if self.breakers is not None:
+            self.breakers.refuse = refuse
+        self.trials = RetryingTrials(manner or Manner(), Chains(chain), self.pause, self.breakers)
         self.world.settings["trials"] = self.trials
 
     async def pause(self, down: Downstream, seconds: float) -> None:
@@ -378,7 +396,7 @@ def test_usage_is_asked_for_anew_of_each() -> None:
 
 def tool_bench(**terms: Any) -> Bench:
     bench = Bench()
-    bench.world.tool(Terms("t", Price(10**9), **terms), Door("/v1"))
+    bench.world.tool(Terms_("t", Price(10**9), **terms), Door("/v1"))
     return bench
 
 
@@ -489,3 +507,177 @@ def test_a_target_whose_budget_is_full_is_not_asked_and_the_first_answer_stands(
     assert (call.status, bench.world.down.sent, len(call.attempts)) == (503, BUSY, 1)
     assert call.route.upstream == "openai"
     assert b"x-tollgate-upstream: openai\r\n" in lines(bench)
+
+
+# -- the breaker -------------------------------------------------------------------------------------------------------
+
+
+def again(bench: Bench, *headers: tuple[bytes, bytes], body: bytes = QUESTION, path: str = CHAT) -> Call:
+    """The next call."""
+    bench.world.journal.records.clear()
+    bench.world.down = MemoryDown(bench.world.log)
+    return bench.call(body, *headers, path=path)
+
+
+def opened(bench: Bench, fault: Any = (503, BUSY)) -> None:
+    for _ in range(3):
+        bench.fails(fault)
+        bench.answers()
+        assert again(bench).status == 200
+
+
+def test_what_fails_is_left_alone_and_the_next_target_asked_at_once() -> None:
+    bench = Bench(CHAIN, breaking=True)
+    opened(bench)
+    assert bench.changes == [("openai/gpt-4o", "open")]
+    bench.answers()
+    call = again(bench)
+    assert shape(call) == [("backup", 200)]
+    assert b"x-tollgate-attempts: 1\r\n" in lines(bench)
+
+
+def test_what_cannot_be_reached_is_left_alone_with_all_its_models() -> None:
+    bench = Bench(CHAIN, breaking=True)
+    opened(bench, UpstreamReset("reset"))
+    assert ("openai", "open") in bench.changes
+    bench.answers()
+    assert shape(again(bench, body=QUESTION.replace(b"gpt-4o", b"o3"))) == [("backup", 200)]
+
+
+def test_a_model_that_is_overloaded_takes_no_other_with_it() -> None:
+    bench = Bench(CHAIN, breaking=True)
+    opened(bench)
+    bench.answers()
+    assert shape(again(bench, body=QUESTION.replace(b"gpt-4o", b"o3"))) == [("openai", 200)]
+
+
+def test_one_probe_heals_it() -> None:
+    bench = Bench(CHAIN, breaking=True)
+    opened(bench)
+    bench.world.clock += NANO
+    bench.answers()
+    assert shape(again(bench)) == [("openai", 200)]
+    assert bench.changes[-2:] == [("openai/gpt-4o", "half_open"), ("openai/gpt-4o", "closed")]
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 422])
+def test_errors_of_the_callers_making_are_neither_good_nor_bad(status: int) -> None:
+    bench = Bench(CHAIN, breaking=True)
+    for _ in range(50):
+        bench.fails((status, b"{}"))
+        assert again(bench).status == status
+    assert bench.changes == []
+    opened(bench)
+    bench.world.clock += NANO
+    bench.fails((status, b"{}"))
+    again(bench)
+    assert bench.changes[-1] == ("openai/gpt-4o", "half_open"), "a probe that says nothing gives its place back"
+    bench.answers()
+    assert shape(again(bench)) == [("openai", 200)]
+
+
+def test_the_limit_of_a_clients_own_key_is_nobody_elses() -> None:
+    bench = Bench(CHAIN, breaking=True)
+    opened(bench, (429, BUSY, ((b"retry-after", b"3"),)))
+    assert bench.changes == []
+
+
+def test_that_of_the_gateways_key_is_for_as_long_as_it_says() -> None:
+    bench = Bench(CHAIN, breaking=True)
+    openai = bench.world.specs["openai"]
+    bench.world.specs["openai"] = openai.__class__(
+        name="openai", family="openai", target=openai.target, host=b"h", auth=((b"authorization", b"Bearer k"),)
+    )
+    bench.fails((429, BUSY, ((b"retry-after", b"3"),)))
+    bench.answers()
+    again(bench)
+    assert bench.changes == [("openai/gpt-4o", "open")]
+    bench.world.clock += 2 * NANO
+    bench.answers()
+    assert shape(again(bench)) == [("backup", 200)]
+    bench.world.clock += NANO
+    bench.answers()
+    assert shape(again(bench)) == [("openai", 200)]
+
+
+def test_a_client_that_leaves_says_nothing_of_the_upstream() -> None:
+    bench = Bench(CHAIN, breaking=True)
+    for _ in range(10):
+        bench.world.answer(200, (SSE,), [CHUNK.replace(b',"finish_reason":"stop"', b""), ClientGone()])
+        assert outcome_of(again(bench, body=STREAM)) == "cancelled"
+    for _ in range(10):
+        bench.world.upstreams.answers.append(ClientGone())
+        again(bench)
+    assert bench.changes == []
+
+
+def test_a_stream_that_breaks_off_counts() -> None:
+    bench = Bench(CHAIN, breaking=True)
+    for _ in range(3):
+        bench.world.answer(200, (SSE,), [CHUNK, UpstreamReset("cut", code="upstream_cut")])
+        assert outcome_of(again(bench, body=STREAM)) == "truncated"
+    assert ("openai/gpt-4o", "open") in bench.changes
+
+
+def test_without_another_target_it_is_asked_all_the_same() -> None:
+    bench = Bench(breaking=True, manner=Manner(attempts=1))
+    for _ in range(5):
+        bench.fails((503, BUSY))
+        assert again(bench).status == 503
+    assert bench.changes == [("openai/gpt-4o", "open")]
+
+
+def test_or_refused_where_that_is_wanted() -> None:
+    bench = Bench(refuse=True, manner=Manner(attempts=1))
+    for _ in range(3):
+        bench.fails((503, BUSY))
+        again(bench)
+    call = again(bench)
+    assert (call.status, call.attempts, outcome_of(call)) == (503, [], "failed")
+    assert b"retry-after: 1\r\n" in lines(bench)
+    assert b"x-tollgate-code: upstream_breaker_open\r\n" in lines(bench)
+
+
+def test_where_every_target_is_left_alone_the_last_is_asked() -> None:
+    bench = Bench(Fallback(to=("backup",)), breaking=True, manner=Manner(attempts=1))
+    for _ in range(3):
+        bench.fails((503, BUSY), (503, BUSY))
+        again(bench)
+    bench.answers()
+    assert shape(again(bench)) == [("backup", 200)]
+
+
+@pytest.mark.parametrize("name", ["openai", "openai/gpt-4o"])
+def test_a_person_can_hold_it_open_or_closed(name: str) -> None:
+    bench = Bench(CHAIN, breaking=True)
+    bench.world.controls.forced[name] = "open"
+    bench.answers()
+    assert shape(again(bench)) == [("backup", 200)]
+    bench.world.controls.forced.clear()
+    opened(bench)
+    bench.world.controls.forced["openai/gpt-4o"] = "closed"
+    bench.answers()
+    assert shape(again(bench)) == [("openai", 200)]
+    bench = Bench(breaking=True)
+    bench.world.controls.forced[name] = "open"
+    assert again(bench).status == 503, "also where there is no other target"
+
+
+def test_a_tool_has_a_breaker_too() -> None:
+    bench = Bench(refuse=True, manner=Manner(attempts=1))
+    bench.world.tool(Terms_("t", Price(10**9)), Door("/v1"))
+    for _ in range(3):
+        bench.fails((500, b""))
+        again(bench, body=b"{}", path="/tools/t/x")
+    assert bench.changes == [("tools/t", "open")]
+    call = again(bench, body=b"{}", path="/tools/t/x")
+    assert (call.status, call.money.total) == (503, 0)
+
+
+def test_names_of_models_do_not_fill_the_memory() -> None:
+    bench = Bench(CHAIN, breaking=True)
+    assert bench.breakers is not None
+    for number in range(CELLS + 50):
+        bench.answers()
+        again(bench, body=b'{"model":"m%d","max_tokens":5,"messages":[]}' % number)
+    assert len(bench.breakers._cells) <= CELLS

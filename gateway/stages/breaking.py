@@ -1,0 +1,126 @@
+"""Breaking: which cells of the breaker an attempt passes, and what they are told of its end. See policy.breaker.
+
+Rules
+1. An upstream has a cell for whether it can be reached and talks HTTP, and one for each model, for what it answers: a
+   model that is overloaded takes no other with it. A tool has one for both.
+2. What a person forced (open or closed) stands, whatever was counted; the outcomes go on being counted.
+3. Where no cell refuses, both are told the end; where one does, the other gets its permit back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from msgspec import Struct
+
+from gateway.call import Call
+from gateway.errors import BreakerOpen, UpstreamFault
+from gateway.policy.breaker import NANO, Breaker, Change, Outcome, Permit, State, Terms
+from gateway.policy.retry import Cause, Verdict
+from gateway.ports import Gateway
+
+CELLS = 1024
+LIMITED = 429
+FORCED_OPEN, FORCED_CLOSED = "open", "closed"
+Tell = Callable[[str, Change], None]
+
+
+class Pass(Struct):
+    """The permits of one attempt: of the upstream's cell, and of the model's."""
+
+    where: tuple[tuple[str, Breaker, Permit], ...]
+
+
+NO_CELLS = Pass(())
+
+
+class Breakers:
+    """All cells of a worker. `tell` hears of every change of state."""
+
+    def __init__(self, terms: Terms, *, slow: int, refuse: bool, tell: Tell) -> None:
+        self.refuse = refuse  # also where there is no other target
+        self._terms, self._slow, self._tell = terms, slow, tell
+        self._cells: dict[str, Breaker] = {}
+
+    @property
+    def open(self) -> int:
+        """How many cells are not closed."""
+        return sum([cell.state is not State.CLOSED for cell in self._cells.values()])
+
+    def enter(self, call: Call, gw: Gateway) -> Pass:
+        """Raises BreakerOpen where a cell refuses."""
+        upstream, now = call.route.upstream, gw.monotonic()
+        spec = gw.specs.get(upstream)
+        model = call.model_sent or call.asked.model if spec is not None and spec.tool is None else ""
+        forced = gw.controls.forced
+        passed: list[tuple[str, Breaker, Permit]] = []
+        for name in (upstream, f"{upstream}/{model}") if model else (upstream,):
+            cell = self._cells.get(name) or self._cell(name)
+            permit = self._permit(name, cell, now, forced)
+            if permit is None:
+                for other, known, given in passed:
+                    self._told(other, known.report(given, Outcome.NEITHER, now))
+                raise self._refusal(name, cell, now)
+            passed.append((name, cell, permit))
+        return Pass(tuple(passed))
+
+    def leave(self, one: Pass, call: Call, verdict: Verdict | None, *, well: bool, gw: Gateway) -> None:
+        """The attempt is over. `verdict`: of one that failed; `well`: else, that it came to its end."""
+        now, spec = gw.monotonic(), gw.specs.get(call.route.upstream)
+        own = spec is not None and bool(spec.auth)
+        if verdict is not None and call.attempts and call.attempts[-1].status == LIMITED and not own:
+            verdict = Verdict(Cause.FINAL)  # of the client's own key: no other has to do with it
+        wait = int((verdict.wait or 0) * NANO) if verdict is not None else 0
+        for at, (name, cell, permit) in enumerate(one.where):
+            answers, reaches = at == len(one.where) - 1, at == 0
+            if verdict is not None:
+                outcome = failed(call, verdict, answers=answers, reaches=reaches)
+            else:
+                outcome = self._succeeded(call) if well else Outcome.NEITHER
+            self._told(name, cell.report(permit, outcome, now, wait if outcome is Outcome.FAILURE else 0))
+
+    def _succeeded(self, call: Call) -> Outcome:
+        last = call.attempts[-1]
+        if not 100 < last.status < 400:
+            return Outcome.NEITHER
+        first = call.first_byte or last.ended
+        return Outcome.SLOW if self._slow and first - last.began > self._slow else Outcome.SUCCESS
+
+    def _cell(self, name: str) -> Breaker:
+        if len(self._cells) >= CELLS:  # names of models come from clients
+            kept = {known: cell for known, cell in self._cells.items() if cell.state is not State.CLOSED}
+            self._cells = kept if len(kept) < CELLS else {}
+        cell = self._cells[name] = Breaker(self._terms)
+        return cell
+
+    def _permit(self, name: str, cell: Breaker, now: int, forced: Mapping[str, str]) -> Permit | None:
+        if forced and name in forced:
+            return Permit(cell.era) if forced[name] == FORCED_CLOSED else None
+        era = cell.era
+        permit = cell.admit(now)
+        if cell.era != era:
+            self._told(name, Change(cell.state, cell.why))
+        return permit
+
+    def _told(self, name: str, change: Change | None) -> None:
+        if change is not None:
+            self._tell(name, change)
+
+    def _refusal(self, name: str, cell: Breaker, now: int) -> UpstreamFault:
+        left = max(1, -(-(cell.until - now) // NANO)) if cell.state is State.OPEN else 1
+        why = cell.why if cell.state is not State.CLOSED else "opened by hand"
+        return BreakerOpen(f"{name} is not asked for now: {why}", retry_after=left)
+
+
+def failed(call: Call, verdict: Verdict, *, answers: bool, reaches: bool) -> Outcome:
+    """What a failed attempt is to the cell that counts answers, or to the one that counts whether it is reached."""
+    last = call.attempts[-1] if call.attempts else None
+    if last is None or len(call.attempts) == call.booked:
+        return Outcome.NEITHER
+    if last.status >= 400 and reaches and not answers:
+        return Outcome.SUCCESS  # it is there, and says no
+    if verdict.cause in (Cause.FINAL, Cause.CONTEXT, Cause.POLICY):
+        return Outcome.NEITHER
+    if last.status >= 400:
+        return Outcome.FAILURE
+    return Outcome.FAILURE if reaches or last.sent else Outcome.NEITHER
