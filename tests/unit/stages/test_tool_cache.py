@@ -421,6 +421,8 @@ def test_failures_and_what_is_no_whole_result_are_not_kept(result: Any) -> None:
     gate = Server()
     gate.prepare(json.dumps({"jsonrpc": "2.0", "id": 1, "result": result}).encode())
     assert gate.ask() == "miss"
+    failed = isinstance(result, dict) and result.get("isError") is True
+    assert gate.record.cache_reason == ("failed" if failed else "unread")
     gate.prepare(b'{"jsonrpc":"2.0","id":1,"error":{"code":-32603,"message":"no"}}')
     assert gate.ask() == "miss"
     gate.prepare(b'{"jsonrpc":"2.0","id":2,"result":{"content":[]}}')  # of another request
@@ -455,6 +457,8 @@ def test_a_document_becomes_a_stream_for_a_client_that_takes_nothing_else() -> N
         (b'{"jsonrpc":"2.0","id":5,"method":"sampling/createMessage","params":{}}', RESULT),
         (b'{"jsonrpc":"2.0","method":"notifications/resources/updated"}', RESULT),
         (b'{"jsonrpc":"2.0","method":"notifications/progress"}',),
+        (b'{"jsonrpc":"2.0","id":5,"method":"notifications/progress"}', RESULT),
+        (RESULT, RESULT),
         (RESULT[:-1],),
     ],
 )
