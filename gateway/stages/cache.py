@@ -17,7 +17,7 @@ from msgspec import Raw
 
 from gateway.call import Answer, Cached, Call, Edit
 from gateway.errors import NotCached
-from gateway.policy.cache_key import Basis, key_of, place_of
+from gateway.policy.cache_key import Basis, Meanings, key_of, place_of
 from gateway.policy.cache_rules import BROKEN, CacheRules, fits, lifetime, tags_of, unfit, unkeepable, wish_of
 from gateway.ports import CacheStore, Downstream, Entry, Exchange, Flight, Flights, Gateway, Spec
 from gateway.stages.attempt import spliced
@@ -26,6 +26,7 @@ from gateway.stages.replay import JSON, Question, follow, replay, say, shaped
 
 KEPT = (b"x-request-id", b"request-id", b"openai-version")
 """Headers of an answer that are kept with it: where it came from. Limits and dates are those of another moment."""
+MEANINGS = 8_388_608  # bytes of bodies that each worker knows the meaning of
 ROUNDS = 3  # flights that a call follows before it goes by itself
 
 _document = msgspec.json.Decoder(dict[str, Raw])
@@ -111,6 +112,7 @@ class ExactCache:
         self._pace = pace
         self._patience = patience
         self._bases: dict[str, tuple[Spec, Basis]] = {}  # by name of the upstream
+        self._meanings = Meanings(MEANINGS)
 
     async def answer(self, call: Call, down: Downstream, gw: Gateway) -> Ending | None:
         terms = self._rules.terms(call)
@@ -136,7 +138,7 @@ class ExactCache:
     def _basis(self, spec: Spec) -> Basis:
         known = self._bases.get(spec.name)
         if known is None or known[0] is not spec:
-            basis = Basis(self._rules.version.encode(), place_of(spec), self._rules.ignored)
+            basis = Basis(self._rules.version.encode(), place_of(spec), self._rules.ignored, self._meanings)
             known = self._bases[spec.name] = (spec, basis)
         return known[1]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.call import Asked, Call, Request, Route, Target, Trace, Who
 from gateway.key import Key
-from gateway.policy.cache_key import Basis, canonical, digest, entry_name, key_of, place_of
+from gateway.policy.cache_key import Basis, Meanings, canonical, digest, entry_name, key_of, place_of
 from gateway.ports import Spec
 from gateway.testing.doubles import ask
 
@@ -238,3 +238,49 @@ def test_no_two_lists_of_parts_read_alike(one: list[bytes], two: list[bytes]) ->
 
 def test_names_are_no_keys() -> None:
     assert len(entry_name(key())) == 16
+
+
+# -- bodies that come again -------------------------------------------------------------------------------------------
+
+
+def long_body(number: int = 0, size: int = 3000) -> bytes:
+    return json.dumps({"model": "m", "n": number, "messages": ["x" * size]}).encode()
+
+
+def test_a_body_that_comes_again_means_the_same_and_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    meanings, reads = Meanings(10_000), []
+
+    def counted(body: bytes) -> bytes | None:
+        reads.append(body)
+        return canonical(body)
+
+    monkeypatch.setattr("gateway.policy.cache_key.canonical", counted)
+    basis = Basis(b"1", place_of(PAID), meanings=meanings)
+    first, other = long_body(1), long_body(2)
+    for body in (first, bytes(bytearray(first)), other):
+        assert key(body, basis=basis) == key(body)
+    assert reads == [first, first, first, other, other], "read once with the memory, and each time without"
+
+
+def test_what_is_remembered_is_of_one_tenant_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    meanings, body = Meanings(10_000), long_body()
+    known = meanings.of("a", body)
+    monkeypatch.setattr("gateway.policy.cache_key.canonical", lambda body: None)
+    assert meanings.of("a", body) == known
+    assert meanings.of("b", body) is None
+    monkeypatch.undo()
+    for number in range(1, 4):
+        meanings.of("a", long_body(number))
+        meanings.of("a", body)  # used since
+        assert meanings.held <= 10_000
+    monkeypatch.setattr("gateway.policy.cache_key.canonical", lambda body: None)
+    assert meanings.of("a", body) == known, "what was used least lately goes first"
+    assert meanings.of("a", long_body(1)) is None
+
+
+def test_bodies_without_a_sure_meaning_small_and_huge_ones_are_read_each_time() -> None:
+    meanings = Meanings(10_000_000)
+    assert meanings.of("a", b'{"a": 1, "a": 2, "b": "' + b"x" * 3000 + b'"}') is None
+    meanings.of("a", b"{}")
+    meanings.of("a", long_body(size=Meanings.MOST))
+    assert meanings.held == 0
