@@ -284,3 +284,116 @@ def test_bodies_without_a_sure_meaning_small_and_huge_ones_are_read_each_time() 
     meanings.of("a", b"{}")
     meanings.of("a", long_body(size=Meanings.MOST))
     assert meanings.held == 0
+
+
+# -- bodies of every dialect ------------------------------------------------------------------------------------------
+
+SCHEMA = {"type": "object", "properties": {"at": {"type": "integer", "minimum": 1}}, "required": ["at"]}
+IMAGE = "data:image/png;base64,iVBORw0KGgo="
+ASKED = {
+    "/v1/chat/completions": {
+        "model": "m",
+        "temperature": 0,
+        "seed": 7,
+        "stop": ["\n\n"],
+        "logit_bias": {"50256": -100},
+        "n": 1,
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": "What?"}, {"type": "image_url", "image_url": {"url": IMAGE}}],
+            },
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"at": 1}'}}],
+            },
+            {"role": "tool", "tool_call_id": "c", "content": "[1, 2]"},
+        ],
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": SCHEMA, "strict": True}}],
+        "response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": SCHEMA}},
+    },
+    "/v1/completions": {"model": "m", "prompt": ["a", "b"], "max_tokens": 5, "echo": False, "suffix": ""},
+    "/v1/embeddings": {"model": "m", "input": ["a", [1, 2, 3]], "dimensions": 256, "encoding_format": "float"},
+    "/v1/responses": {
+        "model": "m",
+        "instructions": "Be brief.",
+        "store": False,
+        "reasoning": {"effort": "low"},
+        "input": [
+            {"role": "user", "content": [{"type": "input_text", "text": "What?"}]},
+            {"type": "function_call_output", "call_id": "c", "output": "1"},
+        ],
+        "tools": [{"type": "function", "name": "f", "parameters": SCHEMA}],
+        "text": {"format": {"type": "json_schema", "schema": SCHEMA}},
+    },
+    "/v1/messages": {
+        "model": "m",
+        "max_tokens": 64,
+        "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
+        "thinking": {"type": "enabled", "budget_tokens": 1024},
+        "metadata": {"user_id": "u"},
+        "messages": [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "document", "source": {"type": "text", "data": "x"}},
+                    {"type": "text", "text": "What?"},
+                ],
+            }
+        ],
+        "tools": [{"name": "f", "input_schema": SCHEMA}],
+        "tool_choice": {"type": "auto"},
+    },
+    "/v1beta/models/{model}:generateContent": {
+        "contents": [
+            {"role": "user", "parts": [{"text": "What?"}, {"inlineData": {"mimeType": "image/png", "data": "aQ=="}}]}
+        ],
+        "systemInstruction": {"parts": [{"text": "Be brief."}]},
+        "safetySettings": [{"category": "c", "threshold": "t"}],
+        "generationConfig": {"temperature": 0, "thinkingConfig": {"thinkingBudget": 0}, "responseSchema": SCHEMA},
+        "tools": [{"functionDeclarations": [{"name": "f", "parameters": SCHEMA}]}],
+    },
+    "/v1beta/models/{model}:embedContent": {"content": {"parts": [{"text": "x"}]}, "taskType": "RETRIEVAL_QUERY"},
+}
+"""What is asked in earnest, of every dialect."""
+
+
+def route_of(template: str) -> Route:
+    return Route(template, f"dialect of {template}", "chat", "up", template.encode())
+
+
+@pytest.mark.parametrize("template", ASKED)
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_bodies_of_every_dialect_are_equal_however_they_are_spelled(template: str, data: st.DataObject) -> None:
+    body, route = ASKED[template], route_of(template)
+    other = shuffled(body, data.draw)
+    indent, ascii_only = data.draw(st.sampled_from([None, 0, 3])), data.draw(st.booleans())
+    assert key(json.dumps(other, indent=indent, ensure_ascii=ascii_only).encode(), route=route) == key(
+        body, route=route
+    )
+
+
+@pytest.mark.parametrize("template", ASKED)
+def test_no_place_in_a_body_of_any_dialect_is_overlooked(template: str) -> None:
+    body, route = json.loads(json.dumps(ASKED[template])), route_of(template)
+    seen = {key(body, route=route)}
+    changes = 0
+    for path in places(body)[1:]:
+        for new in ("changed", None, 1.5, [], {"a": "b"}):
+            changed = copy.deepcopy(body)
+            inner: Any = changed
+            for name in path[:-1]:
+                inner = inner[name]
+            if inner[path[-1]] == new:
+                continue
+            inner[path[-1]] = new
+            seen.add(key(changed, route=route))
+            changes += 1
+    assert len(seen) == changes + 1, "each change is a key of its own"
+
+
+def test_one_body_is_another_question_on_each_route() -> None:
+    assert len({key(route=route_of(template)) for template in ASKED}) == len(ASKED)
