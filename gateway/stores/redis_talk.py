@@ -31,6 +31,7 @@ from gateway.stores.redis_link import LUA, RedisAway
 BATCH, BATCH_BYTES = 64, 1_048_576
 CONNECT_SECONDS = 0.25  # at least
 LATE = 0.2  # of a timeout: a timer so much late says that this process was busy, not Redis
+BUG_SECONDS = 1.0  # until a connection that a bug has ended is made anew
 HOPS = 2  # times that a script is sent again, because it is unknown or elsewhere
 WRONG = "WRONGTYPE"
 _FAULTS = (RedisError, OSError, ValueError)  # the last of what is no Redis at all
@@ -150,7 +151,6 @@ class Talk:
         if node is None:
             node = self._nodes[address] = Node(self, self.pool(host=error.host, port=error.port))
         self._slots[error.slot_id] = node
-        item.hops += 1
         node.send(item)
 
     def forget(self, node: Node) -> None:
@@ -180,7 +180,23 @@ class Node:
         self._queue: deque[Item] = deque()
         self._connection: Connection | None = None
         self._loop = asyncio.get_running_loop()
-        self.task = self._loop.create_task(self._run(), name="redis-cache")
+        self.task = self._start()
+
+    def _start(self) -> asyncio.Task[None]:
+        task = self._loop.create_task(self._run(), name="redis-cache")
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A bug is no reason to do without the cache for ever; whoever waited was told by `_run`."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("answers in Redis: a bug", exc_info=error)
+            if not self._talk.closing:
+                self._loop.call_later(BUG_SECONDS, self._restart)
+
+    def _restart(self) -> None:
+        if not self._talk.closing:
+            self.task = self._start()
 
     def send(self, item: Item) -> None:
         if self.outage.state is State.AWAY or self.task.done():
@@ -230,7 +246,7 @@ class Node:
             _log.warning("Redis is back after %.1f s: answers are kept there again", seconds)
 
     async def _exchange(self) -> None:
-        """One batch. Raises RedisError and OSError; those who wait are told by `_away`."""
+        """One batch. Raises RedisError and OSError; whatever is raised, those who wait are told by `_away`."""
         connection, size = self._connection, 0
         items: list[Item] = []
         if connection is None:
@@ -239,13 +255,15 @@ class Node:
             item = self._queue.popleft()
             items.append(item)
             size += item.size
+        taken = False
         try:
             texts = [await item.packed() for item in items]
             answers = await self._within(self._converse(connection, texts), self._talk.timeout)
             await self._take(connection, items, answers)
-        except _FAULTS:
-            self._queue.extendleft(item for item in reversed(items) if item.hops >= 0)
-            raise
+            taken = True
+        finally:
+            if not taken:
+                self._queue.extendleft(item for item in reversed(items) if item.hops >= 0)
 
     async def _take(self, connection: Connection, items: Sequence[Item], answers: Sequence[Any]) -> None:
         unknown: list[Item] = []
@@ -256,7 +274,9 @@ class Node:
             elif isinstance(answer, MovedError) and item.hops < HOPS:
                 if not answer.host:  # of the server that was asked
                     answer.host = self._pool.connection_kwargs["host"]
-                self._talk.moved(item, answer)
+                other = Item(item.script, item.base, item.parts, item.answer, item.size, item.hops + 1)
+                item.hops = -1  # it is no business of this batch any more
+                self._talk.moved(other, answer)
             else:
                 self._answered(item, answer)
         if unknown:

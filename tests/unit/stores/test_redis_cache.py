@@ -177,6 +177,20 @@ async def test_what_is_no_redis_is_away(make: Make) -> None:
     await other.wait_closed()
 
 
+async def test_a_bug_costs_one_miss_and_a_line_in_the_log(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("gateway.stores.redis_talk.BUG_SECONDS", 0.01)
+    store = await make()
+    await keep(store, entry())
+    with monkeypatch.context() as patch:
+        patch.setattr("gateway.stores.redis_talk.packed", lambda *parts: 1 / 0)
+        assert await store.get(entry().key, "t", NOW) == (None, -1)
+    await until(lambda: store.available)
+    assert await find(store, entry()) == entry()
+    assert "a bug" in caplog.text
+
+
 async def test_the_desk_says_so(server: RedisServer) -> None:
     desk = RedisCacheDesk(server.url, "tollgate")
     server.stop()
