@@ -73,7 +73,7 @@ class Breaker:
     """One cell: an upstream, a model at an upstream, or a tool."""
 
     __slots__ = (
-        *("_bad", "_begun", "_good", "_in_a_row", "_opened", "_probe_at", "_proven", "_slow", "_terms", "era"),
+        *("_bad", "_begun", "_good", "_in_a_row", "_opened", "_pass", "_probe_at", "_proven", "_slow", "_terms", "era"),
         *("state", "until", "why"),
     )
 
@@ -81,6 +81,7 @@ class Breaker:
         self._terms = terms
         self.state = State.CLOSED
         self.era = 0
+        self._pass = Permit(0)  # of a closed one: the same for every call
         self.until = 0
         self.why = ""
         self._opened = 0  # times in a row without a recovery
@@ -97,7 +98,7 @@ class Breaker:
     def admit(self, now: int) -> Permit | None:
         """May a call go? None: no."""
         if self.state is State.CLOSED:
-            return Permit(self.era)
+            return self._pass
         if self.state is State.OPEN:
             if now < self.until:
                 return None
@@ -166,6 +167,7 @@ class Breaker:
     def _turn(self, state: State, why: str) -> Change:
         self.state, self.why = state, why
         self.era += 1
+        self._pass = Permit(self.era)
         self._in_a_row = self._probe_at = self._proven = 0
         return Change(state, why, self.until if state is State.OPEN else 0)
 
@@ -173,6 +175,8 @@ class Breaker:
         """The place of the present tenth; what has left the window is forgotten."""
         at = now * BUCKETS // self._terms.window
         gone = at - self._begun
+        if gone == 0:
+            return at % BUCKETS
         if gone >= BUCKETS or gone < 0:
             self._clear(at)
         else:

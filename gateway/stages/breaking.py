@@ -21,17 +21,15 @@ from gateway.ports import Gateway
 
 CELLS = 1024
 LIMITED = 429
-FORCED_OPEN, FORCED_CLOSED = "open", "closed"
+FORCED_CLOSED = "closed"
+CLOSED = State.CLOSED
 Tell = Callable[[str, Change], None]
 
 
 class Pass(Struct):
     """The permits of one attempt: of the upstream's cell, and of the model's."""
 
-    where: tuple[tuple[str, Breaker, Permit], ...]
-
-
-NO_CELLS = Pass(())
+    where: list[tuple[str, Breaker, Permit]]
 
 
 class Breakers:
@@ -40,43 +38,66 @@ class Breakers:
     def __init__(self, terms: Terms, *, slow: int, refuse: bool, tell: Tell) -> None:
         self.refuse = refuse  # also where there is no other target
         self._terms, self._slow, self._tell = terms, slow, tell
-        self._cells: dict[str, Breaker] = {}
+        self._named: dict[str, Breaker] = {}
+        self._cells: dict[tuple[str, str], tuple[tuple[str, Breaker], ...]] = {}  # by upstream and model
 
     @property
     def open(self) -> int:
         """How many cells are not closed."""
-        return sum([cell.state is not State.CLOSED for cell in self._cells.values()])
+        return sum([cell.state is not CLOSED for cell in self._named.values()])
 
     def enter(self, call: Call, gw: Gateway) -> Pass:
         """Raises BreakerOpen where a cell refuses."""
-        upstream, now = call.route.upstream, gw.monotonic()
-        spec = gw.specs.get(upstream)
-        model = call.model_sent or call.asked.model if spec is not None and spec.tool is None else ""
-        forced = gw.controls.forced
+        now, forced = gw.monotonic(), gw.controls.forced
         passed: list[tuple[str, Breaker, Permit]] = []
-        for name in (upstream, f"{upstream}/{model}") if model else (upstream,):
-            cell = self._cells.get(name) or self._cell(name)
-            permit = self._permit(name, cell, now, forced)
+        for name, cell in self._of(call, gw):
+            permit = self._permit(name, cell, now, forced) if forced or cell.state is not CLOSED else cell.admit(now)
             if permit is None:
                 for other, known, given in passed:
                     self._told(other, known.report(given, Outcome.NEITHER, now))
                 raise self._refusal(name, cell, now)
             passed.append((name, cell, permit))
-        return Pass(tuple(passed))
+        return Pass(passed)
+
+    def _of(self, call: Call, gw: Gateway) -> tuple[tuple[str, Breaker], ...]:
+        """The cells of a call, the one for reaching its upstream first."""
+        upstream, model = call.route.upstream, call.model_sent or call.asked.model
+        found = self._cells.get((upstream, model))
+        if found is None:
+            spec = gw.specs.get(upstream)
+            names = (
+                (upstream, f"{upstream}/{model}") if model and spec is not None and spec.tool is None else (upstream,)
+            )
+            if len(self._cells) >= CELLS:  # names of models come from clients
+                self._forget()
+            found = self._cells[upstream, model] = tuple([(name, self._cell(name)) for name in names])
+        return found
+
+    def _cell(self, name: str) -> Breaker:
+        known = self._named.get(name)
+        if known is None:
+            known = self._named[name] = Breaker(self._terms)
+        return known
+
+    def _forget(self) -> None:
+        """All that is closed, or everything."""
+        kept = {name: cell for name, cell in self._named.items() if cell.state is not CLOSED}
+        self._cells, self._named = {}, kept if len(kept) < CELLS else {}
 
     def leave(self, one: Pass, call: Call, verdict: Verdict | None, *, well: bool, gw: Gateway) -> None:
         """The attempt is over. `verdict`: of one that failed; `well`: else, that it came to its end."""
-        now, spec = gw.monotonic(), gw.specs.get(call.route.upstream)
-        own = spec is not None and bool(spec.auth)
-        if verdict is not None and call.attempts and call.attempts[-1].status == LIMITED and not own:
+        now = gw.monotonic()
+        if verdict is None:
+            outcome = self._succeeded(call) if well else Outcome.NEITHER
+            for name, cell, permit in one.where:
+                self._told(name, cell.report(permit, outcome, now))
+            return
+        spec = gw.specs.get(call.route.upstream)
+        if call.attempts and call.attempts[-1].status == LIMITED and not (spec is not None and spec.auth):
             verdict = Verdict(Cause.FINAL)  # of the client's own key: no other has to do with it
-        wait = int((verdict.wait or 0) * NANO) if verdict is not None else 0
+        wait = int((verdict.wait or 0) * NANO)
         for at, (name, cell, permit) in enumerate(one.where):
-            answers, reaches = at == len(one.where) - 1, at == 0
-            if verdict is not None:
-                outcome = failed(call, verdict, answers=answers, reaches=reaches)
-            else:
-                outcome = self._succeeded(call) if well else Outcome.NEITHER
+            outcome = failed(call, verdict, answers=at == len(one.where) - 1, reaches=at == 0)
             self._told(name, cell.report(permit, outcome, now, wait if outcome is Outcome.FAILURE else 0))
 
     def _succeeded(self, call: Call) -> Outcome:
@@ -85,13 +106,6 @@ class Breakers:
             return Outcome.NEITHER
         first = call.first_byte or last.ended
         return Outcome.SLOW if self._slow and first - last.began > self._slow else Outcome.SUCCESS
-
-    def _cell(self, name: str) -> Breaker:
-        if len(self._cells) >= CELLS:  # names of models come from clients
-            kept = {known: cell for known, cell in self._cells.items() if cell.state is not State.CLOSED}
-            self._cells = kept if len(kept) < CELLS else {}
-        cell = self._cells[name] = Breaker(self._terms)
-        return cell
 
     def _permit(self, name: str, cell: Breaker, now: int, forced: Mapping[str, str]) -> Permit | None:
         if forced and name in forced:
@@ -108,7 +122,7 @@ class Breakers:
 
     def _refusal(self, name: str, cell: Breaker, now: int) -> UpstreamFault:
         left = max(1, -(-(cell.until - now) // NANO)) if cell.state is State.OPEN else 1
-        why = cell.why if cell.state is not State.CLOSED else "opened by hand"
+        why = cell.why if cell.state is not CLOSED else "opened by hand"
         return BreakerOpen(f"{name} is not asked for now: {why}", retry_after=left)
 
 

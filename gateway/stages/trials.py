@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
 
-from gateway.call import Call
+from gateway.call import Call, Edit, Route
 from gateway.errors import BreakerOpen, BudgetsUnavailable, Forbidden, GatewayError, Rejected, UpstreamFault
 from gateway.policy.chains import Chains, Goal
 from gateway.policy.keys import may_ask
@@ -76,16 +76,18 @@ class RetryingTrials:
         return known
 
     async def carry(self, call: Call, down: Downstream, gw: Gateway) -> Ending:
-        trial = call.trial = CallTrial(self, call, down, gw)
-        self.budget(call.route.upstream).earn()
+        trial = call.trial = CallTrial(self, call, down, gw, call.route, call.edits, call.model_sent)
+        (self._budgets.get(call.route.upstream) or self.budget(call.route.upstream)).earn()
         try:
             while True:
                 ending = await self._tried(trial, call, down, gw)
                 if ending is not None:
                     return ending
         finally:
-            trial.leave()
+            if self.breakers is not None:
+                trial.leave()
             trial.drop()
+            call.trial = None  # the two would keep each other alive
 
     async def _tried(self, trial: CallTrial, call: Call, down: Downstream, gw: Gateway) -> Ending | None:
         """One attempt. None: another one follows."""
@@ -95,7 +97,9 @@ class RetryingTrials:
                 trial.enter(self.breakers)
             exchange = trial.hand = await attempt(call, down, gw)
             if exchange.status < 400 or not await trial.refused(exchange):
-                return await self._passed(trial, call, down, gw)
+                ending = await passed(call, exchange, down, gw)
+                trial.ended = True
+                return ending
         except UpstreamFault as error:
             if not trial.failed(error):
                 raise
@@ -106,36 +110,32 @@ class RetryingTrials:
             return None
         if fault is not None:
             raise fault
-        return await self._passed(trial, call, down, gw)
-
-    async def _passed(self, trial: CallTrial, call: Call, down: Downstream, gw: Gateway) -> Ending:
         assert trial.hand is not None
-        ending = await passed(call, trial.hand, down, gw)
-        trial.ended = True
-        return ending
+        return await passed(call, trial.hand, down, gw)  # what was answered stands
 
 
-class CallTrial:
+class CallTrial(Struct, eq=False):
     """Implements ports.Trial: one call, and where it goes next."""
 
-    __slots__ = (
-        *("_call", "_chains", "_down", "_edits", "_gw", "_model", "_next", "_route", "_trials", "_tries", "_used"),
-        *("_broke", "_goal", "_pass", "_verdict", "_wait", "ended", "hand"),
-    )
-
-    def __init__(self, trials: RetryingTrials, call: Call, down: Downstream, gw: Gateway) -> None:
-        self._trials, self._call, self._down, self._gw = trials, call, down, gw
-        self._route, self._edits, self._model = call.route, call.edits, call.model_sent  # before the first attempt
-        self._chains: dict[str, list[Goal]] = {}  # by trouble: what is left of it
-        self._used: set[Goal] | None = None  # None: no other target was asked
-        self._goal, self._next = HERE, HERE  # asked now, and asked next
-        self._tries = 1  # of the present goal
-        self._wait = 0.0
-        self.hand: Exchange | None = None  # an answer that was not passed on yet
-        self.ended = False  # it was passed on to its end
-        self._pass: Pass | None = None  # through the breaker
-        self._verdict: Verdict | None = None  # on the attempt under way
-        self._broke: UpstreamFault | None = None  # what ended it behind the commit point
+    _trials: RetryingTrials
+    _call: Call
+    _down: Downstream
+    _gw: Gateway
+    # the call as it was before the first attempt
+    _route: Route
+    _edits: tuple[Edit, ...]
+    _model: str
+    _chains: dict[str, list[Goal]] = {}  # by trouble: what is left of it
+    _used: set[Goal] | None = None  # None: no other target was asked
+    _goal: Goal = HERE  # asked now
+    _next: Goal = HERE  # asked next
+    _tries: int = 1  # of the present goal
+    _wait: float = 0.0
+    hand: Exchange | None = None  # an answer that was not passed on yet
+    ended: bool = False  # it was passed on to its end
+    _pass: Pass | None = None  # through the breaker
+    _verdict: Verdict | None = None  # on the attempt under way
+    _broke: UpstreamFault | None = None  # what ended it behind the commit point
 
     # -- the breaker ---------------------------------------------------------------------------------------------
 

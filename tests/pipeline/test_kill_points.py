@@ -22,9 +22,11 @@ from gateway.dialects.tool_paths import Door
 from gateway.errors import BadFraming, ClientGone, Draining, GatewayError, StreamStalled, UpstreamReset
 from gateway.journal.convert import outcome_of
 from gateway.pipeline import serve
+from gateway.policy.breaker import Terms as Terms_
 from gateway.policy.chains import Chains
 from gateway.ports import Downstream, Meter, Outputs
 from gateway.spend import Charge, Demand, Rule, Unit
+from gateway.stages.breaking import Breakers
 from gateway.stages.trials import Manner, RetryingTrials
 from gateway.testing.doubles import Stop, World, ask, drive
 from gateway.testing.memory_budgets import NOW, MemoryBudgets, limit
@@ -280,7 +282,8 @@ def retrying(make: Callable[[], World], *failures: GatewayError | int | bytes) -
                 raise ClientGone()
 
         manner = Manner(with_sdk=True, timeouts=True)
-        world.settings["trials"] = RetryingTrials(manner, Chains((Fallback(to=("backup",)),)), pause)
+        breakers = Breakers(Terms_(), slow=0, refuse=False, tell=lambda name, change: None)
+        world.settings["trials"] = RetryingTrials(manner, Chains((Fallback(to=("backup",)),)), pause, breakers)
         last, world.upstreams.answers = world.upstreams.answers, []
         for failure in failures:
             if isinstance(failure, GatewayError):
@@ -387,6 +390,7 @@ def check(world: World) -> None:
     assert world.identity.learned == world.journal.records
     call = world.call
     assert call.ended
+    assert call.trial is None, "nothing keeps the call alive"
     assert call.answer is not None
     assert call.money.status in {"priced", "no_price", "no_usage", "free"}
     if world.books is not None:

@@ -681,3 +681,4 @@ def test_names_of_models_do_not_fill_the_memory() -> None:
         bench.answers()
         again(bench, body=b'{"model":"m%d","max_tokens":5,"messages":[]}' % number)
     assert len(bench.breakers._cells) <= CELLS
+    assert len(bench.breakers._named) <= 2 * CELLS
