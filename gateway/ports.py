@@ -14,7 +14,7 @@ from gateway.call import Answer, Attempt, Call, Money, Route, Target, ToolCall, 
 from gateway.errors import GatewayError
 from gateway.key import Keys
 from gateway.ports_cache import CacheStore, Entry, Flight, Flights
-from gateway.ports_dialect import Blame, Dialect, ErrorAnswer, Headers, Meter, Stripper, Tap, Used
+from gateway.ports_dialect import Blame, Dialect, ErrorAnswer, Headers, LastTurn, Meter, Stripper, Tap, Used
 from gateway.ports_outputs import Outputs, Wanted
 from gateway.ports_trial import Trial
 from gateway.spend import Charge, Demand, Grant, Refusal, RunLimits
@@ -22,7 +22,7 @@ from gateway.tool import Terms
 
 # imported from here
 __all__ = ["CacheStore", "Dialect", "Entry", "ErrorAnswer", "Flight", "Flights", "Headers", "Meter", "Stripper", "Tap"]
-__all__ += ["Blame", "Outputs", "Trial", "Used", "Wanted"]
+__all__ += ["Blame", "LastTurn", "Outputs", "Trial", "Used", "Wanted"]
 
 
 class Prices(Protocol):

@@ -6,7 +6,7 @@ Part of `gateway.ports`, from where it is imported.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec import Struct
 
@@ -29,6 +29,15 @@ class Blame(Struct, frozen=True):
 
     kind: str = ""  # context: too long for the model; policy: its content is refused; quota: spent, not only for now
     wait: float | None = None  # seconds to wait
+
+
+class LastTurn(Struct, frozen=True):
+    """What the user says last, and the request with nothing in its place."""
+
+    text: str
+    rest: Mapping[str, Any]  # members of the body
+    before: bool = False  # the model has said something before
+    why: str = ""  # that cannot be told: shape, turn (not the user's), tools, media, stored
 
 
 class Meter(Protocol):
@@ -175,6 +184,14 @@ class Dialect(Protocol):
 
     def gathered(self, route: Route, asked: Asked, body: bytes) -> bytes | None:
         """A whole stream as the JSON answer that this API would have sent; None where that cannot be had."""
+        ...
+
+    def last_turn(self, route: Route, value: Mapping[str, Any]) -> LastTurn:
+        """`value`: the members of the request body. For questions that are like one another."""
+        ...
+
+    def answer_text(self, route: Route, asked: Asked, body: bytes, *, stream: bool) -> str | None:
+        """What the model says in a whole answer, without its reasoning; None where that is not one text."""
         ...
 
     def finish_early(

@@ -7,13 +7,14 @@ the message: the `iterations` of compaction, of advisors and of fallback models,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
 
 from gateway.call import Answer, Asked, Bounds, Edit, Request, Route, Usage, UsageSource
-from gateway.dialects import allowance, cache_marks, faults, finish, lowering, replay
+from gateway.dialects import allowance, cache_marks, faults, finish, last_turn, lowering, replay
 from gateway.dialects.asking import asked, elements, flag, limit, model_name, raw_bytes, read_body
 from gateway.dialects.base import BaseDialect, closing, inner
 from gateway.dialects.meters import Draft, JsonMeter, decode_error, find_object, first_text
@@ -22,7 +23,7 @@ from gateway.dialects.sse import parse_frame
 from gateway.dialects.streams import EventMeter
 from gateway.dialects.usage import anthropic_usage, as_dict
 from gateway.errors import GatewayError
-from gateway.ports import ErrorAnswer, Meter
+from gateway.ports import ErrorAnswer, LastTurn, Meter
 
 
 class _Block(Struct, gc=False):
@@ -292,6 +293,12 @@ class Anthropic(BaseDialect):
 
     def gathered(self, route: Route, asked: Asked, body: bytes) -> bytes | None:
         return replay.attempted(lambda: replay.message_document(body))
+
+    def last_turn(self, route: Route, value: Mapping[str, Any]) -> LastTurn:
+        return last_turn.messages(value)
+
+    def said(self, document: bytes) -> str | None:
+        return last_turn.message_answer(document)
 
     def mark_prefix(self, route: Route, asked: Asked, body: bytes) -> tuple[Edit, ...]:
         return cache_marks.marks(asked, body) if route.operation else ()

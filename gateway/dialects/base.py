@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from gateway.call import Answer, Asked, Bounds, Edit, Request, Route, Usage
 from gateway.dialects import finish, lowering
@@ -10,7 +11,7 @@ from gateway.dialects.blame import blame as blamed
 from gateway.dialects.meters import JsonMeter, OpaqueMeter
 from gateway.dialects.streams import EventMeter, Sniffer
 from gateway.errors import GatewayError
-from gateway.ports import Blame, ErrorAnswer, Meter, Stripper, Tap, Used
+from gateway.ports import Blame, ErrorAnswer, LastTurn, Meter, Stripper, Tap, Used
 
 OTHER = "other"  # template of the routes that are relayed without being understood
 
@@ -119,6 +120,17 @@ class BaseDialect:
         return None
 
     def gathered(self, route: Route, asked: Asked, body: bytes) -> bytes | None:
+        return None
+
+    def last_turn(self, route: Route, value: Mapping[str, Any]) -> LastTurn:
+        return LastTurn("", {}, why="shape")
+
+    def answer_text(self, route: Route, asked: Asked, body: bytes, *, stream: bool) -> str | None:
+        document = self.gathered(route, asked, body) if stream else body
+        return None if document is None else self.said(document)
+
+    def said(self, document: bytes) -> str | None:
+        """`answer_text` of a JSON answer."""
         return None
 
     def finish_early(

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.call import Answer, Asked, Bounds, Edit, Request, Route, Usage, UsageSource
-from gateway.dialects import allowance, faults, finish, lowering
+from gateway.dialects import allowance, faults, finish, last_turn, lowering
 from gateway.dialects.asking import asked, elements, first_of, limit, params, raw_bytes, read_body
 from gateway.dialects.base import BaseDialect, closing, inner, plain_path
 from gateway.dialects.body import nested
@@ -25,7 +25,7 @@ from gateway.dialects.sse import parse_frame
 from gateway.dialects.streams import EventMeter
 from gateway.dialects.usage import as_dict, gemini_usage
 from gateway.errors import BadBody, GatewayError
-from gateway.ports import ErrorAnswer, Meter
+from gateway.ports import ErrorAnswer, LastTurn, Meter
 
 
 class _Call(Struct, gc=False):
@@ -205,6 +205,12 @@ class Gemini(BaseDialect):
     def remark(self, note: str) -> bytes:
         """The google-genai SDK takes any line but `data: ` for JSON."""
         return b""
+
+    def last_turn(self, route: Route, value: Mapping[str, Any]) -> LastTurn:
+        return last_turn.gemini(value)
+
+    def answer_text(self, route: Route, asked: Asked, body: bytes, *, stream: bool) -> str | None:
+        return last_turn.gemini_answer(body)
 
     def finish_early(
         self, meter: Meter, asked: Asked, request_id: str, usage: Usage, note: str = "budget_exceeded"

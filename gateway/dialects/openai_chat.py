@@ -7,14 +7,14 @@ finish reason (and the usage has come, where the client asked for it).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
 
 from gateway.call import Answer, Asked, Bounds, Edit, Request, Route, Usage
-from gateway.dialects import allowance, faults, finish, lowering, replay
+from gateway.dialects import allowance, faults, finish, last_turn, lowering, replay
 from gateway.dialects.asking import asked, elements, flag, limit, model_name, raw_bytes, read_body
 from gateway.dialects.base import BaseDialect, closing, inner
 from gateway.dialects.body import nested
@@ -25,7 +25,7 @@ from gateway.dialects.sse import parse_frame
 from gateway.dialects.streams import EventMeter
 from gateway.dialects.usage import as_dict, openai_usage
 from gateway.errors import GatewayError
-from gateway.ports import ErrorAnswer, Meter, Stripper
+from gateway.ports import ErrorAnswer, LastTurn, Meter, Stripper
 
 
 class _Function(Struct, gc=False):
@@ -359,6 +359,12 @@ class OpenAIChat(OpenAIFamily):
 
     def gathered(self, route: Route, asked: Asked, body: bytes) -> bytes | None:
         return replay.attempted(lambda: replay.chat_document(body, legacy=self.legacy))
+
+    def last_turn(self, route: Route, value: Mapping[str, Any]) -> LastTurn:
+        return super().last_turn(route, value) if self.legacy else last_turn.chat(value)
+
+    def said(self, document: bytes) -> str | None:
+        return None if self.legacy else last_turn.chat_answer(document)
 
     def stripper(self) -> Stripper:
         return UsageStripper()

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.call import Asked, Bounds, Edit, Request, Route, Usage
-from gateway.dialects import allowance, faults, finish, lowering, replay
+from gateway.dialects import allowance, faults, finish, last_turn, lowering, replay
 from gateway.dialects.asking import asked, elements, flag, limit, member, model_name, raw_bytes, read_body
 from gateway.dialects.base import BaseDialect, closing, inner, plain_path
 from gateway.dialects.meters import JsonMeter, decode_error, find_object, first_text
@@ -27,7 +27,7 @@ from gateway.dialects.usage import as_dict, openai_usage
 from gateway.dialects.websocket import WebSocketMeter
 from gateway.dialects.websocket_frames import FrameTap
 from gateway.errors import GatewayError
-from gateway.ports import ErrorAnswer, Meter, Tap
+from gateway.ports import ErrorAnswer, LastTurn, Meter, Tap
 
 
 class StreamEvent(Struct, gc=False):
@@ -209,6 +209,12 @@ class OpenAIResponses(BaseDialect):
 
     def gathered(self, route: Route, asked: Asked, body: bytes) -> bytes | None:
         return replay.attempted(lambda: replay.response_document(body))
+
+    def last_turn(self, route: Route, value: Mapping[str, Any]) -> LastTurn:
+        return last_turn.responses(value)
+
+    def said(self, document: bytes) -> str | None:
+        return last_turn.response_answer(document)
 
     def finish_early(
         self, meter: Meter, asked: Asked, request_id: str, usage: Usage, note: str = "budget_exceeded"
