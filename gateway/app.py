@@ -27,16 +27,16 @@ from gateway.dialects.registry import DIALECTS
 from gateway.dialects.routes import Table
 from gateway.errors import GatewayError
 from gateway.journal.append import JournalWriter
-from gateway.net.connection import ClientConnection
 from gateway.net.pool import Pools
 from gateway.net.server import Server
+from gateway.net.shadow import Shadows
 from gateway.net.tls import ListenerTls, client_context
 from gateway.pipeline import serve
 from gateway.policy.estimate import TokenEstimator
 from gateway.policy.identity import Resolver
 from gateway.policy.pricing import PriceTable
 from gateway.policy.prompt_cache import PromptCacheHealth
-from gateway.ports import Gateway, Learned, Spec
+from gateway.ports import Downstream, Gateway, Learned, Spec
 from gateway.prices.catalogue import ensure_compiled
 from gateway.prices.load import load as load_prices
 from gateway.process.control import Configure
@@ -87,7 +87,8 @@ class Worker:
         self.controls = SqliteControls(places.controls(config))
         self.live = Live()
         self.purse = Purse(config, first.index, self.links, log.error)
-        self.larder = Larder()
+        self.shadows = Shadows(loop, self.handle)
+        self.larder = Larder(loop, self.shadows.send)
         self.catalogue = ensure_compiled(state)
         self.journal = JournalWriter(
             Path(first.journal),
@@ -114,7 +115,7 @@ class Worker:
         self._ticked = loop.time()
         self._timer = loop.call_later(TICK_SECONDS, self.tick)
 
-    def handle(self, request: Request, down: ClientConnection, fault: GatewayError | None) -> Awaitable[None]:
+    def handle(self, request: Request, down: Downstream, fault: GatewayError | None) -> Awaitable[None]:
         return serve(request, down, self.gateway, fault)
 
     def configure(self, config: Config) -> None:
@@ -233,6 +234,7 @@ class Worker:
     async def drain(self, seconds: float) -> None:
         """Let the calls under way end by themselves for `seconds`, then end them with an error of their dialect."""
         self.server.drain()
+        self.shadows.cut()
         for limit in (seconds, CUT_SECONDS):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(limit):

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from gateway.app_spending import Teller
 from gateway.app_tools import outputs_of
-from gateway.config import places
+from gateway.call import Request
+from gateway.config import check_semantic, places
 from gateway.config.check_cache import active, of_tools
 from gateway.config.schema import Cache, Config
 from gateway.policy.cache_rules import CacheRules
+from gateway.policy.semantic_rules import SemanticRules
 from gateway.ports import Cache as CachePort
 from gateway.ports import CacheStore, Links
 from gateway.stages.cache import ExactCache
+from gateway.stages.semantic import SemanticTier
 from gateway.stages.tool_cache import Caches, ToolCache
 from gateway.stores.flight_files import FlightFiles
 from gateway.stores.flights import LocalFlights
 from gateway.stores.flights_shared import SharedFlights
 from gateway.stores.late import redis_cache, redis_flights
+from gateway.stores.matcher_link import MatcherLink
 from gateway.stores.sqlite_cache import SqliteCache
 
 
@@ -44,12 +49,15 @@ class Larder:
     """What a worker keeps for all its configurations: the store of answers, made when it is first needed, and the calls
     that others wait for."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, check: Callable[[Request], bool]) -> None:
         self.store: Store | None = None
         self._close: Callable[[], Awaitable[None]] | None = None
         self._flights: LocalFlights | None = None
         self._files: FlightFiles | None = None  # through which the workers of this machine see each other's calls
         self._told = 0  # writes that came to nothing, as far as the journal has them
+        self._loop = loop
+        self._check = check  # sends a request once more, in the background
+        self._matcher: MatcherLink | None = None
 
     def cache(self, config: Config, links: Links) -> CachePort | None:
         """None where nothing is cached. Raises OSError, and ValueError for the URL of a Redis that is none."""
@@ -71,6 +79,7 @@ class Larder:
             limit=cache.entry_bytes,
             pace=cache.pace,
             patience=cache.flight_seconds if cache.single_flight else 0.0,
+            tier=self._tier(config),
         )
         outputs = outputs_of(config)
         if not outputs:
@@ -95,12 +104,25 @@ class Larder:
         self._files = FlightFiles(places.flights(config))
         return SharedFlights(0, self._files)
 
+    def _tier(self, config: Config) -> SemanticTier | None:
+        """None where only equal questions are answered."""
+        if not check_semantic.active(config):
+            return None
+        semantic = config.cache.semantic
+        if self._matcher is None:
+            self._matcher = MatcherLink(self._loop, places.matcher_socket(config), semantic.patience)
+            self._matcher.tick()
+        self._matcher.patience = semantic.patience
+        return SemanticTier(SemanticRules(semantic), self._matcher, self._check)
+
     def tick(self, now: int) -> None:
         """`now`: ns since the epoch."""
         if self._files is not None:
             self._files.tick()
         if self.store is not None:
             self.store.tick(now)
+        if self._matcher is not None:
+            self._matcher.tick()
 
     def tell(self, teller: Teller) -> None:
         """How the store is, for metrics."""
@@ -113,6 +135,8 @@ class Larder:
     async def close(self) -> None:
         if self._files is not None:
             self._files.close()
+        if self._matcher is not None:
+            self._matcher.close()
         if self._close is not None:
             await self._close()
 

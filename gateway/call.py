@@ -139,6 +139,7 @@ class Request(Struct):
     names: Mapping[bytes, bytes] = {}  # lower-case header name -> its first value
     port: int = 0  # of the peer: tells the connections of one address apart
     facts: dict[str, Any] = {}  # what was made of an equal head before; equal but for its Content-Length
+    checks: int = 0  # sent once more by the gateway itself, to check a hit: the ticket of that hit
 
 
 class Route(Struct, frozen=True):
@@ -305,11 +306,12 @@ class Edit(Struct, frozen=True):
 class Cached(Struct):
     """What the cache had to say to a call."""
 
-    result: str  # exact | joined (the answer of an equal call under way) | miss | bypass
+    result: str  # exact | semantic | joined (the answer of an equal call under way) | miss | bypass
     reason: str = ""  # of a bypass
     age: int = -1  # ns since the answer was stored
     saved: int = 0  # pico-USD that the answer cost when it was paid for
     entry: str = ""  # name of the entry
+    score: float = 0.0  # of a semantic hit: the chance that it is right
 
 
 class CacheHealth(Struct, frozen=True, array_like=True, gc=False):

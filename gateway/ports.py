@@ -15,14 +15,15 @@ from gateway.errors import GatewayError
 from gateway.key import Keys
 from gateway.ports_cache import CacheStore, Entry, Flight, Flights
 from gateway.ports_dialect import Blame, Dialect, ErrorAnswer, Headers, LastTurn, Meter, Stripper, Tap, Used
+from gateway.ports_matcher import Feedback, Inquiry, Lesson, Match, Matcher, MatcherState, Noted, ScopeState, Topic
 from gateway.ports_outputs import Outputs, Wanted
 from gateway.ports_trial import Trial
 from gateway.spend import Charge, Demand, Grant, Refusal, RunLimits
 from gateway.tool import Terms
 
-# imported from here
 __all__ = ["CacheStore", "Dialect", "Entry", "ErrorAnswer", "Flight", "Flights", "Headers", "Meter", "Stripper", "Tap"]
 __all__ += ["Blame", "LastTurn", "Outputs", "Trial", "Used", "Wanted"]
+__all__ += ["Feedback", "Inquiry", "Lesson", "Match", "Matcher", "MatcherState", "Noted", "ScopeState", "Topic"]
 
 
 class Prices(Protocol):

@@ -31,6 +31,7 @@ class Entry(Struct, frozen=True):
     model: str
     agent: str
     tags: tuple[str, ...] = ()
+    partition: bytes = b""  # similar questions that may have it, see policy.semantic_rules; b"": none
 
 
 class CacheStore(Protocol):

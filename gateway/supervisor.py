@@ -14,7 +14,6 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -23,6 +22,7 @@ from typing import Any, TextIO
 
 from msgspec import structs
 
+from gateway.config import check_semantic
 from gateway.config.address import parse_address
 from gateway.config.load import Loaded, load_with_source
 from gateway.config.problems import ConfigError
@@ -44,13 +44,15 @@ from gateway.process.control import (
     ToChild,
     WorkerStatus,
 )
-from gateway.process.sockets import CannotListen, bind, bound, raise_file_limit
+from gateway.process.optional import Optional
+from gateway.process.sockets import CannotListen, bind_both, bound, close_all, raise_file_limit
 from gateway.process.state import ORPHAN_SECONDS, StateDirectory, StateUnusable
 from gateway.process.upkeep import Upkeep
 from gateway.process.watch import FileWatch
 
 WORKER = (sys.executable, "-m", "gateway.worker")
 RECORDER = (sys.executable, "-m", "gateway.recorder.service")
+MATCHER = (sys.executable, "-m", "gateway.matcher.service")
 START_SECONDS = 30.0  # a gateway that is not ready by then gives up
 START_FAILURES = 2  # deaths of one process before it was ever ready
 CONFIGURE_SECONDS = 10.0
@@ -102,6 +104,7 @@ class Supervisor:
             on_message=self._received,
             on_exit=self._exited,
         )
+        self._matcher = Optional("matcher", MATCHER, self._upkeep.event)
         self._watch = FileWatch(files(loaded))
         self._answers: dict[Child, asyncio.Future[Configured]] = {}
         self._reloading = asyncio.Lock()
@@ -114,13 +117,10 @@ class Supervisor:
         self._status = Status(now, False, (), 1, now, True, 0)
 
     def _bind(self, config: Config) -> None:
-        self._sockets: list[socket.socket] = []
+        where = (parse_address(config.listen), config.workers, parse_address(config.admin))
         try:
-            patience = ORPHAN_SECONDS if self._state.unclean else 0.0
-            self._sockets = bind(parse_address(config.listen), config.workers, patience)
-            self._admin = bind(parse_address(config.admin), 1, patience)[0]
+            self._sockets, self._admin = bind_both(*where, ORPHAN_SECONDS if self._state.unclean else 0.0)
         except CannotListen:
-            self._close_sockets(admin=False)
             self._state.close()
             raise
 
@@ -137,6 +137,7 @@ class Supervisor:
         try:
             self._upkeep.event("start", pid=os.getpid(), workers=len(self._workers))
             await asyncio.gather(*(child.start(self._first(child)) for child in self._children))
+            await self._matcher.follow(self._matching())
             self._upkeep.recover()
             self._keeper = self._spawn(self._keep_up())
             if await self._wait_until_started():
@@ -150,7 +151,8 @@ class Supervisor:
                 task.cancel()
             for child in self._children:
                 child.kill()
-            self._close_sockets()
+            self._matcher.kill()
+            close_all([*self._sockets, self._admin])
             self._upkeep.close()
             self._state.close()
         if self._broken:
@@ -194,7 +196,7 @@ class Supervisor:
         asked = [child for child in self._children if child.pid]
         self._answers = {child: loop.create_future() for child in asked}
         for child in asked:
-            child.send(self._configure(child))
+            child.send(self._configure(child.index))
         done, late = await asyncio.wait(self._answers.values(), timeout=CONFIGURE_SECONDS)
         answers, self._answers = self._answers, {}
         for child, answer in answers.items():
@@ -202,6 +204,7 @@ class Supervisor:
                 return f"{child.name} did not take the configuration over in {CONFIGURE_SECONDS:.0f} s"
             if answer in done and not answer.result().ok:
                 return f"{child.name}: {answer.result().message}"
+        await self._matcher.follow(self._matching())
         return ""
 
     def _not_reloaded(self, message: str) -> bool:
@@ -210,7 +213,10 @@ class Supervisor:
         self._tell(reload_ok=False, reloaded_at=time.time_ns(), reload_message=message)
         return False
 
-    def _configure(self, child: Child) -> Configure:
+    def _matching(self) -> Configure | None:
+        return self._configure() if check_semantic.active(self._config) else None
+
+    def _configure(self, index: int = -1) -> Configure:
         return Configure(
             config=self._config,
             generation=self._status.generation,
@@ -219,13 +225,12 @@ class Supervisor:
             journal=str(self._state.journal),
             listen=str(self._listen_at),
             admin=str(self._admin_at),
-            index=child.index,
+            index=index,
         )
 
     def _first(self, child: Child) -> list[ToChild]:
-        if child is not self._recorder:
-            return [self._configure(child)]
-        return [self._configure(child), structs.replace(self._status, workers=self._worker_states())]
+        status = structs.replace(self._status, workers=self._worker_states())
+        return [self._configure(child.index), *((status,) if child is self._recorder else ())]
 
     def _worker_states(self) -> tuple[WorkerStatus, ...]:
         return tuple(child.status for child in self._workers)
@@ -347,8 +352,9 @@ class Supervisor:
                 await asyncio.wait_for(self._cutting.wait(), limits.lame_duck_seconds)
         for child in self._workers:
             child.send(Drain(limits.drain_seconds))
-        self._close_sockets(admin=False)
+        close_all(self._sockets)
         await until_gone(self._workers, limits.drain_seconds + GRACE_SECONDS, self._cutting)
+        await self._matcher.end(GRACE_SECONDS, self._cutting)
         self._keeper.cancel()
         self._upkeep.recover()
         self._upkeep.event("stop", cut=self._cutting.is_set())
@@ -361,13 +367,6 @@ class Supervisor:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-    def _close_sockets(self, *, admin: bool = True) -> None:
-        for sock in self._sockets:
-            sock.close()
-        self._sockets = []
-        if admin:
-            self._admin.close()
 
 
 def run(

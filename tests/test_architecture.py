@@ -34,10 +34,12 @@ MAY: dict[str, set[str]] = {
     "tool": set(),
     "ports_dialect": {"call", "errors"},
     "ports_cache": {"call"},
+    "ports_matcher": set(),
     "ports_semantic": set(),
     "ports_outputs": {"call"},
     "ports_trial": set(),
-    "ports": {"call", "errors", "key", "ports_cache", "ports_dialect", "ports_outputs", "ports_trial", "spend", "tool"},
+    "ports": {"call", "errors", "key", "spend", "tool"}
+    | {f"ports_{part}" for part in ("cache", "dialect", "matcher", "outputs", "trial")},
     "config": {"errors"},
     "policy": {"call", "errors", "key", "ports", "config", "spend", "tool"},
     "dialects": {"call", "errors", "ports", "config", "spend", "tool"},
@@ -50,8 +52,9 @@ MAY: dict[str, set[str]] = {
     "net": {"call", "errors", "ports", "config", "pipeline"},
     "process": {"config", "journal"},
     "recorder": {"call", "errors", "config", "policy", "journal", "spend", "tool"},
-    "admin": {"call", "errors", "key", "config", "journal", "policy", "recorder", "spend"},
+    "admin": {"call", "errors", "key", "config", "journal", "policy", "ports", "recorder", "spend"},
     "commands": {"config", "errors", "key", "policy", "prices", "process", "recorder", "semantic", "spend", "stores"},
+    "matcher": {"call", "config", "errors", "policy", "ports", "ports_semantic", "prices", "semantic", "stores"},
     "supervisor": {"config", "process"},
 }
 # Where things are put together: the only modules that may name any class. One per process, and the command line.
@@ -64,6 +67,7 @@ ROOTS = {
         "app_tools.py",
         "worker.py",
         "recorder/service.py",
+        "matcher/service.py",
         "cli.py",
     ),
     "testing",

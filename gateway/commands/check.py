@@ -11,12 +11,14 @@ from gateway.config.check import errors, keys_in_use, warnings
 from gateway.config.check_cache import caching
 from gateway.config.check_limits import coverage
 from gateway.config.check_resilience import resilience
+from gateway.config.check_semantic import matching
 from gateway.config.load import Loaded, find, load_with_source
 from gateway.config.problems import ConfigError, Problem
 from gateway.config.roster import roster
 from gateway.policy.pricing import PriceTable
 from gateway.prices.catalogue import ensure_compiled
 from gateway.prices.load import load
+from gateway.semantic import parts
 
 
 def run(path: Path | None, env: Mapping[str, str], *, strict: bool = False, out: TextIO | None = None) -> int:
@@ -34,11 +36,13 @@ def run(path: Path | None, env: Mapping[str, str], *, strict: bool = False, out:
             print(f"error: {problem}", file=out)
         print(f"{name}: {_count(len(error.problems), 'problem')}", file=out)
         return 2
-    found = warnings(loaded, shipped, priced)
+    lacking = parts.advice(parts.missing())
+    found = warnings(loaded, shipped, priced, lacking)
     for warning in found:
         print(f"warning: {warning}", file=out)
     config = loaded.config
-    for line in [*keys_in_use(config), *coverage(config, priced, keys), *caching(config), *resilience(config)]:
+    cached = [*caching(config), *matching(config, lacking)]
+    for line in [*keys_in_use(config), *coverage(config, priced, keys), *cached, *resilience(config)]:
         print(f"  {line}", file=out)
     print(f"{name}: no problems, {_count(len(found), 'warning')}; prices of {priced.version}", file=out)
     return 1 if strict and found else 0

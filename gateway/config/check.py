@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import structs
 
-from gateway.config import check_cache, check_resilience
+from gateway.config import check_cache, check_resilience, check_semantic
 from gateway.config.address import is_loopback, parse_address, parse_url
 from gateway.config.check_limits import Catalogue, doubts, unmatched
 from gateway.config.environment import variables
@@ -24,8 +24,9 @@ GRPC_PORT, HTTP_PORT = 4317, 4318  # of OTLP
 _CREDENTIAL = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)  # in the name of a header
 
 
-def warnings(loaded: Loaded, shipped: Catalogue, priced: Catalogue) -> list[Problem]:
-    """Everything worth a second look. `shipped` is the bare price catalogue, `priced` the one with the overrides."""
+def warnings(loaded: Loaded, shipped: Catalogue, priced: Catalogue, lacking: str = "") -> list[Problem]:
+    """Everything worth a second look. `shipped` is the bare price catalogue, `priced` the one with the overrides;
+    `lacking` says how to get what the local embedder lacks."""
     config = loaded.config
     found = [
         *_listening(config),
@@ -37,6 +38,7 @@ def warnings(loaded: Loaded, shipped: Catalogue, priced: Catalogue) -> list[Prob
         *doubts(config, priced),
         *check_cache.doubts(config),
         *check_resilience.doubts(config),
+        *check_semantic.doubts(config, lacking),
         *_readable_secrets(loaded),
     ]
     return _located(loaded, found)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from gateway.config import places
 from gateway.config.patterns import any_matches, covers, matches
 from gateway.config.problems import Problem, did_you_mean
 from gateway.config.schema import CacheRule, Config, McpServer, Tool
+from gateway.config.schema_semantic import SemanticRule
 from gateway.config.semantics_cache import PATTERNS
 
 ROUTES = (
@@ -61,7 +62,7 @@ def _of_models(config: Config) -> list[str]:
     if not active(config):
         return []
     exact = config.cache.exact
-    lines = [f"cache.exact.rules.{at}: {_whose(rule)}: {_what(rule, config)}" for at, rule in enumerate(exact.rules)]
+    lines = [f"cache.exact.rules.{at}: {whose(rule)}: {_what(rule, config)}" for at, rule in enumerate(exact.rules)]
     others = "all other calls" if exact.rules else "all calls"
     return [*lines, f"cache.exact: {others}: {_what(CacheRule(enabled=exact.enabled), config)}"]
 
@@ -72,9 +73,12 @@ def doubts(config: Config) -> Iterator[Problem]:
         hint = "set `cache.store: redis`"
         yield Problem(("cache", "redis"), reason="is not used: answers are kept in a file", hint=hint)
     yield from _unusable(config)
-    rules = config.cache.exact.rules
+    yield from unreached(config, "exact", config.cache.exact.rules)
+
+
+def unreached(config: Config, section: str, rules: Sequence[CacheRule | SemanticRule]) -> Iterator[Problem]:
     for index, rule in enumerate(rules):
-        path = ("cache", "exact", "rules", str(index))
+        path = ("cache", section, "rules", str(index))
         if not any(matches(rule.route, route) for route in ROUTES):
             hint = did_you_mean(rule.route, ROUTES) or "known: " + ", ".join(ROUTES[:5])
             yield Problem((*path, "route"), reason="matches no route whose answers can be cached", hint=hint)
@@ -110,7 +114,7 @@ def _callable(server: McpServer, tool: str) -> bool:
     return any_matches(server.allow, tool) and not denied
 
 
-def _whose(rule: CacheRule) -> str:
+def whose(rule: CacheRule | SemanticRule) -> str:
     said = [f"{name} {getattr(rule, name)}" for name in PATTERNS if getattr(rule, name) != "*"]
     return ", ".join(said) or "all calls"
 

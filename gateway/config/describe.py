@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.config import describe_resilience, schema
+from gateway.config import describe_resilience, schema, schema_semantic
 
 _FROM_ENV = 'Secret: "$NAME" and "${NAME}" are read from the environment, "$$" is a dollar sign.'
 
@@ -247,6 +247,7 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
         "redis": "URL of the Redis or Valkey of `store: redis`; null: that of `spending`. " + _FROM_ENV,
         "timeout": "Seconds that Redis may take; then it is away, and calls go upstream until it is back.",
         "exact": "Answers to equal requests.",
+        "semantic": "Answers to similar questions, of those that the exact cache keeps.",
         "single_flight": "Of equal calls under way at once, let one go upstream and all have its answer.",
         "flight_seconds": "Longest time to wait for the first byte of the answer to an equal call, in seconds.",
         "version": "Part of every key: with another version nothing stored before is found.",
@@ -274,5 +275,34 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
         "ttl": "Seconds that these answers may be given again; default: that of all.",
         "tools": "Store answers of these calls that use tools; default: as for all.",
         "sampled": "Store sampled answers of these calls: none, unstated or all; default: as for all.",
+    },
+    schema_semantic.SemanticCache: {
+        "mode": "Of calls that no rule matches: off, shadow (learn, serve nothing) or serve (once evidence allows it).",
+        "target": "Tolerated share of wrong answers among those that are given to similar questions.",
+        "sample": "Share of these that is asked upstream once more in the background, once enough were.",
+        "ttl": "Oldest answer, in seconds, that is given to a similar question.",
+        "time_words": "Also answer questions that name a moving time (today, latest); keep `ttl` short then.",
+        "embedder": "What tells how alike questions are: local, or a model of an upstream with /embeddings.",
+        "judge": "Model that decides whether two answers mean the same where comparing them does not.",
+        "patience": "Longest time in seconds that a call waits for the matcher; then it goes upstream.",
+        "entries": "Questions that are remembered on this machine, of all tenants together.",
+        "shadow_share": "Share of what was saved that checking hits may cost; the first checks of a scope always may.",
+        "rules": "What is different for some calls; the first rule that matches counts.",
+    },
+    schema_semantic.SemanticRule: {
+        "route": "Route that the rule holds for, as /v1/chat/completions; * stands for any characters.",
+        "upstream": "Upstream that it holds for, by name.",
+        "model": "Model that it holds for, as asked for or as an alias has it.",
+        "agent": "Agent that it holds for.",
+        "tenant": "Tenant that it holds for.",
+        "mode": "off, shadow or serve; default: as for all.",
+        "target": "Tolerated share of wrong answers; default: as for all.",
+        "sample": "Share of hits that is checked; default: as for all.",
+        "ttl": "Oldest answer in seconds; default: as for all.",
+        "time_words": "Also questions that name a moving time; default: as for all.",
+    },
+    schema_semantic.ModelAt: {
+        "upstream": "Name of a configured upstream of the dialect openai, with a key of its own.",
+        "model": "The model that it is asked for.",
     },
 }

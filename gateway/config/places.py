@@ -29,6 +29,16 @@ def cache(config: Config) -> Path:
     return state(config) / "cache.sqlite"
 
 
+def matcher(config: Config) -> Path:
+    """The SQLite file of what is known of similar questions."""
+    return state(config) / "semantic.sqlite"
+
+
+def matcher_socket(config: Config) -> Path:
+    """Where workers and recorder reach the matcher."""
+    return state(config) / "matcher.sock"
+
+
 def embedder(config: Config) -> Path:
     """Directory of what the built-in embedder makes of its weights."""
     return state(config) / "embedder"

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from gateway.config.schema_base import Config_, Count, Name, Seconds, Share
 from gateway.config.schema_resilience import Breakers, Fallback, Goal, Retries, TimeoutRule, Timeouts
+from gateway.config.schema_semantic import SemanticCache
 
 # imported from here
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Name",
     "Retries",
     "Seconds",
+    "SemanticCache",
     "Share",
     "TimeoutRule",
     "Timeouts",
@@ -262,6 +264,7 @@ class Cache(Config_, frozen=True):
     redis: str | None = None  # with `store: redis`; null: that of `spending`
     timeout: Annotated[float, Meta(gt=0, le=10)] = 0.05  # seconds that Redis may take
     exact: ExactCache = ExactCache()
+    semantic: SemanticCache = SemanticCache()
     single_flight: bool = True  # of equal calls at once, where answers are cached, one goes upstream
     flight_seconds: Seconds = 30  # to wait for the first byte of another's answer
     version: Annotated[str, Meta(max_length=64)] = "1"  # another one: nothing stored before is found

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from gateway.config.problems import Problem
+from gateway.config.problems import Problem, did_you_mean
 from gateway.config.schema import Cache, CacheRule, Config
+from gateway.config.schema_semantic import ModelAt, SemanticRule
 from gateway.config.semantics_limits import not_redis
 
 MATCH_CHARS = 200
@@ -24,7 +25,9 @@ def faults(config: Config) -> Iterator[Problem]:
     cache = config.cache
     yield from _store(config)
     yield from _headers(cache)
-    yield from _rules(cache.exact.rules)
+    yield from _rules("exact", cache.exact.rules)
+    yield from _rules("semantic", cache.semantic.rules)
+    yield from _models(config)
     if cache.entry_bytes > cache.tenant_bytes:
         yield Problem(("cache", "entry_bytes"), reason="must fit into what one tenant may keep (`tenant_bytes`)")
     if not cache.version.isprintable():
@@ -48,10 +51,29 @@ def _headers(cache: Cache) -> Iterator[Problem]:
             yield Problem(path, reason="this header says who asks or what is asked for, so answers hang on it")
 
 
-def _rules(rules: Sequence[CacheRule]) -> Iterator[Problem]:
+def _models(config: Config) -> Iterator[Problem]:
+    """The models that the semantic cache itself asks."""
+    semantic = config.cache.semantic
+    for name, stated in (("embedder", semantic.embedder), ("judge", semantic.judge)):
+        if not isinstance(stated, ModelAt):
+            continue
+        path = ("cache", "semantic", name)
+        upstream = config.upstreams.get(stated.upstream)
+        if upstream is None:
+            hint = did_you_mean(stated.upstream, config.upstreams)
+            yield Problem((*path, "upstream"), reason="is no upstream of this configuration", hint=hint)
+        elif upstream.dialect != "openai":
+            yield Problem((*path, "upstream"), reason="must speak the API of OpenAI (`dialect: openai`)")
+        elif upstream.key is None:
+            yield Problem((*path, "upstream"), reason="has no `key`: it is asked without any client")
+        if not stated.model or not stated.model.isprintable():
+            yield Problem((*path, "model"), reason="must be the name of a model")
+
+
+def _rules(section: str, rules: Sequence[CacheRule | SemanticRule]) -> Iterator[Problem]:
     seen: set[tuple[str, ...]] = set()
     for index, rule in enumerate(rules):
-        path = ("cache", "exact", "rules", str(index))
+        path = ("cache", section, "rules", str(index))
         patterns = tuple(getattr(rule, name) for name in PATTERNS)
         for name, pattern in zip(PATTERNS, patterns, strict=True):
             if not pattern or len(pattern) > MATCH_CHARS or not pattern.isprintable() or pattern != pattern.strip():

@@ -102,27 +102,28 @@ def key_of(call: Call, spec: Spec, body: bytes, basis: Basis) -> bytes | None:
     """SHA-256 of the question; `body` is what would be sent, decoded. None where the body has no sure meaning."""
     meanings = basis.meanings
     meant = meant_by(body) if meanings is None else meanings.of(call.who.tenant, body)
-    if meant is None:
-        return None
+    return None if meant is None else digest(parts_of(VERSION, call, spec, meant, basis))
+
+
+def parts_of(version: bytes, call: Call, spec: Spec, meant: bytes, basis: Basis) -> tuple[bytes, ...]:
+    """All that a key is made of; `meant` is what the body means."""
     who, route = call.who, call.route
-    return digest(
-        (
-            VERSION,
-            basis.version,
-            basis.place,
-            who.tenant.encode("utf-8", "surrogatepass"),
-            who.end_user.encode("utf-8", "surrogatepass"),
-            owner(call, spec),
-            route.upstream.encode(),
-            spec.family.encode(),
-            (call.model_sent or call.asked.model).encode("utf-8", "surrogatepass"),
-            route.template.encode(),
-            route.dialect.encode(),
-            call.request.method,
-            without_key(route.path) if b"key=" in route.path else route.path,
-            telling(call, basis.ignored),
-            meant,
-        )
+    return (
+        version,
+        basis.version,
+        basis.place,
+        who.tenant.encode("utf-8", "surrogatepass"),
+        who.end_user.encode("utf-8", "surrogatepass"),
+        owner(call, spec),
+        route.upstream.encode(),
+        spec.family.encode(),
+        (call.model_sent or call.asked.model).encode("utf-8", "surrogatepass"),
+        route.template.encode(),
+        route.dialect.encode(),
+        call.request.method,
+        without_key(route.path) if b"key=" in route.path else route.path,
+        telling(call, basis.ignored),
+        meant,
     )
 
 

@@ -64,9 +64,11 @@ class Wish(Struct, frozen=True, gc=False):
     store: bool = True
     only: bool = False  # nothing but the cache
     oldest: int = -1  # ns; -1: of any age
+    equal: bool = False  # no answer to a question that is only similar
 
 
 PLAIN = Wish()
+REFRESH = Wish(look=False)
 
 
 class CacheRules:
@@ -160,9 +162,7 @@ def wish_of(names: Mapping[bytes, bytes]) -> Wish:
         look = store = False
     elif mode == b"refresh":
         look = False
-    elif mode == b"only":
-        only = True
-    return Wish(look and oldest != 0, store, only, oldest)
+    return Wish(look and oldest != 0, store, only or mode == b"only", oldest, mode == b"exact")
 
 
 def tags_of(names: Mapping[bytes, bytes]) -> tuple[str, ...]:

@@ -139,6 +139,17 @@ class Scope:
         share = self._share(found[0].guess.chance)
         return Decision(True, draw < share, 1 / share, found)
 
+    def look(self, asked: Said, near: Sequence[Near]) -> Decision:
+        """The candidates of a decision that was made before, as they are judged now; nothing is counted."""
+        return Decision(True, False, 1.0, self._candidates(asked, near))
+
+    def retarget(self, target: float) -> None:
+        """Another share of wrong hits is tolerated: the same evidence, another cut."""
+        self.target = target
+        self._watch()
+        if not self.tripped:
+            self._choose()
+
     def _share(self, chance: float) -> float:
         """With which probability a hit is verified."""
         doubt = math.sqrt(chance * (1 - chance)) + 1e-3

@@ -6,6 +6,7 @@ import errno
 import resource
 import socket
 import time
+from collections.abc import Iterable
 
 from gateway.config.address import Address
 
@@ -57,6 +58,24 @@ def _bind(address: Address, count: int) -> list[socket.socket]:
             sock.close()
         raise
     return sockets
+
+
+def bind_both(
+    listen: Address, workers: int, admin: Address, patience: float
+) -> tuple[list[socket.socket], socket.socket]:
+    """The sockets of the workers, and that of the admin side. Raises CannotListen; then none is open."""
+    sockets = bind(listen, workers, patience)
+    try:
+        return sockets, bind(admin, 1, patience)[0]
+    except CannotListen:
+        close_all(sockets)
+        raise
+
+
+def close_all(sockets: Iterable[socket.socket]) -> None:
+    """Idempotent."""
+    for sock in sockets:
+        sock.close()
 
 
 def bound(sock: socket.socket) -> Address:

@@ -124,7 +124,9 @@ def readable(request: Request) -> Request:
         raise BadBody("the compressed request body cannot be decoded, or is too large", code="invalid_encoding")
     headers = [header for header in request.headers if header[0].lower() != b"content-encoding"]
     names = {name: value for name, value in request.names.items() if name != b"content-encoding"}
-    return Request(request.method, request.path, headers, body, request.client, names, request.port)
+    return Request(
+        request.method, request.path, headers, body, request.client, names, request.port, checks=request.checks
+    )
 
 
 def apply_alias(call: Call, gw: Gateway) -> None:

@@ -18,11 +18,12 @@ from msgspec import Raw
 from gateway.call import Answer, Cached, Call, Edit
 from gateway.errors import NotCached
 from gateway.policy.cache_key import Basis, Meanings, key_of, place_of
-from gateway.policy.cache_rules import BROKEN, CacheRules, fits, lifetime, tags_of, unfit, unkeepable, wish_of
+from gateway.policy.cache_rules import BROKEN, REFRESH, CacheRules, fits, lifetime, tags_of, unfit, unkeepable, wish_of
 from gateway.ports import CacheStore, Downstream, Entry, Exchange, Flight, Flights, Gateway, Spec
 from gateway.stages.attempt import spliced
 from gateway.stages.ending import Ending
 from gateway.stages.replay import JSON, Question, follow, replay, say, shaped
+from gateway.stages.semantic import Found, SemanticTier
 
 KEPT = (b"x-request-id", b"request-id", b"openai-version")
 """Headers of an answer that are kept with it: where it came from. Limits and dates are those of another moment."""
@@ -103,7 +104,15 @@ class ExactCache:
     `patience`: seconds to wait for the first byte of another's answer, 0: nobody waits for another."""
 
     def __init__(
-        self, rules: CacheRules, store: CacheStore, flights: Flights, *, limit: int, pace: float, patience: float
+        self,
+        rules: CacheRules,
+        store: CacheStore,
+        flights: Flights,
+        *,
+        limit: int,
+        pace: float,
+        patience: float,
+        tier: SemanticTier | None = None,
     ) -> None:
         self._rules = rules
         self._store = store
@@ -111,6 +120,7 @@ class ExactCache:
         self._limit = limit
         self._pace = pace
         self._patience = patience
+        self._tier = tier  # None: only equal questions are answered
         self._bases: dict[str, tuple[Spec, Basis]] = {}  # by name of the upstream
         self._meanings = Meanings(MEANINGS)
 
@@ -120,13 +130,17 @@ class ExactCache:
         if not terms.enabled or spec is None:
             return None
         wish = wish_of(call.request.names)
+        if call.request.checks:
+            wish = REFRESH
+            call.who.request_class = "shadow"
         question = Question(call, down, gw, terms, wish)
         why = unfit(call, terms, question.dialect)
         if not why and not (wish.look or wish.store):
             why = "client"
         if not why:
-            sent = spliced(question.body, call.edits) if call.edits else question.body
-            question.key = key_of(call, spec, sent, self._basis(spec)) or b""
+            if call.edits:
+                question.sent = spliced(question.body, call.edits)
+            question.key = key_of(call, spec, question.sent, self._basis(spec)) or b""
             why = "" if question.key else "ambiguous"
         if why:
             if wish.only:
@@ -147,6 +161,9 @@ class ExactCache:
         found, generation = await self._look(question)
         if found is not None:
             return await replay(question, found[0], found[1], self._flights, self._pace)
+        similar = await self._tier.look(question, self._store, self._basis) if self._tier is not None else None
+        if similar is not None:
+            return await self._given(question, similar)
         if wish.only:
             raise NotCached("no stored answer fits, and the client wants no other")
         flight: Flight | None = None
@@ -156,9 +173,17 @@ class ExactCache:
             ending, flight = await self._together(question)
             if ending is not None:
                 return ending
-        say(call, Cached("miss") if wish.look else Cached("bypass", "refresh"))
+        say(call, Cached("miss") if wish.look else Cached("bypass", "shadow" if call.request.checks else "refresh"))
         call.fill = Fill(question, generation, self._limit, flight)
         return None
+
+    async def _given(self, question: Question, similar: Found) -> Ending:
+        """The answer to a similar question; to be checked, perhaps."""
+        entry, body, match = similar
+        ending = await replay(question, entry, body, self._flights, self._pace, score=match.score)
+        if self._tier is not None:
+            self._tier.check(question, match)
+        return ending
 
     async def _look(self, question: Question) -> tuple[tuple[Entry, bytes] | None, int]:
         """A stored answer, and its body in the shape that was asked for; the generation that was looked in."""
@@ -211,7 +236,10 @@ class ExactCache:
         question, answer = fill.question, call.answer
         why = unkept(call, answer, fill)
         if not why and fill.pieces is not None and answer is not None:
-            self._store.put(self._entry(question, fill, answer, b"".join(fill.pieces)), fill.generation)
+            entry = self._entry(question, fill, answer, b"".join(fill.pieces))
+            self._store.put(entry, fill.generation)
+            if self._tier is not None:
+                self._tier.learn(question, entry)
         if fill.flight is not None:
             went_well = call.fault is None or fill.carried
             came = answer is not None and answer.complete and went_well and "answer" not in call.notes
@@ -238,6 +266,7 @@ class ExactCache:
             model=call.model_sent or call.asked.model,
             agent=call.who.agent,
             tags=tags_of(call.request.names),
+            partition=question.similar.inquiry.partition if question.similar is not None else b"",
         )
 
 

@@ -15,7 +15,7 @@ from gateway.call import Answer, Cached, Call, Money, UsageSource
 from gateway.errors import ClientGone, StreamTruncated
 from gateway.policy.cache_key import entry_name
 from gateway.policy.cache_rules import Terms, Wish
-from gateway.ports import Dialect, Downstream, Entry, Flight, Flights, Gateway, Meter
+from gateway.ports import Dialect, Downstream, Entry, Flight, Flights, Gateway, Inquiry, Meter
 from gateway.stages.arrive import readable
 from gateway.stages.ending import Ending
 from gateway.stages.refuse import own_lines
@@ -26,18 +26,35 @@ JSON = b"application/json"
 IDLE_SECONDS = 3600.0  # between two pieces of a shared answer; the call that leads has limits of its own
 
 
+class Similar:
+    """A question as the matcher knows it."""
+
+    __slots__ = ("checked", "inquiry", "ticket", "ttl")
+
+    def __init__(self, inquiry: Inquiry, ttl: int, checks: int) -> None:
+        self.inquiry = inquiry
+        self.ttl = ttl  # ns
+        self.ticket = checks
+        self.checked = checks != 0
+
+
 class Question:
     """One call that the cache is asked about."""
 
-    __slots__ = ("body", "call", "dialect", "down", "flight_key", "gw", "key", "terms", "uncounted", "wish")
+    __slots__ = (
+        *("body", "call", "dialect", "down", "flight_key", "gw", "key", "sent", "similar", "terms", "uncounted"),
+        "wish",
+    )
 
     def __init__(self, call: Call, down: Downstream, gw: Gateway, terms: Terms, wish: Wish) -> None:
         self.call, self.down, self.gw = call, down, gw
         self.terms, self.wish = terms, wish
         self.dialect: Dialect = gw.dialects[call.route.dialect]
         self.body = readable(call.request).body  # as `asked` was read from it
+        self.sent = self.body  # as it would be sent
         self.key = b""
         self.flight_key = b""
+        self.similar: Similar | None = None  # what the matcher is asked and told of it
         # a stream whose client does not want to see usage, though it could be had
         edit = self.dialect.inject_usage(call.route, call.asked, self.body) if call.asked.stream else None
         self.uncounted = edit is not None
@@ -66,6 +83,8 @@ def say(call: Call, cached: Cached) -> None:
         call.lines += f"x-tollgate-cache-age: {cached.age // 10**9}\r\n"
     if cached.entry:
         call.lines += f"x-tollgate-cache-entry: {cached.entry}\r\n"
+    if cached.score:
+        call.lines += f"x-tollgate-cache-score: {cached.score:.4f}\r\n"
 
 
 def start(question: Question, kind: bytes, head: bytes, length: int | None) -> None:
@@ -92,12 +111,15 @@ async def admitted(question: Question) -> None:
         raise ClientGone()
 
 
-async def replay(question: Question, entry: Entry, body: bytes, flights: Flights, pace: float) -> Ending:
-    """Give a stored answer again."""
+async def replay(
+    question: Question, entry: Entry, body: bytes, flights: Flights, pace: float, *, score: float = 0.0
+) -> Ending:
+    """Give a stored answer again. `score`: of one to a similar question, the chance that it is right."""
     call, gw, down = question.call, question.gw, question.down
     age = max(0, gw.now() - entry.created)
     await admitted(question)
-    say(call, Cached("exact", "", age, entry.cost or 0, entry_name(entry.key)))
+    result = "semantic" if score else "exact"
+    say(call, Cached(result, "", age, entry.cost or 0, entry_name(entry.key), score))
     call.answer = structs.replace(entry.answer, usage_source=UsageSource.CACHED)
     call.money = FREE
     call.response_bytes = len(body)

@@ -11,6 +11,7 @@ from gateway.errors import ClientGone
 from gateway.policy.cache_rules import CacheRules
 from gateway.ports import Entry, Outputs
 from gateway.stages.cache import ExactCache
+from gateway.stages.semantic import SemanticTier
 from gateway.stages.tool_cache import Caches, ToolCache
 from gateway.testing.doubles import Stop, World
 
@@ -117,7 +118,9 @@ class MemoryFlights:
         await Stop("pause")
 
 
-def cached(world: World, settings: Cache = EVERYTHING, *, far: bool = False) -> tuple[MemoryCache, MemoryFlights]:
+def cached(
+    world: World, settings: Cache = EVERYTHING, *, far: bool = False, tier: SemanticTier | None = None
+) -> tuple[MemoryCache, MemoryFlights]:
     """Give the world a cache; returns where its answers are kept, and who waits for whom."""
     store, flights = MemoryCache(far=far), MemoryFlights()
     world.settings["cache"] = ExactCache(
@@ -127,6 +130,7 @@ def cached(world: World, settings: Cache = EVERYTHING, *, far: bool = False) -> 
         limit=settings.entry_bytes,
         pace=settings.pace,
         patience=settings.flight_seconds if settings.single_flight else 0.0,
+        tier=tier,
     )
     return store, flights
 

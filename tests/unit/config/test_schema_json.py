@@ -88,7 +88,11 @@ def described(section, path=""):
 
 
 @pytest.mark.parametrize(
-    "name", ["budgets", "runs", "loops", "spending", "limits", "limits.rates", "budgets.taper", "cache", "cache.exact"]
+    "name",
+    [
+        *("budgets", "runs", "loops", "spending", "limits", "limits.rates", "budgets.taper"),
+        *("cache", "cache.exact", "cache.semantic", "cache.semantic.rules"),
+    ],
 )
 def test_the_full_example_sets_every_field_of_what_limits_spending(name):
     section = Config
