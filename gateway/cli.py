@@ -156,6 +156,16 @@ def _add_cache(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     clear.add_argument("--tool", default="", metavar="NAME", help="only outputs of this tool (name or server/name)")
     clear.add_argument("--entry", default="", metavar="ID", help="only this one, as x-tollgate-cache-entry names it")
     _state_options(clear)
+    feedback = _add(
+        commands, "feedback", _cache_feedback, "say that an answer to a similar question was right or wrong"
+    )
+    feedback.add_argument("verdict", choices=("right", "wrong"))
+    which = feedback.add_mutually_exclusive_group(required=True)
+    which.add_argument("--request", default="", metavar="ID", help="of the call that was given it")
+    which.add_argument(
+        "--entry", default="", metavar="ID", help="the answer itself, as x-tollgate-cache-entry names it"
+    )
+    _state_options(feedback)
 
 
 def _add(
@@ -297,6 +307,13 @@ def _cache_clear(options: argparse.Namespace) -> int:
 
     chosen = Chosen(**{name: getattr(options, name) for name in Chosen.__struct_fields__})
     return clear(options.config, os.environ, _overrides(options), chosen, options.tool)
+
+
+def _cache_feedback(options: argparse.Namespace) -> int:
+    from gateway.commands.cache import feedback
+
+    said = {"verdict": options.verdict, "request_id": options.request, "entry": options.entry}
+    return feedback(options.config, os.environ, _overrides(options), said)
 
 
 def _cache_embedder(options: argparse.Namespace) -> int:

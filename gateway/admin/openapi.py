@@ -145,6 +145,14 @@ ROUTES: Final = (
     ),
     Route("GET", "/api/cache", "cache", "Stored answers that are still good.", {200: cache_views.CacheView}),
     Route(
+        "GET", "/api/cache/semantic", "semantic_cache", "Answers to similar questions: evidence, hits, savings.",
+        {200: cache_views.SemanticView},
+    ),
+    Route(
+        "POST", "/api/cache/feedback", "cache_feedback", "Say that an answer to a similar question was right or wrong.",
+        {200: cache_views.FeedbackView}, body=cache_views.FeedbackIn,
+    ),
+    Route(
         "DELETE", "/api/cache", "clear_cache", "Forget stored answers: those that match all that is given, or all.",
         {200: cache_views.ClearedView}, CHOICES,
     ),

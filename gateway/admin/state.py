@@ -16,8 +16,9 @@ from gateway.admin.views import Readiness
 from gateway.call import Money, Usage
 from gateway.journal.record import OutcomeRecord
 from gateway.key import Key
-from gateway.policy.cached import Desk
+from gateway.policy.cached import Chosen, Desk
 from gateway.policy.controls import Decision, Standing
+from gateway.ports import Feedback, MatcherState, Noted
 from gateway.recorder.ledger_read import LedgerReader
 from gateway.spend import Adjustment, Level
 from gateway.spend import Standing as Spent
@@ -104,6 +105,16 @@ class BudgetDesk(Protocol):
         ...
 
 
+class MatcherDesk(Protocol):
+    """Where the matcher is asked and told. Methods raise OSError while it is away, and take their time."""
+
+    def state(self) -> MatcherState: ...
+
+    def say(self, feedback: Feedback) -> Noted: ...
+
+    def forget(self, chosen: Chosen) -> Noted: ...
+
+
 @dataclass(frozen=True)
 class AdminState:
     """`token` and `prices` are asked at every request: a reload changes them."""
@@ -118,6 +129,7 @@ class AdminState:
     keys: KeyStore
     budgets: BudgetDesk
     cache: Desk
+    matcher: MatcherDesk
     in_force: Callable[[int], bool]  # has every worker taken in the decisions up to this revision?
     caught_up_at: Callable[[], float]  # monotonic: what was written before is in the ledger
     token: Callable[[], str | None]

@@ -104,7 +104,9 @@ class CallRecord(Struct, array_like=True, tag="call", gc=False):
     remaining: int = -1  # nano-USD that the tightest budget had left beside that; -1: no budget in money
     depth: int = 0  # levels of agents above the one that made the call
     # since schema 3
-    cache: str = ""  # exact | joined (the answer of an equal call under way) | miss | bypass; "": it was not asked
+    cache: str = (
+        ""  # exact | semantic | joined (the answer of an equal call under way) | miss | bypass; "": it was not asked
+    )
     cache_reason: str = ""  # of a bypass
     cache_age_ns: int = -1  # since the answer was stored; -1: it was not
     cache_entry: str = ""  # name of the stored answer
@@ -128,7 +130,8 @@ class EventRecord(Struct, array_like=True, tag="event", gc=False):
     holds_expired, settles_lost, cache_writes_lost, breaker (its state changed), breakers_reset (a worker counts anew);
     or what somebody decided: {run, agent, key, team}_{killed, resumed}, run_raised, run_limited, budget_adjusted,
     {global, team, key, agent, model, upstream}_capped, upstream_{forced_open, forced_closed, released},
-    cache_cleared."""
+    cache_cleared; or what the matcher found out: cache_verified, cache_breaker, cache_feedback, cache_embedded,
+    matcher_died."""
 
     id: str
     at: int

@@ -20,6 +20,7 @@ from gateway.recorder.drops import Drops
 from gateway.recorder.facts import tool_result
 from gateway.recorder.metrics_calls import Calls, Models
 from gateway.recorder.metrics_exposition import Exposition
+from gateway.recorder.metrics_matcher import MATCHER_EVENTS, count_event
 from gateway.recorder.metrics_runs import Run, Runs
 from gateway.recorder.metrics_store import Gauge, Point, Saved, Store
 from gateway.recorder.names import GAUGES, NS
@@ -87,7 +88,7 @@ class MetricsProjection:
         self._applied_at = clock()
         self._reload: dict[str, float] = {}
         self._every_trace = True
-        for name in ("tollgate_worker_deaths", *_COUNTED.values()):
+        for name in ("tollgate_worker_deaths", "tollgate_cache_matcher_deaths", *_COUNTED.values()):
             self._store.add(name, (), 0)
 
     def apply(self, batch: Sequence[Record]) -> None:
@@ -179,6 +180,8 @@ class MetricsProjection:
         elif record.kind == "breaker":
             detail = record.detail
             self._store.add("tollgate_breaker_changes", (str(detail.get("breaker", "")), str(detail.get("state", ""))))
+        elif record.kind in MATCHER_EVENTS:
+            count_event(self._store, record)
         elif record.kind in _COUNTED:
             count = record.detail.get("count", 0)
             self._store.add(_COUNTED[record.kind], (), count if isinstance(count, int) else 0)

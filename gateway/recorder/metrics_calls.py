@@ -22,9 +22,10 @@ from gateway.tool import EXECUTE_TOOL
 COMBINATIONS = 8192
 _PRODUCED = frozenset({Outcome.OK, Outcome.TRUNCATED, Outcome.CANCELLED, Outcome.ABANDONED})
 _WASTED = frozenset({Outcome.TRUNCATED, Outcome.CANCELLED})
-SAVED = {"exact": "exact_cache", "joined": "single_flight"}
+SAVED = {"exact": "exact_cache", "semantic": "semantic_cache", "joined": "single_flight"}
 """What spared the cost of an answer."""
-RESULTS = {"exact": "hit"}
+RESULTS = {"exact": "hit", "semantic": "miss"}  # of the exact tier
+SIMILAR_NS = "similar_ns"  # see stages.semantic
 _MODALITIES = ("text", "image", "audio")
 
 
@@ -130,6 +131,8 @@ class Calls:
         self._money(cells, r)
         if r.prompt_cache is not None:
             self._prompt_cache(r.agent, r.prompt_cache)
+        if (waited := r.notes.get(SIMILAR_NS, "")).isdecimal():
+            self._store.observe("tollgate_cache_lookup_seconds", ("semantic",), int(waited))
 
     def exemplify(self, r: CallRecord) -> None:
         """Make a call that was observed the exemplar of its buckets."""
@@ -181,6 +184,8 @@ class Calls:
                 self._usage(operation, usage, counted)
         if r.cost:
             self._cost(cells, r, r.cost)
+            if r.cache_reason == "shadow":
+                self._store.add("tollgate_cache_shadow_cost_usd", (), r.cost)
         if r.saved > 0 and r.cache in SAVED:
             reason = SAVED[r.cache] if r.operation != EXECUTE_TOOL else "tool_cache"
             self._store.add("tollgate_cost_saved_usd", (reason,), r.saved)
@@ -245,7 +250,8 @@ def _key(r: CallRecord) -> Key:
         r.route, r.provider, r.upstream, r.model_requested, r.model_used, r.status, r.outcome, r.stream, r.tenant,
         r.agent, r.operation, r.error_code, r.error_type, r.usage_source, r.cost_status, r.run_source,
         last.address if last is not None else "", last.port if last is not None else 0, r.usage is None,
-        r.budget, r.cache, r.notes.get("loop", ""), r.notes.get("loop_action", ""),
+        r.budget, r.cache, r.notes.get("similar", ""), SIMILAR_NS in r.notes, r.notes.get("loop", ""),
+        r.notes.get("loop_action", ""),
     )  # fmt: skip
 
 
@@ -341,6 +347,10 @@ class _Opening:
         if r.cache:
             tier = "exact" if r.operation != EXECUTE_TOOL else "tool"
             self.once.append(self.counter("tollgate_cache_lookups", tier, RESULTS.get(r.cache, r.cache)))
+        if similar := r.notes.get("similar"):
+            asked = "hit" if similar == "hit" else "miss" if SIMILAR_NS in r.notes else "bypass"
+            self.once.append(self.counter("tollgate_cache_lookups", "semantic", asked))
+            self.once.append(self.counter("tollgate_cache_similar", similar))
         if r.budget:
             self.once.append(self.counter("tollgate_budget_decisions", r.budget))
         for signal in r.notes.get("loop", "").split(",") if "loop" in r.notes else ():

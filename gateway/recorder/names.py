@@ -26,6 +26,7 @@ DURATION = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60,
 OVERHEAD = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
 TTFT = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 10, 20, 30, 60, 120, 300)
 TPOT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2.5)
+LOOKUP = (0.0005, 0.001, 0.002, 0.004, 0.006, 0.008, 0.012, 0.016, 0.025, 0.05, 0.1, 0.25, 1)
 STEPS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 987)
 RUN_COST = (0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 100)
 SCORE = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 2, 5, 10, 100)
@@ -235,6 +236,28 @@ CACHE = (
     _gauge("tollgate_cache_bytes", "Bytes that they take in the file or in Redis.", "By"),
     _gauge("tollgate_cache_store_available", "Whether every worker can use the store of answers."),
     _counter("tollgate_cache_writes_lost", "", "Answers that could not be written to the store."),
+    _counter("tollgate_cache_similar", "reason",
+             "Calls without an equal answer: given that of a similar question (hit), or why not."),
+    _hist("tollgate_cache_lookup_seconds", "tier", LOOKUP, "What calls waited for the matcher."),
+    _counter("tollgate_cache_verified", "scope verdict",
+             "Answers to similar questions that were held against fresh ones: right or wrong."),
+    _counter("tollgate_cache_feedback", "scope verdict", "Hits that people called right or wrong."),
+    _counter("tollgate_cache_breaker_trips", "scope", "Times that a scope fell back to equal questions by itself."),
+    _counter("tollgate_cache_shadow_cost_usd", "", "US dollars of calls that checked hits.", **_USD),
+    _counter("tollgate_cache_embedded", "", "Texts sent to an upstream's embeddings by the cache itself."),
+    _counter("tollgate_cache_embedder_cost_usd", "", "US dollars that those cost, as far as it is known.", **_USD),
+    _gauge("tollgate_cache_false_hit_ratio", "Share of wrong answers among those to similar questions, estimated from "
+           "the verified ones.", labels="scope"),
+    _gauge("tollgate_cache_false_hit_ratio_lower", "Lower end of its interval of 95 %.", labels="scope"),
+    _gauge("tollgate_cache_false_hit_ratio_upper", "Upper end of its interval of 95 %.", labels="scope"),
+    _gauge("tollgate_cache_false_hit_target", "Share that is tolerated.", labels="scope"),
+    _gauge("tollgate_cache_cut", "Chance of being right from which on answers are given; 2: none are.", labels="scope"),
+    _gauge("tollgate_cache_breaker_open", "Whether too many were wrong, so that none are given until new evidence.",
+           labels="scope"),
+    _gauge("tollgate_cache_questions", "Questions that the matcher remembers."),
+    _gauge("tollgate_cache_matcher_up", "Whether the matcher answers."),
+    _gauge("tollgate_cache_embedder_up", "Whether it can tell how alike questions are."),
+    _counter("tollgate_cache_matcher_deaths", "", "Matchers that died and were replaced."),
 )
 
 AGENTS = (

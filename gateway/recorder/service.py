@@ -26,7 +26,7 @@ from gateway.admin.app import build
 from gateway.admin.guard import TokenRequired, check
 from gateway.admin.state import AdminState
 from gateway.admin.views import Readiness, WorkersView
-from gateway.config import places
+from gateway.config import check_semantic, places
 from gateway.config.address import parse_address
 from gateway.config.schema import Config
 from gateway.errors import LedgerUnavailable
@@ -59,6 +59,7 @@ from gateway.recorder.ledger import Ledger
 from gateway.recorder.ledger_read import LedgerReader
 from gateway.recorder.ledger_rebuild import exclusive
 from gateway.recorder.loop import Counted, Loop
+from gateway.recorder.matcher_gauges import MatcherGauges
 from gateway.recorder.metrics_store import Gauge
 from gateway.recorder.projection import Positions
 from gateway.recorder.retention import Retention
@@ -66,6 +67,7 @@ from gateway.recorder.telemetry import Projections, projections
 from gateway.stores.budget_desk import desk
 from gateway.stores.controls_exchange import Exchange
 from gateway.stores.late import cache_desk
+from gateway.stores.matcher_desk import MatcherDesk
 from gateway.stores.redis_controls import RedisControls
 from gateway.stores.sqlite_controls import SqliteDecisions
 from gateway.stores.sqlite_keys import SqliteKeyStore
@@ -94,6 +96,8 @@ class Recorder:
         self._budgets = desk(configure.config.spending, state)
         self._budget_gauges = BudgetGauges(self._budgets.in_money, time.monotonic)
         self._cache = cache_desk(configure.config)
+        self._matcher = MatcherDesk(places.matcher_socket(configure.config))
+        self._matcher_gauges = MatcherGauges(self._matcher.state, time.monotonic)
         self._catalogue = ensure_compiled(state)
         self.prices = load_prices.load(self._catalogue, self._config.prices)
         self._snapshots = SnapshotFile(state / "metrics.snapshot")
@@ -136,6 +140,7 @@ class Recorder:
                 keys=self._keys,
                 budgets=self._budgets,
                 cache=self._cache,
+                matcher=self._matcher,
                 in_force=self.in_force,
                 caught_up_at=lambda: self.loop.caught_up_at,
                 token=lambda: self._config.admin_token,
@@ -255,6 +260,7 @@ class Recorder:
             **budget_gauges.keys(self._keys.listed, time.time_ns()),
             **cache_gauges.read(self._cache.totals, time.time_ns()),
             **cache_gauges.workers(found),
+            **self._matcher_gauges.read(check_semantic.active(self._config), self._config.telemetry.label_limit),
             **self._budget_gauges.read(self._config.telemetry.label_limit),
             "tollgate_breakers_open": sum(g.get("breakers_open", 0.0) for g in found),
             "tollgate_inflight_requests": sum(g.get("inflight_requests", 0.0) for g in found),

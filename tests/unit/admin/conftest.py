@@ -19,10 +19,13 @@ from gateway.admin.state import AdminState
 from gateway.admin.views import Readiness, WorkersView
 from gateway.call import Money, Usage
 from gateway.journal.record import OutcomeRecord, Record
+from gateway.policy.cached import Chosen
+from gateway.ports import Feedback, MatcherState, Noted
 from gateway.recorder.ledger import Ledger
 from gateway.recorder.ledger_read import LedgerReader
 from gateway.stores.budget_desk import FileDesk
 from gateway.stores.cache_desk import CacheDesk
+from gateway.stores.matcher_desk import MatcherAway
 from gateway.stores.sqlite_controls import SqliteDecisions
 from gateway.stores.sqlite_keys import SqliteKeyStore
 
@@ -48,6 +51,30 @@ class Metrics:
         return b"tollgate_requests_total 1\n", "text/plain; version=0.0.4; charset=utf-8"
 
 
+class Matcher:
+    """The matcher's desk: `known` is its state, None while it is away."""
+
+    def __init__(self) -> None:
+        self.known: MatcherState | None = MatcherState("fake", "", 0, 0, 0, ())
+        self.noted = Noted(0)
+        self.told: list[Any] = []
+
+    def state(self) -> MatcherState:
+        if self.known is None:
+            raise MatcherAway("it sleeps")
+        return self.known
+
+    def say(self, feedback: Feedback) -> Noted:
+        self.state()
+        self.told.append(feedback)
+        return self.noted
+
+    def forget(self, chosen: Chosen) -> Noted:
+        self.state()
+        self.told.append(chosen)
+        return self.noted
+
+
 @dataclass
 class Gate:
     """The admin API over a real ledger that tests fill; every answer is held against the OpenAPI document."""
@@ -66,6 +93,7 @@ class Gate:
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     decisions: SqliteDecisions = None  # type: ignore[assignment]
     keys: SqliteKeyStore = None  # type: ignore[assignment]
+    matcher: Matcher = field(default_factory=Matcher)
     seen: int = 10**9  # the revision that the workers have taken in
 
     def fill(self, records: Sequence[Record]) -> None:
@@ -136,6 +164,7 @@ async def gate(tmp_path: Path) -> AsyncIterator[Gate]:
         keys=gate.keys,
         budgets=FileDesk(tmp_path),
         cache=CacheDesk(tmp_path / "cache.sqlite"),
+        matcher=gate.matcher,
         in_force=lambda revision: revision <= gate.seen,
         caught_up_at=lambda: float("-inf") if gate.lags else float("inf"),
         token=lambda: gate.token,
