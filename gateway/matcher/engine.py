@@ -36,8 +36,9 @@ FREE_CHECKS = 150  # of a scope: evidence comes first, then the bound on its cos
 
 Embed: TypeAlias = "Callable[[str, int], Awaitable[Vectors | None]]"
 """The vector of a text; None where there is none in time. The number: monotonic ns until which it is wanted, or 0."""
-Same = Callable[[str, str, str], Awaitable[bool | None]]
-"""Do two answers to a question mean the same? Question, stored answer, fresh one; None: it cannot be told."""
+Same = Callable[[str, str, str, bool], Awaitable[bool | None]]
+"""Do two answers to a question mean the same? Question, stored answer, fresh one, and whether it matters most; None: it
+cannot be told."""
 Event = Callable[..., object]
 
 
@@ -202,9 +203,9 @@ class Engine:
 
     async def _right(self, text: str, fresh: str, ids: Sequence[int]) -> dict[int, bool]:
         found = {}
-        for id in ids:
+        for place, id in enumerate(ids):
             stored = self._memory.answer(id)
-            verdict = await self._outside.same(text, stored, fresh) if stored is not None else None
+            verdict = await self._outside.same(text, stored, fresh, place == 0) if stored is not None else None
             if verdict is not None:
                 found[id] = verdict
         return found

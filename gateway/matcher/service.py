@@ -93,8 +93,8 @@ class Process:
             return Absent(f"numpy is not installed: {parts.advice(lacking)}")
         module = importlib.import_module("gateway.matcher.study")  # what it imports may not be installed
         finders = importlib.import_module("gateway.matcher.sources")
-        find = finders.Finder(Path(configure.state), self._journal.append_event).find
-        return module.Study(configure.config, find, self._journal.append_event)
+        finder = finders.Finder(Path(configure.state), self._journal.append_event)
+        return module.Study(configure.config, finder, self._journal.append_event)
 
     async def run(self, arguments: ChildArguments, socket: Path) -> int:
         control = self._control = await Control.open(arguments.control, self._on_message, self._ending.set)

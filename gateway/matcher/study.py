@@ -7,13 +7,13 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 from gateway.config import places
 from gateway.config.schema import Config
 from gateway.errors import EmbedderUnavailable
-from gateway.matcher.compare import Comparer
+from gateway.matcher.compare import Comparer, Judge
 from gateway.matcher.engine import Engine, Event, Outside
 from gateway.matcher.memory import Memory
 from gateway.matcher.scopes import Scopes
@@ -27,8 +27,16 @@ KEEP_SECONDS = 2.0  # between two writings of what scopes learned
 TIDY_SECONDS = 10.0
 AGAIN_SECONDS = 30.0  # between two looks for an embedder that is missing
 
-Find = Callable[[Config, ThreadPoolExecutor], Source]
-"""The embedder of a configuration. May take seconds; raises EmbedderUnavailable, OSError."""
+
+class Finder(Protocol):
+    """Where what a configuration names is found; gateway.matcher.sources."""
+
+    def find(self, config: Config, executor: ThreadPoolExecutor) -> Source:
+        """The embedder. May take seconds; raises EmbedderUnavailable, OSError."""
+        ...
+
+    def judge(self, config: Config) -> Judge | None: ...
+
 
 _log = logging.getLogger("tollgate.matcher")
 
@@ -36,12 +44,13 @@ _log = logging.getLogger("tollgate.matcher")
 class Study:
     """Implements server.Mind. Raises OSError or sqlite3.Error where its file cannot be used at all."""
 
-    def __init__(self, config: Config, find: Find, event: Event) -> None:
+    def __init__(self, config: Config, finder: Finder, event: Event) -> None:
         self._config = config
-        self._find = find
+        self._finder = finder
         self._executor = ThreadPoolExecutor(1, "embedder")
         self._numbers = itertools.count(time.time_ns())  # never those of a former process
         self._embeddings = Embeddings(None, time.monotonic_ns)
+        self._comparer = Comparer()
         self._memory = Memory(places.matcher(config), "")
         self._scopes = Scopes(self._memory)
         self._shelf = Shelf(config.cache.semantic.entries)
@@ -53,7 +62,7 @@ class Study:
     def _made(self, event: Event) -> Engine:
         outside = Outside(
             embed=self._embeddings.of,
-            same=Comparer(self._embeddings.of).same,
+            same=self._comparer.same,
             event=event,
             now=time.time_ns,
             monotonic=time.monotonic_ns,
@@ -74,7 +83,7 @@ class Study:
         config = self._config
         loop = asyncio.get_running_loop()
         try:
-            source = await loop.run_in_executor(self._executor, self._find, config, self._executor)
+            source = await loop.run_in_executor(self._executor, self._finder.find, config, self._executor)
         except (EmbedderUnavailable, OSError) as error:
             if str(error) != self._embeddings.trouble:
                 _log.error("only equal questions are answered: %s", error)
@@ -89,6 +98,7 @@ class Study:
         semantic, before = config.cache.semantic, self._config.cache.semantic
         self._config = config
         self._shelf.most = semantic.entries
+        self._comparer.judge = self._finder.judge(config)
         self._engine.shadow_share = semantic.shadow_share
         self._engine.ttl = int(max([semantic.ttl, *[rule.ttl or 0 for rule in semantic.rules]]) * 1e9)
         if semantic.embedder != before.embedder:  # its vectors cannot be compared with those of the other

@@ -5,7 +5,9 @@ from __future__ import annotations
 from gateway.journal.record import EventRecord
 from gateway.recorder.metrics_store import Store
 
-MATCHER_EVENTS = frozenset(("cache_verified", "cache_breaker", "cache_feedback", "cache_embedded", "matcher_died"))
+MATCHER_EVENTS = frozenset(
+    ("cache_verified", "cache_breaker", "cache_feedback", "cache_embedded", "cache_judged", "matcher_died")
+)
 
 
 def count_event(store: Store, record: EventRecord) -> None:
@@ -23,6 +25,9 @@ def count_event(store: Store, record: EventRecord) -> None:
         case "cache_embedded":
             store.add("tollgate_cache_embedded", (), _whole(detail.get("texts")))
             store.add("tollgate_cache_embedder_cost_usd", (), max(0, _whole(detail.get("cost"))))
+        case "cache_judged":
+            store.add("tollgate_cache_judged", (str(detail.get("verdict", "")),))
+            store.add("tollgate_cache_judge_cost_usd", (), max(0, _whole(detail.get("cost"))))
 
 
 def _whole(value: object) -> int:

@@ -246,6 +246,8 @@ CACHE = (
     _counter("tollgate_cache_shadow_cost_usd", "", "US dollars of calls that checked hits.", **_USD),
     _counter("tollgate_cache_embedded", "", "Texts sent to an upstream's embeddings by the cache itself."),
     _counter("tollgate_cache_embedder_cost_usd", "", "US dollars that those cost, as far as it is known.", **_USD),
+    _counter("tollgate_cache_judged", "verdict", "Pairs of answers that the judge was asked about."),
+    _counter("tollgate_cache_judge_cost_usd", "", "US dollars that this cost, as far as it is known.", **_USD),
     _gauge("tollgate_cache_false_hit_ratio", "Share of wrong answers among those to similar questions, estimated from "
            "the verified ones.", labels="scope"),
     _gauge("tollgate_cache_false_hit_ratio_lower", "Lower end of its interval of 95 %.", labels="scope"),

@@ -76,7 +76,7 @@ class Mind:
     async def embed(self, text: str, until: int) -> Vectors | None:
         return None if self.away else self.embedder.embed([text])[0]
 
-    async def same(self, question: str, stored: str, fresh: str) -> bool | None:
+    async def same(self, question: str, stored: str, fresh: str, first: bool) -> bool | None:
         return stored == fresh
 
     async def ask(self, text: str, partition: bytes = b"p", **more: Any) -> tuple[Inquiry, Match]:
