@@ -55,6 +55,28 @@ async def test_nothing_crosses_a_partition_nor_a_tenant(mind: Any) -> None:
     assert match.key, "where it was learned it is served"
 
 
+async def test_ten_thousand_lookups_of_many_tenants_never_meet(mind: Any) -> None:
+    """Each scope serves whatever no guard forbids, and all tenants ask the same."""
+    tenants = [f"tenant {number}" for number in range(100)]
+    owner: dict[bytes, str] = {}
+    for tenant in tenants:
+        for text in ("who built the red barn", "when was the old mill built", "how tall is the iron tower"):
+            inquiry, match = await mind.ask(text, tenant.encode(), tenant=tenant, scope=f"{tenant}/a/m")
+            owner[await mind.answer(inquiry, match, f"{tenant}: {text}")] = tenant
+    for studied in mind.scopes.all():
+        studied.scope.cut = -math.inf
+    served = 0
+    for number in range(10_000):
+        tenant = mind.draw.choice(tenants)
+        text = mind.draw.choice(
+            ("by whom was the red barn built", "when was the old mill built", "how tall is the tower")
+        )
+        _, match = await mind.ask(text, tenant.encode(), tenant=tenant, scope=f"{tenant}/a/m")
+        served += bool(match.key)
+        assert not match.key or owner[match.key] == tenant, number
+    assert served > 5_000
+
+
 async def test_what_one_tenant_does_teaches_no_other(mind: Any) -> None:
     for number in range(200):  # a poisoner: paraphrases that all get one answer
         inquiry, match = await mind.ask(f"who built the red barn {number}", b"x", tenant="bad", scope="bad/a/m")
