@@ -25,6 +25,7 @@ from gateway.dialects.auth import auth_lines
 from gateway.dialects.items import read_item
 from gateway.dialects.registry import DIALECTS
 from gateway.dialects.routes import Table
+from gateway.dialects.translate.port import Translator
 from gateway.errors import GatewayError
 from gateway.journal.append import JournalWriter
 from gateway.net.pool import Pools
@@ -179,6 +180,7 @@ class Worker:
             halt=self.halt,
             downshift=downshift_of(config.loops),
             prompt_cache=PromptCacheHealth(self.links, prices, MARKED) if config.prompt_cache.health else None,
+            translator=Translator(),
             mark_prefixes=config.prompt_cache.breakpoints,
             cost_header=config.cost_header,
             stream_cost_comment=config.stream_cost_comment,
@@ -279,6 +281,7 @@ def spec_of(name: str, upstream: Upstream, prices: PriceTable) -> Spec:
         drain_seconds=upstream.drain_seconds,
         drain_usd=upstream.drain_usd,
         propagate_trace=upstream.propagate_trace,
+        droppable=upstream.droppable,
     )
 
 

@@ -363,6 +363,7 @@ class Call(Struct, weakref=True):
     edits: tuple[Edit, ...] = ()  # splices of the body before it is sent
     model_sent: str = ""  # where an alias stands for another model
     meter: Any = None  # ports.Meter of the answer under way
+    translated: Any = None  # ports.OtherAnswer under way; None: the upstream speaks the client's API
     websocket: bool = False
     hold: Hold | None = None  # of its worst case, in the accounts of budgets and limits
     lines: str = ""  # further x-tollgate-* lines for the client, each with its CRLF

@@ -14,7 +14,20 @@ from gateway.call import Answer, Attempt, Call, Money, Route, Target, ToolCall, 
 from gateway.errors import GatewayError
 from gateway.key import Keys
 from gateway.ports_cache import CacheStore, Entry, Flight, Flights
-from gateway.ports_dialect import Blame, Dialect, ErrorAnswer, Headers, LastTurn, Meter, Stripper, Tap, Used
+from gateway.ports_dialect import (
+    Blame,
+    Dialect,
+    ErrorAnswer,
+    Headers,
+    LastTurn,
+    Meter,
+    OtherAnswer,
+    OtherQuestion,
+    Stripper,
+    Tap,
+    Translator,
+    Used,
+)
 from gateway.ports_matcher import Feedback, Inquiry, Lesson, Match, Matcher, MatcherState, Noted, ScopeState, Topic
 from gateway.ports_outputs import Outputs, Wanted
 from gateway.ports_trial import Trial
@@ -22,7 +35,7 @@ from gateway.spend import Charge, Demand, Grant, Refusal, RunLimits
 from gateway.tool import Terms
 
 __all__ = ["CacheStore", "Dialect", "Entry", "ErrorAnswer", "Flight", "Flights", "Headers", "Meter", "Stripper", "Tap"]
-__all__ += ["Blame", "LastTurn", "Outputs", "Trial", "Used", "Wanted"]
+__all__ += ["Blame", "LastTurn", "OtherAnswer", "OtherQuestion", "Outputs", "Translator", "Trial", "Used", "Wanted"]
 __all__ += ["Feedback", "Inquiry", "Lesson", "Match", "Matcher", "MatcherState", "Noted", "ScopeState", "Topic"]
 
 
@@ -352,6 +365,7 @@ class Spec(Struct, frozen=True):
     drain_seconds: float = 30.0
     drain_usd: float = 0.25
     propagate_trace: bool = False
+    droppable: tuple[str, ...] = ()  # fields that may be left out where its API cannot say them
     tool: Terms | None = None  # it is no provider of models but a tool, or a server of tools
 
     def __repr__(self) -> str:
@@ -394,6 +408,7 @@ class Gateway(Struct, frozen=True, eq=False):
     halt: Callable[[str, str], None] | None = None  # stop a run (its id, why) until a person resumes it
     downshift: tuple[str | None, str | None, int | None] | None = None  # model, effort, max_tokens of a runaway's calls
     prompt_cache: CacheHealth | None = None  # None: nobody looks at it
+    translator: Translator | None = None  # None: an upstream is only asked in its own API
     mark_prefixes: bool = False  # ask for the caching of prompts in which the client marked nothing
     cost_header: bool = True
     stream_cost_comment: bool = False

@@ -99,6 +99,7 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
         "drain_seconds": "Longest time of a drain.",
         "drain_usd": "Estimated cost at which a drain ends.",
         "propagate_trace": "Send `traceparent` to the upstream.",
+        "droppable": "Fields of translated requests that are left out where the upstream's API cannot say them.",
     },
     schema.Alias: {
         "model": "The model asked for upstream.",

@@ -52,6 +52,7 @@ class Upstream(Config_, frozen=True):
     drain_seconds: Seconds = 30  # bound of `drain` in time
     drain_usd: Annotated[float, Meta(ge=0)] = 0.25  # and in cost
     propagate_trace: bool = False  # send traceparent upstream
+    droppable: tuple[str, ...] = ()  # fields of translated requests that may be left out
 
 
 class Alias(Config_, frozen=True):

@@ -6,17 +6,20 @@ Rules
 2. When the upstream has a key of its own, the client came with a key of the gateway, or the call goes to another
    upstream than the client chose because that failed, every credential of the client stays behind.
 3. A tool is never sent the headers by which some servers take a request for another one.
-4. `Via` names this gateway, so that a loop is seen (RFC 9110 7.6.3).
+4. A request that was translated for another API takes along no header of the API that its client speaks.
+5. `Via` names this gateway, so that a loop is seen (RFC 9110 7.6.3).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from gateway.call import Call
+from gateway.call import Asked, Call
 from gateway.ports import Exchange, Headers, Spec
 from gateway.tool import OVERRIDES
 
@@ -37,6 +40,11 @@ CREDENTIALS = frozenset((b"authorization", b"x-api-key", b"api-key", b"x-goog-ap
 _REQUEST_DROPS = HOP_BY_HOP | {b"expect"}
 _KEPT = frozenset((b"host", b"content-length"))  # whatever Connection says: without them the message means another
 OURS = b"x-tollgate-"
+# Words of one API or of its SDKs, credentials, and what describes the bytes of the client.
+_THEIRS = re.compile(
+    rb"authorization\Z|x-api-key\Z|api-key\Z|cookie\Z|content-type\Z|content-encoding\Z|accept-encoding\Z|accept\Z"
+    rb"|anthropic-|openai-|x-goog-|x-stainless-|x-codex-|x-claude-|x-openai-|originator\Z|idempotency-key\Z"
+)
 _LENGTH = b"\x00"  # stands for the length in a head yet without it; no header can hold this
 
 
@@ -76,6 +84,21 @@ def request_head(call: Call, spec: Spec, length: int, *, upgrade: bool = False) 
         before, _, after = _made(call, spec, _LENGTH, upgrade).partition(_LENGTH)
         made = facts["forwarded"] = Made(spec, path, injected, ours, before, after)
     return made.before + str(length).encode() + made.after
+
+
+def other_head(call: Call, spec: Spec, path: bytes, added: Headers, length: int) -> bytes:
+    """The head of a request that was translated: what the client says to its own provider stays behind."""
+    request = call.request
+    kept = [header for header in request.headers if not _THEIRS.match(header[0].lower())]
+    kept += [(b"content-type", b"application/json"), (b"accept-encoding", b"identity"), *added]
+    names = {name: value for name, value in request.names.items() if not _THEIRS.match(name)}
+    shadow = replace(
+        call,
+        request=replace(request, headers=kept, names=names, facts={}),
+        route=replace(call.route, path=path),
+        asked=Asked(),
+    )
+    return _made(shadow, spec, b"%d" % length, False)
 
 
 def _made(call: Call, spec: Spec, length: bytes, upgrade: bool) -> bytes:

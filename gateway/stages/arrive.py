@@ -13,6 +13,7 @@ from gateway.policy.trace import trace_of
 from gateway.policy.trace_ids import run_trace_id
 from gateway.ports import Dialect, Gateway
 from gateway.stages.authorize import authenticate, authorize, gate
+from gateway.stages.translated import may_lead
 
 UNROUTED = Route("other", "opaque", "", "", b"")
 NOTHING = Asked()
@@ -132,9 +133,9 @@ def readable(request: Request) -> Request:
 def apply_alias(call: Call, gw: Gateway) -> None:
     """The operator gave the model another name: send its real one, perhaps elsewhere (a minimal splice)."""
     model, upstream = gw.aliases[call.asked.model]
-    if upstream and gw.specs[upstream].family != gw.specs[call.route.upstream].family:
+    if upstream and not may_lead(call, upstream, gw):
         raise Rejected(
-            f"the alias {call.asked.model} leads to {upstream}, which speaks another API than this path",
+            f"the alias {call.asked.model} leads to {upstream}, which cannot answer what this path asks",
             code="alias_speaks_another_api",
             param="model",
         )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from gateway.call import Attempt, Call, Edit
 from gateway.errors import BadAnswer, ClientGone, GatewayError, UnknownRoute, UpstreamReset
-from gateway.policy.forward import request_head
+from gateway.policy.forward import other_head, request_head
 from gateway.policy.prompt_cache import MARKED_NOTE
 from gateway.policy.splices import merged
 from gateway.ports import Downstream, Exchange, Gateway, Spec
+from gateway.stages.translated import answered, ask, is_translated
 
 ERROR_BODY_LIMIT = 65_536
 STALE_NS = 1_000_000_000
@@ -19,9 +20,10 @@ async def attempt(call: Call, down: Downstream, gw: Gateway) -> Exchange:
     spec = gw.specs.get(call.route.upstream)
     if spec is None:
         raise UnknownRoute(f"no upstream is named {call.route.upstream}")
-    if gw.mark_prefixes:
-        mark_prefix(call, gw)
-    inject_usage(call, spec, gw)
+    if not is_translated(call, spec, gw):  # edits of the client's words say nothing there
+        if gw.mark_prefixes:
+            mark_prefix(call, gw)
+        inject_usage(call, spec, gw)
     try:
         exchange = await send(call, spec, down, gw)
     except UpstreamReset as fault:
@@ -66,7 +68,12 @@ def may_resend(call: Call, spec: Spec) -> bool:
 
 async def send(call: Call, spec: Spec, down: Downstream, gw: Gateway, *, fresh: bool = False) -> Exchange:
     body = spliced(call.request.body, call.edits) if call.edits else call.request.body
-    head = request_head(call, spec, len(body), upgrade=call.websocket)
+    question = ask(call, spec, body, gw)
+    if question is None:
+        head = request_head(call, spec, len(body), upgrade=call.websocket)
+    else:
+        body = question.body
+        head = other_head(call, spec, question.path, question.headers, len(body))
     this = Attempt(spec.target, gw.monotonic(), model=call.model_sent or call.asked.model)
     if gw.waits is not None and spec.tool is None:
         this.waits = gw.waits(call)
@@ -88,7 +95,7 @@ async def send(call: Call, spec: Spec, down: Downstream, gw: Gateway, *, fresh: 
     call.upstream_first_byte = this.ended
     if spec.tool is not None:
         call.stated = exchange.names
-    return exchange
+    return exchange if question is None else answered(call, question, exchange)
 
 
 def spliced(body: bytes, edits: tuple[Edit, ...]) -> bytes:

@@ -7,6 +7,7 @@ from gateway.errors import Rejected
 from gateway.policy.keys import uses
 from gateway.policy.splices import merged
 from gateway.ports import Gateway
+from gateway.stages.translated import may_lead
 
 
 def note(call: Call, decision: str, **more: str) -> None:
@@ -41,12 +42,12 @@ def cheaper(call: Call, gw: Gateway, model: str | None, effort: str | None, max_
 
 def rename(call: Call, gw: Gateway, name: str) -> None:
     """Ask for another model, by its name or an alias; not where the call's key may not use the upstream it leads to.
-    Raises Rejected where that speaks another API than the client."""
+    Raises Rejected where that cannot answer this path, not even in translation."""
     model, upstream = gw.aliases.get(name, (name, ""))
     route = call.route
-    if upstream and gw.specs[upstream].family != gw.specs[route.upstream].family:
+    if upstream and not may_lead(call, upstream, gw):
         raise Rejected(
-            f"{name} leads to {upstream}, which speaks another API than this path", code="alias_speaks_another_api"
+            f"{name} leads to {upstream}, which cannot answer what this path asks", code="alias_speaks_another_api"
         )
     if upstream and call.key is not None and not uses(call.key, upstream):
         return

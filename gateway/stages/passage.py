@@ -32,7 +32,8 @@ class Passage:
         self.spec: Spec = gw.specs[call.route.upstream]
         self.kind = kind
         self.streaming = is_stream(call, exchange, kind)
-        self.meter: Meter = dialect.meter(call.route, call.asked, exchange.status, kind)
+        other = call.translated  # its meter reads what the upstream said, not what the client gets
+        self.meter: Meter = other.meter if other else dialect.meter(call.route, call.asked, exchange.status, kind)
         call.meter = self.meter
         coding = names.get(b"content-encoding")
         self.decoder: Decoder = PLAIN if coding is None else decoder_for(coding)

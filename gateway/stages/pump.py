@@ -22,6 +22,7 @@ from gateway.stages.ending import Ending
 from gateway.stages.passage import Passage
 from gateway.stages.peek import peek
 from gateway.stages.refuse import own_lines, whole
+from gateway.stages.translated import end_early
 
 WHOLE_LIMIT = 1_048_576  # answers up to here are read whole before they are committed
 GRACE_SECONDS = 0.25  # from a terminal event to the end of the body
@@ -186,8 +187,7 @@ def stopped_stream(passage: Passage, tail: bytes) -> Ending:
     assert call.answer is not None
     call.notes = {**call.notes, "budget": "stopped"}
     usage = call.answer.usage or Usage()
-    end = gw.dialects[call.route.dialect].finish_early(passage.meter, call.asked, call.id, usage)
-    return Ending(tail + end, complete=True)
+    return Ending(tail + end_early(call, usage, gw), complete=True)
 
 
 async def read_on(passage: Passage, tail: list[bytes]) -> None:

@@ -10,6 +10,7 @@ from gateway.policy.forward import rendered
 from gateway.ports import Downstream, Gateway
 from gateway.spend import Hold
 from gateway.stages.ending import ABORT, Ending
+from gateway.stages.translated import interruption
 
 FINAL = 402  # of a budget or a run: nothing is gained by asking again
 
@@ -22,7 +23,7 @@ def refuse(call: Call, fault: GatewayError, down: Downstream, gw: Gateway) -> En
     if call.committed:
         if call.meter is None or not call.interruptible:
             return ABORT  # half a document, a stated length, compressed bytes: only the cut connection can say so
-        return Ending(dialect.interruption(fault, call.meter, call.id), complete=False)
+        return Ending(interruption(call, fault, gw), complete=False)
     final = fault.status == FINAL and call.asked.stream
     answer = dialect.last_word(fault, call.id, call.request.names) if final else None
     answer = answer or dialect.refusal(fault, call.id, stream=call.asked.stream, route=call.route, asked=call.asked)

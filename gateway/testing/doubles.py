@@ -20,6 +20,7 @@ from gateway.dialects.registry import DIALECTS
 from gateway.dialects.routes import Table
 from gateway.dialects.tool import Tool
 from gateway.dialects.tool_paths import Door
+from gateway.dialects.translate.port import Translator
 from gateway.errors import GatewayError
 from gateway.policy.controls import Standings
 from gateway.ports import Dialect, Downstream, Gateway, Headers, Learned, Spec
@@ -343,6 +344,7 @@ class World:
             routes=Table({name: name for name, spec in self.specs.items() if spec.tool is None}, self.doors),
             specs=self.specs,
             aliases=self.settings.pop("aliases", {}),
+            translator=Translator(),
             prices=FlatPrices(),
             estimator=FlatEstimator(),
             identity=self.identity,
