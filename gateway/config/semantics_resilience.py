@@ -9,6 +9,7 @@ from gateway.config.problems import Path, Problem, did_you_mean
 from gateway.config.schema import Config, Fallback, Goal, TimeoutRule, Timeouts
 
 MATCH_CHARS = 200
+OPAQUE = "opaque"  # the one dialect that cannot be translated
 PATTERNS = ("route", "upstream", "model", "agent")
 Rule = TimeoutRule | Fallback
 PARTS = ("first_byte", "first_content", "idle")
@@ -56,15 +57,28 @@ def _goals(path: Path, fallback: Fallback, config: Config) -> Iterator[Problem]:
             yield Problem(here, reason="no upstream has this name", hint=hint)
         elif goal.upstream is not None and not _speaks(config, fallback, goal.upstream):
             yield Problem(here, reason="speaks another dialect than every upstream that the rule is for")
+        elif goal.upstream is not None and goal.model is None and _is_foreign(config, fallback, goal.upstream):
+            reason = "speaks another dialect than every upstream that the rule is for, and knows other models"
+            yield Problem(here, reason=reason, hint="name a `model` of its own")
         if goal.model is not None and not goal.model.strip():
             yield Problem((*here, "model"), reason="stands for no model")
         seen.add((goal.upstream, goal.model))
 
 
+def _spoken(config: Config, fallback: Fallback) -> set[str]:
+    """The dialects of the upstreams that the rule is for."""
+    return {one.dialect for key, one in config.upstreams.items() if matches(fallback.upstream, key)}
+
+
 def _speaks(config: Config, fallback: Fallback, name: str) -> bool:
-    """Is there an upstream that the rule is for, and that speaks the same dialect?"""
-    spoken = {one.dialect for key, one in config.upstreams.items() if matches(fallback.upstream, key)}
-    return not spoken or config.upstreams[name].dialect in spoken
+    """Is there an upstream that the rule is for, whose clients this one can answer, if need be in translation?"""
+    spoken, dialect = _spoken(config, fallback), config.upstreams[name].dialect
+    return not spoken or dialect in spoken or (dialect != OPAQUE and bool(spoken - {OPAQUE}))
+
+
+def _is_foreign(config: Config, fallback: Fallback, name: str) -> bool:
+    spoken = _spoken(config, fallback)
+    return bool(spoken) and config.upstreams[name].dialect not in spoken
 
 
 def patterns(path: Path, rule: Rule) -> Iterator[Problem]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from gateway.call import Call, Usage
-from gateway.errors import BadAnswer, GatewayError, UpstreamFault
+from gateway.errors import BadAnswer, GatewayError, Rejected, UpstreamFault
 from gateway.policy.encoding import decoder_for
 from gateway.policy.model_limits import most
 from gateway.ports import Exchange, Gateway, Headers, OtherAnswer, OtherQuestion, Spec
@@ -25,11 +25,22 @@ def is_translated(call: Call, spec: Spec, gw: Gateway) -> bool:
     return gw.translator is not None and bool(gw.translator.dialect(call, spec.family))
 
 
-def may_lead(call: Call, upstream: str, gw: Gateway) -> bool:
-    """Can this call be answered by that upstream, in whatever words?"""
+def may_lead(call: Call, upstream: str, gw: Gateway, *, home: Spec | None = None) -> bool:
+    """Can this call be answered by that upstream, in whatever words? `home`: the one that it was for."""
     family = gw.specs[upstream].family
-    home = gw.specs[call.route.upstream].family
-    return family == home or (gw.translator is not None and gw.translator.serves(call, family))
+    home = home or gw.specs[call.route.upstream]
+    return family == home.family or (gw.translator is not None and gw.translator.serves(call, family))
+
+
+def sayable(call: Call, spec: Spec, gw: Gateway) -> bool:
+    """Can the API of this upstream say all that the client asks?"""
+    if gw.translator is None or not gw.translator.dialect(call, spec.family):
+        return True
+    try:
+        gw.translator.ask(call, (spec.name, spec.family), call.request.body, droppable=spec.droppable)
+    except Rejected:
+        return False
+    return True
 
 
 def ask(call: Call, spec: Spec, body: bytes, gw: Gateway) -> OtherQuestion | None:

@@ -31,6 +31,7 @@ from gateway.stages.authorize import may_go
 from gateway.stages.breaking import Breakers, Pass
 from gateway.stages.ending import Ending
 from gateway.stages.once import passed
+from gateway.stages.translated import may_lead, sayable
 
 SDK = b"x-stainless-retry-count"
 ADVICE = b"x-should-retry"
@@ -224,6 +225,8 @@ class CallTrial(Struct, eq=False):
             return False
         if self._trials.chains:
             goals = self._chain(TROUBLE.get(cause, "failure"))
+            while goals and not sayable(call, self._spec(goals[0]), self._gw):
+                goals.pop(0)  # its API cannot say what this client asks
             if goals:
                 self._next, self._wait = goals.pop(0), 0.0
                 return True
@@ -286,11 +289,15 @@ class CallTrial(Struct, eq=False):
             known[:] = [goal for goal in known if goal not in self._used]
         return known
 
+    def _spec(self, goal: Goal) -> Spec:
+        return self._gw.specs[goal.upstream or self._route.upstream]
+
     def _fits(self, goal: Goal) -> bool:
         call, gw = self._call, self._gw
-        home, spec = gw.specs[self._route.upstream], gw.specs.get(goal.upstream or self._route.upstream)
-        if spec is None or spec.family != home.family or spec.tool is not None:
-            return False  # another dialect: this is where translation comes in
+        home, name = gw.specs[self._route.upstream], goal.upstream or self._route.upstream
+        spec = gw.specs.get(name)
+        if spec is None or spec.tool is not None or not may_lead(call, name, gw, home=home):
+            return False
         if spec is not home and not REFERS.isdisjoint(call.asked.fields):
             return False
         return call.key is None or self._allowed(goal, spec)

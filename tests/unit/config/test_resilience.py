@@ -29,6 +29,11 @@ from gateway.config.check_resilience import breaking, doubts, resilience
         ("fallbacks: [{to: [openai, openai]}]", "fallbacks.0.to.1: stands twice in its chain"),
         ("fallbacks: [{to: [{model: ' '}]}]", "fallbacks.0.to.0.model: stands for no model"),
         ("fallbacks: [{upstream: openai, to: [anthropic]}]", "fallbacks.0.to.0: speaks another dialect"),
+        (
+            "upstreams: {raw: {dialect: opaque, url: 'https://x.example'}}\n"
+            "fallbacks: [{upstream: openai, to: [{upstream: raw, model: m}]}]",
+            "fallbacks.0.to.0: speaks another dialect",
+        ),
         ("fallbacks: [{model: 'a**', to: [openai]}]", "fallbacks.0.model: one * already stands for"),
         (
             "upstreams: {up: {dialect: openai, url: 'https://x.example', timeouts: {total: 9, first_byte: 10}}}",

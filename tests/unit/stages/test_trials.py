@@ -373,11 +373,49 @@ def test_what_one_provider_keeps_no_other_is_asked_for(body: bytes) -> None:
     assert shape(bench.call(body, path="/v1/responses")) == [("openai", 503)]
 
 
-def test_one_that_speaks_another_dialect_is_left_out() -> None:
-    bench = Bench(Fallback(to=("anthropic", "backup")))
+ACROSS = Fallback(to=(Goal(upstream="anthropic", model="claude-x"), "backup"))
+MESSAGE = (
+    b'{"id":"m1","type":"message","model":"claude-x","content":[{"type":"text","text":"Hi"}],'
+    b'"stop_reason":"end_turn","usage":{"input_tokens":5,"output_tokens":2}}'
+)
+
+
+def test_one_that_speaks_another_api_is_asked_in_its_own() -> None:
+    bench = Bench(ACROSS)
+    bench.fails((503, BUSY))
+    bench.answers(MESSAGE)
+    call = bench.call(QUESTION, (b"authorization", b"Bearer of-client"))
+    assert shape(call) == [("openai", 503), ("anthropic", 200)]
+    sent = bench.world.upstreams.sent[1]
+    assert sent.startswith(b"POST /v1/messages ")
+    assert b'"model":"claude-x"' in sent
+    assert b"of-client" not in sent
+    assert b'"choices"' in bench.world.down.sent
+    assert call.answer is not None
+    assert call.answer.model == "claude-x"
+
+
+def test_an_error_of_another_api_is_put_back_and_answered() -> None:
+    bench = Bench(Fallback(to=(Goal(upstream="anthropic", model="claude-x"),)), manner=Manner(attempts=1))
+    bench.fails((503, BUSY), (529, b'{"type":"error","error":{"type":"overloaded_error","message":"not now"}}'))
+    assert shape(bench.call()) == [("openai", 503), ("anthropic", 529)]
+    assert b'"message":"not now"' in bench.world.down.sent
+
+
+def test_what_another_api_cannot_say_leaves_it_out() -> None:
+    bench = Bench(ACROSS)
     bench.fails((503, BUSY))
     bench.answers()
-    assert shape(bench.call()) == [("openai", 503), ("backup", 200)]
+    call = bench.call(b'{"model":"gpt-4o","max_tokens":50,"seed":1,"messages":[]}')
+    assert shape(call) == [("openai", 503), ("backup", 200)]
+    assert call.translated is None
+
+
+def test_a_path_that_has_no_translation_leaves_other_apis_out() -> None:
+    bench = Bench(ACROSS)
+    bench.fails((503, BUSY))
+    bench.answers()
+    assert shape(bench.call(b'{"model":"e","input":"x"}', path="/v1/embeddings")) == [("openai", 503), ("backup", 200)]
 
 
 def test_usage_is_asked_for_anew_of_each() -> None:
