@@ -153,14 +153,7 @@ class Worker:
             aliases={name: alias_of(alias) for name, alias in config.aliases.items()},
             prices=prices,
             estimator=TokenEstimator(),
-            identity=Resolver(
-                config.identity,
-                self.links,
-                self.new_run_id,
-                self.secret,
-                read_item,
-                gated=bool(config.tools or config.mcp),
-            ),
+            identity=self.resolver(config),
             links=self.links,
             journal=self.journal,
             upstreams=pools,
@@ -186,6 +179,10 @@ class Worker:
             stream_cost_comment=config.stream_cost_comment,
             capture_bytes=config.capture_bytes if config.capture != "off" else 0,
         )
+
+    def resolver(self, config: Config) -> Resolver:
+        gated = bool(config.tools or config.mcp)
+        return Resolver(config.identity, self.links, self.new_run_id, self.secret, read_item, gated=gated)
 
     def halt(self, run_id: str, reason: str) -> None:
         """The breaker stops a run: here at once, in other workers with their next look."""

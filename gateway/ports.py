@@ -13,23 +13,11 @@ from msgspec import Struct
 from gateway.call import Answer, Attempt, Call, Money, Route, Target, ToolCall, Usage, Waits, Who
 from gateway.errors import GatewayError
 from gateway.key import Keys
-from gateway.ports_cache import CacheStore, Entry, Flight, Flights
-from gateway.ports_dialect import (
-    Blame,
-    Dialect,
-    ErrorAnswer,
-    Headers,
-    LastTurn,
-    Meter,
-    OtherAnswer,
-    OtherQuestion,
-    Stripper,
-    Tap,
-    Translator,
-    Used,
-)
+from gateway.ports_cache import CacheHealth, CacheStore, Entry, Flight, Flights
+from gateway.ports_dialect import Blame, Dialect, ErrorAnswer, Headers, LastTurn, Meter, Stripper, Tap, Used
 from gateway.ports_matcher import Feedback, Inquiry, Lesson, Match, Matcher, MatcherState, Noted, ScopeState, Topic
 from gateway.ports_outputs import Outputs, Wanted
+from gateway.ports_translation import OtherAnswer, OtherQuestion, Translator
 from gateway.ports_trial import Trial
 from gateway.spend import Charge, Demand, Grant, Refusal, RunLimits
 from gateway.tool import Terms
@@ -152,14 +140,6 @@ class Loops(Protocol):
 
     def learn(self, call: Call, now: int) -> None:
         """After the answer, when its cost is known."""
-        ...
-
-
-class CacheHealth(Protocol):
-    """What the provider's prompt cache did for a call; see policy.prompt_cache."""
-
-    def learn(self, call: Call) -> None:
-        """After the answer, when its usage is known: fill in `call.prompt_cache`, remember the prefix."""
         ...
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from gateway.call import Answer
+from gateway.call import Answer, Call
 
 
 class Entry(Struct, frozen=True):
@@ -91,4 +91,12 @@ class Flights(Protocol):
 
     async def pause(self, down: Any, seconds: float) -> None:
         """Wait between two pieces of a paced answer. Raises what ends the call of `down`."""
+        ...
+
+
+class CacheHealth(Protocol):
+    """What the provider's prompt cache did for a call; see policy.prompt_cache."""
+
+    def learn(self, call: Call) -> None:
+        """After the answer, when its usage is known: fill in `call.prompt_cache`, remember the prefix."""
         ...
