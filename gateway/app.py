@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from gateway.app_cache import Larder
 from gateway.app_resilience import Resilience, waits_of
+from gateway.app_routing import Crossroads
 from gateway.app_spending import Purse
 from gateway.app_tools import dialects_of, doors_of, entries, guard_of, timeouts_of, tool_specs
 from gateway.app_tools import secrets_of as secrets_of_tools
@@ -90,6 +91,7 @@ class Worker:
         self.purse = Purse(config, first.index, self.links, log.error)
         self.shadows = Shadows(loop, self.handle)
         self.larder = Larder(loop, self.shadows.send)
+        self.crossroads = Crossroads()
         self.catalogue = ensure_compiled(state)
         self.journal = JournalWriter(
             Path(first.journal),
@@ -167,6 +169,7 @@ class Worker:
             keys=self.purse.keys,
             admission=self.purse.admitter(config, prices),
             cache=self.larder.cache(config, self.links),
+            router=self.crossroads.router(config),
             loops=self.purse.loops(config),
             trials=self.resilience.trials(config),
             waits=waits_of(config),
@@ -222,6 +225,7 @@ class Worker:
         self.look()
         self.larder.tick(time.time_ns())
         self.resilience.tick()
+        self.crossroads.tick()
         if self.tls is not None and now > self._tls_at:
             self._tls_at = now + TLS_SECONDS
             self.tls.refresh()
@@ -247,6 +251,7 @@ class Worker:
         await self.larder.close()
         self.journal.close()
         self.controls.close()
+        self.crossroads.close()
         self.links.close()
 
 

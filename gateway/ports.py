@@ -17,14 +17,16 @@ from gateway.ports_cache import CacheHealth, CacheStore, Entry, Flight, Flights
 from gateway.ports_dialect import Blame, Dialect, ErrorAnswer, Headers, LastTurn, Meter, Stripper, Tap, Used
 from gateway.ports_matcher import Feedback, Inquiry, Lesson, Match, Matcher, MatcherState, Noted, ScopeState, Topic
 from gateway.ports_outputs import Outputs, Wanted
+from gateway.ports_routing import Router
 from gateway.ports_translation import OtherAnswer, OtherQuestion, Translator
 from gateway.ports_trial import Trial
 from gateway.spend import Charge, Demand, Grant, Refusal, RunLimits
 from gateway.tool import Terms
 
 __all__ = ["CacheStore", "Dialect", "Entry", "ErrorAnswer", "Flight", "Flights", "Headers", "Meter", "Stripper", "Tap"]
-__all__ += ["Blame", "LastTurn", "OtherAnswer", "OtherQuestion", "Outputs", "Translator", "Trial", "Used", "Wanted"]
+__all__ += ["Blame", "LastTurn", "OtherAnswer", "OtherQuestion", "Outputs", "Router", "Translator", "Trial", "Used"]
 __all__ += ["Feedback", "Inquiry", "Lesson", "Match", "Matcher", "MatcherState", "Noted", "ScopeState", "Topic"]
+__all__ += ["Wanted"]
 
 
 class Prices(Protocol):
@@ -382,6 +384,7 @@ class Gateway(Struct, frozen=True, eq=False):
     keys: Keys | None = None  # None: there are none, and none are needed
     admission: Admission | None = None  # None: nothing is limited
     cache: Cache | None = None  # None: nothing is cached
+    router: Router | None = None  # None: calls go where their path and alias say
     loops: Loops | None = None  # None: nobody looks for runaways
     trials: Trials | None = None  # None: a call is one attempt
     waits: Callable[[Call], Waits] | None = None  # None: those of the upstreams; see policy.waits

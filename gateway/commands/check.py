@@ -11,6 +11,7 @@ from gateway.config.check import errors, keys_in_use, warnings
 from gateway.config.check_cache import caching
 from gateway.config.check_limits import coverage
 from gateway.config.check_resilience import resilience
+from gateway.config.check_routing import routing
 from gateway.config.check_semantic import matching
 from gateway.config.load import Loaded, find, load_with_source
 from gateway.config.problems import ConfigError, Problem
@@ -42,7 +43,8 @@ def run(path: Path | None, env: Mapping[str, str], *, strict: bool = False, out:
         print(f"warning: {warning}", file=out)
     config = loaded.config
     cached = [*caching(config), *matching(config, lacking)]
-    for line in [*keys_in_use(config), *coverage(config, priced, keys), *cached, *resilience(config)]:
+    said = [*keys_in_use(config), *coverage(config, priced, keys), *cached]
+    for line in [*said, *routing(config), *resilience(config)]:
         print(f"  {line}", file=out)
     print(f"{name}: no problems, {_count(len(found), 'warning')}; prices of {priced.version}", file=out)
     return 1 if strict and found else 0

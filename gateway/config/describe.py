@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from gateway.config import describe_resilience, schema, schema_semantic
+from gateway.config import describe_resilience, describe_routing, schema, schema_semantic
 
 _FROM_ENV = 'Secret: "$NAME" and "${NAME}" are read from the environment, "$$" is a dollar sign.'
 
 FIELDS: dict[type[schema.Config_], dict[str, str]] = {
     **describe_resilience.FIELDS,
+    **describe_routing.FIELDS,
     schema.Config: {
         "listen": 'Address of the data port, "host:port"; "[::1]:8787" for IPv6, port 0 lets the system choose.',
         "admin": 'Address of the admin port, "host:port"; off loopback it requires `admin_token`.',
@@ -17,6 +18,7 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
         "state": "Directory of everything kept on disk; default $XDG_STATE_HOME/tollgate.",
         "upstreams": "Providers by name, beside openai, anthropic and gemini; a same name replaces the built-in.",
         "aliases": "Model names of your own: what clients ask for -> the model that is asked for upstream.",
+        "routes": "Where calls go that several models or upstreams could answer; the first rule that matches counts.",
         "timeouts": "Other timeouts for some calls than their upstream has.",
         "retries": "When a call that failed is sent to the same upstream again.",
         "breakers": "When an upstream, a model or a tool that fails is left alone for a while.",

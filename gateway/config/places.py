@@ -54,6 +54,11 @@ def cache_redis(config: Config) -> str | None:
     return (config.cache.redis or config.spending.redis) if config.cache.store == "redis" else None
 
 
+def canaries(config: Config) -> Path:
+    """The SQLite file of how canaries stand."""
+    return state(config) / "canaries.sqlite"
+
+
 def keys(config: Config) -> Path:
     """The SQLite file of virtual keys; see also gateway.config.roster."""
     return state(config) / "keys.sqlite"

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from gateway.config.schema_base import Config_, Count, Name, Seconds, Share
 from gateway.config.schema_resilience import Breakers, Fallback, Goal, Retries, TimeoutRule, Timeouts
+from gateway.config.schema_routing import Route
 from gateway.config.schema_semantic import SemanticCache
 
 # imported from here
@@ -368,6 +369,7 @@ class Config(Config_, frozen=True):
     state: str | None = None  # state directory; default $XDG_STATE_HOME/tollgate
     upstreams: dict[Name, Upstream] = {}
     aliases: dict[str, Alias | str] = {}
+    routes: tuple[Route, ...] = ()
     timeouts: tuple[TimeoutRule, ...] = ()
     retries: Retries = Retries()
     fallbacks: tuple[Fallback, ...] = ()

@@ -15,12 +15,11 @@ Rules
 
 from __future__ import annotations
 
-from bisect import insort
-from collections import OrderedDict, deque
+from bisect import bisect_left, insort
 from enum import StrEnum
 from hashlib import blake2b
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from gateway.policy.canary_evidence import NotWorse, Worse
 
@@ -74,6 +73,21 @@ class Decision(Struct, frozen=True):
     counts: dict[str, tuple[int, int]]  # runs that showed a sign: of the canary, of the rest
     not_worse: float
 
+    def facts(self) -> dict[str, str | int | float]:
+        """All of it, flat."""
+        return {
+            "canary": self.canary,
+            "reason": self.reason,
+            "runs": self.runs[0],
+            "runs_rest": self.runs[1],
+            "calls": self.calls[0],
+            "calls_rest": self.calls[1],
+            "not_worse": round(self.not_worse, 4),
+            **{f"evidence_{sign}": round(value, 4) for sign, value in self.evidence.items()},
+            **{sign: canary for sign, (canary, _) in self.counts.items()},
+            **{f"{sign}_rest": rest for sign, (_, rest) in self.counts.items()},
+        }
+
 
 def canary_arm(id: str, run: str, share: float) -> bool:
     """Whether a run is of the canary."""
@@ -85,131 +99,141 @@ def place(salt: str, run: str) -> float:
     return int.from_bytes(blake2b(run.encode(errors="replace"), key=salt.encode()[:64], digest_size=6).digest()) / 2**48
 
 
-class Usual:
+class Usual(Struct):
     """What the largest values of the latest are; exact, over `SAMPLE` of them."""
 
-    def __init__(self, share: float) -> None:
-        self._share = share
-        self._order: deque[int] = deque()
-        self._sorted: list[int] = []
+    share: float
+    order: list[int] = []
+    ranked: list[int] = []
 
     def exceeds(self, value: int) -> bool:
-        count = len(self._sorted)
-        return count >= LEAST and value > self._sorted[int(self._share * count)]
+        count = len(self.ranked)
+        return count >= LEAST and value > self.ranked[int(self.share * count)]
 
     def take(self, value: int) -> None:
-        if len(self._order) == SAMPLE:
-            del self._sorted[_index(self._sorted, self._order.popleft())]
-        self._order.append(value)
-        insort(self._sorted, value)
+        if len(self.order) == SAMPLE:
+            del self.ranked[bisect_left(self.ranked, self.order.pop(0))]
+        self.order.append(value)
+        insort(self.ranked, value)
 
 
-def _index(values: list[int], value: int) -> int:
-    low, high = 0, len(values)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (middle + 1, high) if values[middle] < value else (low, middle)
-    return low
-
-
-class _Run(Struct):
+class Run(Struct, array_like=True):
     canary: bool
     cost: int = 0
     signs: int = 0  # bits, as in SIGNS
 
 
+class Memory(Struct):
+    """All that is known of a canary, so that a restart loses nothing."""
+
+    not_worse: NotWorse
+    worse: list[Worse] = field(default_factory=lambda: [Worse() for _ in SIGNS])
+    state: State = State.RUNNING
+    decision: Decision | None = None
+    runs: dict[str, Run] = {}  # the latest, in the order of their first call
+    young: list[str] = []  # the latest of them, whose cost still grows
+    counted: list[int] = field(default_factory=lambda: [0, 0])  # runs of the rest, of the canary
+    calls: list[int] = field(default_factory=lambda: [0, 0])
+    latency: Usual = field(default_factory=lambda: Usual(_SLOW))
+    cost: Usual = field(default_factory=lambda: Usual(_DEAR))
+
+
 class Canary:
     """One canary and what was seen of it."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, memory: Memory | None = None) -> None:
         self.plan = plan
-        self.state = State.RUNNING
-        self.decision: Decision | None = None
-        self.worse = tuple([Worse() for _ in SIGNS])
-        self.not_worse = NotWorse(plan.ratio, plan.rate)
-        self._runs: OrderedDict[str, _Run] = OrderedDict()
-        self._counted = [0, 0]  # runs of the rest, of the canary
-        self._calls = [0, 0]
-        self._young: deque[_Run] = deque()  # the latest, whose cost still grows
-        self._latency, self._cost = Usual(_SLOW), Usual(_DEAR)
+        self.memory = memory or Memory(NotWorse(plan.ratio, plan.rate))
+
+    @property
+    def state(self) -> State:
+        return self.memory.state
+
+    @property
+    def decision(self) -> Decision | None:
+        return self.memory.decision
 
     def see(self, seen: Seen) -> Decision | None:
         """A call has ended; the decision, where that was the last piece of evidence needed."""
-        if self.state is not State.RUNNING:
+        memory = self.memory
+        if memory.state is not State.RUNNING:
             return None
-        known = len(self._runs)
-        run = self._run(seen.run, seen.canary)
-        news = len(self._runs) != known
-        self._calls[seen.canary] += 1
+        run, news = self._run(seen.run, seen.canary)
+        memory.calls[run.canary] += 1
         run.cost += seen.cost
-        slow = seen.latency >= 0 and self._latency.exceeds(seen.latency)
+        slow = seen.latency >= 0 and memory.latency.exceeds(seen.latency)
         if seen.latency >= 0:
-            self._latency.take(seen.latency)
-        shown = (seen.error, slow, self._cost.exceeds(run.cost), seen.tool_error)
+            memory.latency.take(seen.latency)
+        shown = (seen.error, slow, memory.cost.exceeds(run.cost), seen.tool_error)
         for index, bad in enumerate(shown):
             news = (bad and self._mark(run, index)) or news
         return self._decide() if news else None
 
     def report(self, run: str, failed: bool) -> Decision | None:
         """What a run achieved."""
-        known = self._runs.get(run)
+        known = self.memory.runs.get(run)
         if self.state is not State.RUNNING or known is None or not failed:
             return None
         return self._decide() if self._mark(known, SIGNS.index("outcome")) else None
 
-    def _run(self, id: str, canary: bool) -> _Run:
-        run = self._runs.get(id)
-        if run is None:
-            run = self._runs[id] = _Run(canary)
-            self._counted[canary] += 1
-            if canary:
-                self.not_worse.begin()
-            if len(self._runs) > RUNS:
-                self._runs.popitem(last=False)
-            self._young.append(run)
-            if len(self._young) > LEAST:
-                self._cost.take(self._young.popleft().cost)
-        return run
+    def _run(self, id: str, canary: bool) -> tuple[Run, bool]:
+        """(the run, is it new?)"""
+        memory = self.memory
+        run = memory.runs.get(id)
+        if run is not None:
+            return run, False
+        run = memory.runs[id] = Run(canary)
+        memory.counted[canary] += 1
+        if canary:
+            memory.not_worse.begin()
+        memory.young.append(id)
+        if len(memory.young) > LEAST:
+            memory.cost.take(memory.runs[memory.young.pop(0)].cost)
+        if len(memory.runs) > RUNS:
+            del memory.runs[next(iter(memory.runs))]
+        return run, True
 
-    def _mark(self, run: _Run, index: int) -> bool:
+    def _mark(self, run: Run, index: int) -> bool:
         """Whether this is news: a run counts once for each sign."""
         bit = 1 << index
         if run.signs & bit:
             return False
         run.signs |= bit
-        self.worse[index].see(run.canary, self.plan.share)
+        self.memory.worse[index].see(run.canary, self.plan.share)
         if index == 0:
-            self.not_worse.see(run.canary, self.plan.share)
+            self.memory.not_worse.see(run.canary, self.plan.share)
         return True
 
     @property
     def evidence(self) -> float:
         """That the canary is worse, of all signs together: an e-process."""
-        return sum([part * worse.value for part, worse in zip(PARTS, self.worse, strict=True)])
+        return sum([part * worse.value for part, worse in zip(PARTS, self.memory.worse, strict=True)])
 
     def _decide(self) -> Decision | None:
+        memory = self.memory
         if self.evidence >= 1 / self.plan.alpha:
-            heaviest = max(range(len(SIGNS)), key=lambda index: PARTS[index] * self.worse[index].value)
+            heaviest = max(range(len(SIGNS)), key=lambda index: PARTS[index] * memory.worse[index].value)
             return self._end(State.ROLLED_BACK, f"{SIGNS[heaviest]}: worse than what it would replace")
-        enough = self._counted[1] >= self.plan.least_runs and self.not_worse.value >= PROMOTE
-        if enough and all(worse.value < LEANING for worse in self.worse):
+        enough = memory.counted[1] >= self.plan.least_runs and memory.not_worse.value >= PROMOTE
+        if enough and all(worse.value < LEANING for worse in memory.worse):
             return self._end(State.PROMOTED, "not worse than what it replaces")
         return None
 
     def _end(self, state: State, reason: str) -> Decision:
-        self.state = state
-        self.decision = self.standing(reason)
-        return self.decision
+        self.memory.state = state
+        self.memory.decision = self.standing(reason)
+        return self.memory.decision
 
     def standing(self, reason: str = "") -> Decision:
         """Where it stands, with its evidence."""
+        memory = self.memory
         return Decision(
             self.plan.id,
-            self.state,
+            memory.state,
             reason,
-            (self._counted[1], self._counted[0]),
-            (self._calls[1], self._calls[0]),
-            {"all": self.evidence, **{sign: worse.value for sign, worse in zip(SIGNS, self.worse, strict=True)}},
-            {sign: (worse.canary, worse.rest) for sign, worse in zip(SIGNS, self.worse, strict=True)},
-            self.not_worse.value,
+            (memory.counted[1], memory.counted[0]),
+            (memory.calls[1], memory.calls[0]),
+            {"all": self.evidence, **{sign: worse.value for sign, worse in zip(SIGNS, memory.worse, strict=True)}},
+            {sign: (worse.canary, worse.rest) for sign, worse in zip(SIGNS, memory.worse, strict=True)},
+            memory.not_worse.value,
         )

@@ -34,6 +34,7 @@ from gateway.journal.append import JournalWriter
 from gateway.journal.inflight import read_gauges
 from gateway.journal.read import JournalReader
 from gateway.journal.segment import listing
+from gateway.policy.canary import Decision
 from gateway.policy.pricing import PriceTable
 from gateway.prices import load as load_prices
 from gateway.prices.catalogue import ensure_compiled
@@ -54,6 +55,7 @@ from gateway.process.control import (
 )
 from gateway.recorder import budget_gauges, cache_gauges
 from gateway.recorder.budget_gauges import BudgetGauges
+from gateway.recorder.canaries import CanaryJudge, plans_of
 from gateway.recorder.keep import SnapshotFile
 from gateway.recorder.ledger import Ledger
 from gateway.recorder.ledger_read import LedgerReader
@@ -69,6 +71,7 @@ from gateway.stores.controls_exchange import Exchange
 from gateway.stores.late import cache_desk
 from gateway.stores.matcher_desk import MatcherDesk
 from gateway.stores.redis_controls import RedisControls
+from gateway.stores.sqlite_canaries import SqliteCanaries
 from gateway.stores.sqlite_controls import SqliteDecisions
 from gateway.stores.sqlite_keys import SqliteKeyStore
 
@@ -98,6 +101,7 @@ class Recorder:
         self._cache = cache_desk(configure.config)
         self._matcher = MatcherDesk(places.matcher_socket(configure.config))
         self._matcher_gauges = MatcherGauges(self._matcher.state, time.monotonic)
+        self._canaries = SqliteCanaries(places.canaries(configure.config))
         self._catalogue = ensure_compiled(state)
         self.prices = load_prices.load(self._catalogue, self._config.prices)
         self._snapshots = SnapshotFile(state / "metrics.snapshot")
@@ -111,11 +115,13 @@ class Recorder:
         spending = configure.config.spending
         if spending.redis:
             self.exchange = RedisControls(spending.redis, spending.prefix, Exchange(self._decisions), time.time_ns)
+        self._judge = self._new_judge()
+        judged = Counted(self._judge, self._canaries.reached or reached, self._judge.keep)
         self._retention = Retention(self._ledger, self._config.journal)
         self.loop = Loop(
             lambda positions: JournalReader(self._journal_directory, positions),
             self._ledger,
-            [self._counted(self.telemetry, reached)],
+            [self._counted(self.telemetry, reached), judged],
             self.telemetry.sinks,
             tidy=self._tidy,
         )
@@ -184,6 +190,7 @@ class Recorder:
         if _telemetry_differs(config, self._config):
             await self._replace_telemetry(await asyncio.to_thread(self._project, config, prices))
         self.prices = prices
+        self.loop.between_batches(lambda: self._judge.configure(plans_of(config)))
         self._retention.settings = config.journal
         self.writer.configure(config.journal)
         self._config = config
@@ -243,7 +250,8 @@ class Recorder:
 
         def swap() -> None:
             new.metrics.restore(old.metrics.snapshot())
-            self.loop.counted = [self._counted(new, self.loop.counted[0].feed.reached)]
+            first, *others = self.loop.counted
+            self.loop.counted = [self._counted(new, first.feed.reached), *others]
             self.loop.delivered = new.sinks
             self.telemetry = new
             self._call(done.set)
@@ -251,6 +259,20 @@ class Recorder:
         self.loop.between_batches(swap)
         await done.wait()
         await asyncio.to_thread(old.close, GONE_SECONDS)
+
+    def _new_judge(self) -> CanaryJudge:
+        """Of canaries; what it decides becomes an event of the journal, with its evidence."""
+
+        def told(decision: Decision) -> None:
+            _log.warning("canary %s: %s (%s)", decision.canary, decision.state, decision.reason)
+            self._call(lambda: self._tell(f"canary_{decision.state}", decision.facts()))
+
+        judge = CanaryJudge(self._canaries, self._canaries.load(), told, time.time_ns, _log.error)
+        judge.configure(plans_of(self._config))
+        return judge
+
+    def _tell(self, kind: str, detail: Mapping[str, str | int | float]) -> None:
+        self.writer.append_event(kind, **detail)
 
     def _gauges(self) -> Mapping[str, Gauge]:
         """What is not in the records: asked at every scrape."""

@@ -66,6 +66,8 @@ def arrive(call: Call, gw: Gateway) -> None:
     if call.asked.trace and not call.trace.parent_id:
         call.trace = trace_of(((b"traceparent", call.asked.trace),), call.trace.trace_id, call.trace.span_id)
     call.who, call.tools = gw.identity.identify(call)
+    if gw.router is not None:
+        gw.router.route(call, plain, gw)
     authorize(call, gw)
     if call.asked.gated:
         gate(call, gw)

@@ -44,20 +44,23 @@ def rename(call: Call, gw: Gateway, name: str) -> None:
     """Ask for another model, by its name or an alias; not where the call's key may not use the upstream it leads to.
     Raises Rejected where that cannot answer this path, not even in translation."""
     model, upstream = gw.aliases.get(name, (name, ""))
-    route = call.route
     if upstream and not may_lead(call, upstream, gw):
         raise Rejected(
             f"{name} leads to {upstream}, which cannot answer what this path asks", code="alias_speaks_another_api"
         )
     if upstream and call.key is not None and not uses(call.key, upstream):
         return
-    if model == (call.model_sent or call.asked.model):
-        return
-    route, edits = gw.dialects[route.dialect].rename(route, call.asked, model)
-    if not edits and route is call.route:
-        return  # it names its model elsewhere: in messages that are still to come, for one
-    call.edits = merged((*call.edits, *edits))
-    call.model_sent = model
-    if upstream:
-        route = route.at(upstream)
-    call.route = route
+    if model != (call.model_sent or call.asked.model):
+        retarget(call, gw, model, upstream)
+
+
+def retarget(call: Call, gw: Gateway, model: str, upstream: str) -> None:
+    """Send the call as one of this model to this upstream ("": where it was going), if it names its model at all."""
+    route = call.route
+    if model != (call.model_sent or call.asked.model):
+        route, edits = gw.dialects[route.dialect].rename(route, call.asked, model)
+        if not edits and route is call.route:
+            return  # it names its model elsewhere: in messages that are still to come, for one
+        call.edits = merged((*call.edits, *edits))
+        call.model_sent = model
+    call.route = route.at(upstream) if upstream else route

@@ -32,6 +32,7 @@ def steps_of(gw: Gateway) -> tuple[Callable[[Call], None], ...]:
         lambda call: account(call, call.meter, gw),
         *((gw.admission.settle,) if gw.admission is not None else ()),
         *((gw.cache.settle,) if gw.cache is not None else ()),
+        *((gw.router.learn,) if gw.router is not None else ()),
         *((lambda call: None if call.request.checks else loops.learn(call, call.started_at),) if loops else ()),
         *((gw.prompt_cache.learn,) if gw.prompt_cache is not None else ()),
         gw.identity.learn,

@@ -1,0 +1,47 @@
+"""What the fields about routes mean; part of gateway.config.describe."""
+
+from __future__ import annotations
+
+from gateway.config import schema_routing as schema
+from gateway.config.schema_base import Config_
+
+_WILD = ", with * as wildcard."
+
+FIELDS: dict[type[Config_], dict[str, str]] = {
+    schema.Route: {
+        "to": "Targets: models, or a model, an upstream and what is known of it; all of one API.",
+        "by": "How one is chosen: weight, priority (as listed), latency (of the first byte) or cost (of such a call).",
+        "model": "Model that the rule is for, as asked for or as an alias has it" + _WILD,
+        "route": "Route that it is for, as records name it" + _WILD,
+        "upstream": "Upstream that it is for: where the call was going" + _WILD,
+        "agent": "Agent that it is for" + _WILD,
+        "agent_version": "Version that the agent announces" + _WILD,
+        "key": "Virtual key that it is for, by name or id" + _WILD,
+        "team": "Team of the virtual key" + _WILD,
+        "request_class": "Class of requests that it is for, as records have it" + _WILD,
+        "min_tokens": "Only requests of at least so many tokens, as estimated from their size.",
+        "max_tokens": "Only requests of at most so many tokens, as estimated from their size.",
+        "tools": "Only requests that declare tools, or only those that do not.",
+        "headers": "Request headers that must be there: name and pattern of the value" + _WILD,
+        "hours": "Only between these times of the day in UTC, as 22:00-06:00.",
+        "sticky": "Whether a run stays with its target: while the provider's cache is warm, by weight for good.",
+        "warm": "Seconds after its last call for which a run stays.",
+        "canary": "A target on trial for a share of the runs.",
+    },
+    schema.RouteTo: {
+        "model": "Model that is asked for; null: as it was.",
+        "upstream": "Upstream that it is asked at; null: as it was.",
+        "weight": "Share of the runs, against those of the other targets.",
+        "context": "Tokens that a request and its answer may have; null: what is known of the model.",
+        "lacks": "What it cannot do: tools, images, json.",
+    },
+    schema.CanaryTo: {
+        "id": "Name of this trial; another name begins a new one, with new evidence.",
+        "to": "The target on trial.",
+        "share": "Share of the runs that it gets.",
+        "alpha": "Chance, at most, that a target that changes nothing is rolled back.",
+        "least_runs": "Runs that it must have had before it is promoted.",
+        "ratio": "So many times as many failing runs must be ruled out before it is promoted, unless `rate` is.",
+        "rate": "Or this share of its runs that fail must be ruled out.",
+    },
+}

@@ -1,0 +1,243 @@
+"""Where a call goes that several targets could answer. Pure: time, chance and what was measured are handed in.
+
+Rules
+1. The first rule whose patterns all match decides; without one the call goes where it was going.
+2. Hard filters come first: targets of another API family, upstreams that the key may not use, a context that is too
+   short, a capability that is known to be missing. Where none is left, all that the family and the key allow are.
+3. A run keeps its target while the provider's prompt cache is warm, so that neither that nor encrypted reasoning is
+   lost. The first step of a run and those of sub-agents are free; so is, by cost, a call that is cheaper elsewhere
+   even without that cache. By weight, a run keeps its target for good: its place comes from a hash.
+4. Then `by`: weight; priority, as listed; latency, the better of two drawn by chance, by what the first byte took
+   lately (Mitzenmacher 2001, the power of two choices); cost, the cheapest for such a call, unknown prices last.
+5. The plan names the rest of the targets, too, in the order in which they would be tried.
+
+Cost: 2 us where a rule is found by its scopes alone, 10 us in all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from msgspec import Struct
+
+from gateway.config.patterns import matches
+from gateway.config.schema_routing import By, CanaryTo, Route, RouteTo
+from gateway.policy.canary import State, canary_arm, place
+from gateway.policy.model_limits import most
+
+BYTES_PER_TOKEN = 4
+MINUTES = 24 * 60
+_MINUTE_NS = 60 * 10**9
+
+
+class Facts(Struct, frozen=True):
+    """What rules look at."""
+
+    model: str  # as asked for
+    sent: str  # as an alias has it
+    route: str
+    upstream: str
+    agent: str = ""
+    agent_version: str = ""
+    key: tuple[str, str] = ("", "")  # id, name
+    team: str = ""
+    request_class: str = ""
+    size: int = 0  # bytes of the request
+    answer: int = 0  # tokens that it asks for at most; 0: not said
+    needs: frozenset[str] = frozenset()  # as `lacks` names it
+    names: Mapping[bytes, bytes] = {}
+    now: int = 0  # ns since the epoch
+    unit: str = ""  # the run, or the call itself where it has none
+    free: bool = True  # the first step of a run, or a sub-agent's
+
+    @property
+    def tokens(self) -> int:
+        return self.size // BYTES_PER_TOKEN
+
+
+class Target(Struct, frozen=True):
+    """A place to go: a model at an upstream."""
+
+    model: str
+    upstream: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.upstream}/{self.model}"
+
+
+class Plan(Struct, frozen=True):
+    """Where to go, then where else, and why."""
+
+    targets: tuple[Target, ...]
+    rule: int
+    why: str  # canary | sticky | only | weight | priority | latency | cost
+    canary: str = ""  # id of a trial under way that this call is watched for
+    arm: str = ""  # canary | rest
+
+
+class World(Struct, frozen=True):
+    """What a decision needs to know beside the call."""
+
+    usable: Callable[[str], bool]  # may the call go to this upstream at all?
+    price: Callable[[Target, Facts, bool], int | None]  # pico-USD, with its prompt cached or not; None: unknown
+    pace: Callable[[Target, int], float]  # what the first byte took lately, in ns; 0: not known
+    draw: Callable[[], float]  # by chance, from 0 to 1
+    kept: Callable[[float], str]  # name of its run's last target, if that was called within so many seconds
+    trials: Mapping[str, State]  # id of a canary -> how it ended
+
+
+def rule_of(rules: Sequence[Route], facts: Facts) -> int:
+    """The first rule that matches; -1: none."""
+    for index, rule in enumerate(rules):
+        if _scopes_match(rule, facts) and _bounds_match(rule, facts):
+            return index
+    return -1
+
+
+def _scopes_match(rule: Route, facts: Facts) -> bool:
+    return (
+        (matches(rule.model, facts.model) or matches(rule.model, facts.sent))
+        and matches(rule.route, facts.route)
+        and matches(rule.upstream, facts.upstream)
+        and matches(rule.agent, facts.agent)
+        and matches(rule.agent_version, facts.agent_version)
+        and any(matches(rule.key, name) for name in facts.key)
+        and matches(rule.team, facts.team)
+        and matches(rule.request_class, facts.request_class)
+    )
+
+
+def _bounds_match(rule: Route, facts: Facts) -> bool:
+    if rule.tools is not None and rule.tools != ("tools" in facts.needs):
+        return False
+    if rule.min_tokens is not None and facts.tokens < rule.min_tokens:
+        return False
+    if rule.max_tokens is not None and facts.tokens > rule.max_tokens:
+        return False
+    for name, pattern in rule.headers.items():
+        value = facts.names.get(name.lower().encode())
+        if value is None or not matches(pattern, value.decode("latin-1")):
+            return False
+    return rule.hours is None or within(rule.hours, facts.now)
+
+
+def within(hours: str, now: int) -> bool:
+    """Is it between these times of the day (UTC)? The first may be later than the second: over midnight."""
+    first, last = (int(text[:2]) * 60 + int(text[3:]) for text in hours.split("-"))
+    minute = now // _MINUTE_NS % MINUTES
+    return first <= minute < last if first <= last else minute >= first or minute < last
+
+
+class Rules:
+    """The rules of one configuration."""
+
+    def __init__(self, rules: Sequence[Route]) -> None:
+        self._rules = tuple(rules)
+        self.look_for_images = any("images" in as_target(to).lacks for rule in rules for to in rule.to)
+
+    def plan(self, facts: Facts, world: World) -> Plan | None:
+        return plan(self._rules, facts, world)
+
+
+def plan(rules: Sequence[Route], facts: Facts, world: World) -> Plan | None:
+    """None: no rule matches, or none of its targets may be used."""
+    index = rule_of(rules, facts)
+    if index < 0:
+        return None
+    rule = rules[index]
+    allowed = [to for to in map(as_target, rule.to) if world.usable(to.upstream or facts.upstream)]
+    canary = rule.canary
+    if canary is not None and (found := _trial(canary, facts, world)) is not None:
+        taken, running = found
+        if taken:
+            rest = tuple([at(to, facts) for to in allowed])
+            first = at(as_target(canary.to), facts)
+            return Plan((first, *rest), index, "canary", canary.id if running else "", "canary")
+    fitting = [to for to in allowed if _fits(to, facts)] or allowed
+    if not fitting:
+        return None
+    targets, why = _ordered(rule, fitting, facts, world)
+    if canary is None or canary.id in world.trials:
+        return Plan(targets, index, why)
+    return Plan(targets, index, why, canary.id, "rest")
+
+
+def as_target(to: RouteTo | str) -> RouteTo:
+    return RouteTo(model=to) if isinstance(to, str) else to
+
+
+def at(to: RouteTo, facts: Facts) -> Target:
+    return Target(to.model or facts.sent, to.upstream or facts.upstream)
+
+
+def _trial(canary: CanaryTo, facts: Facts, world: World) -> tuple[bool, bool] | None:
+    """(is this call the canary's?, is it still on trial?); None where it was rolled back, or may not be used."""
+    state = world.trials.get(canary.id, State.RUNNING)
+    if state is State.ROLLED_BACK or not world.usable(as_target(canary.to).upstream or facts.upstream):
+        return None
+    if state is State.PROMOTED:
+        return True, False
+    return canary_arm(canary.id, facts.unit, canary.share), True
+
+
+def _fits(to: RouteTo, facts: Facts) -> bool:
+    """Can it take this call, as far as is known?"""
+    if facts.needs and not facts.needs.isdisjoint(to.lacks):
+        return False
+    context = to.context
+    if context is None:
+        known = most(to.model or facts.sent)
+        context = known.context if known is not None else None
+    return context is None or facts.tokens + facts.answer <= context
+
+
+def _ordered(rule: Route, fitting: Sequence[RouteTo], facts: Facts, world: World) -> tuple[tuple[Target, ...], str]:
+    targets = [at(to, facts) for to in fitting]
+    if len(targets) == 1:
+        return tuple(targets), "only"
+    if rule.by == "weight":
+        unit = facts.unit if rule.sticky else str(world.draw())
+        return tuple(by_weight(fitting, targets, unit)), "weight"
+    if rule.sticky and not facts.free and (name := world.kept(rule.warm)):
+        kept = [target for target in targets if target.name == name]
+        if kept and not (rule.by == "cost" and _saves(kept[0], targets, facts, world)):
+            return (*kept, *[target for target in targets if target.name != name]), "sticky"
+    order: Mapping[By, Callable[[], list[Target]]] = {
+        "priority": lambda: targets,
+        "latency": lambda: by_latency(targets, facts.now, world),
+        "cost": lambda: by_cost(targets, facts, world),
+    }
+    return tuple(order[rule.by]()), rule.by
+
+
+def _saves(kept: Target, targets: Sequence[Target], facts: Facts, world: World) -> bool:
+    """Is this call cheaper elsewhere, though its prompt is cached where it was?"""
+    warm = world.price(kept, facts, True)
+    cold = [world.price(target, facts, False) for target in targets if target != kept]
+    known = [price for price in cold if price is not None]
+    return warm is not None and bool(known) and min(known) < warm
+
+
+def by_weight(choices: Sequence[RouteTo], targets: Sequence[Target], unit: str) -> list[Target]:
+    """Weighted rendezvous hashing (Thaler and Ravishankar 1998): each target draws a number of its own for this unit,
+    the least after division by its weight wins. So runs move only to or from a target that comes or goes."""
+    drawn = [-math.log(place(t.name, unit) or 1e-15) / to.weight for to, t in zip(choices, targets, strict=True)]
+    return [targets[index] for index in sorted(range(len(targets)), key=lambda index: drawn[index])]
+
+
+def by_latency(targets: Sequence[Target], now: int, world: World) -> list[Target]:
+    """The quicker of two drawn by chance, then the others from quick to slow."""
+    first = int(world.draw() * len(targets)) % len(targets)
+    second = (first + 1 + int(world.draw() * (len(targets) - 1)) % (len(targets) - 1)) % len(targets)
+    winner = min((first, second), key=lambda index: world.pace(targets[index], now))
+    rest = sorted([t for i, t in enumerate(targets) if i != winner], key=lambda target: world.pace(target, now))
+    return [targets[winner], *rest]
+
+
+def by_cost(targets: Sequence[Target], facts: Facts, world: World) -> list[Target]:
+    """From cheap to dear; of equal ones as listed."""
+    prices = [world.price(target, facts, False) for target in targets]
+    order = sorted(range(len(targets)), key=lambda index: (prices[index] is None, prices[index] or 0))
+    return [targets[index] for index in order]

@@ -1,0 +1,72 @@
+"""Routes in the configuration: what is refused, what is doubtful, what `tollgate check` says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gateway.config.check_routing import doubts, routing
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{to: []}", "routes.0.to: names no target"),
+        ("{to: ['']}", "routes.0.to.0: names no model"),
+        ("{to: [{}]}", "routes.0.to.0: names neither"),
+        ("{to: [{model: ' '}]}", "routes.0.to.0.model: names no model"),
+        ("{to: [{upstream: opnai}]}", "routes.0.to.0.upstream: no upstream has this name"),
+        ("{to: [a, a]}", "routes.0.to.1: stands before it already"),
+        ("{to: [{upstream: openai}, {upstream: anthropic}]}", "routes.0.to: its targets speak different APIs"),
+        ("{to: [{upstream: openai}], canary: {id: c, to: {upstream: gemini}}}", "routes.0.to: its targets speak"),
+        ("{to: [a], agent: ''}", "routes.0.agent: must be 1 to 200 printable"),
+        ("{to: [a], headers: {'x y': a}}", 'routes.0.headers."x y": not a header name'),
+        ("{to: [a], headers: {x: '**'}}", "routes.0.headers.x: one * already"),
+        ("{to: [a], min_tokens: 9, max_tokens: 8}", "routes.0.min_tokens: is more than"),
+        ("{to: [a], hours: '24:00-06:00'}", "routes.0.hours"),
+        ("{to: [a], by: random}", "routes.0.by"),
+        ("{to: [a], canary: {id: c, to: ''}}", "routes.0.canary.to: names no model"),
+        ("{to: [a], canary: {id: c, to: b, share: 0.6}}", "routes.0.canary.share"),
+        ("{to: [a], canary: {id: c, to: b}}, {to: [d], canary: {id: c, to: e}}", "routes.1.canary.id: another canary"),
+    ],
+)
+def test_what_is_refused(refused: Any, text: str, problem: str) -> None:
+    (line,) = refused(f"routes: [{text}]")
+    assert problem in line
+
+
+def test_what_each_rule_does(loading: Any) -> None:
+    text = """
+    routes:
+      - {to: [a, {model: b, upstream: openai, weight: 3}], by: weight, model: fast, team: red, headers: {x-tier: batch}}
+      - {to: [{upstream: openai}, {model: c}], by: cost, min_tokens: 100, tools: true, hours: "22:00-06:00"}
+      - {to: [d], agent_version: "1.*", max_tokens: 9, tools: false, canary: {id: next, to: e, share: 0.05}}
+      - {to: [f], sticky: false}
+    """
+    assert routing(loading(text)) == [
+        "routes.0: model fast, team red, x-tier: batch: a 25%, b at openai 75% (by weight), each run with one",
+        "routes.1: 100 or more tokens, with tools, 22:00-06:00 UTC: the same model at openai, c (the cheaper), "
+        "each run with one while it is warm (300 s)",
+        "routes.2: agent_version 1.*, 0 to 9 tokens, without tools: d; canary next: 5% of the runs to e",
+        "routes.3: all calls: f",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{to: [a], upstream: opnai}", "routes.0.upstream"),
+        ("{to: [a], route: /v1/chat/completion}", "routes.0.route"),
+        ("{to: [a]}, {to: [b], agent: x}", "routes.1"),
+        ("{to: [a], model: 'gpt-*'}, {to: [b], model: gpt-4o}", "routes.1"),
+    ],
+)
+def test_what_is_doubtful(loading: Any, text: str, problem: str) -> None:
+    (found,) = doubts(loading(f"routes: [{text}]"))
+    assert ".".join(found.path) == problem
+
+
+@pytest.mark.parametrize("narrower", ["headers: {x: a}", "tools: true", "hours: '01:00-02:00'", "min_tokens: 5"])
+def test_a_rule_for_some_calls_leaves_the_rest(loading: Any, narrower: str) -> None:
+    assert not list(doubts(loading(f"routes: [{{to: [a], {narrower}}}, {{to: [b]}}]")))

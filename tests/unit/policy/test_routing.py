@@ -1,0 +1,256 @@
+"""Where a call goes: rules, hard filters, stickiness, and each way to choose."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from gateway.config.schema_routing import CanaryTo, Route, RouteTo
+from gateway.policy.canary import State, canary_arm
+from gateway.policy.pace import HALF_LIFE, Paces
+from gateway.policy.routing import Facts, Plan, Rules, World, plan, rule_of, within
+
+FACTS = Facts(model="fast", sent="fast", route="/v1/chat/completions", upstream="openai", unit="t|run", free=False)
+HOUR = 3600 * 10**9
+
+
+def world(**given: Any) -> World:
+    known: dict[str, Any] = {
+        "usable": lambda upstream: True,
+        "price": lambda target, facts, warm: None,
+        "pace": lambda target, now: 0.0,
+        "draw": lambda: 0.0,
+        "kept": lambda seconds: "",
+        "trials": {},
+    }
+    return World(**{**known, **given})
+
+
+def names(found: Plan | None) -> list[str]:
+    assert found is not None
+    return [target.name for target in found.targets]
+
+
+def facts(**given: Any) -> Facts:
+    return structs.replace(FACTS, **given)
+
+
+# -- rules
+
+
+@pytest.mark.parametrize(
+    ("rule", "yes", "no"),
+    [
+        ({"model": "fa*"}, {}, {"model": "slow", "sent": "slow"}),
+        ({"model": "real"}, {"sent": "real"}, {"sent": "other"}),
+        ({"route": "/v1/chat/*"}, {}, {"route": "/v1/messages"}),
+        ({"upstream": "openai"}, {}, {"upstream": "local"}),
+        ({"agent": "coder"}, {"agent": "coder"}, {"agent": "other"}),
+        ({"agent_version": "2.*"}, {"agent_version": "2.1"}, {"agent_version": "1.9"}),
+        ({"key": "acme"}, {"key": ("k1", "acme")}, {"key": ("k1", "other")}),
+        ({"key": "k1"}, {"key": ("k1", "acme")}, {"key": ("", "")}),
+        ({"team": "red"}, {"team": "red"}, {"team": ""}),
+        ({"request_class": "subagent"}, {"request_class": "subagent"}, {"request_class": ""}),
+        ({"min_tokens": 100}, {"size": 400}, {"size": 399}),
+        ({"max_tokens": 100}, {"size": 403}, {"size": 404}),
+        ({"tools": True}, {"needs": frozenset({"tools"})}, {}),
+        ({"tools": False}, {}, {"needs": frozenset({"tools"})}),
+        ({"headers": {"X-Tier": "b*"}}, {"names": {b"x-tier": b"batch"}}, {"names": {b"x-tier": b"live"}}),
+        ({"headers": {"x-tier": "*"}}, {"names": {b"x-tier": b""}}, {"names": {}}),
+        ({"hours": "22:00-06:00"}, {"now": 23 * HOUR}, {"now": 6 * HOUR}),
+    ],
+)
+def test_every_pattern_decides(rule: dict[str, Any], yes: dict[str, Any], no: dict[str, Any]) -> None:
+    rules = [Route(to=("m",), **rule)]
+    assert rule_of(rules, facts(**yes)) == 0
+    assert rule_of(rules, facts(**no)) == -1
+
+
+def test_the_first_rule_that_matches_counts() -> None:
+    rules = [Route(to=("a",), agent="x"), Route(to=("b",)), Route(to=("c",))]
+    assert names(plan(rules, FACTS, world())) == ["openai/b"]
+    assert plan([Route(to=("a",), agent="x")], FACTS, world()) is None
+
+
+def test_hours_may_go_over_midnight() -> None:
+    assert within("09:30-17:00", 9 * HOUR + HOUR // 2)
+    assert not within("09:30-17:00", 17 * HOUR)
+    assert within("22:00-06:00", 24 * HOUR + HOUR)
+    assert not within("22:00-06:00", 12 * HOUR)
+
+
+def test_what_a_target_does_not_name_stays() -> None:
+    rule = Route(to=(RouteTo(upstream="local"), RouteTo(model="m")))
+    assert names(plan([rule], facts(sent="real"), world())) == ["local/real", "openai/m"]
+
+
+# -- hard filters
+
+
+def test_a_target_that_may_not_be_used_is_none() -> None:
+    rule = Route(to=(RouteTo(upstream="other"), "m"))
+    assert names(plan([rule], FACTS, world(usable=lambda upstream: upstream != "other"))) == ["openai/m"]
+    assert plan([rule], FACTS, world(usable=lambda upstream: False)) is None
+
+
+@pytest.mark.parametrize(
+    ("first", "given"),
+    [
+        (RouteTo(model="a", lacks=("tools",)), {"needs": frozenset({"tools"})}),
+        (RouteTo(model="a", lacks=("images",)), {"needs": frozenset({"images"})}),
+        (RouteTo(model="a", context=1000), {"size": 3000, "answer": 400}),
+        (RouteTo(model="gpt-4"), {"size": 4 * 40_000}),  # known to take 32,768
+    ],
+)
+def test_a_call_goes_where_it_fits(first: RouteTo, given: dict[str, Any]) -> None:
+    rule = Route(to=(first, "b"))
+    assert names(plan([rule], FACTS, world()))[0] == f"openai/{first.model}"
+    assert names(plan([rule], facts(**given), world())) == ["openai/b"]
+    assert names(plan([Route(to=(first,))], facts(**given), world())) == [
+        f"openai/{first.model}"
+    ]  # better than nowhere
+
+
+# -- by weight
+
+
+def test_weights_hold_and_runs_stay() -> None:
+    rule = Route(to=(RouteTo(model="a", weight=3), RouteTo(model="b", weight=1)), by="weight")
+    first = [names(plan([rule], facts(unit=f"r{n}"), world()))[0] for n in range(8000)]
+    share = first.count("openai/a") / 8000
+    assert abs(share - 0.75) < 4 * math.sqrt(0.75 * 0.25 / 8000)
+    assert first == [names(plan([rule], facts(unit=f"r{n}"), world()))[0] for n in range(8000)]
+
+
+def test_a_target_that_goes_moves_its_own_runs_only() -> None:
+    three = Route(to=("a", "b", "c"), by="weight")
+    two = Route(to=("a", "b"), by="weight")
+    for n in range(500):
+        before = names(plan([three], facts(unit=f"r{n}"), world()))
+        after = names(plan([two], facts(unit=f"r{n}"), world()))
+        assert [name for name in before if name != "openai/c"] == after
+
+
+def test_without_stickiness_each_call_is_drawn() -> None:
+    rule = Route(to=("a", "b"), by="weight", sticky=False)
+    draw = random.Random(1)
+    first = [names(plan([rule], FACTS, world(draw=draw.random)))[0] for _ in range(2000)]
+    assert abs(first.count("openai/a") / 2000 - 0.5) < 0.05
+
+
+# -- priority, latency, cost
+
+
+def test_by_priority_as_listed_and_all_are_named() -> None:
+    assert names(plan([Route(to=("a", "b", "c"))], FACTS, world())) == ["openai/a", "openai/b", "openai/c"]
+
+
+def test_by_latency_the_quicker_of_two() -> None:
+    pace = {"openai/a": 900.0, "openai/b": 100.0, "openai/c": 500.0}
+    rule = Route(to=("a", "b", "c"), by="latency")
+    draw = random.Random(1)
+    seen = world(pace=lambda target, now: pace[target.name], draw=draw.random)
+    first = [names(plan([rule], FACTS, seen))[0] for _ in range(3000)]
+    assert "openai/a" not in first  # the slowest of three never wins a pair
+    assert abs(first.count("openai/b") / 3000 - 2 / 3) < 0.05
+    found = plan([rule], FACTS, seen)
+    assert sorted(names(found)) == sorted(pace)
+
+
+def test_by_cost_the_cheapest_for_such_a_call() -> None:
+    price = {"openai/a": 30, "openai/b": 10, "openai/c": None}
+    rule = Route(to=("a", "c", "b"), by="cost")
+    seen = world(price=lambda target, facts, warm: price[target.name])
+    found = plan([rule], FACTS, seen)
+    assert names(found) == ["openai/b", "openai/a", "openai/c"]
+    assert found is not None
+    assert found.why == "cost"
+
+
+# -- stickiness
+
+
+def test_a_run_stays_while_it_is_warm_but_the_first_step_is_free() -> None:
+    rule = Route(to=("a", "b"), warm=60)
+    asked: list[float] = []
+
+    def kept(seconds: float) -> str:
+        asked.append(seconds)
+        return "openai/b"
+
+    found = plan([rule], FACTS, world(kept=kept))
+    assert found is not None
+    assert (names(found), found.why) == (["openai/b", "openai/a"], "sticky")
+    assert asked == [60]
+    assert names(plan([rule], facts(free=True), world(kept=kept)))[0] == "openai/a"
+    assert names(plan([rule], FACTS, world(kept=lambda seconds: "openai/gone")))[0] == "openai/a"
+    loose = structs.replace(rule, sticky=False)
+    assert names(plan([loose], FACTS, world(kept=kept)))[0] == "openai/a"
+
+
+@pytest.mark.parametrize(("elsewhere", "why"), [(40, "cost"), (60, "sticky")])
+def test_by_cost_a_run_moves_only_where_it_saves_more_than_its_cache(elsewhere: int, why: str) -> None:
+    rule = Route(to=("dear", "cheap"), by="cost")
+
+    def price(target: Any, facts: Facts, warm: bool) -> int:
+        return (50 if warm else 100) if target.model == "dear" else elsewhere
+
+    found = plan([rule], FACTS, world(price=price, kept=lambda seconds: "openai/dear"))
+    assert found is not None
+    assert found.why == why
+
+
+# -- canaries
+
+
+def canaries(trials: dict[str, State], runs: int = 4000) -> list[Plan]:
+    rule = Route(to=("base",), canary=CanaryTo(id="new", to="fresh", share=0.2))
+    found = [plan([rule], facts(unit=f"r{n}"), world(trials=trials)) for n in range(runs)]
+    return [one for one in found if one is not None]
+
+
+def test_a_canary_gets_its_share_and_all_are_watched() -> None:
+    found = canaries({})
+    arms = [one.arm == "canary" for one in found]
+    assert arms == [canary_arm("new", f"r{n}", 0.2) for n in range(4000)]
+    assert {one.canary for one in found} == {"new"}
+    for one in found:
+        assert names(one)[0] == ("openai/fresh" if one.arm == "canary" else "openai/base")
+    behind = next(one for one in found if one.arm == "canary")
+    assert names(behind) == ["openai/fresh", "openai/base"]  # what it replaces stands behind it
+
+
+def test_a_canary_that_ended_is_no_longer_watched() -> None:
+    assert {names(one)[0] for one in canaries({"new": State.ROLLED_BACK}, 100)} == {"openai/base"}
+    promoted = canaries({"new": State.PROMOTED}, 100)
+    assert {names(one)[0] for one in promoted} == {"openai/fresh"}
+    assert {one.canary for one in promoted} == {""}
+
+
+def test_a_canary_that_may_not_be_used_is_none() -> None:
+    rule = Route(to=("base",), canary=CanaryTo(id="new", to=RouteTo(upstream="far"), share=0.5))
+    for n in range(50):
+        found = plan([rule], facts(unit=f"r{n}"), world(usable=lambda upstream: upstream != "far"))
+        assert names(found) == ["openai/base"]
+
+
+# -- what the first byte took
+
+
+def test_a_pace_follows_and_a_slow_target_is_asked_again() -> None:
+    paces = Paces()
+    assert paces.expect("a", 0) == 0
+    paces.learn("a", 1000, now=0)
+    assert paces.expect("a", 0) == 1000
+    assert paces.expect("a", HALF_LIFE) == 500
+    paces.learn("a", 2000, now=HALF_LIFE)
+    assert paces.expect("a", HALF_LIFE) == 1200
+
+
+def test_rules_know_whether_images_matter() -> None:
+    assert not Rules([Route(to=("a",))]).look_for_images
+    assert Rules([Route(to=(RouteTo(model="a", lacks=("images",)),))]).look_for_images

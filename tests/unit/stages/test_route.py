@@ -1,0 +1,125 @@
+"""Route: what is chosen is sent, noted, and remembered for the run."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.call import Attempt, Call
+from gateway.config.schema_routing import CanaryTo, Route, RouteTo
+from gateway.policy.canary import State, canary_arm
+from gateway.policy.pace import Paces
+from gateway.policy.routing import Rules
+from gateway.stages.arrive import arrive, new_call
+from gateway.stages.attempt import spliced
+from gateway.stages.close import close
+from gateway.stages.route import Router
+from gateway.testing.doubles import World, ask
+
+CHAT = "/v1/chat/completions"
+BODY = b'{"model": "fast", "messages": []}'
+
+
+def world(*rules: Route, trials: Mapping[str, State] | None = None, **settings: Any) -> World:
+    made = World()
+    made.settings = {"router": Router(Rules(rules), lambda: trials or {}, Paces()), **settings}
+    return made
+
+
+def arrived(made: World, body: bytes = BODY, *headers: tuple[bytes, bytes], run: str = "r1", step: int = 1) -> Call:
+    settings = dict(made.settings)
+    gw = made.gateway()
+    made.settings = settings
+    call = new_call(ask(f"/run/{run}{CHAT}", body, *headers), gw)
+    identify = gw.identity.identify
+
+    def stepped(call: Call) -> Any:
+        who, tools = identify(call)
+        who.step, who.run_id = step, run
+        return who, tools
+
+    made.identity.identify = stepped  # type: ignore[method-assign]
+    try:
+        arrive(call, gw)
+    finally:
+        made.identity.identify = identify  # type: ignore[method-assign]
+    return call
+
+
+def test_the_model_is_spliced_and_the_rule_noted() -> None:
+    call = arrived(world(Route(to=("real",), model="fast")))
+    assert spliced(call.request.body, call.edits) == b'{"model": "real", "messages": []}'
+    assert call.model_sent == "real"
+    assert call.notes == {"route": "0", "route_why": "only"}
+
+
+def test_a_call_that_no_rule_is_about_passes_as_it_came() -> None:
+    call = arrived(world(Route(to=("real",), model="other")))
+    assert (call.edits, call.notes, call.model_sent) == ((), {}, "")
+
+
+def test_a_rule_holds_for_what_an_alias_leads_to() -> None:
+    call = arrived(world(Route(to=("best",), model="middle"), aliases={"fast": ("middle", "")}))
+    assert spliced(call.request.body, call.edits) == b'{"model": "best", "messages": []}'
+    assert call.notes["alias"] == "fast"
+
+
+def test_a_compressed_request_is_sent_plain_only_where_it_is_changed() -> None:
+    packed, coding = gzip.compress(BODY), (b"Content-Encoding", b"gzip")
+    changed = arrived(world(Route(to=("real",))), packed, coding)
+    assert spliced(changed.request.body, changed.edits) == b'{"model": "real", "messages": []}'
+    same = arrived(world(Route(to=("fast",))), packed, coding)
+    assert same.request.body == packed
+    assert same.edits == ()
+
+
+def test_targets_of_another_api_are_none() -> None:
+    call = arrived(world(Route(to=(RouteTo(model="claude", upstream="anthropic"),))))
+    assert (call.route.upstream, call.edits) == ("openai", ())
+
+
+def test_a_run_stays_while_it_is_warm() -> None:
+    made = world(Route(to=("a", "b"), by="latency"))
+    first = arrived(made)
+    assert first.model_sent
+    for step in (2, 3):
+        later = arrived(made, step=step)
+        assert (later.model_sent, later.notes["route_why"]) == (first.model_sent, "sticky")
+    assert arrived(made, run="r2", step=2).notes["route_why"] == "latency"  # another run has no target yet
+
+
+def test_the_pace_of_a_target_is_learned() -> None:
+    made = world(Route(to=("a", "b"), by="latency", sticky=False))
+    gw = made.gateway()
+    call = new_call(ask(CHAT, BODY), gw)
+    arrive(call, gw)
+    slow = call.model_sent
+    call.attempts = [Attempt(made.specs["openai"].target, began=0, ended=5_000_000_000)]
+    close(call, gw)
+    again = new_call(ask(CHAT, BODY), gw)
+    arrive(again, gw)
+    assert again.model_sent != slow
+
+
+def test_a_canary_is_noted_for_its_judge() -> None:
+    made = world(Route(to=("base",), canary=CanaryTo(id="c", to="fresh", share=0.5)))
+    for number in range(20):
+        call = arrived(made, run=f"run-{number}")
+        arm = canary_arm("c", f"run-{number}", 0.5)
+        assert call.model_sent == ("fresh" if arm else "base")
+        assert (call.notes["canary"], call.notes["canary_arm"]) == ("c", "canary" if arm else "rest")
+    ended = world(Route(to=("base",), canary=CanaryTo(id="c", to="fresh", share=0.5)), trials={"c": State.ROLLED_BACK})
+    assert {arrived(ended, run=f"run-{n}").model_sent for n in range(20)} == {"base"}
+    assert "canary" not in arrived(ended).notes
+
+
+def test_what_a_call_needs() -> None:
+    rule = Route(to=(RouteTo(model="a", lacks=("tools", "json", "images")), "b"))
+    for field in (
+        b'"tools": [{"type": "function"}]',
+        b'"response_format": {"type": "json_schema"}',
+        b'"user": {"type":"image_url"}',
+    ):
+        assert arrived(world(rule), BODY[:-1] + b", " + field + b"}").model_sent == "b"
+    assert arrived(world(rule), BODY[:-1] + b', "response_format": {"type": "text"}}').model_sent == "a"
