@@ -58,6 +58,10 @@ def parser() -> argparse.ArgumentParser:
     route_options.add(_group(commands, "route", "the choice between models"), _route_eval, _add)
     breakers = _group(commands, "breakers", "upstreams that are left alone for a while, and why")
     breakers_options.add(breakers, _breakers, _add, _state_options)
+    canary = _group(commands, "canary", "targets on trial for a share of the runs")
+    status = _add(canary, "status", _canary_status, "print how each canary stands, and on what evidence")
+    status.add_argument("--json", action="store_true", help="JSON instead of text")
+    _state_options(status)
     _add(commands, "version", _version, "print the versions of tollgate and of Python")
     return root
 
@@ -336,6 +340,12 @@ def _limits(options: argparse.Namespace) -> int:
     from gateway.commands.limits import run
 
     return run(options.config, os.environ, _overrides(options), vars(options))
+
+
+def _canary_status(options: argparse.Namespace) -> int:
+    from gateway.commands.canary import status
+
+    return status(options.config, os.environ, _overrides(options), as_json=options.json)
 
 
 def _route_eval(options: argparse.Namespace) -> int:

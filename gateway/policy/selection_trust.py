@@ -16,7 +16,7 @@ from gateway.policy.selection_features import PAIRS, Features
 from gateway.policy.selection_fit import Label, Line, Weights, fit, line
 
 SEEN = 2  # prompts that make a pair of words familiar
-FULL = 0.6  # from this part of the labelled prompts on, in order of familiarity, nothing is held back
+FULL = 0.3  # from this part of the labelled prompts on, in order of familiarity, nothing is held back
 _MOST = 255
 _QUANTILES = 100
 

@@ -88,12 +88,19 @@ class CanaryJudge:
 
 def seen(record: CallRecord) -> Seen:
     """What a call shows of its target."""
-    callers = record.status in CALLERS and record.status not in TARGETS
+    failed = record.outcome in FAILED and not _of_callers(record.status)
+    if len(record.attempts) > 1:  # rescued by a retry or by another target, which must not hide how this one is
+        first = record.attempts[0]
+        failed = failed or bool(first.error_code) or (first.status >= 400 and not _of_callers(first.status))
     return Seen(
         run=record.run_id or record.id,
         canary=record.notes.get("canary_arm") == "canary",
-        error=record.outcome in FAILED and not callers,
+        error=failed,
         latency=record.ttft_ns if record.outcome == Outcome.OK else -1,
         cost=record.cost or 0,
         tool_error=any(tool.is_error for tool in record.tools),
     )
+
+
+def _of_callers(status: int) -> bool:
+    return status in CALLERS and status not in TARGETS

@@ -55,7 +55,7 @@ class Router:
         """After the end: what the first byte took."""
         for attempt in call.attempts:
             if "route" in call.notes and attempt.ended:
-                name = Target(call.model_sent or call.asked.model, attempt.target.upstream).name
+                name = Target(attempt.model, attempt.target.upstream).name
                 self._paces.learn(name, attempt.ended - attempt.began, call.ended)
 
     def _facts(self, call: Call) -> Facts:

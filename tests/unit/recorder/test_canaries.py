@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from gateway.call import Outcome, ToolCall
 from gateway.config.schema import Config
@@ -130,6 +131,20 @@ def test_what_is_configured_anew_is_not_forgotten(bench: Bench) -> None:
 )
 def test_what_is_a_failure(more: dict[str, Any], error: bool) -> None:
     assert seen(record("r", "canary", **more)).error is error
+
+
+@pytest.mark.parametrize(
+    ("first", "error"),
+    [
+        ({"status": 500}, True),
+        ({"status": 0, "error_code": "reset"}, True),
+        ({"status": 200}, False),
+        ({"status": 400}, False),
+    ],
+)
+def test_another_attempt_does_not_hide_that_the_first_failed(first: dict[str, Any], error: bool) -> None:
+    attempts = (structs.replace(ATTEMPT, **first), ATTEMPT)
+    assert seen(record("r", "canary", attempts=attempts)).error is error
 
 
 def test_what_a_record_shows() -> None:

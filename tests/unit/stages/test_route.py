@@ -95,7 +95,7 @@ def test_the_pace_of_a_target_is_learned() -> None:
     call = new_call(ask(CHAT, BODY), gw)
     arrive(call, gw)
     slow = call.model_sent
-    call.attempts = [Attempt(made.specs["openai"].target, began=0, ended=5_000_000_000)]
+    call.attempts = [Attempt(made.specs["openai"].target, began=0, ended=5_000_000_000, model=slow)]
     close(call, gw)
     again = new_call(ask(CHAT, BODY), gw)
     arrive(again, gw)
