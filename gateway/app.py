@@ -144,9 +144,8 @@ class Worker:
             name: client_context(upstream.ca_file) if specs[name].target.tls else None
             for name, upstream in config.upstreams.items()
         }
-        pools = self.pools
         for name, spec in specs.items():
-            pools.add(spec.target, config.upstreams[name].timeouts, contexts[name])
+            self.pools.add(spec.target, config.upstreams[name].timeouts, contexts[name])
         specs |= self.tools(config)
         return Gateway(
             dialects=dialects_of(specs),
@@ -158,7 +157,7 @@ class Worker:
             identity=self.resolver(config),
             links=self.links,
             journal=self.journal,
-            upstreams=pools,
+            upstreams=self.pools,
             instance=self.instance.encode(),
             monotonic=time.monotonic_ns,
             now=time.time_ns,

@@ -9,7 +9,16 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from gateway.admin import breaker_views, budget_views, cache_views, decision_views, key_views, limit_views, views
+from gateway.admin import (
+    breaker_views,
+    budget_views,
+    cache_views,
+    decision_views,
+    key_views,
+    limit_views,
+    route_views,
+    views,
+)
 from gateway.admin.cache import CHOICES
 from gateway.admin.params import LIMIT_DEFAULT, LIMIT_MAX, TEXT_MAX
 from gateway.call import Outcome
@@ -155,6 +164,9 @@ ROUTES: Final = (
     Route(
         "DELETE", "/api/cache", "clear_cache", "Forget stored answers: those that match all that is given, or all.",
         {200: cache_views.ClearedView}, CHOICES,
+    ),
+    Route(
+        "GET", "/api/routes", "routes", "Where calls go, and how canaries stand.", {200: route_views.RouteList},
     ),
     Route("GET", "/api/outcomes", "outcomes", "Cost per outcome.", {200: views.OutcomePage}, _OUTCOME_QUERY),
     Route("GET", "/api/prices", "prices", "Prices of the models in use.", {200: PriceList}),

@@ -14,9 +14,11 @@ from aiohttp import web
 
 from gateway.admin.views import Readiness
 from gateway.call import Money, Usage
+from gateway.config.schema import Config
 from gateway.journal.record import OutcomeRecord
 from gateway.key import Key
 from gateway.policy.cached import Chosen, Desk
+from gateway.policy.canary import Decision as CanaryDecision
 from gateway.policy.controls import Decision, Standing
 from gateway.ports import Feedback, MatcherState, Noted
 from gateway.recorder.ledger_read import LedgerReader
@@ -130,6 +132,8 @@ class AdminState:
     budgets: BudgetDesk
     cache: Desk
     matcher: MatcherDesk
+    config: Callable[[], Config]  # in force
+    canaries: Callable[[], list[tuple[CanaryDecision, int]]]  # how each stands, since when; raises OSError
     in_force: Callable[[int], bool]  # has every worker taken in the decisions up to this revision?
     caught_up_at: Callable[[], float]  # monotonic: what was written before is in the ledger
     token: Callable[[], str | None]

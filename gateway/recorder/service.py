@@ -147,6 +147,8 @@ class Recorder:
                 budgets=self._budgets,
                 cache=self._cache,
                 matcher=self._matcher,
+                config=lambda: self._config,
+                canaries=self._canaries.standings,
                 in_force=self.in_force,
                 caught_up_at=lambda: self.loop.caught_up_at,
                 token=lambda: self._config.admin_token,
@@ -222,7 +224,7 @@ class Recorder:
         message = Consumed(dict(committed))
         self._call(lambda: self.control.send(message) if self.control is not None else None)
 
-    def _call(self, action: Callable[[], None]) -> None:
+    def _call(self, action: Callable[[], object]) -> None:
         """Run `action` in the event loop, if that still runs."""
         with contextlib.suppress(RuntimeError):
             self._events.call_soon_threadsafe(action)
@@ -265,14 +267,11 @@ class Recorder:
 
         def told(decision: Decision) -> None:
             _log.warning("canary %s: %s (%s)", decision.canary, decision.state, decision.reason)
-            self._call(lambda: self._tell(f"canary_{decision.state}", decision.facts()))
+            self._call(lambda: self.writer.append_event(f"canary_{decision.state}", **decision.facts()))
 
         judge = CanaryJudge(self._canaries, self._canaries.load(), told, time.time_ns, _log.error)
         judge.configure(plans_of(self._config))
         return judge
-
-    def _tell(self, kind: str, detail: Mapping[str, str | int | float]) -> None:
-        self.writer.append_event(kind, **detail)
 
     def _gauges(self) -> Mapping[str, Gauge]:
         """What is not in the records: asked at every scrape."""

@@ -18,6 +18,7 @@ from gateway.admin.openapi import ROUTES, document
 from gateway.admin.state import AdminState
 from gateway.admin.views import Readiness, WorkersView
 from gateway.call import Money, Usage
+from gateway.config.schema import Config
 from gateway.journal.record import OutcomeRecord, Record
 from gateway.policy.cached import Chosen
 from gateway.ports import Feedback, MatcherState, Noted
@@ -26,6 +27,7 @@ from gateway.recorder.ledger_read import LedgerReader
 from gateway.stores.budget_desk import FileDesk
 from gateway.stores.cache_desk import CacheDesk
 from gateway.stores.matcher_desk import MatcherAway
+from gateway.stores.sqlite_canaries import SqliteCanaries
 from gateway.stores.sqlite_controls import SqliteDecisions
 from gateway.stores.sqlite_keys import SqliteKeyStore
 
@@ -94,6 +96,7 @@ class Gate:
     decisions: SqliteDecisions = None  # type: ignore[assignment]
     keys: SqliteKeyStore = None  # type: ignore[assignment]
     matcher: Matcher = field(default_factory=Matcher)
+    config: Config = field(default_factory=Config)
     seen: int = 10**9  # the revision that the workers have taken in
 
     def fill(self, records: Sequence[Record]) -> None:
@@ -165,6 +168,8 @@ async def gate(tmp_path: Path) -> AsyncIterator[Gate]:
         budgets=FileDesk(tmp_path),
         cache=CacheDesk(tmp_path / "cache.sqlite"),
         matcher=gate.matcher,
+        config=lambda: gate.config,
+        canaries=SqliteCanaries(tmp_path / "canaries.sqlite").standings,
         in_force=lambda revision: revision <= gate.seen,
         caught_up_at=lambda: float("-inf") if gate.lags else float("inf"),
         token=lambda: gate.token,

@@ -1,0 +1,50 @@
+"""Routes and canaries through the API."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gateway.config.schema import Config
+from gateway.config.schema_routing import CanaryTo, Route
+from gateway.policy.canary import Canary, Plan, Seen
+from gateway.stores.sqlite_canaries import SqliteCanaries
+
+
+async def test_where_there_are_none(gate: Any) -> None:
+    assert await gate.get("/api/routes") == {"routes": [], "canaries": []}
+
+
+async def test_rules_and_how_their_canaries_stand(gate: Any, tmp_path: Path) -> None:
+    gate.config = Config(
+        routes=(Route(to=("a",), model="x"), Route(to=("b", "c"), canary=CanaryTo(id="next", to="d", share=0.2)))
+    )
+    canary, old = Canary(Plan("next", 0.2)), Canary(Plan("old", 0.5))
+    for number in range(10):
+        canary.see(Seen(f"r{number}", number < 3, error=number == 0))
+    for number in range(40):
+        old.see(Seen(f"r{number}", True, error=True))
+    store = SqliteCanaries(tmp_path / "canaries.sqlite")
+    store.save({"next": canary, "old": old}, {}, 1_790_000_000_000_000_000)
+    found = await gate.get("/api/routes")
+    assert found["routes"] == [
+        {"rule": 0, "calls": "model x", "to": "a", "canary": None},
+        {
+            "rule": 1,
+            "calls": "all calls",
+            "to": "b, c (the first that fits), each run with one while it is warm (300 s); "
+            "canary next: 20% of the runs to d",
+            "canary": "next",
+        },
+    ]
+    by_id = {one["id"]: one for one in found["canaries"]}
+    assert by_id["next"]["runs"] == {"canary": 3, "rest": 7}
+    assert by_id["next"]["counts"]["error"] == {"canary": 1, "rest": 0}
+    assert (by_id["next"]["state"], by_id["next"]["configured"], by_id["next"]["reason"]) == ("running", True, None)
+    assert (by_id["old"]["state"], by_id["old"]["configured"]) == ("rolled_back", False)
+    assert by_id["old"]["evidence"]["all"] >= 100
+
+
+async def test_a_file_that_cannot_be_read(gate: Any, tmp_path: Path) -> None:
+    (tmp_path / "canaries.sqlite").mkdir()
+    await gate.get("/api/routes", 503)
