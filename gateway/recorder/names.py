@@ -262,6 +262,13 @@ CACHE = (
     _counter("tollgate_cache_matcher_deaths", "", "Matchers that died and were replaced."),
 )
 
+CANARIES = (
+    _gauge("tollgate_canary_state", "1 for the state that a canary is in: running, promoted or rolled_back.",
+           labels="canary state"),
+    _gauge("tollgate_canary_runs", "Runs that a canary was judged by: its own, and the rest.", labels="canary arm"),
+    _gauge("tollgate_canary_evidence", "Evidence that a canary is worse; 1 / alpha takes it back.", labels="canary"),
+)
+
 AGENTS = (
     _counter("tollgate_tool_calls", "server tool result",
              "Tool calls: passed through the gate to this server, or seen in LLM traffic (`client`); `cached`: "
@@ -318,6 +325,6 @@ GEN_AI = (
 # fmt: on
 
 METRICS: dict[str, Metric] = {
-    metric.name: metric for metric in (*TRAFFIC, *MONEY, *BUDGETS, *CACHE, *AGENTS, *SELF, *GEN_AI)
+    metric.name: metric for metric in (*TRAFFIC, *MONEY, *BUDGETS, *CACHE, *CANARIES, *AGENTS, *SELF, *GEN_AI)
 }
 GAUGES = frozenset(metric.name for metric in METRICS.values() if metric.kind == "gauge")

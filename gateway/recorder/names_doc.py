@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.recorder.names import AGENTS, BUDGETS, CACHE, GEN_AI, MONEY, SELF, TRAFFIC, Metric
+from gateway.recorder.names import AGENTS, BUDGETS, CACHE, CANARIES, GEN_AI, MONEY, SELF, TRAFFIC, Metric
 from gateway.recorder.names_span import SPAN_HELP
 
 _SECTIONS = (
@@ -10,6 +10,7 @@ _SECTIONS = (
     ("Money", MONEY),
     ("Budgets, limits and keys", BUDGETS),
     ("Answers already paid for", CACHE),
+    ("Targets on trial", CANARIES),
     ("Agents, runs and tools", AGENTS),
     ("The gateway itself", SELF),
     ("OpenTelemetry GenAI", GEN_AI),

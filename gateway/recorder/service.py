@@ -53,7 +53,7 @@ from gateway.process.control import (
     leave_signals_to_supervisor,
     receive_configure,
 )
-from gateway.recorder import budget_gauges, cache_gauges
+from gateway.recorder import budget_gauges, cache_gauges, canary_gauges
 from gateway.recorder.budget_gauges import BudgetGauges
 from gateway.recorder.canaries import CanaryJudge, plans_of
 from gateway.recorder.keep import SnapshotFile
@@ -283,6 +283,7 @@ class Recorder:
             **cache_gauges.workers(found),
             **self._matcher_gauges.read(check_semantic.active(self._config), self._config.telemetry.label_limit),
             **self._budget_gauges.read(self._config.telemetry.label_limit),
+            **canary_gauges.read(self._canaries.standings, self._config.telemetry.label_limit),
             "tollgate_breakers_open": sum(g.get("breakers_open", 0.0) for g in found),
             "tollgate_inflight_requests": sum(g.get("inflight_requests", 0.0) for g in found),
             "tollgate_event_loop_lag_seconds": max((g.get("event_loop_lag_seconds", 0.0) for g in found), default=0.0),
