@@ -131,7 +131,7 @@ class EventRecord(Struct, array_like=True, tag="event", gc=False):
     or what somebody decided: {run, agent, key, team}_{killed, resumed}, run_raised, run_limited, budget_adjusted,
     {global, team, key, agent, model, upstream}_capped, upstream_{forced_open, forced_closed, released},
     cache_cleared; or what the matcher found out: cache_verified, cache_breaker, cache_feedback, cache_embedded,
-    cache_judged, matcher_died; or what was judged: canary_{promoted, rolled_back}."""
+    cache_judged, matcher_died; or what was judged: canary_promoted, canary_rolled_back."""
 
     id: str
     at: int

@@ -53,7 +53,7 @@ from gateway.process.control import (
     leave_signals_to_supervisor,
     receive_configure,
 )
-from gateway.recorder import budget_gauges, cache_gauges, canary_gauges
+from gateway.recorder import budget_gauges, cache_gauges, canary_gauges, process_gauges
 from gateway.recorder.budget_gauges import BudgetGauges
 from gateway.recorder.canaries import CanaryJudge, plans_of
 from gateway.recorder.keep import SnapshotFile
@@ -276,7 +276,9 @@ class Recorder:
     def _gauges(self) -> Mapping[str, Gauge]:
         """What is not in the records: asked at every scrape."""
         found = list(read_gauges(self._inflight).values())
-        gauges: dict[str, Gauge] = {
+        return {
+            **process_gauges.workers(found),
+            **process_gauges.configured(self._status),
             **budget_gauges.workers(found),
             **budget_gauges.keys(self._keys.listed, time.time_ns()),
             **cache_gauges.read(self._cache.totals, time.time_ns()),
@@ -284,18 +286,9 @@ class Recorder:
             **self._matcher_gauges.read(check_semantic.active(self._config), self._config.telemetry.label_limit),
             **self._budget_gauges.read(self._config.telemetry.label_limit),
             **canary_gauges.read(self._canaries.standings, self._config.telemetry.label_limit),
-            "tollgate_breakers_open": sum(g.get("breakers_open", 0.0) for g in found),
-            "tollgate_inflight_requests": sum(g.get("inflight_requests", 0.0) for g in found),
-            "tollgate_event_loop_lag_seconds": max((g.get("event_loop_lag_seconds", 0.0) for g in found), default=0.0),
-            "tollgate_journal_lost_pending": sum(g.get("journal_lost_pending", 0.0) for g in found),
             "tollgate_journal_lag_seconds": self.loop.behind_ns / 1e9,
             "tollgate_journal_lag_bytes": float(self.loop.lag_bytes()),
         }
-        status = self._status
-        if status is not None:
-            gauges["tollgate_config_last_reload_success"] = float(status.reload_ok)
-            gauges["tollgate_config_last_reload_success_timestamp_seconds"] = status.configured_at / 1e9
-        return gauges
 
 
 class Service:
