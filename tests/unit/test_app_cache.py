@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ from tests.unit.stores.cache_entries import entry
 from tests.unit.stores.redis_server import free_port
 
 LINKS = MemoryLinks()
+
+
+def new_larder() -> Larder:
+    return Larder(asyncio.get_running_loop(), lambda request: False)
 
 
 class Teller:
@@ -41,7 +46,7 @@ def config(path: Path, **cache: Any) -> Config:
 
 
 async def test_nothing_is_made_where_nothing_is_cached(tmp_path: Path) -> None:
-    larder, teller = Larder(), Teller()
+    larder, teller = new_larder(), Teller()
     assert larder.cache(Config(state=str(tmp_path)), LINKS) is None
     larder.tick(1)
     larder.tell(teller)
@@ -51,7 +56,7 @@ async def test_nothing_is_made_where_nothing_is_cached(tmp_path: Path) -> None:
 
 
 async def test_what_changes_while_it_runs_is_taken_over(tmp_path: Path) -> None:
-    larder = Larder()
+    larder = new_larder()
     assert larder.cache(config(tmp_path), LINKS) is not None
     store = larder.store
     assert isinstance(store, SqliteCache)
@@ -62,7 +67,7 @@ async def test_what_changes_while_it_runs_is_taken_over(tmp_path: Path) -> None:
 
 
 async def test_a_redis_that_is_not_there_is_told(tmp_path: Path) -> None:
-    larder, teller = Larder(), Teller()
+    larder, teller = new_larder(), Teller()
     settings = config(tmp_path, store="redis", redis=f"redis://127.0.0.1:{free_port()}/0")
     assert larder.cache(settings, LINKS) is not None
     store = larder.store
@@ -83,4 +88,4 @@ async def test_a_redis_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 async def test_a_url_that_is_none_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="scheme"):
-        Larder().cache(config(tmp_path, store="redis", redis="http://127.0.0.1/0"), LINKS)
+        new_larder().cache(config(tmp_path, store="redis", redis="http://127.0.0.1/0"), LINKS)

@@ -130,7 +130,7 @@ mcp:
         "mcp.files.cache: rm for 5 s, read_* for 300 s, for each session by itself",
         "mcp.docs.cache: * for 9 s, for all sessions of a client",
         "cache: kept in a file of this machine, up to 268435456 bytes for each tenant; "
-        "equal calls at once in a worker are one",
+        "equal calls at once are one, on this machine",
     ]
     assert of_tools(config)
     assert not active(config)
