@@ -106,7 +106,7 @@ PURE_IMPORTS = {
         "typing",
         "urllib.parse",
     ),
-    *("zlib", "msgspec", "brotli", "zstandard"),
+    *("array", "zlib", "msgspec", "brotli", "zstandard"),
 }
 IMPURE_CALLS = {"open", "print", "input", "now", "utcnow", "today", "getenv", "urandom", "random", "perf_counter"}
 

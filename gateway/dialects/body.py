@@ -10,12 +10,14 @@ Rules
 Theory of operation: one msgspec pass validates the grammar and slices the top-level values. Because the decoded
 mapping keeps the order of first occurrence, walking the text along it fits exactly if and only if no key is repeated;
 the walk also yields the spans. Depth and numbers are checked per piece (each message, each tool list); pieces seen
-before are known by their hash, since the turns of a conversation repeat almost all of their body.
+before are known by their hash, since the turns of a conversation repeat almost all of their body. The table of these
+has its full size from the start: memory that only seems to grow hides memory that does.
 """
 
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from typing import Annotated
@@ -51,6 +53,7 @@ _LONG = b"0" * (MAX_DIGITS // 2)  # half: the other half may follow a decimal po
 _SHAPE = bytes.maketrans(b"0123456789eE+-[]{}", b"0000000000ee--{}{}")
 _BRACKETS = bytes.maketrans(b"[]", b"{}")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_HASH = 2**64 - 1
 _BRACES = frozenset(b"[{")
 _QUOTE, _COMMA, _COLON, _OPEN, _CLOSE, _BLANK, _ARRAY = b'",:{} ['
 
@@ -289,44 +292,19 @@ def _refuse_lookalikes(fields: Iterable[str]) -> None:
         seen.add(folded)
 
 
-class _Known:
-    """Hashes of pieces already found harmless, in two generations of bounded size."""
-
-    __slots__ = ("old", "young")
-
-    LIMIT = 16_384
-
-    def __init__(self) -> None:
-        self.young: set[int] = set()
-        self.old: set[int] = set()
-
-    def has(self, key: int) -> bool:
-        if key in self.young:
-            return True
-        if key in self.old:
-            self.add(key)
-            return True
-        return False
-
-    def add(self, key: int) -> None:
-        if len(self.young) >= self.LIMIT:
-            self.old, self.young = self.young, set()
-        self.young.add(key)
-
-
-_known = _Known()
+_SLOTS = 32_768
+_known = array("Q", bytes(8 * _SLOTS))  # hashes of pieces found harmless, each in the slot of its last bits
 
 
 def _check(pieces: Iterable[Raw], depth: int, param: str) -> None:
     """Refuse pieces that nest too deep below `depth` levels, or hold an absurd number. Raises BadBody."""
-    young = _known.young
     for piece in pieces:
         if len(piece) >= 8:
             text = bytes(piece)
-            key = hash(text) + depth
-            if key not in young and text[0] != _QUOTE and not _known.has(key):
+            key = (hash(text) + depth) & _HASH
+            if _known[key % _SLOTS] != key and text[0] != _QUOTE:
                 _check_new(text, depth, param)
-                _known.add(key)
+                _known[key % _SLOTS] = key
 
 
 def _check_new(text: bytes, depth: int, param: str) -> None:

@@ -143,13 +143,21 @@ def test_large_arrays_are_checked_item_by_item():
     assert [json.loads(bytes(item)) for item in found.items["m"]] == messages
 
 
-def test_known_pieces_are_bounded():
-    known = scanner._Known()
-    for key in range(3 * known.LIMIT):
-        known.add(key)
-    assert len(known.young) + len(known.old) <= 2 * known.LIMIT
-    assert known.has(3 * known.LIMIT - 1)
-    assert not known.has(0)
+def test_a_known_piece_is_not_looked_at_again_and_a_refused_one_every_time(monkeypatch):
+    looked = []
+    check = scanner._check_new
+    monkeypatch.setattr(scanner, "_check_new", lambda *piece: looked.append(piece[0]) or check(*piece))
+    for _ in range(2):
+        scan(b'{"harmless":[1,2,3,"a piece of its own"]}')
+        assert refused(b'{"deep":' + b"[" * MAX_DEPTH + b"]" * MAX_DEPTH + b"}") == "json_too_deep"
+    assert len(looked) == 3
+
+
+def test_the_table_of_known_pieces_does_not_grow():
+    before = len(scanner._known)
+    for number in range(100):
+        scan(b'{"piece":[%d,"%d"]}' % (number, number * 7919))
+    assert len(scanner._known) == before
 
 
 def test_nested_spans_are_those_of_the_body():
