@@ -30,7 +30,7 @@ from gateway.errors import (
     Overloaded,
     SlowClient,
 )
-from gateway.net.head import RequestHead, RequestParser, apparent, status_line
+from gateway.net.head import RequestHead, RequestParser, apparent, size_line, status_line
 from gateway.net.repeat import HeadReader
 
 EARLY_LIMIT = 65_536
@@ -236,8 +236,8 @@ class ClientConnection(asyncio.Protocol):
             method, target = apparent(self._unread)
             request = Request(method, target, (), b"", self.peer, port=self.port)
         else:
-            who = (self.peer, head.names, self.port, self._heads.facts)
-            request = Request(head.method, head.target, head.headers, body, *who)
+            facts = self._heads.facts
+            request = Request(head.method, head.target, head.headers, body, self.peer, head.names, self.port, facts)
         self._ready = (request, fault)
         if self._next is not None and not self._next.done():
             self._next.set_result(None)
@@ -341,12 +341,12 @@ class ClientConnection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         if self._bodiless:
             data = b""
-        if self._chunked_out:
-            data = self._out + f"{len(data):x}\r\n".encode() + data + b"\r\n" if data else self._out
+        if self._chunked_out and data:
+            data = b"".join((self._out, size_line(len(data)), data, b"\r\n"))
         elif self._out:
             data = self._out + data
-        self._out = b""
         if data and not self.gone:
+            self._out = b""
             self.transport.write(data)
 
     async def drained(self) -> None:

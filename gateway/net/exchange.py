@@ -23,7 +23,7 @@ import httptools
 from gateway.call import Waits
 from gateway.config.schema import Timeouts
 from gateway.errors import BadAnswer, ClientGone, GatewayError, StreamStalled, UpstreamReset, UpstreamTimeout
-from gateway.net.head import CHUNKED_HEAD, Header, ResponseHead, ResponseParser, read_response_head, whole_chunk
+from gateway.net.head import Header, ResponseHead, ResponseParser, whole_chunk, whole_chunks
 from gateway.net.origin import UpstreamConnection
 
 HIGH_WATER = 262_144
@@ -280,17 +280,8 @@ class UpstreamExchange:
         if self._parser is not None:
             self._parser.release()  # of a 1xx: not the answer yet
             self._parser = None
-        answers = self._connection.origin.answers if self._connection is not None else None
-        head = answers.read(raw) if answers is not None else None
-        if head is None:
-            self._parser = ResponseParser()
-            head = read_response_head(raw, self._parser)
-            if answers is not None:
-                answers.learn(raw, head)
-        elif head.chunked:
-            self._parser = ResponseParser()
-            self._parser.feed(CHUNKED_HEAD)
-            self._parser.between_chunks = True
+        assert self._connection is not None
+        head, self._parser = self._connection.origin.answers.parsed(raw)
         return head
 
     def _begin_body(self, head: ResponseHead) -> None:
@@ -325,9 +316,12 @@ class UpstreamExchange:
     def _receive_chunks(self, data: bytes) -> None:
         parser = self._parser
         assert parser is not None
-        if parser.between_chunks and (size := whole_chunk(data)):
-            self._take(data[-2 - size : -2])  # llhttp, which stands between two chunks, need not see it
-            return
+        if parser.between_chunks:
+            whole, data = whole_chunks(data)
+            if whole:
+                self._take(whole)
+            if not data:
+                return
         try:
             parser.feed(data)
         except httptools.HttpParserError:

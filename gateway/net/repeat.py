@@ -16,7 +16,16 @@ from typing import Any
 from msgspec import Struct, structs
 
 from gateway.errors import HeadersTooLarge
-from gateway.net.head import Header, RequestHead, RequestParser, ResponseHead, read_request_head
+from gateway.net.head import (
+    Header,
+    RequestHead,
+    RequestParser,
+    ResponseHead,
+    ResponseParser,
+    chunk_parser,
+    read_request_head,
+    read_response_head,
+)
 
 SHAPES = 4  # of answers, that are known of one origin at a time
 SHAPES_MADE = 32  # of one origin at most: making one costs as much as reading a hundred heads
@@ -59,6 +68,8 @@ class Known(Struct):
 
     before: bytes  # the head up to the digits of its Content-Length, or all of it
     after: bytes  # and behind them
+    start: int  # lengths of the two, and of both
+    rest: int
     at: int  # index of Content-Length among the headers; -1: it has none
     head: RequestHead
 
@@ -69,24 +80,25 @@ def known(raw: bytes, head: RequestHead) -> Known | None:
         return None
     found = [at for at, (name, _) in enumerate(head.headers) if name.lower() == b"content-length"]
     if not found:
-        return Known(raw, b"", -1, head)
+        return Known(raw, b"", len(raw), len(raw), -1, head)
     name, value = head.headers[found[0]]
     place = raw.find(b"\r\n%b: %b\r\n" % (name, value))
     if place < 0:  # spaced in another way
         return None
     place += len(name) + 4
-    return Known(raw[:place], raw[place + len(value) :], found[0], head)
+    return Known(raw[:place], raw[place + len(value) :], place, len(raw) - len(value), found[0], head)
 
 
 def again(last: Known, raw: bytes) -> RequestHead | None:
     """The meaning of a head that equals the last one but for the digits of its length; None for any other."""
-    before, after, head = last.before, last.after, last.head
+    head = last.head
     if last.at < 0:
-        return structs.replace(head) if raw == before else None
-    if not (raw.startswith(before) and raw.endswith(after)):
+        return structs.replace(head) if raw == last.before else None
+    size = len(raw) - last.rest
+    if not 0 < size <= 18 or not raw.startswith(last.before) or not raw.endswith(last.after):
         return None
-    digits = raw[len(before) : len(raw) - len(after)]
-    if not digits.isdigit() or len(digits) > 18 or len(before) + len(digits) + len(after) != len(raw):
+    digits = raw[last.start : last.start + size]
+    if not digits.isdigit():
         return None
     headers, names = head.headers.copy(), head.names.copy()
     headers[last.at] = (headers[last.at][0], digits)
@@ -158,6 +170,17 @@ class AnswerReader:
         self._shapes: list[Shape] = []
         self._seen: dict[tuple[bytes, ...], int] = {}
         self._made = 0
+
+    def parsed(self, raw: bytes) -> tuple[ResponseHead, ResponseParser | None]:
+        """The meaning of a complete head, and a parser for its body, where there is one: of a head that is not known,
+        or for chunks. Raises as `read_response_head`."""
+        head = self.read(raw)
+        if head is None:
+            parser = ResponseParser()
+            head = read_response_head(raw, parser)
+            self.learn(raw, head)
+            return head, parser
+        return head, chunk_parser() if head.chunked else None
 
     def read(self, raw: bytes) -> ResponseHead | None:
         """The meaning of a complete head that is alike to others; None for any other."""

@@ -110,8 +110,16 @@ class Drive:
         self.client.data_received(self.request(self.done))
 
     def asked(self, data: bytes) -> None:
-        for piece in self.pieces:
-            self.loop.call_soon(self.upstream.data_received, piece)
+        self.coming = iter(self.pieces)
+        self.loop.call_soon(self.come)
+
+    def come(self, turns: int = 0) -> None:
+        """The next piece, once what the one before it set off is over."""
+        if turns:
+            self.loop.call_soon(self.come, turns - 1)
+        elif (piece := next(self.coming, None)) is not None:
+            self.upstream.data_received(piece)
+            self.loop.call_soon(self.come, 3)
 
     def answered(self, data: bytes) -> None:
         if data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 200"):

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import httptools
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.errors import BadFraming, BadPath
 from gateway.net.head import (
@@ -10,8 +12,11 @@ from gateway.net.head import (
     ResponseHead,
     ResponseParser,
     apparent,
+    chunk_parser,
     read_request_head,
     read_response_head,
+    whole_chunk,
+    whole_chunks,
 )
 
 
@@ -154,3 +159,43 @@ def test_what_follows_an_answer_is_no_part_of_it() -> None:
     read_response_head(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", parser)
     parser.feed(b"3\r\nabc\r\n0\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nxyz")
     assert (b"".join(parser.body), parser.complete, parser.surplus) == (b"abc", True, True)
+
+
+SOME = st.lists(st.binary(min_size=1, max_size=40) | st.just(b"\r\n1\r\n"), max_size=6)
+
+
+def framed(pieces: list[bytes]) -> bytes:
+    return b"".join([b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces])
+
+
+@given(SOME, st.binary(max_size=12))
+def test_whole_chunks_are_taken_as_llhttp_takes_them(pieces: list[bytes], rest: bytes) -> None:
+    data = framed(pieces) + rest
+    whole, left = whole_chunks(data)
+    assert data.endswith(left)
+    by_llhttp = chunk_parser()
+    try:
+        by_llhttp.feed(data[: len(data) - len(left)])
+    except httptools.HttpParserError:
+        pytest.fail("llhttp refuses what was taken")
+    assert b"".join(by_llhttp.body) == whole
+    assert not by_llhttp.complete
+    assert whole.startswith(b"".join(pieces))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"0\r\n\r\n", b"05\r\nhello\r\n", b"A\r\n0123456789\r\n", b"5 \r\nhello\r\n", b"5;x=y\r\nhello\r\n",
+     b"+5\r\nhello\r\n", b"5\nhello\r\n", b"5\r\nhello\n\n", b"5\r\nhello", b"5\r\nhello\r", b"4\r\nhello\r\n",
+     b"6\r\nhello\r\n", b"0x5\r\nhello\r\n", b"5_0\r\nhello\r\n", b"ffffffffff\r\nhello\r\n"],
+)  # fmt: skip
+def test_whatever_is_written_in_another_way_is_left_to_llhttp(data: bytes) -> None:
+    assert whole_chunks(data) == (b"", data)
+    assert whole_chunk(data) == 0
+
+
+@given(st.integers(1, 70_000))
+def test_a_whole_chunk_is_known_by_its_length(size: int) -> None:
+    data = framed([b"x" * size])
+    assert whole_chunk(data) == size
+    assert whole_chunk(data + b"\r\n") == 0
