@@ -39,14 +39,13 @@ class Resilience:
         self._teller = teller
         self._breakers: Breakers | None = None
 
-    def trials(self, config: Config) -> RetryingTrials | None:
-        """Retries, fallbacks and breakers; None where every call is one attempt. A new configuration counts anew."""
+    def trials(self, config: Config) -> RetryingTrials:
+        """Retries, fallbacks and breakers; also where every call is one attempt, for what is held by hand. A new
+        configuration counts anew."""
         retries = config.retries
         before, self._breakers = self._breakers, self._breakers_of(config)
         if before is not None or self._breakers is not None:
             self._teller.append_event("breakers_reset")
-        if retries.attempts < 2 and not config.fallbacks and self._breakers is None:
-            return None
         manner = Manner(**{name: getattr(retries, name) for name in retries.__struct_fields__})
         return RetryingTrials(manner, Chains(config.fallbacks), paused, self._breakers)
 

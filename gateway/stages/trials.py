@@ -96,6 +96,8 @@ class RetryingTrials:
         try:
             if self.breakers is not None:
                 trial.enter(self.breakers)
+            elif gw.controls.forced:
+                trial.obey()
             exchange = trial.hand = await attempt(call, down, gw)
             if exchange.status < 400 or not await trial.refused(exchange):
                 ending = await passed(call, exchange, down, gw)
@@ -148,6 +150,11 @@ class CallTrial(Struct, eq=False):
         except BreakerOpen:
             if breakers.refuse or self._is_forced() or self._chain("failure"):
                 raise
+
+    def obey(self) -> None:
+        """Nothing is counted, but a person may have held it open. Raises BreakerOpen."""
+        if self._is_forced():
+            raise BreakerOpen(f"{self._call.route.upstream} is not asked for now: opened by hand", retry_after=1)
 
     def leave(self) -> None:
         """Tell the breaker what became of the attempt; once."""

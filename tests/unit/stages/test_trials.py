@@ -701,6 +701,16 @@ def test_a_person_can_hold_it_open_or_closed(name: str) -> None:
     assert again(bench).status == 503, "also where there is no other target"
 
 
+def test_also_where_nothing_is_counted() -> None:
+    bench = Bench(CHAIN)
+    bench.world.controls.forced["openai/gpt-4o"] = "open"
+    bench.answers()
+    assert shape(again(bench)) == [("backup", 200)]
+    bench = Bench(manner=Manner(attempts=1))
+    bench.world.controls.forced["openai"] = "open"
+    assert (again(bench).status, bench.world.upstreams.sent) == (503, [])
+
+
 def test_a_tool_has_a_breaker_too() -> None:
     bench = Bench(refuse=True, manner=Manner(attempts=1))
     bench.world.tool(Terms_("t", Price(10**9)), Door("/v1"))
