@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from gateway.testing.fake_upstream import FakeUpstream
+from gateway.testing.fault_upstream import FaultyProvider, scenario
 from gateway.testing.faults import Close, Repeat, Reset, Script, Send, Wait, answer, chunked
 from gateway.testing.gateway import RunningGateway, free_port
 from gateway.testing.raw import RawAnswer, RawClient, post
@@ -104,7 +105,8 @@ def ask(gate: RunningGateway, upstream: str, how: str, n: int, run: str, *, stre
     raw = json.dumps(body).encode()
     path = f"/{upstream}{CHAT}"
     with RawClient(int(gate.url.rpartition(":")[2]), timeout=20) as client:
-        client.send(post(path, raw, b"x-script: " + how.encode(), b"x-session-id: " + run.encode()))
+        script = [b"x-script: " + how.encode()] if how else []
+        client.send(post(path, raw, *script, b"x-session-id: " + run.encode()))
         return client.answer()
 
 
@@ -207,3 +209,30 @@ def test_a_person_holds_it_open(guarded: RunningGateway) -> None:
     guarded.post("/api/breakers", {"name": "sick", "state": "auto"})
     assert all(map(_of_the_first, through(guarded, "sick", ["good"] * 20, "released")))
     assert guarded.get("/api/breakers")["breakers"] == []
+
+
+def test_without_a_fallback_it_is_asked_again_unless_the_client_does_that() -> None:
+    phases = scenario("1 503, 1 429_ms, 1 reset_before_answer, 1 ok, 1 error_in_200, 2 ok, 1 503, ok")
+    with Background(FaultyProvider(phases)) as up:
+        upstreams = {"openai": {"dialect": "openai", "url": up.url, "provider": "openai"}}
+        retries = {"attempts": 4, "base": 0.01, "longest": 2, "budget": 1}
+        with RunningGateway(upstreams, retries=retries, telemetry={"log": None}) as gate:
+            first = ask(gate, "openai", "", 0, "retries", stream=False)
+            assert (first.status, first.get("x-tollgate-attempts")) == (200, "4")
+            assert b"back 0" in first.body
+            second = ask(gate, "openai", "", 1, "retries", stream=True)
+            assert (second.status, second.get("x-tollgate-attempts")) == (200, "2")
+            assert ERROR not in second.body
+            assert b"[DONE]" in second.body
+            assert ask(gate, "openai", "", 2, "retries", stream=False).get("x-tollgate-attempts") == "1"
+            with RawClient(int(gate.url.rpartition(":")[2]), timeout=20) as client:
+                body = b'{"model":"gpt-4o","messages":[{"role":"user","content":"x"}]}'
+                client.send(post(CHAT, body, b"x-stainless-retry-count: 0"))
+                got = client.answer()
+            assert (got.status, got.get("x-tollgate-attempts")) == (503, "1")
+            page = gate.until(
+                lambda: gate.text("/metrics"), lambda text: 'retries_withheld_total{reason="sdk"}' in text
+            )
+            assert 'tollgate_retries_total{reason="rate_limited"} 1.0' in page
+            assert 'tollgate_retries_total{reason="upstream_reset"} 1.0' in page
+        assert up.played == ["503", "429_ms", "reset_before_answer", "ok", "error_in_200", "ok", "ok", "503"]
