@@ -11,7 +11,7 @@ Rules
    lately (Mitzenmacher 2001, the power of two choices); cost, the cheapest for such a call, unknown prices last.
 5. The plan names the rest of the targets, too, in the order in which they would be tried.
 
-Cost: 2 us where a rule is found by its scopes alone, 10 us in all.
+Cost: about 20 us for a call; nothing where there are no routes.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ Rules
 4. Learned choices do not carry over to subjects that were never labelled. Where a prompt is unlike what was learned
    from, the expected scores lean back on what its length says: see selection_trust.
 
-Cost: features 60 to 150 us, then 5 us for each model.
+Cost: about 0.2 ms for nine models and a usual prompt, most of it for the features.
 """
 
 from __future__ import annotations

@@ -12,8 +12,9 @@ from typing import Protocol
 from gateway.call import Outcome
 from gateway.config.schema import Config
 from gateway.journal.record import CallRecord, OutcomeRecord, Record
-from gateway.policy.canary import Canary, Decision, Memory, Plan, Seen
+from gateway.policy.canary import Canary, Decision, Memory, Plan, Seen, State
 
+EVENTS = {State.PROMOTED: "canary_promoted", State.ROLLED_BACK: "canary_rolled_back"}
 FAILED = frozenset((Outcome.UPSTREAM_ERROR, Outcome.FAILED, Outcome.TRUNCATED))
 CALLERS = range(400, 500)  # statuses of the caller's making, but for those that say how the target is
 TARGETS = frozenset((404, 408, 409, 429))  # an unknown model, too slow, in conflict, too much

@@ -55,7 +55,7 @@ from gateway.process.control import (
 )
 from gateway.recorder import budget_gauges, cache_gauges, canary_gauges, process_gauges
 from gateway.recorder.budget_gauges import BudgetGauges
-from gateway.recorder.canaries import CanaryJudge, plans_of
+from gateway.recorder.canaries import EVENTS, CanaryJudge, plans_of
 from gateway.recorder.keep import SnapshotFile
 from gateway.recorder.ledger import Ledger
 from gateway.recorder.ledger_read import LedgerReader
@@ -267,7 +267,7 @@ class Recorder:
 
         def told(decision: Decision) -> None:
             _log.warning("canary %s: %s (%s)", decision.canary, decision.state, decision.reason)
-            self._call(lambda: self.writer.append_event(f"canary_{decision.state}", **decision.facts()))
+            self._call(lambda: self.writer.append_event(EVENTS[decision.state], **decision.facts()))
 
         judge = CanaryJudge(self._canaries, self._canaries.load(), told, time.time_ns, _log.error)
         judge.configure(plans_of(self._config))
