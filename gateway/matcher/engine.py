@@ -248,7 +248,6 @@ class Engine:
             self._judge(hit, feedback.right)
         if feedback.entry and not feedback.right:
             self.forget(Chosen(entry=feedback.entry))
-        self._scopes.keep(self._outside.now())
         self._memory.commit()
         return Noted(len(hits), tuple(sorted({hit.scope for hit in hits})))
 
@@ -259,12 +258,12 @@ class Engine:
         asked = self._read(hit.asked)
         near = Near(Entry(hit.id, self._read(hit.cached), hit.group), hit.cosine)
         studied.scope.feedback(asked, studied.scope.look(asked, [near]), right)
-        studied.changed = True
         if not right:
             studied.counts.reported += 1
             block = (hit.partition, marked(hit.asked), hit.group)
             self._blocked.add(block)
             self._memory.block(*block)
+        self._scopes.write(studied, self._outside.now())
         self._outside.event("cache_feedback", scope=studied.name, right=right, call=hit.call, entry=hit.entry)
 
     def forget(self, chosen: Chosen) -> Noted:
@@ -294,8 +293,13 @@ class Engine:
         self._drop(self._shelf.older(self._outside.now() - self.ttl))
         self._memory.tidy()
 
+    def step(self) -> None:
+        """Several times a second: make durable what changed, a little at a time."""
+        self._scopes.keep_next(self._outside.now())
+        self._memory.commit()
+
     def keep(self) -> None:
-        """Make durable what changed."""
+        """Make durable all that changed."""
         self._scopes.keep(self._outside.now())
         self._memory.commit()
 

@@ -18,6 +18,8 @@ from gateway.ports import Topic
 
 MOST = 512  # in memory
 MOST_OF_TENANT = 64
+EVERY = 2 * 10**9  # ns between two writings of a scope; of a large one as many times more as it has
+LARGE = 65_536  # bytes
 UNREACHABLE = 2.0  # the cut of a scope that serves nothing
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -42,11 +44,13 @@ _counts = msgspec.msgpack.Decoder(Counts).decode
 class Studied:
     """A scope as the matcher keeps it."""
 
-    __slots__ = ("changed", "counts", "name", "scope", "tenant")
+    __slots__ = ("changed", "counts", "name", "pause", "scope", "tenant", "written")
 
     def __init__(self, name: str, tenant: str, scope: Scope, counts: Counts) -> None:
         self.name, self.tenant, self.scope, self.counts = name, tenant, scope, counts
         self.changed = False
+        self.written = 0  # ns since the epoch
+        self.pause = EVERY
 
     @property
     def learning(self) -> bool:
@@ -104,10 +108,17 @@ class Scopes:
             self.known(name, now)
 
     def keep(self, now: int) -> None:
-        """Write down those that changed."""
+        """Write down all that changed."""
         for studied in self._known.values():
             if studied.changed:
-                self._write(studied, now)
+                self.write(studied, now)
+
+    def keep_next(self, now: int) -> None:
+        """Write down the one that changed and was not written for longest, if that is long enough ago: writing takes
+        milliseconds, and calls wait meanwhile."""
+        due = [one for one in self._known.values() if one.changed and now - one.written >= one.pause]
+        if due:
+            self.write(min(due, key=_written), now)
 
     def _read(self, name: str, tenant: str, target: float, sample: float) -> Studied:
         found = self._memory.scope(name)
@@ -128,9 +139,14 @@ class Scopes:
         if name:
             studied = self._known.pop(name)
             if studied.changed:
-                self._write(studied, now)
+                self.write(studied, now)
 
-    def _write(self, studied: Studied, now: int) -> None:
-        studied.changed = False
+    def write(self, studied: Studied, now: int) -> None:
+        studied.changed, studied.written = False, now
         state, counts = dumped(studied.scope), _encode(studied.counts)
+        studied.pause = EVERY * max(1, len(state) // LARGE)
         self._memory.keep(studied.name, studied.tenant, now, state, counts)
+
+
+def _written(studied: Studied) -> int:
+    return studied.written

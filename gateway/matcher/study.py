@@ -23,7 +23,6 @@ from gateway.matcher.vectors import Embeddings, Source
 from gateway.policy.cached import Chosen
 from gateway.ports import Feedback, Inquiry, Lesson, Match, MatcherState, Noted
 
-KEEP_SECONDS = 2.0  # between two writings of what scopes learned
 TIDY_SECONDS = 10.0
 AGAIN_SECONDS = 30.0  # between two looks for an embedder that is missing
 
@@ -55,7 +54,7 @@ class Study:
         self._scopes = Scopes(self._memory)
         self._shelf = Shelf(config.cache.semantic.entries)
         self._engine = self._made(event)
-        self._due = {"keep": 0.0, "tidy": 0.0, "find": 0.0}
+        self._due = {"tidy": 0.0, "find": 0.0}
         self._tasks: list[asyncio.Task[None]] = []
         self.reconfigure(config)
 
@@ -111,12 +110,10 @@ class Study:
         now = time.monotonic()
         if self._embeddings.source is None and self._is_due("find", now, AGAIN_SECONDS):
             await self._seek()
-        if self._is_due("keep", now, KEEP_SECONDS):
-            self._engine.keep()
         if self._is_due("tidy", now, TIDY_SECONDS):
             self._engine.tidy()
             await self._order()
-        self._memory.commit()
+        self._engine.step()
 
     async def _order(self) -> None:
         """Large partitions are put in order beside their use."""
