@@ -9,6 +9,7 @@ forbids.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from itertools import combinations
 
 from gateway.policy.semantic_text import Said
@@ -18,25 +19,32 @@ GUARDS = ("number", "code", "direction", "opposite", "kind", "name", "negation")
 _SHARED = 12  # shared words that are held against each other, pair by pair
 
 
-def vetoed(one: Said, other: Said) -> str:
-    """The first guard that forbids the answer to one text for the other, or ""."""
-    if one.numbers != other.numbers and renumbered(one, other):
-        return "number"
-    if one.codes != other.codes:
-        return "code"
-    if turned(one, other):
-        return "direction"
-    if opposed(one, other):
-        return "opposite"
-    if other_kind(one, other):
-        return "kind"
-    if other_names(one, other):
-        return "name"
-    return "negation" if (one.negations - other.negations) % 2 else ""
+def vetoed(one: Said, other: Said, lifted: frozenset[str] = frozenset()) -> str:
+    """The first guard that forbids the answer to one text for the other, or "". `lifted`: guards not asked."""
+    for guard, forbids in _FORBIDS.items():
+        if guard not in lifted and forbids(one, other):
+            return guard
+    return ""
+
+
+def forbidding(one: Said, other: Said, among: frozenset[str]) -> list[str]:
+    """All guards among these that forbid it."""
+    return [guard for guard in GUARDS if guard in among and _FORBIDS[guard](one, other)]
+
+
+def other_codes(one: Said, other: Said) -> bool:
+    return one.codes != other.codes
+
+
+def negated(one: Said, other: Said) -> bool:
+    """Does one of them deny what the other asks?"""
+    return bool((one.negations - other.negations) % 2)
 
 
 def renumbered(one: Said, other: Said) -> bool:
     """Are there other numbers, or the same ones in another order, of which none keeps a neighbour?"""
+    if one.numbers == other.numbers:
+        return False
     if sorted(one.numbers) != sorted(other.numbers):
         return True
     moved = [mine for mine, theirs in zip(one.numbers, other.numbers, strict=True) if mine != theirs]
@@ -129,3 +137,9 @@ def _runs(said: Said, there: frozenset[str]) -> dict[tuple[str, str], list[str]]
             found[left, word] = content
         left, run = word, []
     return found
+
+
+_FORBIDS: dict[str, Callable[[Said, Said], bool]] = {
+    **{"number": renumbered, "code": other_codes, "direction": turned, "opposite": opposed},
+    **{"kind": other_kind, "name": other_names, "negation": negated},
+}

@@ -46,6 +46,15 @@ def sigmoid(value: float) -> float:
     return 1 / (1 + math.exp(-value)) if value < 30 else 1 - 1e-13
 
 
+class Learned(Struct, frozen=True):
+    """A learner's state."""
+
+    mean: list[float]
+    rows: list[list[float]]
+    words: dict[str, tuple[float, float]]
+    labels: int
+
+
 class Learner:
     """`mean` and `deviation` of the weights of the dense features before anything was learned."""
 
@@ -57,6 +66,17 @@ class Learner:
         ]
         self._words: dict[str, tuple[float, float]] = {}  # word -> mean, variance
         self.labels = 0
+
+    def state(self) -> Learned:
+        return Learned(list(self.mean), [list(row) for row in self._rows], dict(self._words), self.labels)
+
+    def restore(self, learned: Learned) -> None:
+        """Raises ValueError where it was learned of other features."""
+        size = len(self.mean)
+        if len(learned.mean) != size or [len(row) for row in learned.rows] != [size] * size:
+            raise ValueError("learned of other features")
+        self.mean, self._rows = list(learned.mean), [list(row) for row in learned.rows]
+        self._words, self.labels = dict(learned.words), learned.labels
 
     def knows(self, word: str) -> bool:
         return word in self._words

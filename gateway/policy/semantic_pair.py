@@ -7,7 +7,6 @@ stand together, so a candidate is as credible as the part of its neighbourhood t
 from __future__ import annotations
 
 import math
-from collections import Counter
 from itertools import pairwise
 
 from msgspec import Struct
@@ -18,8 +17,10 @@ NAMES = (
     "bias", "cosine", "close", "words", "pairs", "grams", "content", "only_cached", "only_asked", "rarest", "unmatched",
     "substituted", "framed", "question", "negation", "kind", "length", "turned", "any_turned", "roles", "repeated",
     "short", "novel", "same_content", "votes", "margin", "members", "alone", "first",
+    "lifted",
 )  # fmt: skip
 SIZE = len(NAMES)
+MOST_WORDS = 50_000
 
 
 class Around(Struct, frozen=True, gc=False):
@@ -32,23 +33,27 @@ class Around(Struct, frozen=True, gc=False):
     alone: bool = True  # no neighbour has another answer
     first: bool = True
     novel: int = 0  # unmatched words of which the scope knows nothing yet
+    lifted: int = 0  # guards that would forbid it elsewhere
 
 
 class Rarity:
     """How rare a content word is among the texts of a scope, 0 (in every text) to 1 (in none)."""
 
-    __slots__ = ("_in", "_texts")
+    __slots__ = ("texts", "within")
 
-    def __init__(self) -> None:
-        self._in: Counter[str] = Counter()
-        self._texts = 0
+    def __init__(self, texts: int = 0, within: dict[str, int] | None = None) -> None:
+        self.texts = texts
+        self.within = within or {}  # word -> texts with it
 
     def add(self, said: Said) -> None:
-        self._texts += 1
-        self._in.update(said.content)
+        self.texts += 1
+        for word in said.content:
+            self.within[word] = self.within.get(word, 0) + 1
+        if len(self.within) > MOST_WORDS:  # those of one text say the least
+            self.within = {word: count for word, count in self.within.items() if count > 1}
 
     def __call__(self, word: str) -> float:
-        return math.log((self._texts + 1) / (self._in[word] + 0.5)) / math.log(2 * (self._texts + 1))
+        return math.log((self.texts + 1) / (self.within.get(word, 0) + 0.5)) / math.log(2 * (self.texts + 1))
 
 
 def features(cached: Said, asked: Said, cosine: float, rarity: Rarity, around: Around) -> list[float]:
@@ -89,6 +94,7 @@ def features(cached: Said, asked: Said, cosine: float, rarity: Rarity, around: A
         math.log(around.members),
         float(around.alone),
         float(around.first),
+        float(around.lifted),
     ]
 
 

@@ -14,6 +14,7 @@ _WEIGHTS = {
     **{"only_cached": -0.7, "only_asked": -0.7, "rarest": -0.7, "unmatched": -0.3, "substituted": -0.5, "framed": -0.7},
     **{"question": -1.0, "negation": -2.0, "kind": -1.5, "length": 0.3, "roles": -0.3, "repeated": -0.3, "short": -0.2},
     **{"novel": -0.6, "same_content": 0.7, "votes": 0.7, "margin": 0.7, "members": 0.2, "alone": 0.2, "first": 0.3},
+    "lifted": -0.5,
 }
 MEAN = tuple([_WEIGHTS.get(name, 0.0) for name in NAMES])
 DEVIATION = (1.0,) * len(NAMES)

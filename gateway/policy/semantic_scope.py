@@ -20,30 +20,38 @@ import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from msgspec import Struct, structs
+from msgspec import Struct, msgpack, structs
 
 from gateway.policy.semantic_cut import ENOUGH, choose
 from gateway.policy.semantic_evidence import Interval, Seen, Tally, wilson
-from gateway.policy.semantic_guards import exchanged, vetoed
-from gateway.policy.semantic_learner import Guess, Learner
+from gateway.policy.semantic_exchanges import Exchanges
+from gateway.policy.semantic_guards import exchanged, forbidding, vetoed
+from gateway.policy.semantic_learner import Guess, Learned, Learner
+from gateway.policy.semantic_lifts import Count, Lifts
 from gateway.policy.semantic_pair import Around, Rarity, features
 from gateway.policy.semantic_prior import DEVIATION, MEAN
 from gateway.policy.semantic_text import Said
 
-NEIGHBOURS = 8  # that are looked at
+VERSION = b"tollgate scope 1\n"
+SAMPLE = 0.04  # of hits that are verified once enough were
+NEIGHBOURS = 16  # that are looked at
 COMPARED = 5  # of them, in full
 TAUGHT = 3  # of those, by one fresh answer
-LEAST_COSINE = 0.6
+LEAST_COSINE = 0.45
 WINDOW = 4000  # candidates that are evidence
 REFIT = 50  # labels between two choices of the cut
+MOST_BLOCKED = 10_000
 FEEDBACK = 20.0  # hits that a reported wrong one stands for
 _VOTE = 12.0  # how fast a neighbour's vote fades with its distance
-_SURE = 3  # labels without a fault by which a word is known to be exchanged without harm; as many again for each fault
 _STRICTER = 8  # times as much evidence after the breaker, at most
 _FIRST = 75  # hits that are verified early on, as one in two
 _FADE = 0.99  # what a verified hit counts for the breaker after each later one: about 200 of them decide
-_MOST_SAMPLED, _LEAST_OF_SAMPLE = 0.5, 0.5
+_PROVEN = 5  # wrong ones without which the breaker stays: it looks again and again, and one may stand for many
+_MOST_SAMPLED, _LEAST_OF_SAMPLE = 0.5, 0.8
 _EASE = 0.01  # how fast the average of doubts moves
+
+
+NOTHING = Guess(-30.0, 0.0)  # what is thought of what a guard forbids
 
 
 class Entry(Struct, frozen=True):
@@ -67,6 +75,7 @@ class Candidate(Struct, frozen=True):
     dense: Sequence[float]
     words: Sequence[str]
     swapped: frozenset[str]  # words that are not known to be exchanged without harm
+    lifted: Sequence[str] = ()  # guards that would forbid it, and do not hold here
 
 
 class Decision(Struct, frozen=True):
@@ -83,36 +92,31 @@ class Decision(Struct, frozen=True):
         return self.candidates[0] if self.candidates else None
 
 
-class Exchanges:
-    """How often each word was exchanged, dropped or added, and the answer stayed right or did not."""
+class Kept(Struct, frozen=True):
+    """A scope as `dump` writes it."""
 
-    __slots__ = ("_counts",)
-
-    def __init__(self, counts: dict[str, tuple[int, int]] | None = None) -> None:
-        self._counts: dict[str, tuple[int, int]] = counts or {}
-
-    def add(self, words: Sequence[str], right: bool) -> None:
-        for word in words:
-            good, bad = self._counts.get(word, (0, 0))
-            self._counts[word] = (good + right, bad + (not right))
-
-    def unsure(self, words: frozenset[str]) -> frozenset[str]:
-        return frozenset([word for word in words if not self.harmless(word)])
-
-    def harmless(self, word: str) -> bool:
-        good, bad = self._counts.get(word, (0, 0))
-        return good >= _SURE * (bad + 1)
+    learned: Learned
+    rarity: tuple[int, dict[str, int]]
+    exchanges: dict[str, tuple[int, int]]
+    lifts: tuple[list[tuple[int, str, float, float]], dict[str, Count]]
+    cut: float | None  # None: there is none
+    counts: tuple[int, int, int, bool, float]
+    tallies: tuple[Tally, Tally]
+    evidence: list[Seen]
+    population: list[float]
+    blocked: list[tuple[int, list[str]]]
 
 
 class Scope:
     """`target`: tolerated share of wrong hits; `sample`: share of hits that is verified once enough were."""
 
-    def __init__(self, target: float, sample: float = 0.04, mean: Sequence[float] = MEAN) -> None:
+    def __init__(self, target: float, sample: float = SAMPLE, mean: Sequence[float] = MEAN) -> None:
         self.target = target
         self.sample = sample
         self.learner = Learner(mean, DEVIATION)
         self.rarity = Rarity()
         self.exchanges = Exchanges()
+        self.lifts = Lifts(target)
         self.cut = math.inf
         self.hits = 0  # answers served by similarity
         self.verified = Tally()  # of all time
@@ -121,7 +125,7 @@ class Scope:
         self.tripped = False
         self._evidence: deque[Seen] = deque(maxlen=WINDOW)
         self._population: deque[float] = deque(maxlen=WINDOW)  # logits of all candidates that no guard forbids
-        self._blocked: set[tuple[int, frozenset[str]]] = set()
+        self._blocked: dict[tuple[int, frozenset[str]], None] = {}  # in the order of reports
         self._fresh = 0  # labels since the cut was chosen
         self._doubt = 0.0  # of hits of late, on average
 
@@ -161,33 +165,47 @@ class Scope:
     def _candidates(self, asked: Said, near: Sequence[Near]) -> list[Candidate]:
         near = [one for one in near[:NEIGHBOURS] if one.cosine >= LEAST_COSINE]
         votes = votes_of(near)
-        found = [self._candidate(asked, one, votes, place == 0) for place, one in enumerate(near[:COMPARED])]
+        found, free = list[Candidate](), 0
+        for place, one in enumerate(near):
+            found.append(self._candidate(asked, one, votes, place == 0))
+            free += not found[-1].veto
+            if free == COMPARED:
+                break
         found.sort(key=_order)
         return found
 
     def _candidate(self, asked: Said, one: Near, votes: Mapping[int, Around], first: bool) -> Candidate:
-        said = one.entry.said
-        words = sorted(said.content ^ asked.content)
-        novel = sum([not self.learner.knows(word) for word in words])
-        around = structs.replace(votes[one.entry.group], first=first, novel=novel)
-        dense = features(said, asked, one.cosine, self.rarity, around)
-        guess = self.learner.guess(dense, words)
-        veto, swapped = vetoed(said, asked), frozenset[str]()
-        if not veto:
-            swapped = self.exchanges.unsure(exchanged(said, asked))
-            veto = "exchanged" if swapped else ""
+        said, group = one.entry.said, one.entry.group
+        spared = self.lifts.of(group)
+        veto, swapped, lifted = vetoed(said, asked, spared), frozenset[str](), list[str]()
+        if veto:
+            return Candidate(one.entry, one.cosine, veto, NOTHING, (), (), swapped)
+        if spared:
+            lifted = forbidding(said, asked, spared)
+        swapped = self.exchanges.unsure(exchanged(said, asked))
+        if swapped and "exchanged" in spared:
+            lifted.append("exchanged")
+        elif swapped:
+            veto = "exchanged"
         if not veto and self._blocked and (one.entry.id, asked.content) in self._blocked:
             veto = "blocked"
-        return Candidate(one.entry, one.cosine, veto, guess, dense, words, swapped)
+        words = sorted(said.content ^ asked.content)
+        novel = sum([not self.learner.knows(word) for word in words])
+        around = structs.replace(votes[group], first=first, novel=novel, lifted=len(lifted))
+        dense = features(said, asked, one.cosine, self.rarity, around)
+        return Candidate(one.entry, one.cosine, veto, self.learner.guess(dense, words), dense, words, swapped, lifted)
 
     # -- learning ---------------------------------------------------------------------------------------------------
 
     def settle(self, decision: Decision, right: Mapping[int, bool]) -> None:
         """`right`: by id of entry, would its answer have been right? Those that were compared with the fresh one."""
-        taught = 0
+        taught, held = 0, list[tuple[int, str, bool]]()
         for place, one in enumerate(decision.candidates):
             label = right.get(one.entry.id)
-            if label is None or (one.veto and one.veto != "exchanged"):
+            if label is None:
+                continue
+            held += [(one.entry.group, guard, label) for guard in (one.veto, *one.lifted)]
+            if not one.dense:
                 continue
             self.exchanges.add(one.words, label)
             if taught < TAUGHT:
@@ -195,6 +213,7 @@ class Scope:
                     self._judge(decision, one, label)
                 self.learner.learn(one.dense, one.words, label)
                 taught += 1
+        self.lifts.learn(held)
         self._fresh += 1
         if self._fresh >= REFIT:
             self._choose()
@@ -209,7 +228,7 @@ class Scope:
 
     def _watch(self) -> None:
         """The breaker."""
-        if self.recent.interval.lower > self.target:
+        if self.recent.wrong >= _PROVEN and self.recent.interval.lower > self.target:
             self.trips += 1
             self.tripped = True
             self.cut = math.inf
@@ -232,9 +251,48 @@ class Scope:
         self.learner.learn(best.dense, best.words, right)
         self.exchanges.add(best.words, right)
         if not right:
-            self._blocked.add((best.entry.id, asked.content))
+            self._blocked[best.entry.id, asked.content] = None
+            while len(self._blocked) > MOST_BLOCKED:
+                self._blocked.pop(next(iter(self._blocked)))
             self._evidence.append(Seen(best.guess.logit, False, FEEDBACK))
             self._choose()
+
+    # -- keeping ----------------------------------------------------------------------------------------------------
+
+    def dump(self) -> bytes:
+        """All of its state, for `load`."""
+        kept = Kept(
+            learned=self.learner.state(),
+            rarity=(self.rarity.texts, self.rarity.within),
+            exchanges=self.exchanges.counts,
+            lifts=(self.lifts.state(), self.lifts.scope),
+            cut=None if self.cut == math.inf else self.cut,
+            counts=(self.hits, self.trips, self._fresh, self.tripped, self._doubt),
+            tallies=(self.verified, self.recent),
+            evidence=list(self._evidence),
+            population=list(self._population),
+            blocked=[(entry, sorted(words)) for entry, words in self._blocked],
+        )
+        return VERSION + msgpack.encode(kept)
+
+    @classmethod
+    def load(cls, data: bytes, target: float, sample: float = SAMPLE) -> Scope:
+        """Raises ValueError for what another version has written, and for what is damaged."""
+        if not data.startswith(VERSION):
+            raise ValueError("a scope of another version")
+        kept = msgpack.decode(data[len(VERSION) :], type=Kept)  # its errors are ValueErrors
+        scope = cls(target, sample)
+        scope.learner.restore(kept.learned)
+        scope.rarity = Rarity(*kept.rarity)
+        scope.exchanges = Exchanges(kept.exchanges)
+        scope.lifts.restore(*kept.lifts)
+        scope.cut = math.inf if kept.cut is None else kept.cut
+        scope.hits, scope.trips, scope._fresh, scope.tripped, scope._doubt = kept.counts
+        scope.verified, scope.recent = kept.tallies
+        scope._evidence.extend(kept.evidence)
+        scope._population.extend(kept.population)
+        scope._blocked = dict.fromkeys([(entry, frozenset(words)) for entry, words in kept.blocked])
+        return scope
 
     @property
     def interval(self) -> Interval:
