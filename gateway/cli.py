@@ -154,6 +154,15 @@ def _add_reading(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _add_cache(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     _state_options(_add(commands, "show", _cache_show, "print what is stored"))
     _state_options(_add(commands, "embedder", _cache_embedder, "say what similar questions are found with, and try it"))
+    evaluate = _add(commands, "eval", _cache_eval, "say how often similar questions would be answered, and how wrongly")
+    evaluate.add_argument(
+        "file", type=Path, metavar="FILE", help="JSON lines of {text, class}, or a journal's directory"
+    )
+    text = "tolerated share of wrong hits, 0 to 1 (%(default)s)"
+    evaluate.add_argument("--target", type=float, default=0.01, metavar="SHARE", help=text)
+    evaluate.add_argument("--seed", type=int, default=1, metavar="N", help="of which hits are verified (%(default)s)")
+    evaluate.add_argument("--plot", type=Path, metavar="FILE", help="draw it as SVG, at half and twice the target, too")
+    _state_options(evaluate)
     clear = _add(commands, "clear", _cache_clear, "forget stored answers: those that match all options, or all")
     for name in ("tenant", "route", "upstream", "model", "agent", "tag"):
         clear.add_argument(f"--{name}", default="", metavar="NAME", help=f"only of this {name}")
@@ -328,6 +337,16 @@ def _cache_embedder(options: argparse.Namespace) -> int:
     from gateway.commands.embedder_try import prepare  # loads what the check above found
 
     return prepare(options.config, os.environ, _overrides(options))
+
+
+def _cache_eval(options: argparse.Namespace) -> int:
+    from gateway.semantic.parts import require
+
+    require()
+    from gateway.commands.cache_eval import Options, run
+
+    asked = Options(options.file, options.target, options.seed, options.plot)
+    return run(options.config, os.environ, _overrides(options), asked)
 
 
 def _keys(options: argparse.Namespace) -> int:

@@ -55,7 +55,10 @@ MAY: dict[str, set[str]] = {
     "process": {"config", "journal"},
     "recorder": {"call", "errors", "config", "policy", "journal", "spend", "tool"},
     "admin": {"call", "errors", "key", "config", "journal", "policy", "ports", "recorder", "spend"},
-    "commands": {"config", "errors", "key", "policy", "prices", "process", "recorder", "semantic", "spend", "stores"},
+    "commands": {
+        *("config", "errors", "journal", "key", "policy", "ports_semantic", "prices", "process", "recorder"),
+        *("semantic", "spend", "stores"),
+    },
     "matcher": {"call", "config", "errors", "policy", "ports", "ports_semantic", "prices", "semantic", "stores"},
     "supervisor": {"config", "process"},
 }
