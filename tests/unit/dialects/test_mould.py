@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.call import Asked
@@ -43,6 +43,7 @@ texts = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(texts, st.booleans(), st.lists(st.tuples(st.integers(0, 30), st.sampled_from(["role", "refusal"])), max_size=3))
 @example(["a"] * 20, False, [(4, "refusal")])
 def test_a_stream_means_the_same_with_moulds_and_without(
@@ -55,6 +56,7 @@ def test_a_stream_means_the_same_with_moulds_and_without(
         assert facts(body(events)) == facts(body(events), patch)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.binary(max_size=6) | st.sampled_from([b"\\", b'"', b"\\u00", b"41", b"\xc3", b"\xa4"]),

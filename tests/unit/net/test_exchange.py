@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import ClientGone, Draining, GatewayError, UpstreamReset
@@ -31,6 +31,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 60), max_size=5))
 def test_a_head_known_by_its_shape_is_followed_by_the_same_body_in_any_pieces(cuts: list[int]) -> None:
     head = b"HTTP/1.1 200 OK\r\nx-a: 1\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -474,6 +475,7 @@ def test_what_follows_a_complete_chunked_answer_is_no_part_of_it() -> None:
     run(main())
 
 
+@settings(deadline=None)
 @given(
     chunks=st.lists(st.binary(min_size=1, max_size=40), max_size=8),
     style=st.sampled_from([b"%x", b"%X", b"0%x", b"%x;a=b"]),

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import httptools
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import BadFraming, BadPath
@@ -168,6 +168,7 @@ def framed(pieces: list[bytes]) -> bytes:
     return b"".join([b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces])
 
 
+@settings(deadline=None)
 @given(SOME, st.binary(max_size=12))
 def test_whole_chunks_are_taken_as_llhttp_takes_them(pieces: list[bytes], rest: bytes) -> None:
     data = framed(pieces) + rest
@@ -194,6 +195,7 @@ def test_whatever_is_written_in_another_way_is_left_to_llhttp(data: bytes) -> No
     assert whole_chunk(data) == 0
 
 
+@settings(deadline=None)
 @given(st.integers(1, 70_000))
 def test_a_whole_chunk_is_known_by_its_length(size: int) -> None:
     data = framed([b"x" * size])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httptools
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import GatewayError, HeadersTooLarge
@@ -62,6 +62,7 @@ heads = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(heads, min_size=1, max_size=6))
 def test_a_head_means_the_same_whatever_came_before_it(raws: list[bytes]) -> None:
     reader = HeadReader()
@@ -69,6 +70,7 @@ def test_a_head_means_the_same_whatever_came_before_it(raws: list[bytes]) -> Non
         assert read(reader, raw) == fresh(raw)
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(POST) - 1), st.integers(0, 255))
 def test_one_changed_byte_is_another_head(at: int, byte: int) -> None:
     changed = POST[:at] + bytes([byte]) + POST[at + 1 :]
@@ -77,6 +79,7 @@ def test_one_changed_byte_is_another_head(at: int, byte: int) -> None:
     assert read(reader, changed) == fresh(changed)
 
 
+@settings(deadline=None)
 @given(st.text("0123456789+-x ", max_size=22))
 def test_only_digits_may_differ(digits: str) -> None:
     raw = POST.replace(b" 12", b" " + digits.encode())
@@ -177,6 +180,7 @@ def test_an_answer_that_differs_in_anything_else_is_left_to_llhttp(other: bytes)
     assert taught().read(other) is None
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(ANSWER)), st.integers(0, 12), st.binary(max_size=12))
 def test_no_mutation_is_read_in_another_way_than_by_llhttp(at: int, cut: int, put: bytes) -> None:
     raw = ANSWER[:at] + put + ANSWER[at + cut :]
