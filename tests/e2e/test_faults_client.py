@@ -435,7 +435,13 @@ def test_bombs_are_refused_in_bounded_memory(stage: Stage, coding: str) -> None:
 
 @pytest.mark.parametrize(
     ("coding", "body"),
-    [(b"gzip", BODY), (b"gzip", gzip.compress(BODY, mtime=0)[:-12]), (b"gzip, br", BODY), (b"compress", BODY), (b"br", BODY)],
+    [
+        (b"gzip", BODY),
+        (b"gzip", gzip.compress(BODY, mtime=0)[:-12]),
+        (b"gzip, br", BODY),
+        (b"compress", BODY),
+        (b"br", BODY),
+    ],
 )
 def test_what_cannot_be_decoded_cannot_be_judged(stage: Stage, coding: bytes, body: bytes) -> None:
     before = len(stage.up.seen)
