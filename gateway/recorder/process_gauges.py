@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
-from gateway.process.control import Status
 from gateway.recorder.metrics_store import Gauge
+
+
+class Status(Protocol):
+    """What the supervisor says of the configuration; see process.control."""
+
+    @property
+    def reload_ok(self) -> bool: ...
+
+    @property
+    def configured_at(self) -> int: ...
 
 
 def workers(found: Sequence[Mapping[str, float]]) -> dict[str, Gauge]:
