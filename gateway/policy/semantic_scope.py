@@ -27,7 +27,7 @@ from gateway.policy.semantic_evidence import Interval, Seen, Tally, wilson
 from gateway.policy.semantic_exchanges import Exchanges
 from gateway.policy.semantic_guards import exchanged, forbidding, vetoed
 from gateway.policy.semantic_learner import Guess, Learned, Learner
-from gateway.policy.semantic_lifts import Count, Lifts
+from gateway.policy.semantic_lifts import TOLERATED, Count, Lifts
 from gateway.policy.semantic_pair import Around, Rarity, features
 from gateway.policy.semantic_prior import DEVIATION, MEAN
 from gateway.policy.semantic_text import Said
@@ -150,6 +150,7 @@ class Scope:
     def retarget(self, target: float) -> None:
         """Another share of wrong hits is tolerated: the same evidence, another cut."""
         self.target = target
+        self.lifts.limit = TOLERATED * target
         self._watch()
         if not self.tripped:
             self._choose()

@@ -11,6 +11,7 @@ import pytest
 from gateway.matcher import scopes as module
 from gateway.matcher.memory import Memory
 from gateway.matcher.scopes import EVERY, Scopes
+from gateway.policy.semantic_scope import Scope
 from gateway.ports import Topic
 
 
@@ -50,6 +51,7 @@ def test_what_was_learned_for_one_target_is_not_served_for_another(memory: Memor
     scopes.write(studied, 1)
     again = Scopes(memory).of(topic("a", target=0.001), 1)
     assert again.scope.target == 0.001
+    assert again.scope.lifts.limit == Scope(0.001).lifts.limit
     assert again.learning, "the cut is chosen anew, and there is no evidence"
     assert Scopes(memory).of(topic("a"), 1).scope.cut == 0.0
 
