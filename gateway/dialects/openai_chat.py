@@ -178,41 +178,34 @@ class ChatDocument(JsonMeter):
         self.draft.usage = openai_usage(find_object(tail, b"usage"))
 
 
-def _is_text(chunk: Chunk) -> bool:
-    """A piece of text of the first choice and nothing else: almost every chunk."""
-    choices = chunk.choices
-    if choices is None or len(choices) != 1 or len(chunk.usage) > 4 or len(chunk.error):
-        return False
-    choice = choices[0]
-    delta = choice.delta
-    return (
-        delta is not None
-        and type(delta.content) is str
-        and choice.finish_reason is None
-        and choice.index == 0
-        and chunk.x_groq is None
-        and delta.tool_calls is None
-        and delta.reasoning_content is None
-        and delta.reasoning is None
-        and delta.refusal is None
-        and delta.function_call is None
-    )
-
-
 class ChatStream(EventMeter[Chunk]):
     shape: Shape[Chunk] = _named_chunk
     alarms = (b"error", b"[DONE]")
     early = "length"
     created = 0
-    text_key = b'"content":"'
 
     def take(self, events: list[Chunk]) -> bool:
         draft = self.draft
         said: list[str] = []
         for chunk in events:
-            if _is_text(chunk):
-                said.append(chunk.choices[0].delta.content)  # type: ignore[index, union-attr]
-                continue
+            choices = chunk.choices
+            if choices is not None and len(choices) == 1 and len(chunk.usage) <= 4 and not len(chunk.error):
+                choice = choices[0]
+                delta = choice.delta
+                if (  # a piece of text of the first choice and nothing else: almost every chunk
+                    delta is not None
+                    and type(delta.content) is str
+                    and choice.finish_reason is None
+                    and choice.index == 0
+                    and chunk.x_groq is None
+                    and delta.tool_calls is None
+                    and delta.reasoning_content is None
+                    and delta.reasoning is None
+                    and delta.refusal is None
+                    and delta.function_call is None
+                ):
+                    said.append(delta.content)
+                    continue
             if said:
                 draft.text("".join(said))
                 said.clear()
@@ -226,9 +219,6 @@ class ChatStream(EventMeter[Chunk]):
         if self.shape is _named_chunk:
             self._learn_names(events)
         return bool(events)
-
-    def text_of(self, event: Chunk) -> str | None:
-        return event.choices[0].delta.content if _is_text(event) and event.choices and event.choices[0].delta else None
 
     def _learn_names(self, events: list[Chunk]) -> None:
         """The first model and id count; once both are known, chunks are decoded without them."""

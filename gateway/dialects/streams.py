@@ -16,7 +16,6 @@ from msgspec import Struct
 
 from gateway.call import Answer, Asked
 from gateway.dialects.meters import Draft, decode_error
-from gateway.dialects.mould import TRIES, WORTH, Mould, mould_of
 from gateway.dialects.shape import DECODE_FAULTS, Shape
 from gateway.dialects.sse import Event, Splitter
 from gateway.ports import Meter
@@ -58,7 +57,6 @@ class EventMeter(Generic[E]):
     shape: Shape[E]
     alarms: ClassVar[tuple[bytes, bytes]]
     early: ClassVar[str] = ""  # finish reason of an answer that was stopped
-    text_key: ClassVar[bytes] = b""  # what stands in front of the text in an event; see gateway.dialects.mould
     uniform: ClassVar[bool] = True  # events that begin alike are alike; the terminal event begins differently
 
     def __init__(self, asked: Asked, cutter: Cutter | None = None) -> None:
@@ -73,26 +71,25 @@ class EventMeter(Generic[E]):
         self._beginning = b"\xff"  # of the last harmless event; no text begins so
         self._calm = False  # nothing is awaited, and everything kept ends with an event
         self._cut = False
-        self._moulds = TRIES if self.text_key else 0  # events that may still be looked at for a mould
-        self._mould: Mould | None = None
         self.stopped = False
         self.unfinished: tuple[int, ...] = ()  # choices that had no finish reason when the stream was stopped
 
     def feed(self, data: bytes) -> None:
-        if self._calm and (
-            (  # one whole event that begins as a harmless one did before: the common case, at the price of two glances
-                data.startswith(self._beginning)
-                and data.find(b"\n", len(self._beginning)) == len(data) - 2
-                and data[-1] == _NEWLINE
-            )
-            or self._is_harmless(data)
-        ):
+        if self._calm and (self._is_alike(data) or self._is_harmless(data)):
             self._held.append(data)
             self._size += len(data)
             if self._size < FLUSH:
                 return
             data = b""
         self.drain(data)
+
+    def _is_alike(self, data: bytes) -> bool:
+        """One whole event that begins as a harmless one did before: the common case, at the price of two glances."""
+        return (
+            data.startswith(self._beginning)
+            and data.find(b"\n", len(self._beginning)) == len(data) - 2
+            and data[-1] == _NEWLINE
+        )
 
     def _is_harmless(self, data: bytes) -> bool:
         """Whole events without alarms."""
@@ -194,8 +191,6 @@ class EventMeter(Generic[E]):
             return None
         if blob.startswith(b"data: "):
             data = blob[6 : -len(gap)].split(gap + b"data: ")
-            if self.text_key and len(data) > WORTH:
-                data = self._merged(data, blob, gap)
         elif blob.find(b"event: error") >= 0 or blob.find(b"event:error") >= 0:
             return None
         else:
@@ -212,21 +207,6 @@ class EventMeter(Generic[E]):
         if done:
             self.done()
         return events
-
-    def _merged(self, data: list[bytes], blob: bytes, gap: bytes) -> list[bytes]:
-        """The data of the events in a blob, those that only add text in a row as one."""
-        for event in data[1 : 1 + TRIES]:  # the first one often says who speaks
-            if self._mould is not None or not self._moulds:
-                break
-            self._moulds -= 1
-            self._mould = mould_of(event, self.text_key, lambda text: self.text_of(self.shape.one.decode(text)))
-        if self._mould is None:
-            return data
-        return self._mould.merged(blob, gap)[6 : -len(gap)].split(gap + b"data: ")
-
-    def text_of(self, event: E) -> str | None:
-        """The text that an event adds, where it says nothing else."""
-        return None
 
     def _exactly(self, events: list[Event]) -> None:
         data: list[bytes] = []

@@ -23,7 +23,7 @@ import httptools
 from gateway.call import Waits
 from gateway.config.schema import Timeouts
 from gateway.errors import BadAnswer, ClientGone, GatewayError, StreamStalled, UpstreamReset, UpstreamTimeout
-from gateway.net.head import Header, ResponseHead, ResponseParser, whole_chunk, whole_chunks
+from gateway.net.head import Header, ResponseHead, ResponseParser, whole_chunk
 from gateway.net.origin import UpstreamConnection
 
 HIGH_WATER = 262_144
@@ -316,12 +316,9 @@ class UpstreamExchange:
     def _receive_chunks(self, data: bytes) -> None:
         parser = self._parser
         assert parser is not None
-        if parser.between_chunks:
-            whole, data = whole_chunks(data)
-            if whole:
-                self._take(whole)
-            if not data:
-                return
+        if parser.between_chunks and (size := whole_chunk(data)):
+            self._take(data[-2 - size : -2])  # llhttp, which stands between two chunks, need not see it
+            return
         try:
             parser.feed(data)
         except httptools.HttpParserError:

@@ -27,7 +27,6 @@ _CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _LINE = re.compile(rb"[A-Z-]{1,32} /[!-~]* HTTP/1\.[01]\r\n")
 _APPARENT = re.compile(rb"([A-Z]{1,16}) (/[!-~]{0,512})")
-_CHUNK = re.compile(rb"([1-9a-f][0-9a-f]{0,7})\r\n")
 _FRAMING = frozenset(
     (
         b"host",
@@ -299,21 +298,6 @@ def whole_chunk(data: bytes) -> int:
     """Size of the one whole, plainly written chunk that this is; 0 for everything else (RFC 9112 7.1)."""
     size = chunk_size(len(data))
     return size if size and data.startswith(size_line(size)) and data.endswith(b"\r\n") else 0
-
-
-def whole_chunks(data: bytes) -> tuple[bytes, bytes]:
-    """The data of the whole, plainly written chunks that this begins with, and what follows them, which is for llhttp:
-    where that stands between two chunks it need not see them, and its three callbacks for each cost twice as much."""
-    pieces = []
-    at = 0
-    while (line := _CHUNK.match(data, at)) is not None:
-        start = line.end()
-        end = start + int(line[1], 16)
-        if data[end : end + 2] != b"\r\n":
-            break
-        pieces.append(data[start:end])
-        at = end + 2
-    return b"".join(pieces), data[at:] if at else data
 
 
 @lru_cache(4096)

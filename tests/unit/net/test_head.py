@@ -12,11 +12,9 @@ from gateway.net.head import (
     ResponseHead,
     ResponseParser,
     apparent,
-    chunk_parser,
     read_request_head,
     read_response_head,
     whole_chunk,
-    whole_chunks,
 )
 
 
@@ -161,27 +159,8 @@ def test_what_follows_an_answer_is_no_part_of_it() -> None:
     assert (b"".join(parser.body), parser.complete, parser.surplus) == (b"abc", True, True)
 
 
-SOME = st.lists(st.binary(min_size=1, max_size=40) | st.just(b"\r\n1\r\n"), max_size=6)
-
-
 def framed(pieces: list[bytes]) -> bytes:
     return b"".join([b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces])
-
-
-@settings(deadline=None)
-@given(SOME, st.binary(max_size=12))
-def test_whole_chunks_are_taken_as_llhttp_takes_them(pieces: list[bytes], rest: bytes) -> None:
-    data = framed(pieces) + rest
-    whole, left = whole_chunks(data)
-    assert data.endswith(left)
-    by_llhttp = chunk_parser()
-    try:
-        by_llhttp.feed(data[: len(data) - len(left)])
-    except httptools.HttpParserError:
-        pytest.fail("llhttp refuses what was taken")
-    assert b"".join(by_llhttp.body) == whole
-    assert not by_llhttp.complete
-    assert whole.startswith(b"".join(pieces))
 
 
 @pytest.mark.parametrize(
@@ -191,7 +170,6 @@ def test_whole_chunks_are_taken_as_llhttp_takes_them(pieces: list[bytes], rest: 
      b"6\r\nhello\r\n", b"0x5\r\nhello\r\n", b"5_0\r\nhello\r\n", b"ffffffffff\r\nhello\r\n"],
 )  # fmt: skip
 def test_whatever_is_written_in_another_way_is_left_to_llhttp(data: bytes) -> None:
-    assert whole_chunks(data) == (b"", data)
     assert whole_chunk(data) == 0
 
 
