@@ -10,6 +10,7 @@ from msgspec import Struct
 WIDTH, HEIGHT = 720, 440
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 24, 56, 60
 _INK, _GRID, _PAPER = "#1a1a1a", "#d8d8d8", "#ffffff"
+_BESIDE = (18, 4, -10)  # where labels of neighbouring points stand: below, level, above
 _COLOURS = ("#b3261e", "#1f5fbf", "#3d3d3d")
 
 
@@ -42,7 +43,7 @@ def draw(title: str, lines: Sequence[Line]) -> str:
 
 def _ceiling(most: float) -> float:
     """A round number that is not less."""
-    for step in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5):
+    for step in (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.5):
         if most <= step:
             return step
     return 1.0
@@ -79,15 +80,15 @@ def _line(number: int, line: Line, most: float) -> list[str]:
     at = [(_x(point.wrong, most), _y(point.hits)) for point in line.points]
     path = "M" + "L".join([f"{x:.1f} {y:.1f}" for x, y in at])
     parts = [f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="2"/>'] if len(at) > 1 else []
-    for (x, y), point in zip(at, line.points, strict=True):
+    for place, ((x, y), point) in enumerate(zip(at, line.points, strict=True)):
         end = x > WIDTH * 0.8
         parts.append(_mark(number, x, y, colour))
         parts.append(
-            f'<text x="{x - 9 if end else x + 9:.1f}" y="{y + 16:.1f}" fill="{colour}" '
+            f'<text x="{x - 9 if end else x + 9:.1f}" y="{y + _BESIDE[place % len(_BESIDE)]:.1f}" fill="{colour}" '
             f'text-anchor="{"end" if end else "start"}">{escape(point.label)}</text>'
         )
-    place = _LEFT + 210 * number
-    return [*parts, _mark(number, place + 6, 42, colour), f'<text x="{place + 18}" y="46">{escape(line.name)}</text>']
+    left = _LEFT + 210 * number
+    return [*parts, _mark(number, left + 6, 42, colour), f'<text x="{left + 18}" y="46">{escape(line.name)}</text>']
 
 
 def _mark(number: int, x: float, y: float, colour: str) -> str:
