@@ -45,6 +45,7 @@ class SemanticCache(Config_, frozen=True):
     ttl: SimilarSeconds = 900  # oldest answer that is given to a similar question
     time_words: bool = False  # also questions that name a time that moves: today, latest
     embedder: Literal["local"] | ModelAt = "local"  # local: the extra `tollgate[semantic]`
+    compare: Literal["text", "sense"] = "text"  # when two answers are the same: by what is written, also by embeddings
     judge: ModelAt | None = None  # decides whether two answers mean the same, where comparing them does not
     patience: Annotated[float, Meta(gt=0, le=5)] = 0.05  # seconds that a call waits for the matcher at most
     entries: Count = 50_000  # questions that are remembered on this machine

@@ -49,7 +49,7 @@ class Study:
         self._executor = ThreadPoolExecutor(1, "embedder")
         self._numbers = itertools.count(time.time_ns())  # never those of a former process
         self._embeddings = Embeddings(None, time.monotonic_ns)
-        self._comparer = Comparer()
+        self._comparer = Comparer(self._embeddings.of)
         self._memory = Memory(places.matcher(config), "")
         self._scopes = Scopes(self._memory)
         self._shelf = Shelf(config.cache.semantic.entries)
@@ -98,6 +98,7 @@ class Study:
         self._config = config
         self._shelf.most = semantic.entries
         self._comparer.judge = self._finder.judge(config)
+        self._comparer.by_sense = semantic.compare == "sense"
         self._engine.shadow_share = semantic.shadow_share
         self._engine.ttl = int(max([semantic.ttl, *[rule.ttl or 0 for rule in semantic.rules]]) * 1e9)
         if semantic.embedder != before.embedder:  # its vectors cannot be compared with those of the other

@@ -29,6 +29,7 @@ BODIES: dict[str, tuple[int, Any]] = {
     "rotate_key": (200, {}),
     "disable_key": (200, {}),
     "set_limit": (200, {"rpm": 5}),
+    "force_breaker": (200, {"name": "openai", "state": "open"}),
     "cache_feedback": (404, {"verdict": "wrong", "request_id": "c"}),  # no hit of this call is known
     "adjust_budget": (404, {"account": "global|usd|life", "delta_usd": -1}),  # that no call has met
 }

@@ -14,7 +14,6 @@ from aiohttp import web
 from gateway.config.schema import Cache, Config, SemanticCache, Upstream
 from gateway.config.schema_semantic import ModelAt
 from gateway.errors import EmbedderUnavailable, GatewayError
-from gateway.matcher.compare import Comparer
 from gateway.matcher.sources import Finder
 from gateway.semantic import parts
 
@@ -141,35 +140,3 @@ async def test_a_judge_that_does_not_answer_knows_nothing(place: Place, made: An
         assert await judge("q", "a", "b") is None
     sessions.append(judge.__self__._place._session)
     assert [detail["verdict"] for _, detail in events] == ["unknown"] * 4
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("Yes, it is.", "yes,  it is", True),
-        ("Yes, it is.", "No, it is not.", False),
-        ('{"a": 1, "b": [2]}', '{"b": [2], "a": 1}', True),
-        ('{"a": 1}', '{"a": true}', False),
-        ('{"a": 1}', '{"a": 2}', False),
-        ("[1, 2]", "[2, 1]", False),
-        ("{not json", "{not json either", False),
-        ('["a"', '["a"]', False),
-    ],
-)
-async def test_answers_are_compared_by_what_is_written(one: str, other: str, same: bool) -> None:
-    assert await Comparer().same("q", one, other, True) is same
-
-
-async def test_the_judge_is_asked_about_the_given_answer_alone() -> None:
-    asked: list[str] = []
-
-    async def judge(question: str, stored: str, fresh: str) -> bool | None:
-        asked.append(stored)
-        return True
-
-    comparer = Comparer()
-    comparer.judge = judge
-    assert await comparer.same("q", "forty metres", "40 m", True) is True
-    assert await comparer.same("q", "four inches", "40 m", False) is None
-    assert await comparer.same("q", "40 M.", "40 m", False) is True
-    assert asked == ["forty metres"]
