@@ -286,7 +286,7 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
         "ttl": "Oldest answer, in seconds, that is given to a similar question.",
         "time_words": "Also answer questions that name a moving time (today, latest); keep `ttl` short then.",
         "embedder": "What tells how alike questions are: local, or a model of an upstream with /embeddings.",
-        "compare": "When two answers are the same: text, by what is written; sense, also in other words, by embeddings.",
+        "compare": "When two answers are the same: text, by what is written; sense, also by embeddings.",
         "judge": "Model that decides whether two answers mean the same where comparing them does not.",
         "patience": "Longest time in seconds that a call waits for the matcher; then it goes upstream.",
         "entries": "Questions that are remembered on this machine, of all tenants together.",
