@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gateway.ports import Entry
 from gateway.stores.cache_codec import written
-from gateway.stores.sqlite_file import NEVER_WAIT, create_private
+from gateway.stores.sqlite_file import create_private
 
 PURGE = 256  # expired entries that are removed at a time
 OVERHEAD = 512  # bytes that an entry takes beside its body
@@ -141,8 +141,6 @@ def connect(path: Path, patience: float) -> sqlite3.Connection:
                 for statement in TABLES:
                     db.execute(statement)
         db.execute("SELECT value FROM meta").fetchone()
-        if not patience:
-            db.execute(NEVER_WAIT)
     except sqlite3.Error:
         db.close()
         raise

@@ -28,6 +28,7 @@ from gateway.config.schema import Cache
 from gateway.ports import Entry
 from gateway.stores.cache_codec import FAULTS, read
 from gateway.stores.cache_file import OVERHEAD, discard, insert, is_busy, is_damage, opened, purge, transaction
+from gateway.stores.sqlite_file import NEVER_WAIT, READ_SECONDS
 
 BATCH = 512  # writes of one transaction
 LINGER = 0.05  # seconds that a write waits for others to go with
@@ -67,7 +68,7 @@ class SqliteCache:
         self._failing = False
         self._inode = (0, 0)
         try:
-            self._db: sqlite3.Connection | None = self._connected()
+            self._db: sqlite3.Connection | None = self._connected(READ_SECONDS)  # others may be making it, too
         except sqlite3.Error as error:
             raise OSError(f"{path}: {error}") from error
         self._sent = self._written = 0  # bytes of bodies that went into the queue, and that came out
@@ -205,8 +206,9 @@ class SqliteCache:
         if not is_busy(error):
             self._disconnect()
 
-    def _connected(self) -> sqlite3.Connection:
-        db = opened(self.path, 0.0)
+    def _connected(self, patience: float = 0.0) -> sqlite3.Connection:
+        db = opened(self.path, patience)
+        db.execute(NEVER_WAIT)
         status = os.stat(self.path)
         self._inode = (status.st_dev, status.st_ino)
         return db

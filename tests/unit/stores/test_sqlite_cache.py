@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -244,6 +245,20 @@ def test_what_waits_to_be_written_is_bounded(opening: Opening, path: Path, monke
     assert store.dropped == 7
     keep(store, entry("later", b"x" * 2500))
     assert find(store, entry("later").key, NOW) is not None
+
+
+def test_a_worker_waits_at_its_start_for_one_that_makes_the_file(opening: Opening, path: Path) -> None:
+    """A second of waiting would be too long for a call under way, but none is at a start."""
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    maker = threading.Timer(0.8, other.execute, ["COMMIT"])
+    maker.start()
+    store = opening()
+    maker.join()
+    other.close()
+    assert store.available
+    assert store._db is not None
+    assert store._db.execute("PRAGMA busy_timeout").fetchone() == (0,), "from now on nobody is waited for"
 
 
 def test_a_directory_that_cannot_be_used_is_said_at_the_start(tmp_path: Path) -> None:
