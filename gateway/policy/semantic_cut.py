@@ -23,7 +23,7 @@ from gateway.policy.semantic_learner import sigmoid
 
 ENOUGH = 60.0
 PRIOR = 25.0
-CAUTION = 0.5
+CAUTION = 1.0
 _STEPS = 12
 _BAND, _GROWTH = 20, 1.2  # labels of the topmost band, and how bands grow downwards
 

@@ -26,6 +26,7 @@ def arrived(run_id: str, *headers: tuple[bytes, bytes]) -> Call:
         aliases={},
         identity=SimpleNamespace(identify=lambda _: (Who(run_id=run_id), [])),
         journal=SimpleNamespace(begin=lambda _: 7),
+        router=None,
         keys=None,
     )
     call = new_call(Request(b"POST", b"/v1/x", headers, b"{}", names=dict(headers)), gw)
