@@ -278,7 +278,8 @@ class RunningGateway:
     def until(self, look: Callable[[], T], good: Callable[[T], bool], seconds: float = 10) -> T:
         """What `look` returns as soon as it is `good`: recording is asynchronous. Raises TimeoutError.
 
-        An admin side that is not there yet, or is just being restarted, is looked at again.
+        An admin side that is not there yet or is just being restarted, and a record that is not there yet, are looked
+        at again.
         """
         end = time.monotonic() + seconds
         while True:
@@ -288,7 +289,7 @@ class RunningGateway:
                     return seen
                 state = str(seen)
             except urllib.error.HTTPError as fault:
-                if fault.code != 503:
+                if fault.code not in (404, 503):
                     raise
                 state = str(fault)
             except urllib.error.URLError as fault:

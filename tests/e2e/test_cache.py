@@ -26,6 +26,8 @@ CACHE = {
     }
 }
 CHAT = "/v1/chat/completions"
+TENANTS = {"tenant_header": "x-tenant"}
+ONCE = {"attempts": 1}  # how often something was asked is what is looked at here
 
 
 def upstreams(url: str) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def upstream() -> Iterator[FakeUpstream]:
 
 @pytest.fixture(scope="module")
 def cached(upstream: FakeUpstream) -> Iterator[RunningGateway]:
-    with RunningGateway(upstreams(upstream.url), cache=CACHE, identity={"tenant_header": "x-tenant"}) as running:
+    with RunningGateway(upstreams(upstream.url), cache=CACHE, identity=TENANTS, retries=ONCE) as running:
         yield running
 
 

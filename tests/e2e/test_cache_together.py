@@ -47,7 +47,7 @@ def gates(
             redis = stack.enter_context(RedisServer())
             cache |= {"store": "redis", "redis": redis.url, "timeout": 2}
         settings: dict[str, Any] = {"cache": cache, "workers": 2, "identity": {"tenant_header": "x-tenant"}}
-        settings["telemetry"] = {"log": None}
+        settings |= {"telemetry": {"log": None}, "retries": {"attempts": 1}}  # how often it is asked is looked at here
         slow = {**upstreams(steady.url)["openai"]}
         yield [
             stack.enter_context(RunningGateway({**upstreams(upstream.url), "steady": slow}, **settings))
