@@ -56,7 +56,8 @@ def gate() -> Iterator[RunningGateway]:
         up.received = _Forgetful()
         up.seen = _Forgetful()
         upstreams = {"openai": {"dialect": "openai", "url": up.url, "provider": "openai"}}
-        with RunningGateway(upstreams, telemetry={"log": None}, identity={"links": 4096}) as running:
+        at_once = {"base": 0.001, "longest": 0.001}  # failures are retried, too, but not waited for
+        with RunningGateway(upstreams, telemetry={"log": None}, identity={"links": 4096}, retries=at_once) as running:
             yield running
 
 
