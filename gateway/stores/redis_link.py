@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +27,23 @@ class RedisAway(Exception):
 def script() -> bytes:
     """The one script, in the order of its files."""
     return b"".join(path.read_bytes() for path in sorted(LUA.glob("*.lua")))
+
+
+async def within(work: Coroutine[Any, Any, Any], seconds: float) -> Any:
+    """Its result. Raises TimeoutError; not for an answer that was there when this process was late to look."""
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
+    try:
+        for _ in range(2):
+            due = loop.time() + seconds
+            done, _pending = await asyncio.wait([task], timeout=seconds)
+            if done or loop.time() - due < seconds * _LATE:
+                break
+        if not task.done():
+            raise TimeoutError(f"no answer within {seconds * 1000:.0f} ms")
+        return task.result()
+    finally:
+        task.cancel()
 
 
 class Link:
@@ -55,7 +73,7 @@ class Link:
         await self.close()
         self._connection = cast(Connection, self._pool.make_connection())  # type: ignore[no-untyped-call]
         try:
-            await self._within(self._connection.connect(), self._patience)  # type: ignore[no-untyped-call]
+            await within(self._connection.connect(), self._patience)  # type: ignore[no-untyped-call]
         except (RedisError, OSError) as error:
             await self.close()
             raise RedisAway(_text(error)) from error
@@ -66,7 +84,7 @@ class Link:
         if connection is None:
             raise RedisAway("not connected")
         try:
-            answer = await self._within(self._run(connection, argument), self.timeout)
+            answer = await within(self._run(connection, argument), self.timeout)
         except (RedisError, OSError) as error:  # TimeoutError is an OSError
             await self.close()
             if isinstance(error, MovedError):
@@ -88,22 +106,6 @@ class Link:
             await connection.send_packed_command([load, command], check_health=False)
             await connection.read_response(disable_decoding=True)
             return await connection.read_response(disable_decoding=True)
-
-    async def _within(self, work: Any, seconds: float) -> Any:
-        """Its result. Raises TimeoutError; not for an answer that was there when this process was late to look."""
-        loop = asyncio.get_running_loop()
-        task = loop.create_task(work)
-        try:
-            for _ in range(2):
-                due = loop.time() + seconds
-                done, _pending = await asyncio.wait([task], timeout=seconds)
-                if done or loop.time() - due < seconds * _LATE:
-                    break
-            if not task.done():
-                raise TimeoutError(f"no answer within {seconds * 1000:.0f} ms")
-            return task.result()
-        finally:
-            task.cancel()
 
     async def close(self) -> None:
         """Cut it, whatever is under way. Idempotent."""

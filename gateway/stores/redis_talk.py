@@ -26,11 +26,10 @@ from redis.crc import key_slot
 from redis.exceptions import AskError, ConnectionError, MovedError, NoScriptError, RedisError, ResponseError
 
 from gateway.policy.outage import Outage, State
-from gateway.stores.redis_link import LUA, RedisAway
+from gateway.stores.redis_link import LUA, RedisAway, within
 
 BATCH, BATCH_BYTES = 64, 1_048_576
 CONNECT_SECONDS = 0.25  # at least
-LATE = 0.2  # of a timeout: a timer so much late says that this process was busy, not Redis
 BUG_SECONDS = 1.0  # until a connection that a bug has ended is made anew
 HOPS = 2  # times that a script is sent again, because it is unknown or elsewhere
 WRONG = "WRONGTYPE"
@@ -235,10 +234,10 @@ class Node:
         connection = cast(Connection, self._pool.make_connection())  # type: ignore[no-untyped-call]
         self._connection = connection
         patience = max(self._talk.timeout, CONNECT_SECONDS)
-        await self._within(connection.connect(), patience)  # type: ignore[no-untyped-call]
+        await within(connection.connect(), patience)  # type: ignore[no-untyped-call]
         known = [packed(b"SCRIPT", b"LOAD", script.text) for script in _SCRIPTS]
         probe = await Item(_PROBE, self._talk.probe, (), None, 0).packed()
-        for answer in await self._within(self._converse(connection, [*known, probe]), patience):
+        for answer in await within(self._converse(connection, [*known, probe]), patience):
             if isinstance(answer, ResponseError) and not isinstance(answer, MovedError | AskError):
                 raise answer
         state, seconds = self.outage.state, self._loop.time() - self.outage.since
@@ -258,7 +257,7 @@ class Node:
         taken = False
         try:
             texts = [await item.packed() for item in items]
-            answers = await self._within(self._converse(connection, texts), self._talk.timeout)
+            answers = await within(self._converse(connection, texts), self._talk.timeout)
             await self._take(connection, items, answers)
             taken = True
         finally:
@@ -281,7 +280,7 @@ class Node:
                 self._answered(item, answer)
         if unknown:
             known = [(item, await item.packed()) for item in unknown]
-            again = await self._within(self._load(connection, known), self._talk.timeout)
+            again = await within(self._load(connection, known), self._talk.timeout)
             for item, answer in zip(unknown, again, strict=True):
                 self._answered(item, answer)
 
@@ -329,21 +328,6 @@ class Node:
         self._done(item)
         if item.answer is not None and not item.answer.done():
             item.answer.set_exception(RedisAway(why))
-
-    async def _within(self, work: Any, seconds: float) -> Any:
-        """Its result. Raises TimeoutError; not for an answer that was there when this process was late to look."""
-        task = self._loop.create_task(work)
-        try:
-            for _ in range(2):
-                due = self._loop.time() + seconds
-                done, _pending = await asyncio.wait([task], timeout=seconds)
-                if done or self._loop.time() - due < seconds * LATE:
-                    break
-            if not task.done():
-                raise TimeoutError(f"no answer within {seconds * 1000:.0f} ms")
-            return task.result()
-        finally:
-            task.cancel()
 
     def _away(self, why: str, *, quiet: bool = False) -> None:
         if self.outage.fault(self._loop.time()) and not quiet:
