@@ -8,6 +8,7 @@ from gateway.config.check_cache import ROUTES
 from gateway.config.patterns import covers, matches
 from gateway.config.problems import Path, Problem, did_you_mean
 from gateway.config.schema import Config, Fallback, TimeoutRule, Timeouts
+from gateway.config.schema_routing import Route
 from gateway.config.semantics_resilience import PATTERNS, Rule, goal_of
 
 
@@ -62,7 +63,7 @@ def whose(rule: Rule) -> str:
     return ", ".join(said) or "all calls"
 
 
-def unmatched(path: Path, rule: Rule, config: Config) -> Iterator[Problem]:
+def unmatched(path: Path, rule: Rule | Route, config: Config) -> Iterator[Problem]:
     if not any(matches(rule.route, known) for known in ROUTES):
         hint = did_you_mean(rule.route, ROUTES) or "known: " + ", ".join(ROUTES[:5])
         yield Problem((*path, "route"), reason="matches no route of a model", hint=hint)

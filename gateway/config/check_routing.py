@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gateway.config.check_cache import ROUTES
-from gateway.config.patterns import covers, matches
-from gateway.config.problems import Problem, did_you_mean
+from gateway.config.check_resilience import unmatched
+from gateway.config.patterns import covers
+from gateway.config.problems import Problem
 from gateway.config.schema import Config
 from gateway.config.schema_routing import Route, RouteTo
 from gateway.config.semantics_routing import PATTERNS
@@ -58,12 +58,7 @@ def doubts(config: Config) -> Iterator[Problem]:
     """Rules that match nothing, or that those before leave nothing for."""
     for index, rule in enumerate(config.routes):
         path = ("routes", str(index))
-        if not any(matches(rule.route, known) for known in ROUTES):
-            hint = did_you_mean(rule.route, ROUTES) or "known: " + ", ".join(ROUTES[:5])
-            yield Problem((*path, "route"), reason="matches no route of a model", hint=hint)
-        if not any(matches(rule.upstream, name) for name in config.upstreams):
-            hint = did_you_mean(rule.upstream, config.upstreams)
-            yield Problem((*path, "upstream"), reason="matches no upstream", hint=hint)
+        yield from unmatched(path, rule, config)
         if any(_covers(before, rule) for before in config.routes[:index]):
             yield Problem(path, reason="is never reached: a rule before it matches all of its calls")
 
