@@ -17,8 +17,8 @@ from collections.abc import Collection, Mapping
 from msgspec import Raw, Struct
 
 from gateway.call import Answer, Asked, Call
-from gateway.config.patterns import matches
 from gateway.config.schema import Cache, CacheRule, ExactCache, Sampled
+from gateway.policy.scoped_rules import ScopedRules
 from gateway.ports import Dialect
 
 EMBEDDINGS = "embeddings"
@@ -45,7 +45,6 @@ CHANGED = frozenset(("clamped", "tapered", "stopped"))  # by a budget: not what 
 HEADER = b"x-tollgate-cache"
 TAGS = b"x-tollgate-cache-tags"
 MOST_TAGS, TAG_CHARS = 16, 64
-REMEMBERED = 2048  # combinations of scopes whose rule is known
 
 
 class Terms(Struct, frozen=True, gc=False):
@@ -80,33 +79,19 @@ class CacheRules:
         names = (*cache.ignore_headers, *identity_headers)
         self.ignored = frozenset(name.lower().encode() for name in names)
         self.jitter = cache.exact.jitter
-        self._known: dict[tuple[str, ...], Terms] = {}
+        self._scoped = ScopedRules(cache.exact.rules, CacheRule(enabled=cache.exact.enabled), self._terms)
 
     def terms(self, call: Call) -> Terms:
-        who, route, asked = call.who, call.route, call.asked.model
-        scopes = (route.template, route.upstream, asked, call.model_sent or asked, who.agent, who.tenant)
-        found = self._known.get(scopes)
-        if found is None:
-            if len(self._known) >= REMEMBERED:
-                self._known.clear()
-            found = self._known[scopes] = self._terms(scopes)
-        return found
+        return self._scoped.of(call)
 
-    def _terms(self, scopes: tuple[str, ...]) -> Terms:
+    def _terms(self, rule: CacheRule) -> Terms:
         exact = self._exact
-        rule = next((rule for rule in exact.rules if _holds(rule, *scopes)), CacheRule(enabled=exact.enabled))
         return Terms(
             rule.enabled,
             int((rule.ttl or exact.ttl) * 1e9),
             exact.tools if rule.tools is None else rule.tools,
             rule.sampled or exact.sampled,
         )
-
-
-def _holds(rule: CacheRule, *scopes: str) -> bool:
-    patterns = (rule.route, rule.upstream, rule.model, rule.model, rule.agent, rule.tenant)
-    hold = [matches(pattern, value) for pattern, value in zip(patterns, scopes, strict=True)]
-    return all(hold[:2]) and any(hold[2:4]) and all(hold[4:])
 
 
 def unfit(call: Call, terms: Terms, dialect: Dialect) -> str:

@@ -17,11 +17,11 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.call import Call
-from gateway.config.patterns import matches
 from gateway.config.schema import SemanticCache
 from gateway.config.schema_semantic import Mode, SemanticRule
 from gateway.policy.cache_key import Basis, canonical, digest, parts_of
 from gateway.policy.cache_rules import WORLD
+from gateway.policy.scoped_rules import ScopedRules
 from gateway.policy.semantic_words import PLAIN
 from gateway.ports import Dialect, LastTurn, Spec, Topic
 
@@ -31,7 +31,6 @@ MOST_BYTES = 262_144  # of a request body: it is read once more
 MOST_CHARS = 2_400  # of the text: about 512 tokens
 LEAST_WORDS = 3  # of content
 WARM = 0.3  # a temperature above asks for something new
-REMEMBERED = 2048  # combinations of scopes whose rule is known
 LOGPROBS = re.compile(rb'"(?:responseLogprobs|response_logprobs|logprobs)"\s*:\s*(?!false|null|0\b)')
 _FORMATS = ("generationConfig", "generation_config", "logprobs", "top_logprobs")
 
@@ -79,21 +78,13 @@ class SemanticRules:
 
     def __init__(self, semantic: SemanticCache) -> None:
         self._semantic = semantic
-        self._known: dict[tuple[str, ...], Terms] = {}
+        self._scoped = ScopedRules(semantic.rules, SemanticRule(), self._terms)
 
     def terms(self, call: Call) -> Terms:
-        who, route, asked = call.who, call.route, call.asked.model
-        scopes = (route.template, route.upstream, asked, call.model_sent or asked, who.agent, who.tenant)
-        found = self._known.get(scopes)
-        if found is None:
-            if len(self._known) >= REMEMBERED:
-                self._known.clear()
-            found = self._known[scopes] = self._terms(scopes)
-        return found
+        return self._scoped.of(call)
 
-    def _terms(self, scopes: tuple[str, ...]) -> Terms:
+    def _terms(self, rule: SemanticRule) -> Terms:
         semantic = self._semantic
-        rule = next((rule for rule in semantic.rules if _holds(rule, *scopes)), SemanticRule())
         return Terms(
             rule.mode or semantic.mode,
             rule.target or semantic.target,
@@ -101,12 +92,6 @@ class SemanticRules:
             int((rule.ttl or semantic.ttl) * 1e9),
             semantic.time_words if rule.time_words is None else rule.time_words,
         )
-
-
-def _holds(rule: SemanticRule, *scopes: str) -> bool:
-    patterns = (rule.route, rule.upstream, rule.model, rule.model, rule.agent, rule.tenant)
-    hold = [matches(pattern, value) for pattern, value in zip(patterns, scopes, strict=True)]
-    return all(hold[:2]) and any(hold[2:4]) and all(hold[4:])
 
 
 def topic_of(call: Call, terms: Terms) -> Topic:

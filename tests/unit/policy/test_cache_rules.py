@@ -81,7 +81,7 @@ def test_scopes_that_never_end_do_not_fill_the_memory() -> None:
     rules = CacheRules(Cache(exact=ExactCache(enabled=True)))
     for number in range(5000):
         rules.terms(call(who=Who(agent=f"a{number}")))
-    assert len(rules._known) <= 2048
+    assert len(rules._scoped._known) <= 2048
 
 
 @pytest.mark.parametrize(
