@@ -11,7 +11,6 @@ import logging
 import sqlite3
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +29,7 @@ from gateway.process.control import (
     Message,
     Ready,
     Stop,
-    child_arguments,
-    leave_signals_to_supervisor,
-    receive_configure,
+    run_child,
 )
 from gateway.semantic import parts
 
@@ -144,16 +141,5 @@ async def serve(arguments: ChildArguments, configure: Configure) -> int:
         return 1
 
 
-def main(argv: Sequence[str]) -> int:
-    leave_signals_to_supervisor()
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    arguments = child_arguments(argv)
-    try:
-        configure = receive_configure(arguments)
-    except EOFError:
-        return 1
-    return asyncio.run(serve(arguments, configure))
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_child(sys.argv[1:], serve))

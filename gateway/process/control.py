@@ -31,11 +31,13 @@ End of file in a child means that the supervisor is gone: drain and exit. The fd
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
 import struct
-from collections.abc import Callable, Iterator, Sequence
-from typing import Self, cast
+import sys
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any, Self, cast
 
 import msgspec
 from msgspec import Struct
@@ -230,6 +232,18 @@ def leave_signals_to_supervisor() -> None:
     """Terminal and service managers signal whole groups: children end when the supervisor says so, not before."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+
+
+def run_child(argv: Sequence[str], serve: Callable[[ChildArguments, Configure], Coroutine[Any, Any, int]]) -> int:
+    """Start logging, wait for the configuration, and be that process until it ends; returns its exit status."""
+    leave_signals_to_supervisor()
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    arguments = child_arguments(argv)
+    try:
+        configure = receive_configure(arguments)
+    except EOFError:
+        return 1
+    return asyncio.run(serve(arguments, configure))
 
 
 def _exactly(sock: socket.socket, size: int) -> bytes:

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,7 @@ from gateway.process.control import (
     Ready,
     Status,
     Stop,
-    child_arguments,
-    leave_signals_to_supervisor,
-    receive_configure,
+    run_child,
 )
 from gateway.recorder import budget_gauges, cache_gauges, canary_gauges, process_gauges
 from gateway.recorder.budget_gauges import BudgetGauges
@@ -383,16 +381,5 @@ async def serve(arguments: ChildArguments, configure: Configure) -> int:
         return 1
 
 
-def main(argv: Sequence[str]) -> int:
-    leave_signals_to_supervisor()
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    arguments = child_arguments(argv)
-    try:
-        configure = receive_configure(arguments)
-    except EOFError:
-        return 1
-    return asyncio.run(serve(arguments, configure))
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_child(sys.argv[1:], serve))
