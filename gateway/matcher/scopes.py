@@ -10,7 +10,6 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import Struct
 
-from gateway.matcher.memento import dumped, loaded
 from gateway.matcher.memory import Memory
 from gateway.policy.semantic_learner import sigmoid
 from gateway.policy.semantic_scope import Scope
@@ -123,14 +122,16 @@ class Scopes:
     def _read(self, name: str, tenant: str, target: float, sample: float) -> Studied:
         found = self._memory.scope(name)
         if found is not None:
-            scope = loaded(found[0])
+            try:
+                scope = Scope.load(found[0])
+            except ValueError as error:
+                _log.warning("what scope %s had learned cannot be read: it learns anew: %s", name, error)
+                return Studied(name, tenant, Scope(target, sample), Counts())
             try:
                 counts = _counts(found[1])
             except msgspec.MsgspecError:
                 counts = Counts()
-            if scope is not None:
-                return Studied(name, tenant, scope, counts)
-            _log.warning("what scope %s had learned is of another version: it learns anew", name)
+            return Studied(name, tenant, scope, counts)
         return Studied(name, tenant, Scope(target, sample), Counts())
 
     def _make_room(self, tenant: str, now: int) -> None:
@@ -143,7 +144,7 @@ class Scopes:
 
     def write(self, studied: Studied, now: int) -> None:
         studied.changed, studied.written = False, now
-        state, counts = dumped(studied.scope), _encode(studied.counts)
+        state, counts = studied.scope.dump(), _encode(studied.counts)
         studied.pause = EVERY * max(1, len(state) // LARGE)
         self._memory.keep(studied.name, studied.tenant, now, state, counts)
 

@@ -95,6 +95,8 @@ class Decision(Struct, frozen=True):
 class Kept(Struct, frozen=True):
     """A scope as `dump` writes it."""
 
+    target: float
+    sample: float
     learned: Learned
     rarity: tuple[int, dict[str, int]]
     exchanges: dict[str, tuple[int, int]]
@@ -263,6 +265,8 @@ class Scope:
     def dump(self) -> bytes:
         """All of its state, for `load`."""
         kept = Kept(
+            target=self.target,
+            sample=self.sample,
             learned=self.learner.state(),
             rarity=(self.rarity.texts, self.rarity.within),
             exchanges=self.exchanges.counts,
@@ -277,12 +281,14 @@ class Scope:
         return VERSION + msgpack.encode(kept)
 
     @classmethod
-    def load(cls, data: bytes, target: float, sample: float = SAMPLE) -> Scope:
+    def load(cls, data: bytes) -> Scope:
         """Raises ValueError for what another version has written, and for what is damaged."""
         if not data.startswith(VERSION):
             raise ValueError("a scope of another version")
         kept = msgpack.decode(data[len(VERSION) :], type=Kept)  # its errors are ValueErrors
-        scope = cls(target, sample)
+        if len(kept.learned.mean) != len(MEAN):
+            raise ValueError("a scope of other features")
+        scope = cls(kept.target, kept.sample)
         scope.learner.restore(kept.learned)
         scope.rarity = Rarity(*kept.rarity)
         scope.exchanges = Exchanges(kept.exchanges)

@@ -2,9 +2,10 @@ import math
 import random
 
 import pytest
+from msgspec import msgpack, structs
 
 from gateway.policy.semantic_exchanges import Exchanges
-from gateway.policy.semantic_scope import VERSION, Entry, Near, Scope
+from gateway.policy.semantic_scope import VERSION, Entry, Kept, Near, Scope
 from gateway.policy.semantic_text import Said
 
 THINGS = [f"{adjective} {noun}" for adjective in ("red", "old", "tall") for noun in ("barn", "tower", "bridge", "mill")]
@@ -223,9 +224,10 @@ def test_a_scope_is_kept_and_goes_on_as_if_it_had_not_been():
     while decision is None or not decision.serve:
         decision = world.ask("who built the red barn", ("who", "red barn"))
     world.scope.feedback(Said("who built the red barn"), decision, right=False)
-    kept = Scope.load(world.scope.dump(), 0.02)
+    kept = Scope.load(world.scope.dump())
     assert kept.dump() == world.scope.dump()
     assert (kept.cut, kept.interval, kept.hits) == (world.scope.cut, world.scope.interval, world.scope.hits)
+    assert (kept.target, kept.sample, kept.lifts.limit) == (0.02, world.scope.sample, world.scope.lifts.limit)
     other = World()
     other.scope, other.entries, other.answers = kept, list(world.entries), list(world.answers)
     other.draw.setstate(world.draw.getstate())
@@ -235,10 +237,32 @@ def test_a_scope_is_kept_and_goes_on_as_if_it_had_not_been():
 
 
 def test_a_new_scope_is_kept_too():
-    assert Scope.load(Scope(0.01).dump(), 0.01).cut == math.inf
+    assert Scope.load(Scope(0.01).dump()).cut == math.inf
 
 
 @pytest.mark.parametrize("data", [b"", b"tollgate scope 0\n", VERSION, VERSION + b"\xc1", Scope(0.01).dump()[:-3]])
 def test_what_cannot_be_read_is_refused(data):
     with pytest.raises(ValueError):
-        Scope.load(data, 0.01)
+        Scope.load(data)
+
+
+def test_no_part_of_a_scope_is_taken_for_one():
+    world = World()
+    world.live(200)
+    data = world.scope.dump()
+    for size in range(0, len(data), max(1, len(data) // 200)):
+        with pytest.raises(ValueError):
+            Scope.load(data[:size])
+
+
+@pytest.mark.parametrize("rest", [b"nonsense", b"\xff" * 40, b"\x93\xa1oA\x01", b"\x07", b"\x90"])
+def test_what_is_no_scope_is_refused(rest):
+    with pytest.raises(ValueError):
+        Scope.load(VERSION + rest)
+
+
+def test_a_scope_of_other_features_is_refused():
+    kept = msgpack.decode(Scope(0.01).dump()[len(VERSION) :], type=Kept)
+    fewer = structs.replace(kept, learned=structs.replace(kept.learned, mean=kept.learned.mean[:-1]))
+    with pytest.raises(ValueError, match="features"):
+        Scope.load(VERSION + msgpack.encode(fewer))
