@@ -22,6 +22,7 @@ from gateway.policy.cache_rules import BROKEN, REFRESH, CacheRules, fits, lifeti
 from gateway.ports import CacheStore, Downstream, Entry, Exchange, Flight, Flights, Gateway, Spec
 from gateway.stages.attempt import spliced
 from gateway.stages.ending import Ending
+from gateway.stages.gather import Gathered
 from gateway.stages.replay import JSON, Question, follow, replay, say, shaped
 from gateway.stages.semantic import Found, SemanticTier
 
@@ -34,25 +35,20 @@ _document = msgspec.json.Decoder(dict[str, Raw])
 _FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-class Fill:
+class Fill(Gathered):
     """What passes of an answer that may be kept, and that others may be waiting for. Never raises."""
 
-    __slots__ = (
-        *("_begun", "_edits", "_limit", "_path", "_size"),
-        *("carried", "flight", "generation", "head", "kind", "pieces", "question"),
-    )
+    __slots__ = ("_begun", "_edits", "_path", "carried", "flight", "generation", "head", "kind", "question")
 
     def __init__(self, question: Question, generation: int, limit: int, flight: Flight | None) -> None:
+        super().__init__(limit, wanted=question.wish.store)
         self.question = question
         self.generation = generation
         self.flight = flight
-        self.pieces: list[bytes] | None = [] if question.wish.store else None
         self.kind = self.head = b""
         self.carried = False  # read to its end for others, though its own client left
         self._edits = question.call.edits
         self._path = question.call.route.path
-        self._limit = limit
-        self._size = 0
         self._begun = False
 
     @property
@@ -61,8 +57,7 @@ class Fill:
         return self.flight is not None and self.flight.followed
 
     def restart(self) -> None:
-        """What came so far was of an attempt that failed, and nobody has read it: it had not begun."""
-        self.pieces, self._size = [] if self.question.wish.store else None, 0
+        super().restart()
         if self.flight is not None:
             self.flight.pieces.clear()
 
@@ -84,11 +79,7 @@ class Fill:
 
     def feed(self, plain: bytes, shown: bytes) -> None:
         """`plain`: decoded, as it is kept; `shown`: without what was added for us, as others may have it."""
-        if self.pieces is not None:
-            self.pieces.append(plain)
-            self._size += len(plain)
-            if self._size > self._limit:
-                self.pieces = None
+        self.gather(plain)
         if self.flight is not None:
             self.flight.feed(shown)
 

@@ -31,25 +31,24 @@ from gateway.policy.tool_cache import (
 from gateway.ports import Cache, CacheStore, Downstream, Entry, Exchange, Gateway, Headers, Links, Outputs, Spec, Wanted
 from gateway.stages.arrive import readable
 from gateway.stages.ending import Ending
+from gateway.stages.gather import Gathered
 from gateway.stages.replay import FREE, JSON, admitted, say, start
 from gateway.stages.replay import Question as Asking
 
 
-class Output:
+class Output(Gathered):
     """What passes of an answer that may be kept. Never raises; has the surface of stages.cache.Fill."""
 
-    __slots__ = ("_limit", "_size", "carried", "framed", "generation", "headers", "kind", "pieces", "question")
+    __slots__ = ("carried", "framed", "generation", "headers", "kind", "question")
     followed = False
 
     def __init__(self, question: Question, generation: int, limit: int) -> None:
+        super().__init__(limit)
         self.question = question
         self.generation = generation
-        self.pieces: list[bytes] | None = []
         self.kind = b""
         self.headers: Headers = ()
         self.framed = self.carried = False
-        self._limit = limit
-        self._size = 0
 
     def begin(self, exchange: Exchange, streaming: bool) -> None:
         self.kind = exchange.names.get(b"content-type", JSON)
@@ -57,11 +56,7 @@ class Output:
         self.framed = streaming or is_framed(exchange)
 
     def feed(self, plain: bytes, shown: bytes) -> None:
-        if self.pieces is not None:
-            self.pieces.append(plain)
-            self._size += len(plain)
-            if self._size > self._limit:
-                self.pieces = None
+        self.gather(plain)
 
 
 class Question:

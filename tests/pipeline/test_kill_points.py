@@ -346,6 +346,8 @@ SCENARIOS = [
     Scenario("mcp list", mcp_server(JSON, LISTED[:9], LISTED[9:], deny=("rm",)), ask("/mcp/s", RPC)),
     Scenario("limited mcp stream", limited(mcp_server(SSE, *RPC_STREAM, deny=("rm",))), ask("/mcp/s", RPC)),
     Scenario("kept tool", keeping(json_tool), ask("/tools/t/x", method=b"GET")),
+    Scenario("kept tool, retried", retrying(keeping(json_tool), 503), ask("/tools/t/x", method=b"GET")),
+    Scenario("kept tool, cut and retried", retrying(keeping(json_tool), ANSWER[:60]), ask("/tools/t/x", method=b"GET")),
     Scenario("kept tool, hit", known(json_tool, ask("/tools/t/x", method=b"GET")), ask("/tools/t/x", method=b"GET")),
     Scenario("kept mcp stream", keeping(limited(mcp_server(SSE, *RPC_RESULT))), ask("/mcp/s", RPC)),
     Scenario("kept mcp, hit", known(mcp_server(SSE, *RPC_RESULT), ask("/mcp/s", RPC)), ask("/mcp/s", RPC)),
