@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +20,6 @@ HELD = {
     **{"name": "tools/search", "state": "closed", "forced": "open", "workers": 0},
     **{"why": None, "since": None, "open_seconds": None},
 }
-
-
-@pytest.fixture
-def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """A state directory, and an admin address where nobody is."""
-    monkeypatch.chdir(tmp_path)
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("TOLLGATE_ADMIN", f"127.0.0.1:{sock.getsockname()[1]}")
-        yield ["--state", str(tmp_path / "state")]
 
 
 def test_without_a_gateway_it_is_written_for_the_next_one(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,16 +12,6 @@ from gateway.call import Answer
 from gateway.ports import Entry
 from gateway.stores.sqlite_cache import SqliteCache
 from gateway.testing.doubles import at_once
-
-
-@pytest.fixture
-def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """A state directory, and an admin address where nobody is."""
-    monkeypatch.chdir(tmp_path)
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("TOLLGATE_ADMIN", f"127.0.0.1:{sock.getsockname()[1]}")
-        yield ["--state", str(tmp_path / "state")]
 
 
 def fill(

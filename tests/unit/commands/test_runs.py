@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,16 +12,6 @@ from gateway.policy.controls import Kind
 from gateway.recorder.ledger import Ledger
 from gateway.stores.sqlite_controls import SqliteControls, SqliteDecisions
 from gateway.testing.records import START, call_record
-
-
-@pytest.fixture
-def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """A state directory, and an admin address where nobody is."""
-    monkeypatch.chdir(tmp_path)
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("TOLLGATE_ADMIN", f"127.0.0.1:{sock.getsockname()[1]}")
-        yield ["--state", str(tmp_path / "state")]
 
 
 def decisions(options: list[str]) -> SqliteDecisions:
