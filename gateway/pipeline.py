@@ -13,7 +13,6 @@ from gateway.stages.close import close
 from gateway.stages.ending import ABORT
 from gateway.stages.live import enter
 from gateway.stages.loops import watch
-from gateway.stages.once import once
 from gateway.stages.refuse import refuse
 
 log = logging.getLogger("tollgate.pipeline")
@@ -36,10 +35,7 @@ async def serve(request: Request, down: Downstream, gw: Gateway, fault: GatewayE
             return
         if gw.admission is not None:
             await gw.admission.admit(call, down, gw)  # hold what it may cost at most
-        if gw.trials is not None:
-            ending = await gw.trials.carry(call, down, gw)  # attempt by attempt, until one commits
-        else:
-            ending = await once(call, down, gw)
+        ending = await gw.trials.carry(call, down, gw)  # attempt by attempt, until one commits
     except GatewayError as error:
         call.fault = error
         ending = refuse(call, error, down, gw)  # in the client's dialect, also in mid-stream

@@ -381,12 +381,12 @@ class Gateway(Struct, frozen=True, eq=False):
     learned: Learned
     controls: Controls
     live: Live
+    trials: Trials
     keys: Keys | None = None  # None: there are none, and none are needed
     admission: Admission | None = None  # None: nothing is limited
     cache: Cache | None = None  # None: nothing is cached
     router: Router | None = None  # None: calls go where their path and alias say
     loops: Loops | None = None  # None: nobody looks for runaways
-    trials: Trials | None = None  # None: a call is one attempt
     waits: Callable[[Call], Waits] | None = None  # None: those of the upstreams; see policy.waits
     halt: Callable[[str, str], None] | None = None  # stop a run (its id, why) until a person resumes it
     downshift: tuple[str | None, str | None, int | None] | None = None  # model, effort, max_tokens of a runaway's calls

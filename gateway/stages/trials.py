@@ -30,8 +30,9 @@ from gateway.stages.attempt import ERROR_BODY_LIMIT, IDEMPOTENT, attempt, may_re
 from gateway.stages.authorize import may_go
 from gateway.stages.breaking import Breakers, Pass
 from gateway.stages.ending import Ending
-from gateway.stages.once import passed
+from gateway.stages.pump import pump
 from gateway.stages.translated import may_lead, sayable
+from gateway.stages.tunnel import tunnel
 
 SDK = b"x-stainless-retry-count"
 ADVICE = b"x-should-retry"
@@ -100,7 +101,7 @@ class RetryingTrials:
                 trial.obey()
             exchange = trial.hand = await attempt(call, down, gw)
             if exchange.status < 400 or not await trial.refused(exchange):
-                ending = await passed(call, exchange, down, gw)
+                ending = await passed(call, trial.give(), down, gw)
                 trial.ended = True
                 return ending
         except UpstreamFault as error:
@@ -113,8 +114,14 @@ class RetryingTrials:
             return None
         if fault is not None:
             raise fault
-        assert trial.hand is not None
-        return await passed(call, trial.hand, down, gw)  # what was answered stands
+        return await passed(call, trial.give(), down, gw)  # what was answered stands
+
+
+async def passed(call: Call, exchange: Exchange, down: Downstream, gw: Gateway) -> Ending:
+    """Pass on an answer whose head is there. Raises UpstreamFault, ClientGone."""
+    if exchange.status == 101:
+        return await tunnel(call, exchange, down, gw)  # WebSocket: frame by frame
+    return await pump(call, exchange, down, gw)  # upstream -> meter -> client
 
 
 class CallTrial(Struct, eq=False):
@@ -166,6 +173,12 @@ class CallTrial(Struct, eq=False):
             broke = call.fault if isinstance(call.fault, UpstreamFault) else self._broke
             verdict = of_fault(broke) if broke is not None else None
         self._trials.breakers.leave(one, call, verdict, well=self.ended, gw=self._gw)
+
+    def give(self) -> Exchange:
+        """The answer in hand, to be passed on: who does that closes it."""
+        hand, self.hand = self.hand, None
+        assert hand is not None
+        return hand
 
     def drop(self) -> None:
         """Let go of the answer in hand."""

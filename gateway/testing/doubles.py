@@ -22,9 +22,12 @@ from gateway.dialects.tool import Tool
 from gateway.dialects.tool_paths import Door
 from gateway.dialects.translate.port import Translator
 from gateway.errors import GatewayError
+from gateway.policy.chains import Chains
 from gateway.policy.controls import Standings
 from gateway.ports import Dialect, Downstream, Gateway, Headers, Learned, Spec
 from gateway.stages.live import Live
+from gateway.stages.trials import Manner, RetryingTrials
+from gateway.stores.flights import paused
 from gateway.testing.calls import MemoryLinks
 from gateway.tool import Terms
 
@@ -339,11 +342,12 @@ class World:
         return self.clock
 
     def gateway(self) -> Gateway:
+        settings = {"trials": RetryingTrials(Manner(attempts=1), Chains(()), paused), **self.settings}
         return Gateway(
             dialects=self.dialects,
             routes=Table({name: name for name, spec in self.specs.items() if spec.tool is None}, self.doors),
             specs=self.specs,
-            aliases=self.settings.pop("aliases", {}),
+            aliases=settings.pop("aliases", {}),
             translator=Translator(),
             prices=FlatPrices(),
             estimator=FlatEstimator(),
@@ -358,7 +362,7 @@ class World:
             learned=self.learned,
             controls=self.controls,
             live=self.live,
-            **self.settings,
+            **settings,
         )
 
     @property
