@@ -140,14 +140,14 @@ def book(call: Call, gw: Gateway) -> None:
     this.cost = own.total
     if answer is not None:
         this.usage, this.usage_source = answer.usage, str(answer.usage_source)
+    if gw.admission is not None:
+        gw.admission.spend(call)
     if own.total:
         own = Money(own.total, {FAILED: own.total}, own.version, own.status)
     if spent is None:
         call.spent = own if own.total != 0 else None
     else:
         call.spent = added(spent, own)
-    if gw.admission is not None:
-        gw.admission.spend(call)
     call.booked = len(call.attempts)
     call.answer, call.money, call.meter = None, Money(), None
     call.response_bytes = call.upstream_first_byte = call.upstream_last_byte = 0
