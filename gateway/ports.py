@@ -174,10 +174,12 @@ class Admission(Protocol):
 class Trials(Protocol):
     """Retries and fallbacks; see stages.trials."""
 
+    def shut(self, upstream: str, model: str, gw: Gateway) -> bool:
+        """Is this target left alone for now? Changes nothing."""
+
     async def carry(self, call: Call, down: Downstream, gw: Gateway) -> Any:
         """Attempt by attempt until one commits; returns how the call ends (stages.ending.Ending). Raises UpstreamFault,
         ClientGone, and what ends the call."""
-        ...
 
 
 class Cache(Protocol):

@@ -34,7 +34,8 @@ def resilience(config: Config) -> list[str]:
 def breaking(config: Config) -> bool:
     """Are failures counted at all?"""
     enabled = config.breakers.enabled
-    return bool(config.fallbacks) if enabled is None else enabled
+    elsewhere = bool(config.fallbacks) or any(len(rule.to) > 1 for rule in config.routes)
+    return elsewhere if enabled is None else enabled
 
 
 def doubts(config: Config) -> Iterator[Problem]:

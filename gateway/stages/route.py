@@ -18,6 +18,7 @@ from gateway.policy.pace import Paces
 from gateway.policy.routing import Facts, Plan, Rules, Target, World
 from gateway.ports import Gateway
 from gateway.stages.cheaper import retarget
+from gateway.stages.translated import is_translated, may_lead, sayable
 
 USUAL_ANSWER = 500  # tokens, where the request names no limit
 CACHED = 0.9  # of a prompt that its run has sent before
@@ -32,23 +33,27 @@ class Router:
 
     def plan(self, call: Call, gw: Gateway) -> Plan | None:
         """Its targets in order; None where no rule is about this call. Changes nothing."""
-        return self._rules.plan(self._facts(call), self._world(call, gw))
+        return self._planned(call, call.request, gw)
+
+    def _planned(self, call: Call, plain: Request, gw: Gateway) -> Plan | None:
+        return self._rules.plan(self._facts(call), self._world(call, plain, gw))
 
     def route(self, call: Call, plain: Request, gw: Gateway) -> None:
         """Send the call to the first of its targets, and note why. `plain`: its request with the body decoded."""
         if call.asked.gated or not call.asked.model or call.websocket:
             return
-        found = self.plan(call, gw)
+        found = self._planned(call, plain, gw)
         if found is None:
             return
         target = found.targets[0]
-        if target.model != (call.model_sent or call.asked.model):
-            call.request = plain  # a compressed body cannot be spliced
+        if target.model != (call.model_sent or call.asked.model) or is_translated(call, gw.specs[target.upstream], gw):
+            call.request = plain  # a compressed body can be neither spliced nor translated
         retarget(call, gw, target.model, target.upstream)
+        call.further = found.targets[1:]
         call.notes = {**call.notes, "route": str(found.rule), "route_why": found.why}
         if found.canary:
             call.notes |= {"canary": found.canary, "canary_arm": found.arm}
-        if call.who.run_id:
+        if call.who.run_id and not found.returns:
             gw.links.put(_place(call), f"{call.started_at // 10**9} {target.name}".encode()[:200])
 
     def learn(self, call: Call) -> None:
@@ -89,13 +94,13 @@ class Router:
             needs.add("images")
         return frozenset(needs)
 
-    def _world(self, call: Call, gw: Gateway) -> World:
+    def _world(self, call: Call, plain: Request, gw: Gateway) -> World:
         specs, key, now = gw.specs, call.key, call.started_at
         here = specs.get(call.route.upstream)
 
         def usable(upstream: str) -> bool:
             spec = specs.get(upstream)
-            if spec is None or here is None or spec.family != here.family or spec.tool is not None:
+            if spec is None or here is None or spec.tool is not None or not may_lead(call, upstream, gw, home=here):
                 return False
             return key is None or uses(key, upstream)
 
@@ -118,6 +123,9 @@ class Router:
             draw=lambda: int.from_bytes(gw.random(4), "little") / 2**32,
             kept=kept,
             trials=self._trials(),
+            kin=lambda upstream: here is not None and specs[upstream].family == here.family,
+            shut=lambda target: gw.trials.shut(target.upstream, target.model, gw),
+            sayable=lambda target: sayable(call, specs[target.upstream], gw, plain.body),
         )
 
 

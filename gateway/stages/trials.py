@@ -3,8 +3,9 @@
 Rules
 1. Nothing is tried again behind the commit point, for a client that left, or where it might be done twice and that is
    not said to be harmless (tools, uploads).
-2. Where a chain has a next target that is asked at once, each one once. The same target is asked again only where
-   there is no other, after a wait; that takes a token of its budget, and is left to clients that do it by themselves.
+2. Where its rule, or a chain, has a next target that is asked at once, each one once. The same target is asked again
+   only where there is no other, after a wait; that takes a token of its budget, and is left to clients that do it by
+   themselves.
 3. Every attempt is an attempt of its own: sent with the key of its target, held and charged at its price, recorded.
    What one has cost is booked before the next is held.
 4. What is not tried again is answered as it came: an error of the upstream stays in hand until the next attempt may go.
@@ -28,7 +29,7 @@ from gateway.stages.admit import REFERS, SHARE_WAITED, patience_of
 from gateway.stages.arrive import readable
 from gateway.stages.attempt import ERROR_BODY_LIMIT, IDEMPOTENT, attempt, may_resend
 from gateway.stages.authorize import may_go
-from gateway.stages.breaking import Breakers, Pass
+from gateway.stages.breaking import Breakers, Pass, shut
 from gateway.stages.ending import Ending
 from gateway.stages.pump import pump
 from gateway.stages.translated import may_lead, sayable
@@ -76,6 +77,9 @@ class RetryingTrials:
         if known is None:
             known = self._budgets[upstream] = RetryBudget(self.manner.budget)
         return known
+
+    def shut(self, upstream: str, model: str, gw: Gateway) -> bool:
+        return shut(self.breakers, upstream, model, gw)
 
     async def carry(self, call: Call, down: Downstream, gw: Gateway) -> Ending:
         trial = call.trial = CallTrial(self, call, down, gw, call.route, call.edits, call.model_sent)
@@ -197,7 +201,12 @@ class CallTrial(Struct, eq=False):
 
     @property
     def open(self) -> bool:
-        return bool(self._trials.chains) and bool(self._chain("failure"))
+        return self._chained and bool(self._chain("failure"))
+
+    @property
+    def _chained(self) -> bool:
+        """May there be another target?"""
+        return bool(self._call.further) or bool(self._trials.chains)
 
     async def refused(self, exchange: Exchange) -> bool:
         """The upstream answered with an error: shall another attempt follow? What was read of it can be read again."""
@@ -243,9 +252,9 @@ class CallTrial(Struct, eq=False):
         self._verdict = verdict
         if cause is Cause.FINAL or not self._repeatable() or self._left() <= 0:
             return False
-        if self._trials.chains:
+        if self._chained:
             goals = self._chain(TROUBLE.get(cause, "failure"))
-            while goals and not sayable(call, self._spec(goals[0]), self._gw):
+            while goals and not sayable(call, self._spec(goals[0]), self._gw, readable(call.request).body):
                 goals.pop(0)  # its API cannot say what this client asks
             if goals:
                 self._next, self._wait = goals.pop(0), 0.0
@@ -303,8 +312,10 @@ class CallTrial(Struct, eq=False):
         """The targets that are left for a kind of trouble, and that this call may go to."""
         known = self._chains.get(trouble)
         if known is None:
-            known = self._trials.chains.goals(self._call, self._route.upstream, trouble, self._chance)
-            known = self._chains[trouble] = [goal for goal in known if self._fits(goal)]
+            first = self._call.further if trouble == "failure" else ()  # of its rule, then those of the chain
+            known = [Goal(target.upstream, target.model) for target in first]
+            known += self._trials.chains.goals(self._call, self._route.upstream, trouble, self._chance)
+            known = self._chains[trouble] = [goal for goal in dict.fromkeys(known) if self._fits(goal)]
         if self._used:
             known[:] = [goal for goal in known if goal not in self._used]
         return known

@@ -8,6 +8,7 @@ from typing import Any
 
 from gateway.call import Attempt, Call
 from gateway.config.schema_routing import CanaryTo, Route, RouteTo
+from gateway.pipeline import serve
 from gateway.policy.canary import State, canary_arm
 from gateway.policy.pace import Paces
 from gateway.policy.routing import Rules
@@ -15,7 +16,7 @@ from gateway.stages.arrive import arrive, new_call
 from gateway.stages.attempt import spliced
 from gateway.stages.close import close
 from gateway.stages.route import Router
-from gateway.testing.doubles import World, ask
+from gateway.testing.doubles import World, ask, drive
 
 CHAT = "/v1/chat/completions"
 BODY = b'{"model": "fast", "messages": []}'
@@ -74,9 +75,56 @@ def test_a_compressed_request_is_sent_plain_only_where_it_is_changed() -> None:
     assert same.edits == ()
 
 
-def test_targets_of_another_api_are_none() -> None:
-    call = arrived(world(Route(to=(RouteTo(model="claude", upstream="anthropic"),))))
-    assert (call.route.upstream, call.edits) == ("openai", ())
+CLAUDE = RouteTo(model="claude", upstream="anthropic")
+SEEDED = b'{"model": "fast", "seed": 7, "messages": [{"role": "user", "content": "hi"}]}'
+
+
+def test_a_target_of_another_api_is_one_where_its_api_can_answer() -> None:
+    call = arrived(world(Route(to=(CLAUDE,))))
+    assert (call.route.upstream, call.model_sent) == ("anthropic", "claude")
+    bare = arrived(world(Route(to=(RouteTo(upstream="anthropic"),))))
+    assert (bare.route.upstream, bare.edits) == ("openai", ()), "what is asked for is no model of that API"
+    made = world(Route(to=(CLAUDE,)))
+    vectors = new_call(ask("/v1/embeddings", b'{"model": "fast", "input": "x"}'), made.gateway())
+    arrive(vectors, made.gateway())
+    assert vectors.route.upstream == "openai", "and that has no embeddings"
+
+
+def test_what_an_api_cannot_say_goes_to_the_next_target_of_the_rule() -> None:
+    made = world(Route(to=(CLAUDE, "b", RouteTo(model="gem", upstream="gemini"))))
+    call = arrived(made, SEEDED)
+    assert (call.route.upstream, call.model_sent) == ("openai", "b")
+    assert [target.name for target in call.further] == ["gemini/gem"]
+    packed = arrived(made, gzip.compress(SEEDED), (b"Content-Encoding", b"gzip"))
+    assert packed.route.upstream == "openai"
+
+
+def test_where_no_target_can_say_it_the_field_is_named() -> None:
+    made = world(Route(to=(CLAUDE,)))
+    drive(serve(ask(CHAT, SEEDED), made.down, made.gateway()))
+    assert made.call.status == 400
+    assert b"seed" in made.down.sent
+    assert made.upstreams.sent == []
+
+
+def test_a_compressed_request_is_read_for_another_api() -> None:
+    body = SEEDED.replace(b' "seed": 7,', b"")
+    made = world(Route(to=(RouteTo(model="fast", upstream="anthropic"),)))
+    made.answer(200, ((b"Content-Type", b"application/json"),), [b"{}"])
+    drive(serve(ask(CHAT, gzip.compress(body), (b"Content-Encoding", b"gzip")), made.down, made.gateway()))
+    assert b"POST /v1/messages" in made.upstreams.sent[0]
+    assert b'"hi"' in made.upstreams.sent[0]
+
+
+def test_a_target_that_is_left_alone_is_passed_over_until_it_is_well() -> None:
+    made = world(Route(to=("a", "b")), trials=None)
+    assert arrived(made).model_sent == "a"
+    made.controls.forced["openai/a"] = "open"
+    call = arrived(made, step=2)
+    assert (call.model_sent, call.notes["route_why"]) == ("b", "breaker")
+    made.controls.forced.clear()
+    back = arrived(made, step=3)
+    assert (back.model_sent, back.notes["route_why"]) == ("a", "sticky")
 
 
 def test_a_run_stays_while_it_is_warm() -> None:
