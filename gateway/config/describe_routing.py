@@ -10,7 +10,7 @@ _WILD = ", with * as wildcard."
 FIELDS: dict[type[Config_], dict[str, str]] = {
     schema.Route: {
         "to": "Targets: models, or a model, an upstream and what is known of it; other APIs are translated.",
-        "by": "How one is chosen: weight, priority (as listed), latency (of the first byte) or cost (of such a call).",
+        "by": "How one is chosen: weight, priority (as listed), latency, cost, or headroom (of rate limits).",
         "model": "Model that the rule is for, as asked for or as an alias has it" + _WILD,
         "route": "Route that it is for, as records name it" + _WILD,
         "upstream": "Upstream that it is for: where the call was going" + _WILD,

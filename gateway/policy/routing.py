@@ -9,7 +9,8 @@ Rules
    lost. The first step of a run and those of sub-agents are free; so is, by cost, a call that is cheaper elsewhere
    even without that cache. By weight, a run keeps its target for good: its place comes from a hash.
 4. Then `by`: weight; priority, as listed; latency, the better of two drawn by chance, by what the first byte took
-   lately (Mitzenmacher 2001, the power of two choices); cost, the cheapest for such a call, unknown prices last.
+   lately (Mitzenmacher 2001, the power of two choices); cost, the cheapest for such a call, unknown prices last;
+   headroom, the largest share left of its provider's rate limits, and a run leaves a target that has none.
 5. What its breaker leaves alone stands behind the others, also where a run keeps it: the run comes back. A canary that
    is left alone is no canary meanwhile, for neither arm.
 6. The plan names the rest of the targets, too, in the order in which they are tried.
@@ -75,7 +76,7 @@ class Plan(Struct, frozen=True):
 
     targets: tuple[Target, ...]
     rule: int
-    why: str  # canary | sticky | only | breaker | weight | priority | latency | cost
+    why: str  # canary | sticky | only | breaker | weight | priority | latency | cost | headroom
     canary: str = ""  # id of a trial under way that this call is watched for
     arm: str = ""  # canary | rest
     returns: bool = False  # its run keeps another target, and comes back to it
@@ -91,6 +92,7 @@ class World(Struct, frozen=True):
     kept: Callable[[float], str]  # name of its run's last target, if that was called within so many seconds
     trials: Mapping[str, State]  # id of a canary -> how it ended
     shut: Callable[[Target], bool] = lambda target: False  # is it left alone for now?
+    room: Callable[[Target, Facts], float] = lambda target, facts: 1.0  # share left of its rate limits; 0: too little
     kin: Callable[[str], bool] = lambda upstream: True  # does it speak the API of where the call was going?
     sayable: Callable[[Target], bool] = lambda target: True  # can its API say what the client asks? Costly
 
@@ -248,7 +250,7 @@ def _chosen(
         return by_weight(fitting, targets, unit), "weight"
     if rule.sticky and not facts.free and (name := world.kept(rule.warm)):
         kept = [target for target in targets if target.name == name]
-        if kept and not (rule.by == "cost" and _saves(kept[0], targets, facts, world)):
+        if kept and not _moves(rule.by, kept[0], targets, facts, world):
             return [*kept, *[target for target in targets if target.name != name]], "sticky"
     return _by(rule, targets, facts, world)
 
@@ -258,8 +260,16 @@ def _by(rule: Route, targets: list[Target], facts: Facts, world: World) -> tuple
         "priority": lambda: targets,
         "latency": lambda: by_latency(targets, facts.now, world),
         "cost": lambda: by_cost(targets, facts, world),
+        "headroom": lambda: sorted(targets, key=lambda target: -world.room(target, facts)),
     }
     return order[rule.by](), rule.by
+
+
+def _moves(by: By, kept: Target, targets: Sequence[Target], facts: Facts, world: World) -> bool:
+    """Does a run leave its target, though it is warm?"""
+    if by == "headroom":
+        return world.room(kept, facts) <= 0
+    return by == "cost" and _saves(kept, targets, facts, world)
 
 
 def _saves(kept: Target, targets: Sequence[Target], facts: Facts, world: World) -> bool:

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from gateway.call import CacheHealth, Outcome, Usage
 from gateway.journal.record import AttemptRecord, CallRecord
+from gateway.recorder import metrics_notes
 from gateway.recorder.facts import attempt_result, error_type_of, gen_ai_provider, same_model, trace_id_of
 from gateway.recorder.metrics_store import Cell, Counter, Family, Histogram, Labels, Store
 from gateway.recorder.names import OTHER, TOKEN_TYPES
@@ -124,8 +125,8 @@ class Calls:
             _stream(cells.streaming, r)
         if r.attempts:
             self._sent(cells, r.attempts)
-        if "retry_withheld" in r.notes:
-            self._store.add("tollgate_retries_withheld", (r.notes["retry_withheld"],))
+        if r.notes:
+            metrics_notes.observe(self._store, self._models.label, cells.provider, r.notes)
         if r.sdk_retry > 0:
             self._store.add("tollgate_client_retries", (cells.provider,))
         self._money(cells, r)

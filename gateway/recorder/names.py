@@ -179,6 +179,8 @@ TRAFFIC = (
              "or budget."),
     _counter("tollgate_fallbacks", "upstream to reason",
              "Attempts at another upstream than the one before, by how that one ended."),
+    _counter("tollgate_routed_calls", "rule target why",
+             "Calls that a rule of `routes` sent somewhere: its place among them, upstream/model, and the reason."),
     _counter("tollgate_breaker_changes", "breaker state",
              "Changes of a breaker of some worker to this state: open, half_open or closed."),
     _gauge("tollgate_breakers_open", "Breakers of workers that are not closed."),

@@ -13,10 +13,11 @@ from hashlib import blake2b
 from gateway.call import Call, Request, Usage
 from gateway.policy.asked_facts import output_limit
 from gateway.policy.canary import State
+from gateway.policy.headroom import Headroom
 from gateway.policy.keys import uses
 from gateway.policy.pace import Paces
 from gateway.policy.routing import Facts, Plan, Rules, Target, World
-from gateway.ports import Gateway
+from gateway.ports import Exchange, Gateway
 from gateway.stages.cheaper import retarget
 from gateway.stages.translated import is_translated, may_lead, sayable
 
@@ -26,10 +27,14 @@ JSON = ("response_format", "text", "generationConfig", "generation_config", "out
 
 
 class Router:
-    """The routes of one configuration. `trials`: how each canary that has ended did. `paces` outlive it."""
+    """The routes of one configuration. `trials`: how each canary that has ended did. `paces` and `rooms`
+    outlive it."""
 
-    def __init__(self, rules: Rules, trials: Callable[[], Mapping[str, State]], paces: Paces) -> None:
+    def __init__(
+        self, rules: Rules, trials: Callable[[], Mapping[str, State]], paces: Paces, rooms: Headroom | None = None
+    ) -> None:
         self._rules, self._trials, self._paces = rules, trials, paces
+        self._rooms = rooms  # None: no rule looks at rate limits
 
     def plan(self, call: Call, gw: Gateway) -> Plan | None:
         """Its targets in order; None where no rule is about this call. Changes nothing."""
@@ -50,11 +55,17 @@ class Router:
             call.request = plain  # a compressed body can be neither spliced nor translated
         retarget(call, gw, target.model, target.upstream)
         call.further = found.targets[1:]
-        call.notes = {**call.notes, "route": str(found.rule), "route_why": found.why}
+        call.notes = {**call.notes, "route": str(found.rule), "route_why": found.why, "route_to": target.name}
         if found.canary:
             call.notes |= {"canary": found.canary, "canary_arm": found.arm}
         if call.who.run_id and not found.returns:
             gw.links.put(_place(call), f"{call.started_at // 10**9} {target.name}".encode()[:200])
+
+    def hear(self, call: Call, exchange: Exchange, gw: Gateway) -> None:
+        """The head of an answer: what it says of the limits of the target's own key."""
+        if self._rooms is not None and gw.specs[call.route.upstream].auth:
+            name = Target(call.attempts[-1].model, call.route.upstream).name
+            self._rooms.hear(name, exchange.status, exchange.names, gw.now())
 
     def learn(self, call: Call) -> None:
         """After the end: what the first byte took."""
@@ -95,7 +106,7 @@ class Router:
         return frozenset(needs)
 
     def _world(self, call: Call, plain: Request, gw: Gateway) -> World:
-        specs, key, now = gw.specs, call.key, call.started_at
+        specs, key, now, rooms = gw.specs, call.key, call.started_at, self._rooms
         here = specs.get(call.route.upstream)
 
         def usable(upstream: str) -> bool:
@@ -116,6 +127,9 @@ class Router:
             at, _, name = stated.decode(errors="replace").partition(" ")
             return name if at.isdigit() and now // 10**9 - int(at) < seconds else ""
 
+        def room(target: Target, facts: Facts) -> float:
+            return 1.0 if rooms is None else rooms.room(target.name, facts.tokens + facts.answer, now)
+
         return World(
             usable=usable,
             price=price,
@@ -123,6 +137,7 @@ class Router:
             draw=lambda: int.from_bytes(gw.random(4), "little") / 2**32,
             kept=kept,
             trials=self._trials(),
+            room=room,
             kin=lambda upstream: here is not None and specs[upstream].family == here.family,
             shut=lambda target: gw.trials.shut(target.upstream, target.model, gw),
             sayable=lambda target: sayable(call, specs[target.upstream], gw, plain.body),

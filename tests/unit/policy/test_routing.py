@@ -250,6 +250,21 @@ def test_a_model_that_is_not_named_stays_with_its_api() -> None:
     assert names(found) == ["twin/fast", "claude/m"]
 
 
+def test_by_headroom_the_one_that_has_most_left_and_none_last() -> None:
+    room = {"openai/a": 0.0, "openai/b": 0.3, "openai/c": 0.9, "openai/d": 0.3}
+    seen = world(room=lambda target, facts: room[target.name])
+    found = plan([Route(to=("a", "b", "c", "d"), by="headroom")], FACTS, seen)
+    assert found is not None
+    assert (names(found), found.why) == (["openai/c", "openai/b", "openai/d", "openai/a"], "headroom")
+
+
+@pytest.mark.parametrize(("left", "first"), [(0.01, "openai/b"), (0.0, "openai/a")])
+def test_by_headroom_a_run_leaves_a_target_that_has_none(left: float, first: str) -> None:
+    room = {"openai/a": 0.5, "openai/b": left}
+    seen = world(room=lambda target, facts: room[target.name], kept=lambda seconds: "openai/b")
+    assert names(plan([Route(to=("a", "b"), by="headroom")], FACTS, seen))[0] == first
+
+
 # -- stickiness
 
 

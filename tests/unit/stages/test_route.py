@@ -10,6 +10,7 @@ from gateway.call import Attempt, Call
 from gateway.config.schema_routing import CanaryTo, Route, RouteTo
 from gateway.pipeline import serve
 from gateway.policy.canary import State, canary_arm
+from gateway.policy.headroom import Headroom
 from gateway.policy.pace import Paces
 from gateway.policy.routing import Rules
 from gateway.stages.arrive import arrive, new_call
@@ -52,7 +53,7 @@ def test_the_model_is_spliced_and_the_rule_noted() -> None:
     call = arrived(world(Route(to=("real",), model="fast")))
     assert spliced(call.request.body, call.edits) == b'{"model": "real", "messages": []}'
     assert call.model_sent == "real"
-    assert call.notes == {"route": "0", "route_why": "only"}
+    assert call.notes == {"route": "0", "route_why": "only", "route_to": "openai/real"}
 
 
 def test_a_call_that_no_rule_is_about_passes_as_it_came() -> None:
@@ -148,6 +149,31 @@ def test_the_pace_of_a_target_is_learned() -> None:
     again = new_call(ask(CHAT, BODY), gw)
     arrive(again, gw)
     assert again.model_sent != slow
+
+
+def test_what_answers_say_of_rate_limits_is_heard_and_used() -> None:
+    rooms = Headroom()
+    rule = Route(to=("a", "b"), by="headroom", sticky=False)
+    made = World(auth=((b"authorization", b"Bearer k"),))
+    made.settings = {"router": Router(Rules([rule]), dict, Paces(), rooms)}
+    kept = dict(made.settings)
+    sent: list[str] = []
+    for left in (b"500", b"400", b"100", b"300"):
+        made.settings = dict(kept)
+        limits = ((b"X-RateLimit-Remaining-Tokens", left), (b"X-RateLimit-Limit-Tokens", b"1000"))
+        made.answer(200, ((b"Content-Type", b"application/json"), *limits), [b"{}"])
+        drive(serve(ask(CHAT, BODY), made.down, made.gateway()))
+        sent.append(made.journal.records[-1].model_sent)
+    assert sent == ["a", "b", "a", "b"]  # unknown is full; then .5 against .4, and .1 against .4
+
+
+def test_limits_of_a_clients_own_key_are_nobodys_business() -> None:
+    rooms = Headroom()
+    made = World()
+    made.settings = {"router": Router(Rules([Route(to=("a", "b"), by="headroom")]), dict, Paces(), rooms)}
+    made.answer(429, ((b"retry-after", b"9"),), [b"{}"])
+    drive(serve(ask(CHAT, BODY), made.down, made.gateway()))
+    assert rooms.room("openai/a", 0, made.call.started_at) == 1.0
 
 
 def test_a_canary_is_noted_for_its_judge() -> None:
