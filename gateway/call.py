@@ -355,6 +355,7 @@ class Call(Struct, weakref=True):
     booked: int = 0  # attempts whose cost is known and stands in `spent`
     spent: Money | None = None
     away: bool = False  # it goes to another upstream than its client's credentials are for
+    early: bool = False  # it was committed before anything was said
     committed: bool = False  # first byte sent to the client: no retry after this
     interruptible: bool = False  # an error event can be written into the answer under way
     response_bytes: int = 0

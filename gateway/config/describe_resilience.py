@@ -44,6 +44,14 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
         "longest": "The longest that it stays open, in seconds, also where the upstream asks for more.",
         "probes": "Probes that must go well in a row, one at a time, before it closes.",
     },
+    schema.Hedging: {
+        "enabled": "Make such attempts at all: the one that says something first is passed on, and both are paid for.",
+        "share": "Share of the calls of an upstream for which one is made at most.",
+        "quantile": "Share of the latest answers of a target whose first content came sooner; later than that is late.",
+        "sample": "Answers of a target before that is known.",
+        "least": "Seconds before which nothing is late.",
+        **_MATCH,
+    },
     schema.Goal: {
         "upstream": "Upstream that is asked; default: the one that was asked first.",
         "model": "Model that is asked for; default: the same.",

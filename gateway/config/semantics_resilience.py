@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 from gateway.config.patterns import matches
 from gateway.config.problems import Path, Problem, did_you_mean
-from gateway.config.schema import Config, Fallback, Goal, TimeoutRule, Timeouts
+from gateway.config.schema import Config, Fallback, Goal, Hedging, TimeoutRule, Timeouts
 from gateway.config.schema_routing import Route
 
 MATCH_CHARS = 200
 OPAQUE = "opaque"  # the one dialect that cannot be translated
 PATTERNS = ("route", "upstream", "model", "agent")
-Rule = TimeoutRule | Fallback
+Rule = TimeoutRule | Fallback | Hedging
 PARTS = ("first_byte", "first_content", "idle")
 
 
@@ -30,6 +30,7 @@ def faults(config: Config) -> Iterator[Problem]:
         yield Problem(("retries", "base"), reason="is longer than `longest`")
     if config.breakers.pause > config.breakers.longest:
         yield Problem(("breakers", "pause"), reason="is longer than `longest`")
+    yield from patterns(("hedging",), config.hedging)
     for index, fallback in enumerate(config.fallbacks):
         path = ("fallbacks", str(index))
         yield from patterns(path, fallback)
