@@ -327,4 +327,5 @@ def hold_of(case: Case, grant: Grant, *, stop_overruns: bool) -> Hold:
         watched = {"configured": worst.tokens_out, "session": tokens}.get(worst.basis, 0)
     held = usd if usd >= 0 else worst.nano_usd or 0
     tools, steps = (0, 0) if case.more else (told.tools, told.steps)
-    return Hold(case.op, held, tokens, tools, steps, watched, remaining, run_spent)
+    asked, levels = case.ask.demands, grant.levels
+    return Hold(case.op, held, tokens, tools, steps, watched, remaining, run_spent, asked, levels)
