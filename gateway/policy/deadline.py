@@ -8,22 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from gateway.call import Request
+
 SECONDS = (b"x-stainless-timeout", b"x-stainless-read-timeout", b"x-server-timeout")
 ENVOY = b"x-envoy-expected-rq-timeout-ms"
 ABSOLUTE = b"x-request-deadline"
 DIGITS = 20
-NS, MS = 10**9, 10**6
+NS = 10**9
 _MILLIS = 10**11  # seconds since the epoch stay below that for three thousand years
 
 
-def seconds_left(names: Mapping[bytes, bytes], now: int) -> float | None:
+def seconds_left(request: Request, now: int) -> float | None:
     """Seconds from the call's arrival until its client gives up, the earliest that it states; None where it states
-    nothing. `names`: headers; `now`: its arrival, ns since the epoch."""
+    nothing. `now`: its arrival, ns since the epoch."""
+    names, facts = request.names, request.facts
+    if "patience" not in facts:  # for equal heads this is found once
+        facts["patience"] = _patience(names)
+    patience: float | None = facts["patience"]
+    if ABSOLUTE in names and (at := _number(names[ABSOLUTE])) is not None:
+        left = (at / 1000 if at >= _MILLIS else at) - now / NS
+        return left if patience is None else min(patience, left)
+    return patience
+
+
+def _patience(names: Mapping[bytes, bytes]) -> float | None:
     found = [number for name in SECONDS if name in names and (number := _number(names[name])) is not None]
     if ENVOY in names and (millis := _number(names[ENVOY])) is not None:
-        found.append(millis * MS / NS)
-    if ABSOLUTE in names and (at := _number(names[ABSOLUTE])) is not None:
-        found.append((at / 1000 if at >= _MILLIS else at) - now / NS)
+        found.append(millis / 1000)
     return min(found) if found else None
 
 

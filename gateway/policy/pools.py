@@ -70,7 +70,7 @@ class PoolBook:
     def wish(self, call: Call, at: int, pool: Pool, cost: Callable[[], int]) -> Wish:
         """What a call asks for; `cost` (in one unit for all) is asked where it matters."""
         who, hold = call.who, call.hold
-        left = seconds_left(call.request.names, call.started_at)
+        left = seconds_left(call.request, call.started_at)
         waits = pool.in_flight >= pool.limit
         thrifty = waits and hold is not None and strain(hold) >= self._thrift[at]
         return Wish(
