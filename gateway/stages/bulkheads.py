@@ -100,8 +100,8 @@ class Bulkheads:
 
 def note_wait(call: Call, seat: Seat, took: int) -> None:
     """`took`: ns, beside what earlier attempts waited."""
-    took += int(call.notes.get(WAITED, "0"))
-    call.notes = {**call.notes, POOL: seat.name, WAITED: str(took)}
+    call.queued += took
+    call.notes = {**call.notes, POOL: seat.name, WAITED: str(call.queued)}
     if seat.place.why:
         call.notes[REFUSED] = seat.place.why
 

@@ -517,6 +517,49 @@ def test_an_upstream_that_is_busy_gets_less_where_the_limit_is_found_out():
     bench.during(work)
 
 
+# -- more than there is room for --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("times", [2, 10])
+def test_far_too_many_calls_cost_those_that_are_served_little(times: int) -> None:
+    """Calls at a constant rate, as many times as an upstream can serve that takes 20 at once for a second each; then
+    half of what it can. Clients give up after four seconds."""
+    bench = Bench({"all": Bulkhead(max=20, queue=20, wait=3)}, {"openai": 1.0})
+    patience = (b"x-stainless-timeout", b"4")
+    load, calm = 15.0, 5.0
+    ended: list[tuple[float, float, Call]] = []  # began, took
+
+    async def one(header: tuple[bytes, bytes]) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        call = await bench.call("", patience, header)
+        ended.append((began, loop.time() - began, call))
+
+    async def work() -> None:
+        loop, tasks = asyncio.get_running_loop(), []
+        while loop.time() < load + calm:
+            rate = 20 * times if loop.time() < load else 10
+            kind = b"batch" if len(tasks) % 2 else b"interactive"
+            tasks.append(asyncio.ensure_future(one((b"x-tollgate-priority", kind))))
+            await asyncio.sleep(1 / rate)
+        await asyncio.gather(*tasks)
+
+    bench.during(work)
+    good = [(began, took, call) for began, took, call in ended if call.status == 200 and took <= 4]
+    under_load = [(took, call) for began, took, call in good if 2 <= began + took < load]
+    assert len(under_load) >= 0.9 * 20 * (load - 2), "what it could do it did"
+    served = sorted(took for took, _ in under_load)
+    assert served[len(served) * 99 // 100] <= 2.05, "and those that were served waited for one other at most"
+    kinds = Counter(call.request.names[b"x-tollgate-priority"] for _, call in under_load)
+    assert kinds[b"interactive"] > 0.9 * len(under_load), "the more urgent half takes all of it"
+    refused = [(took, call) for _, took, call in ended if call.status == 503]
+    full = [took for took, call in refused if code(call) == "bulkhead_full"]
+    assert min(full) == 0, "who is refused for want of room knows at once"
+    assert bench.upstreams.most["openai"] == 20
+    after = [(took, call.status) for began, took, call in ended if began >= load + 2]
+    assert {(round(took, 6), status) for took, status in after} == {(1.0, 200)}, "two seconds later all is well"
+
+
 # -- many workers, reloads, overload ----------------------------------------------------------------------------------
 
 
