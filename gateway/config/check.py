@@ -38,6 +38,7 @@ def warnings(loaded: Loaded, shipped: Catalogue, priced: Catalogue, lacking: str
         *doubts(config, priced),
         *check_cache.doubts(config),
         *check_resilience.doubts(config),
+        *check_bulkheads.doubts(config),
         *check_semantic.doubts(config, lacking),
         *check_routing.doubts(config),
         *_readable_secrets(loaded),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gateway.config.check_cache import ROUTES
 from gateway.config.patterns import matches
 from gateway.config.problems import Path, Problem, did_you_mean
 from gateway.config.roster import Roster
 from gateway.config.schema import Config
 from gateway.config.schema_bulkheads import Bulkhead, Matching
 from gateway.config.semantics_bulkheads import PATTERNS
+
+TOOL_ROUTES = ("/tools/{tool}", "/mcp/{server}")
 
 
 def bulkheads(config: Config) -> list[str]:
@@ -26,10 +29,8 @@ def bulkheads(config: Config) -> list[str]:
 
 def unmatched(config: Config, roster: Roster) -> Iterator[Problem]:
     """Pools and rules for keys or teams that are not there."""
-    rules: list[tuple[Path, Matching]] = [(("bulkheads", name), pool) for name, pool in config.bulkheads.items()]
-    rules += [(("priorities", str(at)), rule) for at, rule in enumerate(config.priorities)]
     teams = {config.identity.tenant, *roster.teams}
-    for path, rule in rules:
+    for path, rule in _rules(config):
         if rule.key != "*" and not any(matches(rule.key, name) for name in roster.keys):
             hint = did_you_mean(rule.key, sorted(roster.keys)) or "see `tollgate keys list`"
             yield Problem((*path, "key"), reason="matches no key", hint=hint)
@@ -37,6 +38,23 @@ def unmatched(config: Config, roster: Roster) -> Iterator[Problem]:
         if rule.team != "*" and not stated and not any(matches(rule.team, name) for name in teams):
             hint = did_you_mean(rule.team, sorted(teams)) or "known: " + ", ".join(sorted(teams))
             yield Problem((*path, "team"), reason="matches no team", hint=hint)
+    for name, pool in config.bulkheads.items():
+        for weighed in pool.weights.keys() - roster.keys - teams if config.identity.tenant_header is None else ():
+            yield Problem(("bulkheads", name, "weights", weighed), reason="no key and no team has this name")
+
+
+def doubts(config: Config) -> Iterator[Problem]:
+    """Pools and rules for routes that are none of a model or a tool."""
+    known = (*ROUTES, *TOOL_ROUTES)
+    for path, rule in _rules(config):
+        if not any(matches(rule.route, route) for route in known):
+            hint = did_you_mean(rule.route, known) or "known: " + ", ".join(known[:5])
+            yield Problem((*path, "route"), reason="matches no route of a model or a tool", hint=hint)
+
+
+def _rules(config: Config) -> Iterator[tuple[Path, Matching]]:
+    yield from ((("bulkheads", name), pool) for name, pool in config.bulkheads.items())
+    yield from ((("priorities", str(at)), rule) for at, rule in enumerate(config.priorities))
 
 
 def whose(rule: Matching) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config.check_bulkheads import bulkheads, unmatched
+from gateway.config.check_bulkheads import bulkheads, doubts, unmatched
 from gateway.config.roster import Roster
 
 TOOL = "tools: {search: {url: 'https://search.example'}}\n"
@@ -67,12 +67,22 @@ def test_what_each_pool_is(loading: Any) -> None:
 
 
 def test_pools_for_keys_and_teams_that_are_not_there(loading: Any) -> None:
-    config = loading("bulkheads: {a: {max: 5, key: ci-*}, b: {max: 5, team: blue}, c: {max: 5, team: default}}")
+    config = loading(
+        "bulkheads: {a: {max: 5, key: ci-*}, b: {max: 5, team: blue}, c: {max: 5, team: default, weights: {red: 2, nobody: 3}}}"
+    )
     found = [str(problem) for problem in unmatched(config, Roster(frozenset({"web"}), frozenset({"red"}), 1))]
-    assert len(found) == 2
+    assert len(found) == 3
+    assert "bulkheads.c.weights.nobody: no key and no team has this name" in found[2]
     assert "bulkheads.a.key: matches no key" in found[0]
     assert "bulkheads.b.team: matches no team" in found[1]
-    known = Roster(frozenset({"ci-1"}), frozenset({"blue"}), 1)
+    known = Roster(frozenset({"ci-1", "nobody"}), frozenset({"blue", "red"}), 1)
     assert not list(unmatched(config, known))
     said = loading("identity: {tenant_header: x-team}\nbulkheads: {b: {max: 5, team: blue}}")
     assert not list(unmatched(said, Roster()))
+
+
+def test_routes_that_are_none(loading: Any) -> None:
+    text = "bulkheads: {a: {max: 5, route: /v1/chat/completion}, b: {max: 5, route: '/tools/*'}}"
+    (problem,) = doubts(loading(text))
+    assert "bulkheads.a.route: matches no route of a model or a tool" in str(problem)
+    assert '"/v1/chat/completions"' in str(problem)
