@@ -101,8 +101,8 @@ class Budgets(Protocol):
         """Release the hold and book what was used: once, whatever is called how often. Never waits, never raises."""
         ...
 
-    async def freed(self, seconds: float) -> None:
-        """Wait until some hold was settled here or elsewhere, or so long."""
+    async def freed(self, seconds: float, rank: tuple[int, int] = (0, 0)) -> None:
+        """Wait until some hold was settled here or elsewhere, or so long. Those woken together go on by their rank."""
         ...
 
 

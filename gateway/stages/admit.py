@@ -10,6 +10,7 @@ Rules
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 from msgspec import Struct
@@ -82,12 +83,22 @@ class Case:
 class Admitter:
     """Implements ports.Admission."""
 
-    def __init__(self, budgets: Budgets, limits: Limits, ceilings: Ceilings, links: Links, manner: Manner) -> None:
+    def __init__(
+        self,
+        budgets: Budgets,
+        limits: Limits,
+        ceilings: Ceilings,
+        links: Links,
+        manner: Manner,
+        *,
+        urgency: Callable[[Call], int] = lambda call: 0,
+    ) -> None:
         self._budgets = budgets
         self._limits = limits
         self._ceilings = ceilings
         self._links = links
         self._manner = manner
+        self._urgency = urgency  # the less the sooner, where several wait
         self.used = not limits.empty  # it has accounts to keep
 
     def relimit(self, limits: Limits) -> None:
@@ -236,7 +247,8 @@ class Admitter:
         note(call, "queued", budget_account=case.ask.demands[refusal.index].account)
         told: list[GatewayError] = []
         down.on_gone = told.append
-        await self._budgets.freed(min(left, LOOK_SECONDS))
+        rank = (self._urgency(call), case.ask.demands[refusal.index].amount)  # the urgent first, of those the cheap
+        await self._budgets.freed(min(left, LOOK_SECONDS), rank)
         if down.gone:
             raise ClientGone()
         if told:

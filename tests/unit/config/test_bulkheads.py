@@ -68,7 +68,8 @@ def test_what_each_pool_is(loading: Any) -> None:
 
 def test_pools_for_keys_and_teams_that_are_not_there(loading: Any) -> None:
     config = loading(
-        "bulkheads: {a: {max: 5, key: ci-*}, b: {max: 5, team: blue}, c: {max: 5, team: default, weights: {red: 2, nobody: 3}}}"
+        "bulkheads: {a: {max: 5, key: ci-*}, b: {max: 5, team: blue}, "
+        "c: {max: 5, team: default, weights: {red: 2, nobody: 3}}}"
     )
     found = [str(problem) for problem in unmatched(config, Roster(frozenset({"web"}), frozenset({"red"}), 1))]
     assert len(found) == 3
