@@ -34,7 +34,7 @@ class PoolBook:
 
     def __init__(self, index: int) -> None:
         self._index = index
-        self._pools: dict[tuple[str, str], Pool] = {}  # by rule, and value of `each`
+        self._pools: dict[tuple[str, str, str], Pool] = {}  # by rule, `each`, and its value
         self.configure({}, Priorities(()), 1, 0)
 
     def configure(self, rules: Mapping[str, Bulkhead], priorities: Priorities, workers: int, now: int) -> None:
@@ -42,13 +42,14 @@ class PoolBook:
         self._first = FirstMatch(tuple(rules.values()))
         self.names = tuple(rules)
         self._terms = tuple([terms_of(rule, workers, self._index) for rule in rules.values()])
-        self._each = tuple([EACH[rule.each] if rule.each is not None else None for rule in rules.values()])
+        self._each = tuple([rule.each or "" for rule in rules.values()])
         self._thrift = tuple([rule.thrift for rule in rules.values()])
-        for (name, value), pool in tuple(self._pools.items()):
-            if name in rules and (rules[name].each is None) == (value == ""):
+        for key, pool in tuple(self._pools.items()):
+            name, each, _ = key
+            if name in rules and (rules[name].each or "") == each:
                 pool.retune(self._terms[self.names.index(name)], now)
             else:
-                del self._pools[name, value]  # those inside still give their places back to those that wait there
+                del self._pools[key]  # those inside still give their places back to those that wait there
 
     def pool(self, call: Call) -> tuple[int, Pool] | None:
         """The number of the rule, and the pool; None: it needs no place."""
@@ -56,7 +57,7 @@ class PoolBook:
         if at < 0:
             return None
         each = self._each[at]
-        key = (self.names[at], each(call) if each is not None else "")
+        key = (self.names[at], each, EACH[each](call) if each else "")
         found = self._pools.get(key)
         if found is None:
             if len(self._pools) >= POOLS:
@@ -86,7 +87,7 @@ class PoolBook:
     def standing(self) -> dict[str, tuple[int, int, int]]:
         """By rule: calls in its pools, calls that wait, and places; where no call came yet, those of one pool."""
         found = {name: [0, 0, 0] for name in self.names}
-        for (name, _), pool in self._pools.items():
+        for (name, _, _), pool in self._pools.items():
             row = found[name]
             row[0] += pool.in_flight
             row[1] += pool.waiting

@@ -326,7 +326,7 @@ def crowded(make: Callable[[], World]) -> Callable[[], World]:
         world = make()
         book = PoolBook(0)
         book.configure({"all": Bulkhead(max=1)}, Priorities(()), 1, 0)
-        pool = book._pools["all", ""] = Pool(book._terms[0])
+        pool = book._pools["all", "", ""] = Pool(book._terms[0])
         other = pool.enter(Wish(tenant="other"), 0)
         Parking.leave = staticmethod(lambda: pool.leave(other, 1))
         trials = world.settings.setdefault("trials", RetryingTrials(Manner(attempts=1), Chains(()), no_pause))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from gateway.config.schema import Telemetry
+from gateway.config.semantics_bulkheads import POOLS
+from gateway.journal.inflight import InFlight
+from gateway.policy.pools import FIGURES
 from gateway.recorder.bulkhead_gauges import workers
 from gateway.recorder.metrics import MetricsProjection
 from gateway.recorder.names import NS
@@ -36,3 +39,13 @@ def test_what_calls_say() -> None:
     assert 'tollgate_bulkhead_wait_seconds_count{pool="tools"} 2' in text
     assert 'tollgate_bulkhead_refused_total{pool="tools",reason="bulkhead_full"} 1' in text
     assert 'tollgate_shed_total{cause="lag",priority="batch"} 1' in text
+
+
+def test_there_is_room_for_the_gauges_of_all_pools_beside_the_others() -> None:
+    writer = InFlight.anonymous("w0", b"12345678")
+    for at in range(40):
+        writer.gauges.set(f"another_{at}", 1)
+    for at in range(POOLS):
+        for figure in FIGURES:
+            writer.gauges.set(f"pool{at}_{figure}", 100_000)
+    writer.close()

@@ -161,7 +161,7 @@ class Bench:
         return call
 
     def pool(self, name: str) -> Pool:
-        (found,) = [pool for (rule, _), pool in self.book._pools.items() if rule == name]
+        (found,) = [pool for (rule, *_), pool in self.book._pools.items() if rule == name]
         return found
 
     def order(self) -> list[str]:
@@ -598,6 +598,22 @@ def test_a_reload_without_the_pool_leaves_nobody_behind():
 
     bench.during(work)
     assert [bench.calls[name].notes["at"] for name in ("0", "1", "free")] == ["10", "20", "11"]
+
+
+@pytest.mark.parametrize("each", ["key", "model", None])
+def test_a_reload_keeps_the_pools_that_stay_what_they_are(each: Any) -> None:
+    bench = Bench({"all": Bulkhead(max=1, each=each)}, {"openai": 10.0})
+
+    async def work() -> None:
+        running = asyncio.ensure_future(bench.call("running"))
+        await asyncio.sleep(1)
+        bench.book.configure({"all": Bulkhead(max=1, queue=0, each=each)}, bench.priorities, 1, NANO)
+        assert code(await bench.call("refused")) == "bulkhead_full"
+        bench.book.configure({"all": Bulkhead(max=1, queue=0, each="team")}, bench.priorities, 1, NANO)
+        assert (await bench.call("other")).status == 200  # other pools than before
+        await running
+
+    bench.during(work)
 
 
 @pytest.mark.parametrize(
