@@ -153,7 +153,7 @@ class Pool:
         place = Place(wish, now)
         if wish.deadline and self._is_late(wish, now):
             return self._refuse(place, DEADLINE)
-        if self._fits(wish.priority):  # then nobody waits who could have it
+        if self.has_room(wish.priority):
             self._take(place, now)
             return place
         if self.waiting >= self.terms.queue:
@@ -204,7 +204,7 @@ class Pool:
 
     def expected(self, wish: Wish, now: int) -> int:
         """ns until it would have a place, as far as can be said; 0 where nothing is known."""
-        if self._fits(wish.priority):
+        if self.has_room(wish.priority):
             return 0
         line = self._lines[wish.priority]
         before = sum([len(places) for lines in self._lines[: wish.priority] for places in lines.values()])
@@ -215,7 +215,8 @@ class Pool:
 
     # -- the places ----------------------------------------------------------------------------------------------
 
-    def _fits(self, priority: Priority) -> bool:
+    def has_room(self, priority: Priority) -> bool:
+        """Is a place free for such a call? Then nobody waits who could have it."""
         if self.in_flight >= self.limit:
             return False
         share = self.terms.batch
@@ -260,7 +261,7 @@ class Pool:
     def _fill(self, now: int) -> None:
         """Give free places to who is next."""
         for priority in (URGENT, INTERACTIVE, BATCH):
-            while self._lines[priority] and self._fits(priority):
+            while self._lines[priority] and self.has_room(priority):
                 place = self._next(priority)
                 self._unqueue(place)
                 if place.wish.deadline and now + self._quickest(place.wish, now) >= place.wish.deadline:

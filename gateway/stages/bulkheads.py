@@ -69,6 +69,18 @@ class Bulkheads:
             await self._waited(seat, call, down, gw)
         return seat
 
+    def beside(self, call: Call, gw: Gateway) -> Seat | None:
+        """A place for a second attempt beside one under way: at once. None: it needs none. Raises NoPlace."""
+        found = self.book.pool(call)
+        if found is None:
+            return None
+        at, pool = found
+        name, wish = self.book.names[at], self.book.wish(call, at, pool, lambda: 0)
+        place = pool.enter(wish, gw.monotonic()) if pool.has_room(wish.priority) else None
+        if place is None or place.state is not HELD:
+            raise NoPlace(SAID[FULL].format(name=name))
+        return Seat(name, pool, place)
+
     def leave(self, seat: Seat, call: Call, gw: Gateway) -> None:
         """The attempt is over."""
         first, dropped = 0, False

@@ -14,7 +14,7 @@ from msgspec import structs
 from gateway.call import Attempt, Call, Request, ToolCall, Who
 from gateway.config.schema import Budget, Bulkhead, Fallback, PriorityRule
 from gateway.dialects.tool_paths import Door
-from gateway.errors import ClientGone, ConnectFailed, Draining, GatewayError, UpstreamTimeout
+from gateway.errors import ClientGone, ConnectFailed, Draining, GatewayError, NoPlace, UpstreamTimeout
 from gateway.journal.convert import outcome_of
 from gateway.pipeline import serve
 from gateway.policy.bulkhead import NANO, Pool
@@ -640,6 +640,30 @@ def test_under_overload_those_that_matter_least_are_sent_away(level: int, passes
             assert (code(call), call.status, outcome_of(call).value) == ("overloaded", 503, "refused")
             assert call.notes["shed"] == "lag"
             assert call.fault.retry_after == 2 ** (level - 1)  # type: ignore[union-attr]
+
+
+def test_a_second_attempt_beside_the_first_never_waits():
+    bench = Bench(
+        {
+            "all": Bulkhead(max=2, wait=60),
+        },
+        {"openai": 5.0},
+    )
+
+    async def work() -> None:
+        gw = bench.gateway()
+        call = new_call(ask(CHAT, QUESTION % 5), gw)
+        arrive(call, gw)
+        first, second = await bench.bulkheads.enter(call, Down([]), gw), bench.bulkheads.beside(call, gw)
+        assert first is not None
+        assert second is not None
+        with pytest.raises(NoPlace):
+            bench.bulkheads.beside(call, gw)
+        assert (bench.pool("all").in_flight, bench.pool("all").waiting) == (2, 0)
+        bench.bulkheads.leave(first, call, gw)
+        bench.bulkheads.leave(second, call, gw)
+
+    bench.during(work)
 
 
 def test_nobody_who_needs_no_place_takes_one():
