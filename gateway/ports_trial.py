@@ -1,4 +1,4 @@
-"""The ports of calls that may be tried again; part of `gateway.ports`, from where they are imported."""
+"""The ports of a call that may be tried again, or be sent away; part of `gateway.ports`, from where they come."""
 
 from __future__ import annotations
 
@@ -30,4 +30,12 @@ class Trials(Protocol):
     async def carry(self, call: Call, down: Any, gw: Any) -> Any:
         """Attempt by attempt until one commits; returns how the call ends (stages.ending.Ending). Raises UpstreamFault,
         ClientGone, and what ends the call."""
+        ...
+
+
+class Shedder(Protocol):
+    """Sends calls away while the worker has too much to do; see stages.shed."""
+
+    def check(self, call: Call) -> None:
+        """Raises Overloaded."""
         ...

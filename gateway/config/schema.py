@@ -10,26 +10,14 @@ from typing import Annotated, ClassVar, Literal
 from msgspec import Meta
 
 from gateway.config.schema_base import Config_, Count, Name, Seconds, Share
+from gateway.config.schema_bulkheads import Bulkhead, Overload, PriorityRule
 from gateway.config.schema_resilience import Breakers, Fallback, Goal, Hedging, Retries, TimeoutRule, Timeouts
 from gateway.config.schema_routing import Route
 from gateway.config.schema_semantic import SemanticCache
 
 # imported from here
-__all__ = [
-    "Breakers",
-    "Config_",
-    "Count",
-    "Fallback",
-    "Goal",
-    "Hedging",
-    "Name",
-    "Retries",
-    "Seconds",
-    "SemanticCache",
-    "Share",
-    "TimeoutRule",
-    "Timeouts",
-]
+__all__ = ["Breakers", "Bulkhead", "Config_", "Count", "Fallback", "Goal", "Hedging", "Name", "Overload"]
+__all__ += ["PriorityRule", "Retries", "Seconds", "SemanticCache", "Share", "TimeoutRule", "Timeouts"]
 
 DialectName = Literal["openai", "anthropic", "gemini", "opaque"]
 
@@ -376,6 +364,9 @@ class Config(Config_, frozen=True):
     fallbacks: tuple[Fallback, ...] = ()
     breakers: Breakers = Breakers()
     hedging: Hedging = Hedging()
+    priorities: tuple[PriorityRule, ...] = ()
+    bulkheads: dict[Name, Bulkhead] = {}
+    overload: Overload = Overload()
     prices: Prices = Prices()
     identity: Identity = Identity()
     capture: Literal["off", "hash", "full"] = "off"

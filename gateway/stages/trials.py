@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from msgspec import Struct
 
 from gateway.call import Call
-from gateway.errors import BreakerOpen, BudgetsUnavailable, GatewayError, Rejected, UpstreamFault
+from gateway.errors import BreakerOpen, BudgetsUnavailable, GatewayError, NoPlace, Rejected, UpstreamFault
 from gateway.policy.chains import Chains, Goal
 from gateway.policy.retry import Cause, RetryBudget, Verdict, backoff, of_answer, of_fault
 from gateway.ports import Downstream, Exchange, Gateway
@@ -26,6 +26,7 @@ from gateway.stages.account import book
 from gateway.stages.admit import SHARE_WAITED, patience_of
 from gateway.stages.attempt import ERROR_BODY_LIMIT, IDEMPOTENT, attempt, may_resend
 from gateway.stages.breaking import Breakers, Pass, shut
+from gateway.stages.bulkheads import Bulkheads, Seat
 from gateway.stages.ending import Ending
 from gateway.stages.goals import Goals
 from gateway.stages.hedge import Hedges
@@ -36,7 +37,7 @@ SDK = b"x-stainless-retry-count"
 ADVICE = b"x-should-retry"
 BUSY_TOOL = frozenset((429, 503))  # any other error of a tool is its answer
 HERE = Goal()
-CLOSED_TO_US = Verdict(Cause.REFUSED, here=False)  # by the breaker
+CLOSED_TO_US = Verdict(Cause.REFUSED, here=False)  # by the breaker, or for want of a place
 TROUBLE = {Cause.CONTEXT: "context", Cause.POLICY: "policy"}
 
 
@@ -61,13 +62,16 @@ class RetryingTrials:
         chains: Chains,
         pause: Callable[[Downstream, float], Awaitable[None]],
         breakers: Breakers | None = None,
+        *,
         hedges: Hedges | None = None,
+        bulkheads: Bulkheads | None = None,
     ) -> None:
         self.manner = manner
         self.chains = chains
         self.pause = pause
         self.breakers = breakers
         self.hedges = hedges  # None: one attempt at a time
+        self.bulkheads = bulkheads  # None: no pools
         self._budgets: dict[str, RetryBudget] = {}  # by upstream
 
     def budget(self, upstream: str) -> RetryBudget:
@@ -93,12 +97,15 @@ class RetryingTrials:
             if self.hedges is not None:
                 self.hedges.learn(call, gw.monotonic())
             trial.drop()
+            trial.rise()
             call.trial = None  # the two would keep each other alive
 
     async def _tried(self, trial: CallTrial, call: Call, down: Downstream, gw: Gateway) -> Ending | None:
         """One attempt. None: another one follows."""
-        fault: UpstreamFault | None = None
+        fault: UpstreamFault | NoPlace | None = None
         try:
+            if self.bulkheads is not None:
+                trial.seat = await self.bulkheads.enter(call, down, gw)
             if self.breakers is not None:
                 trial.enter(self.breakers)
             elif gw.controls.forced:
@@ -111,7 +118,7 @@ class RetryingTrials:
                 ending = await passed(call, trial.give(), down, gw)
                 trial.ended = True
                 return ending
-        except UpstreamFault as error:
+        except (UpstreamFault, NoPlace) as error:
             if not trial.failed(error):
                 raise
             trial.drop()
@@ -146,9 +153,10 @@ class CallTrial(Struct, eq=False):
     hand: Exchange | None = None  # an answer that was not passed on yet
     ended: bool = False  # it was passed on to its end
     _pass: Pass | None = None  # through the breaker
+    seat: Seat | None = None  # in the pool of its target
     _verdict: Verdict | None = None  # on the attempt under way
     _broke: UpstreamFault | None = None  # what ended it behind the commit point
-    _side: tuple[Goal, Pass | None] = (HERE, None)  # of a second attempt beside the first
+    _side: tuple[Goal, Pass | None, Seat | None] = (HERE, None, None)  # of a second attempt beside the first
 
     # -- the breaker ---------------------------------------------------------------------------------------------
 
@@ -177,6 +185,15 @@ class CallTrial(Struct, eq=False):
             verdict = of_fault(broke) if broke is not None else None
         self._trials.breakers.leave(one, call, verdict, well=self.ended, gw=self._gw)
 
+    def rise(self) -> None:
+        """Give its place in the pool to the next."""
+        seat, self.seat = self.seat, None
+        self._free(seat, self._call)
+
+    def _free(self, seat: Seat | None, call: Call) -> None:
+        if seat is not None and self._trials.bulkheads is not None:
+            self._trials.bulkheads.leave(seat, call, self._gw)
+
     def give(self) -> Exchange:
         """The answer in hand, to be passed on: who does that closes it."""
         hand, self.hand = self.hand, None
@@ -202,17 +219,20 @@ class CallTrial(Struct, eq=False):
         breakers, gw = self._trials.breakers, self._gw
         goal = next((goal for goal in self._goals.left("failure") if self._goals.is_well(goal)), self._goal)
         self._goals.go(other, goal)
-        if breakers is None:
-            self._side = (goal, None)
-            return not self._trials.shut(other.route.upstream, other.model_sent or other.asked.model, gw)
+        if breakers is None and self._trials.shut(other.route.upstream, other.model_sent or other.asked.model, gw):
+            return False
+        seat, pools = None, self._trials.bulkheads
         try:
-            self._side = (goal, breakers.enter(other, gw))
-        except BreakerOpen:
+            seat = pools.beside(other, gw) if pools is not None else None
+            self._side = (goal, breakers.enter(other, gw) if breakers is not None else None, seat)
+        except (BreakerOpen, NoPlace):
+            self._free(seat, other)
             return False
         return True
 
     def lost(self, other: Call, verdict: Verdict | None) -> None:
-        goal, one = self._side
+        goal, one, seat = self._side
+        self._free(seat, other)
         if verdict is not None:
             self._goals.used(goal)
         if one is not None and self._trials.breakers is not None:
@@ -221,7 +241,8 @@ class CallTrial(Struct, eq=False):
     def taken(self, first: Call, verdict: Verdict | None) -> None:
         if self._pass is not None and self._trials.breakers is not None:
             self._trials.breakers.leave(self._pass, first, verdict, well=False, gw=self._gw)
-        self._goal, self._pass = self._side
+        self._free(self.seat, first)
+        self._goal, self._pass, self.seat = self._side
         self._goals.used(self._goal)
         self._tries = 1
 
@@ -259,7 +280,7 @@ class CallTrial(Struct, eq=False):
         if call.committed or self._down.gone:
             self._broke = fault if not self._down.gone and isinstance(fault, UpstreamFault) else None
             return False
-        if isinstance(fault, BreakerOpen):
+        if isinstance(fault, (BreakerOpen, NoPlace)):
             return self._decided(CLOSED_TO_US)
         if call.attempts and fault is call.attempts[-1].fault and call.attempts[-1].status >= 400:
             return True  # an error inside a 200: `again` has decided
@@ -335,6 +356,7 @@ class CallTrial(Struct, eq=False):
         the failure stands. Raises what ends the call. An answer in hand is an error, and costs nothing."""
         call, gw = self._call, self._gw
         self.leave()
+        self.rise()
         if self.hand is None and len(call.attempts) > call.booked:
             self._book()
         if self._wait > 0:

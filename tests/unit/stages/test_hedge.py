@@ -13,21 +13,24 @@ from hypothesis import strategies as st
 from msgspec import Struct
 
 from gateway.call import Attempt, Call
-from gateway.config.schema import Fallback, Goal, Limits, Runs
+from gateway.config.schema import Bulkhead, Fallback, Goal, Limits, Runs
 from gateway.errors import ClientGone, ConnectFailed, GatewayError, Overtaken, RunStopped, UpstreamReset
 from gateway.journal.convert import outcome_of, overhead_ns
 from gateway.pipeline import serve
 from gateway.policy.breaker import NANO, Terms
 from gateway.policy.chains import Chains
+from gateway.policy.pools import PoolBook
+from gateway.policy.priorities import Priorities
 from gateway.ports import Downstream
 from gateway.spend import Demand, Grant, Refusal
 from gateway.stages.account import HEDGED
 from gateway.stages.breaking import Breakers
+from gateway.stages.bulkheads import Bulkheads
 from gateway.stages.hedge import Hedges, Manner
 from gateway.stages.trials import Manner as Retries
 from gateway.stages.trials import RetryingTrials
 from gateway.stores.aside import Aside
-from gateway.stores.flights import paused
+from gateway.stores.flights import Parking, paused
 from gateway.testing.clock import VirtualLoop
 from gateway.testing.doubles import MemoryDown, MemoryExchange, World, ask
 from gateway.testing.memory_budgets import NOW, MemoryBudgets, limit
@@ -234,7 +237,7 @@ class Bench:
         self.breakers = Breakers(terms, slow=0, refuse=False, tell=tell) if breaking else None
         self.hedges = Hedges(Manner(share=share, sample=10), Aside())
         retries.setdefault("attempts", 1)
-        self.trials = RetryingTrials(Retries(**retries), Chains(chain), paused, self.breakers, self.hedges)
+        self.trials = RetryingTrials(Retries(**retries), Chains(chain), paused, self.breakers, hedges=self.hedges)
         self.books: MemoryBudgets | None = None
         for stream in (True, False) if known is not None else ():
             for _ in range(20):
@@ -638,3 +641,48 @@ def test_exactly_one_answer_and_each_attempt_is_settled_once(
     if bench.breakers is not None:
         assert not any(cell._probe_at for cell in bench.breakers._named.values()), "no permit is kept"
     assert len(bench.world.journal.records) == 1
+
+
+# -- in pools --------------------------------------------------------------------------------------------------------
+
+
+def pooled(bench: Bench, *rules: str) -> Bulkheads:
+    """Pools of one place each, for these upstreams."""
+    book = PoolBook(0)
+    book.configure({rule: Bulkhead(upstream=rule, max=1) for rule in rules}, Priorities(()), 1, 0)
+    bench.trials.bulkheads = Bulkheads(book, Parking)
+    return bench.trials.bulkheads
+
+
+def in_flight(pools: Bulkheads) -> list[int]:
+    return [figures[0] for figures in pools.book.standing().values()]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (Plan(head=9.0), Plan(head=0.2)),
+        (Plan(head=1.4), Plan(head=9.0)),
+        (Plan(head=9.0, how="reset"), Plan(head=0.2, how="busy")),
+        (Plan(head=1.2, how="refused"), Plan(head=0.5)),
+    ],
+)
+def test_each_of_the_two_has_a_place_in_the_pool_of_its_own_target(first: Plan, second: Plan) -> None:
+    bench = Bench(CHAIN, breaking=True)
+    pools = pooled(bench, "openai", "backup")
+    bench.upstreams.plans = {"openai": [first], "backup": [second]}
+    seen: list[list[int]] = []
+    call = bench.call(act=lambda down: seen.append(in_flight(pools)), at=1.1)
+    assert seen == [[1, 1]]
+    assert {upstream for upstream, _, _ in shape(call)} == {"openai", "backup"}
+    assert in_flight(pools) == [0, 0]
+
+
+def test_where_no_place_is_free_there_is_no_second() -> None:
+    bench = Bench(CHAIN, breaking=True)
+    pools = pooled(bench, "*")
+    bench.upstreams.plans = {"openai": [Plan(head=3.0)], "backup": [Plan(head=0.2)]}
+    call = bench.call()
+    assert shape(call) == [("openai", 200, "")]
+    assert call.notes["hedge"] == "refused"
+    assert in_flight(pools) == [0]
