@@ -92,7 +92,8 @@ class RetryingTrials:
             if self.breakers is not None:
                 trial.leave()
             trial.drop()
-            trial.rise()
+            if self.bulkheads is not None:
+                trial.rise()
             call.trial = None  # the two would keep each other alive
 
     async def _tried(self, trial: CallTrial, call: Call, down: Downstream, gw: Gateway) -> Ending | None:
