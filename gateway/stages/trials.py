@@ -97,7 +97,8 @@ class RetryingTrials:
             if self.hedges is not None:
                 self.hedges.learn(call, gw.monotonic())
             trial.drop()
-            trial.rise()
+            if self.bulkheads is not None:
+                trial.rise()
             call.trial = None  # the two would keep each other alive
 
     async def _tried(self, trial: CallTrial, call: Call, down: Downstream, gw: Gateway) -> Ending | None:
