@@ -13,6 +13,7 @@ from gateway.config.schema_base import Config_, Count, Name, Seconds, Share
 from gateway.config.schema_resilience import Breakers, Fallback, Goal, Retries, TimeoutRule, Timeouts
 from gateway.config.schema_routing import Route
 from gateway.config.schema_semantic import SemanticCache
+from gateway.config.schema_slo import Slo
 
 # imported from here
 __all__ = [
@@ -391,3 +392,4 @@ class Config(Config_, frozen=True):
     prompt_cache: PromptCache = PromptCache()
     tools: dict[Name, Tool] = {}
     mcp: dict[Name, McpServer] = {}
+    slos: tuple[Slo, ...] = ()

@@ -10,7 +10,14 @@ import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path as File
 
-from gateway.config import semantics_cache, semantics_limits, semantics_resilience, semantics_routing, semantics_tools
+from gateway.config import (
+    semantics_cache,
+    semantics_limits,
+    semantics_resilience,
+    semantics_routing,
+    semantics_slo,
+    semantics_tools,
+)
 from gateway.config.address import Address, parse_address, parse_url
 from gateway.config.problems import Path, Problem, did_you_mean
 from gateway.config.roster import roster
@@ -48,6 +55,7 @@ def faults(config: Config, env: Mapping[str, str]) -> list[Problem]:
         found += _readable(("prices", "litellm_file"), config.prices.litellm_file)
     found += semantics_resilience.faults(config)
     found += semantics_routing.faults(config)
+    found += semantics_slo.faults(config)
     return [*found, *semantics_limits.faults(config), *semantics_cache.faults(config), *_tools(config)]
 
 
