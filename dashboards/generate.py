@@ -11,13 +11,16 @@ from pathlib import Path
 
 from alerts import artefacts
 from alerts.parts import Links
+from dashboards.boards import BOARDS
+from dashboards.parts import build
 
 ROOT = Path(__file__).parents[1]
 
 
 def files(links: Links | None = None) -> dict[str, str]:
     """Path from the root of the repository -> text."""
-    return artefacts.files(links or Links())
+    boards = {f"dashboards/{board.uid}.json": build(board) for board in BOARDS}
+    return {**boards, **artefacts.files(links or Links())}
 
 
 def main() -> int:
