@@ -89,10 +89,16 @@ HEALTH = [
         | counts("tollgate_fallbacks_total", 'upstream="p",to="q",reason="server_error"', 30, "1+3x30", 60),
         32, 50, 90, who=""),
     one("health", "TollgateToolFailing",
+        counts("tollgate_tool_calls_total", 'server="client",tool="edit",result="ok"', 20, "1+1x20", 60)
+        | counts("tollgate_tool_calls_total", 'server="client",tool="edit",result="error"', 20, "1+4x20", 60),
+        20, 40, 70, by="tool", who="edit"),
+    one("health", "TollgateToolFailing",
         counts("tollgate_tool_calls_total", 'server="s",tool="bad",result="ok"', 0, "0+2x90")
         | counts("tollgate_tool_calls_total", 'server="s",tool="bad",result="error"', 20, "1+2x20", 60)
         | counts("tollgate_tool_calls_total", 'server="s",tool="good",result="ok"', 0, "0+8x90")
         | counts("tollgate_tool_calls_total", 'server="s",tool="good",result="error"', 20, "1+2x20", 60)
+        | counts("tollgate_tool_calls_total", 'server="client",tool="tests",result="ok"', 0, "0+2x90")
+        | counts("tollgate_tool_calls_total", 'server="client",tool="tests",result="error"', 20, "1+2x20", 60)
         | counts("tollgate_tool_calls_total", 'server="s",tool="rare",result="error"', 20, "0+1x3", 60),
         20, 40, 70, by="tool", who="bad"),
     one("health", "TollgateRecordsLost",

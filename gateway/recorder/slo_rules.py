@@ -71,10 +71,7 @@ def counts(slo: Slo) -> Counts:
         "overhead": lambda: _slower("tollgate_overhead_seconds", f'phase="total"{match}', slo.seconds or 0),
         "first_token": lambda: _slower("tollgate_time_to_first_token_seconds", match[1:], slo.seconds or 0),
         "duration": lambda: _slower("tollgate_request_duration_seconds", match[1:], slo.seconds or 0),
-        "tools": lambda: Counts(
-            _rate("tollgate_tool_calls_total", f'result="error"{match}'),
-            _rate("tollgate_tool_calls_total", f'result=~"ok|error"{match}'),
-        ),
+        "tools": lambda: _tools(match, own="server" in slo.match),
         "cache": lambda: Counts(
             _rate("tollgate_cache_verified_total", f'verdict="wrong"{match}'),
             _rate("tollgate_cache_verified_total", match[1:]),
@@ -90,6 +87,15 @@ def _availability(match: str) -> Counts:
     bad = " or ".join(_series(name, condition + match) for condition in (_BROKEN, _SERVER, _AWAY))
     good = _series(name, f'outcome="ok"{match}')
     return Counts(f"sum({bad})", f"sum({good} or {bad})")
+
+
+def _tools(match: str, *, own: bool) -> Counts:
+    """Without those that agents run themselves, unless they are asked for: a test that fails is their daily work."""
+    gate = match if own else f'{match},server!="client"'
+    return Counts(
+        _rate("tollgate_tool_calls_total", f'result="error"{gate}'),
+        _rate("tollgate_tool_calls_total", f'result=~"ok|error"{gate}'),
+    )
 
 
 def _telemetry() -> Counts:
