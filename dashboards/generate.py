@@ -15,12 +15,21 @@ from dashboards.boards import BOARDS
 from dashboards.parts import build
 
 ROOT = Path(__file__).parents[1]
+CHART = "deploy/chart/files"
 
 
 def files(links: Links | None = None) -> dict[str, str]:
     """Path from the root of the repository -> text."""
-    boards = {f"dashboards/{board.uid}.json": build(board) for board in BOARDS}
-    return {**boards, **artefacts.files(links or Links())}
+    found = {f"dashboards/{board.uid}.json": build(board) for board in BOARDS}
+    found |= artefacts.files(links or Links())
+    # Charts read no file from outside of them.
+    rules = {
+        f"{CHART}/rules/{Path(name).name}": found[name]
+        for name in found
+        if name.startswith("alerts/") and name.count("/") == 1 and name.endswith(".yaml")
+    }
+    boards = {f"{CHART}/{name}": found[name] for name in found if name.startswith("dashboards/")}
+    return {**found, **rules, **boards}
 
 
 def main() -> int:

@@ -148,11 +148,11 @@ class World:
                     headers = {"x-tollgate-run-id": run, "x-tollgate-agent": "odd"}
                     async with session.get(f"{self.gate.url}/tools/search/{path}", headers=headers) as answer:
                         await answer.read()
-            for report in ({"kind": "success"}, {"kind": "score", "value": 0.5}):
-                named = run if report["kind"] == "success" else f"{run}-canary-0"
+            for report in ({"outcome": "success"}, {"outcome": "score", "value": 0.5}):
+                named = run if report["outcome"] == "success" else f"{run}-canary-0"
                 url = f"{self.gate.admin_url}/api/runs/{named}/outcome"
                 async with session.post(url, json=report) as answer:
-                    await answer.read()
+                    assert answer.status < 300, await answer.text()
 
 
 def backfill() -> str:
@@ -161,6 +161,7 @@ def backfill() -> str:
     moments = range(now - 3600, now - 5, 5)
     build = 'tollgate_build_info{job="tollgate",instance="gate",version="0.1.0"}'
     lines = ["# TYPE tollgate_build info", *(f"{build} 1 {at}" for at in moments)]
+    lines += ["# TYPE up gauge", *(f'up{{job="tollgate",instance="gate"}} 1 {at}' for at in moments)]
     hour = 'tenant:tollgate_cost_usd:increase1h{tenant="default"}'
     lines += ["# TYPE tenant:tollgate_cost_usd:increase1h gauge", *(f"{hour} 3 {at}" for at in moments)]
     return "\n".join([*lines, "# EOF", ""])
@@ -186,7 +187,7 @@ def settings(world: World, tool: str) -> dict[str, Any]:
         "aliases": {"old-name": "gpt-4o"},
         "budgets": [
             {"scope": "global", "usd": 100_000, "per": "month"},
-            {"scope": "agent", "match": "spender", "usd": 60, "per": "month"},
+            {"scope": "agent", "match": "spender", "usd": 110, "per": "month"},
         ],
         "spending": {"unknown_price": "allow"},
         "loops": {"cycle": "stop", "repeated_call": "warn"},
@@ -231,7 +232,7 @@ def test_trouble_raises_the_alerts_made_for_it_and_they_reach_whom_they_are_for(
     end = time.monotonic() + 90
     while not world.prometheus.fired() >= TROUBLES and time.monotonic() < end:
         world.trouble()
-    assert not TROUBLES - world.prometheus.fired()
+    assert sorted(TROUBLES - world.prometheus.fired()) == []
     told = TROUBLES - HELD_BACK
     until(lambda: world.webhook.names("firing"), lambda names: names >= told)
     receivers: dict[str, set[str]] = {}
@@ -275,7 +276,7 @@ def test_every_query_of_every_panel_has_finite_data(world: World) -> None:
 
     assert VARIABLES["$__rate_interval"] == "1m"
     missing = until(empty, lambda found: not found, seconds=60, what=lambda: "") if not (found := empty()) else found
-    assert missing == []
+    assert not missing, "\n".join(missing)
     for where, part in WITHOUT:
         assert any(board == where and part in expr for board, _, expr in queries()), "no longer needed"
 
