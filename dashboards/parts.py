@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -150,7 +151,11 @@ def build(board: Board) -> str:
                 .keep_time(True)
                 .include_vars(True)
             )
-    return JSONEncoder(sort_keys=True, indent=1).encode(_placed(made.build(), board)) + "\n"
+    document = json.loads(JSONEncoder(sort_keys=True).encode(_placed(made.build(), board)))
+    for variable in document["templating"]["list"]:
+        for stray in ("auto", "auto_count", "auto_min"):  # of intervals alone; the encoder writes them for all
+            variable.pop(stray, None)
+    return json.dumps(document, sort_keys=True, indent=1) + "\n"
 
 
 def _placed(built: models.Dashboard, board: Board) -> models.Dashboard:

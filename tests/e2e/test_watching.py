@@ -24,6 +24,7 @@ from gateway.testing.fake_upstream import FakeUpstream
 from gateway.testing.gateway import RunningGateway, free_port
 from gateway.testing.otlp_collector import OtlpCollector
 from tests.e2e.conftest import upstreams
+from tests.e2e.test_prompt_cache import Agent
 from tests.e2e.test_tools import ToolServer
 from tests.e2e.watchers import MISSING, Alertmanager, Prometheus, Webhook, until
 from tests.test_dashboards import VARIABLES, queries
@@ -124,6 +125,22 @@ class World:
         self.round += 1
         self.act("leaver", "lost", "runaway")
         asyncio.run(self._troubled())
+        for clock in (False, True):
+            Agent(self.gate, f"prefix-{self.round}-{clock}", marks=True, clock=clock).play(2)
+
+    def lean(self) -> None:
+        """Calls that only fallbacks save; no breaker knows better."""
+
+        async def leaning() -> None:
+            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(60)) as session:
+                for number in range(30):
+                    asked = {"role": "user", "content": f"[[fault 503]] {self.rng.random()} {number}"}
+                    url = f"{self.gate.url}/sick{CHAT}"
+                    body = {"model": "gpt-4o", "messages": [asked]}
+                    async with session.post(url, json=body, headers={"authorization": "Bearer k"}) as answer:
+                        assert answer.status == 200, await answer.text()
+
+        asyncio.run(leaning())
 
     async def _troubled(self) -> None:
         run = f"run-{self.round}"
@@ -226,8 +243,12 @@ HELD_BACK = {"TollgateErrorSpike", "TollgateFallbacks", "TollgateProviderRateLim
 
 
 def test_trouble_raises_the_alerts_made_for_it_and_they_reach_whom_they_are_for(world: World) -> None:
+    world.change(breakers={"enabled": False})
+    end = time.monotonic() + 90
+    while "TollgateFallbacks" not in world.prometheus.fired() and time.monotonic() < end:
+        world.lean()
     world.collector.status = 503
-    world.change(routes=[{"model": "app", "to": []}])
+    world.change(breakers={"enabled": True}, routes=[{"model": "app", "to": []}])
     world.gate.kill_worker()
     end = time.monotonic() + 90
     while not world.prometheus.fired() >= TROUBLES and time.monotonic() < end:
