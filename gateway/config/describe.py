@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from gateway.config import describe_bulkheads, describe_resilience, describe_routing, schema, schema_semantic
+from gateway.config import (
+    describe_bulkheads,
+    describe_resilience,
+    describe_routing,
+    describe_slo,
+    schema,
+    schema_semantic,
+)
 
 _FROM_ENV = 'Secret: "$NAME" and "${NAME}" are read from the environment, "$$" is a dollar sign.'
 
@@ -10,6 +17,7 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
     **describe_bulkheads.FIELDS,
     **describe_resilience.FIELDS,
     **describe_routing.FIELDS,
+    **describe_slo.FIELDS,
     schema.Config: {
         "listen": 'Address of the data port, "host:port"; "[::1]:8787" for IPv6, port 0 lets the system choose.',
         "admin": 'Address of the admin port, "host:port"; off loopback it requires `admin_token`.',
@@ -45,6 +53,7 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
         "cache": "Answers already paid for, given again; nothing is cached until it is enabled.",
         "tools": "HTTP tools by name, behind /tools/{name}.",
         "mcp": "MCP servers by name, behind /mcp/{name}.",
+        "slos": "Goals of service, for the rules that `tollgate slo generate` writes; they change no call.",
     },
     schema.McpServer: {
         "url": "Its one endpoint, of the streamable HTTP transport; no redirect is followed.",

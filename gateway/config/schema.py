@@ -14,6 +14,7 @@ from gateway.config.schema_bulkheads import Bulkhead, Overload, PriorityRule
 from gateway.config.schema_resilience import Breakers, Fallback, Goal, Hedging, Retries, TimeoutRule, Timeouts
 from gateway.config.schema_routing import Route
 from gateway.config.schema_semantic import SemanticCache
+from gateway.config.schema_slo import Slo
 
 # imported from here
 __all__ = ["Breakers", "Bulkhead", "Config_", "Count", "Fallback", "Goal", "Hedging", "Name", "Overload"]
@@ -384,3 +385,4 @@ class Config(Config_, frozen=True):
     prompt_cache: PromptCache = PromptCache()
     tools: dict[Name, Tool] = {}
     mcp: dict[Name, McpServer] = {}
+    slos: tuple[Slo, ...] = ()

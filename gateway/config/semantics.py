@@ -16,6 +16,7 @@ from gateway.config import (
     semantics_limits,
     semantics_resilience,
     semantics_routing,
+    semantics_slo,
     semantics_tools,
 )
 from gateway.config.address import Address, parse_address, parse_url
@@ -56,6 +57,7 @@ def faults(config: Config, env: Mapping[str, str]) -> list[Problem]:
     found += semantics_resilience.faults(config)
     found += semantics_routing.faults(config)
     found += semantics_bulkheads.faults(config)
+    found += semantics_slo.faults(config)
     return [*found, *semantics_limits.faults(config), *semantics_cache.faults(config), *_tools(config)]
 
 

@@ -136,7 +136,7 @@ class MetricsProjection:
         with self._lock:
             self._runs.expire(self._runs.watermark + int((self._clock() - self._applied_at) * NS))
             self._count_drops()
-            gauges = {**self._reload, "tollgate_active_runs": float(len(self._runs.open)), **gauges}
+            gauges = {**self._reload, **self._runs.gauges(), **gauges}
             return Reading(self._store.copy(), gauges, self._started_ns)
 
     def snapshot(self) -> bytes:

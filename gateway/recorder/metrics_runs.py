@@ -13,8 +13,8 @@ from __future__ import annotations
 from msgspec import Struct
 
 from gateway.journal.record import CallRecord, OutcomeRecord
-from gateway.recorder.metrics_store import Store
-from gateway.recorder.names import METRICS, NS
+from gateway.recorder.metrics_store import Gauge, Store
+from gateway.recorder.names import METRICS, NS, PICO
 
 LIMIT = 50_000
 NONE = "none"
@@ -73,6 +73,15 @@ class Runs:
         value = record.value
         if value is not None and -_SCORE_MAX < value < _SCORE_MAX:
             self._store.observe("tollgate_run_score", (run.agent,), round(value * _SCORE_SCALE))
+
+    def gauges(self) -> dict[str, Gauge]:
+        """How many are open, and the most that one of them has cost and done."""
+        runs = self.open.values()
+        return {
+            "tollgate_active_runs": float(len(runs)),
+            "tollgate_active_run_cost_usd": max((run.cost for run in runs), default=0) / PICO,
+            "tollgate_active_run_steps": float(max((run.steps for run in runs), default=0)),
+        }
 
     def expire(self, now: int) -> None:
         """End the runs that were idle at `now` (ns since the epoch)."""

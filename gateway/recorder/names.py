@@ -297,6 +297,8 @@ AGENTS = (
     _counter("tollgate_run_cost_usd", "agent outcome", "US dollars of runs that ended, by reported outcome.", **_USD),
     _hist("tollgate_run_score", "agent", SCORE, "Scores reported for runs.", scale=10**6, unit="1"),
     _gauge("tollgate_active_runs", "Runs with a recent call."),
+    _gauge("tollgate_active_run_cost_usd", "Of those, the most that one of them has cost.", "{USD}"),
+    _gauge("tollgate_active_run_steps", "Of those, the most calls that one of them has made."),
 )
 
 SELF = (

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs the command line agents that tests/e2e/test_clients_npm.py drives, into ./.clients.
+# Installs the command line agents that tests/e2e/test_clients_npm.py drives, into ./.clients; and Grafana's own types of
+# dashboards, which tests/test_dashboards_types.py holds ours against.
 # The versions are pinned; set CLIENTS=... to install a subset.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -9,6 +10,10 @@ mkdir -p .clients
 for client in $clients; do
     npm install --no-audit --no-fund --no-update-notifier --loglevel=error --prefix .clients "$client" ||
         echo "could not install $client: its tests are skipped" >&2
+done
+for types in "@grafana/schema@13.2.3" "typescript@5.9.3"; do
+    npm install --no-audit --no-fund --no-update-notifier --loglevel=error --ignore-scripts --prefix .clients "$types" ||
+        echo "could not install $types: the types of dashboards are not checked" >&2
 done
 for name in claude codex opencode; do
     printf '%s: ' "$name"

@@ -289,11 +289,14 @@ def test_an_idle_run_ends_when_the_clock_says_so() -> None:
     metrics = projection(clock=clock, run_idle_seconds=600)
     metrics.apply([call(), call(run_id="run-2")])
     assert value(metrics, "tollgate_active_runs") == 2
+    assert value(metrics, "tollgate_active_run_steps") == 1
+    assert value(metrics, "tollgate_active_run_cost_usd") > 0
     clock.now += 599
     assert value(metrics, "tollgate_runs_total") == 0
     clock.now += 2
     assert value(metrics, "tollgate_runs_total", outcome="none") == 2
     assert value(metrics, "tollgate_active_runs") == 0
+    assert value(metrics, "tollgate_active_run_steps") == 0
 
 
 def test_idle_time_is_that_of_the_records() -> None:
