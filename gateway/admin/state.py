@@ -117,6 +117,16 @@ class MatcherDesk(Protocol):
     def forget(self, chosen: Chosen) -> Noted: ...
 
 
+class Gauges(msgspec.Struct, frozen=True):
+    """What is known of the processes beside their readiness."""
+
+    inflight: int = 0
+    lost: int = 0  # records that wait for room, or never got it
+    reload_ok: bool = True
+    reload_message: str = ""
+    needs_restart: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class AdminState:
     """`token` and `prices` are asked at every request: a reload changes them."""
@@ -134,12 +144,14 @@ class AdminState:
     matcher: MatcherDesk
     config: Callable[[], Config]  # in force
     canaries: Callable[[], list[tuple[CanaryDecision, int]]]  # how each stands, since when; raises OSError
+    condition: Callable[[], Gauges]
     in_force: Callable[[int], bool]  # has every worker taken in the decisions up to this revision?
     caught_up_at: Callable[[], float]  # monotonic: what was written before is in the ledger
     token: Callable[[], str | None]
     now: Callable[[], int]  # ns since the epoch
     new_id: Callable[[], str]
     monotonic: Callable[[], float] = time.monotonic
+    pulse: float = 1.0  # seconds between two looks for those who listen to events
     patience: float = 2.0  # seconds to wait for the ledger to catch up
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, "admin"))
 

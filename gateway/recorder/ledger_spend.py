@@ -1,0 +1,84 @@
+"""What calls cost by the minute, and what changed: the queries behind the live figures, on top of the ledger's reader.
+
+Rows of `calls` are numbered as they come in; so what is new since a look is a range of numbers, whenever it began.
+A call that is written anew gets another number: whoever adds up must begin anew from time to time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from gateway.recorder.ledger_read import LedgerReader, Rows
+
+# Of the availability of models: what clients did wrong, what was refused and what they left is none of it.
+_COLUMNS: Final = """
+    started_at / 60000000000 AS minute, tenant, agent, iif(model_used <> '', model_used, model_requested) AS model,
+    count(*) AS calls, sum(outcome = 'refused') AS refused,
+    sum(outcome NOT IN ('refused', 'cancelled')) AS judged,
+    sum(outcome IN ('failed', 'truncated', 'error', 'abandoned')
+        OR (outcome = 'upstream_error' AND (status >= 500 OR status = 429))) AS faults,
+    ifnull(sum(cost), 0) AS cost, count(cost) AS priced, sum(cost_unknown) AS unknown,
+    ifnull(sum(input_tokens), 0) AS input_tokens, ifnull(sum(output_tokens), 0) AS output_tokens,
+    ifnull(sum(cache_read_tokens), 0) AS cache_read_tokens,
+    sum(usage_source = 'cached') AS from_cache, sum(tool_calls) AS tool_calls
+"""
+_LAST: Final = "SELECT ifnull(max(rowid), 0) AS n FROM calls"
+_BETWEEN: Final = (
+    "SELECT"
+    + _COLUMNS
+    + "FROM calls WHERE started_at >= :since AND started_at < :until AND +rowid <= :upto GROUP BY 1, 2, 3, 4"
+)
+_SINCE_ROW: Final = (
+    "SELECT"
+    + _COLUMNS
+    + "FROM calls WHERE rowid > :after AND rowid <= :upto AND +started_at >= :since GROUP BY 1, 2, 3, 4"
+)
+_DAY: Final = """
+SELECT ifnull(sum(cost), 0) AS cost, count(cost) AS priced, ifnull(sum(cost_unknown), 0) AS unknown, count(*) AS calls
+FROM calls WHERE started_at >= :since AND started_at < :until
+"""
+_CHANGED: Final = """
+SELECT DISTINCT run_id FROM calls WHERE rowid > :after AND rowid <= :upto AND run IS NOT NULL LIMIT :limit
+"""
+_STOPPED: Final = """
+SELECT run_id, agent, error_code, max(started_at) AS at, detail FROM calls
+WHERE outcome = 'refused' AND outcome <> 'ok' AND started_at >= :since AND error_code = 'run_stopped' AND run_id <> ''
+GROUP BY run_id ORDER BY at DESC LIMIT :limit
+"""
+
+
+class SpendReader:
+    """Methods raise LedgerUnavailable, QueryTimeout among them. Times are ns since the epoch."""
+
+    def __init__(self, reader: LedgerReader) -> None:
+        self._reader = reader
+
+    def last(self) -> int:
+        """The number of the row that came in last; 0: none."""
+        return int(self._ask(_LAST, {})[0]["n"])
+
+    def between(self, since: int, until: int, upto: int) -> Rows:
+        """Sums of the calls begun in that time, up to a row, by minute, tenant, agent and model."""
+        return self._ask(_BETWEEN, {"since": since, "until": until, "upto": upto})
+
+    def rows(self, after: int, upto: int, since: int) -> Rows:
+        """The same of the rows that came in between, of calls begun since then."""
+        return self._ask(_SINCE_ROW, {"after": after, "upto": upto, "since": since})
+
+    def day(self, since: int, until: int) -> tuple[int, int, int, int]:
+        """(pico-USD, calls with a known cost, calls with an unknown one, calls) of a time that is over."""
+        (row,) = self._ask(_DAY, {"since": since, "until": until})
+        return row["cost"], row["priced"], row["unknown"], row["calls"]
+
+    def changed(self, after: int, upto: int, limit: int) -> list[str]:
+        """Ids of the runs that these rows belong to."""
+        found = self._ask(_CHANGED, {"after": after, "upto": upto, "limit": limit})
+        return [row["run_id"] for row in found]
+
+    def stopped(self, since: int, limit: int) -> Rows:
+        """Runs that were refused as stopped since then, the latest first, each with its latest refusal."""
+        return self._ask(_STOPPED, {"since": since, "limit": limit})
+
+    def _ask(self, statement: str, values: Mapping[str, Any] | Sequence[Any]) -> Rows:
+        return self._reader.query(statement, values)
