@@ -89,6 +89,7 @@ class Live:
             at=present.moment(now),
             version=__version__,
             timezone=zone,
+            listen=state.config().listen,
             **live_present.spending(found),
             today=live_present.sums_view(within(found.minutes, found.day.since, found.day.until)),
             last_hour=live_present.sums_view(hour),

@@ -55,15 +55,17 @@ def spending(found: Figures) -> dict[str, SpendView]:
     late = pace(within(found.minutes, found.now - HOUR, found.now + MINUTE).cost, began, found.now, HOUR)
     hour = within(found.minutes, found.hour.since, found.hour.until)
     day = within(found.minutes, found.day.since, found.day.until)
+    by_midnight = projected(day.cost, late, found.now, found.day.until)
     return {
         "hour": _spend(found.hour, hour, projected(hour.cost, late, found.now, found.hour.until)),
-        "day": _spend(found.day, day, projected(day.cost, late, found.now, found.day.until)),
-        "month": _month(found, day),
+        "day": _spend(found.day, day, by_midnight),
+        "month": _month(found, day, by_midnight),
     }
 
 
-def _month(found: Figures, day: Sums) -> SpendView:
-    """Goes on at the average of its days so far, and of a week at least; unknown while days are missing."""
+def _month(found: Figures, day: Sums, by_midnight: int) -> SpendView:
+    """Each day to come is like those of the last week that had calls; without any, like today. Unknown while days are
+    missing."""
     week = [found.days[since] for since in sorted(found.days)[-6:]]
     ours = [cost for since, cost in found.days.items() if since >= found.month.since]
     past = [cost for cost in (*week, *ours) if cost is None]
@@ -77,10 +79,10 @@ def _month(found: Figures, day: Sums) -> SpendView:
         priced=day.priced + sum(cost.priced for cost in known),
         unknown=day.unknown + sum(cost.unknown for cost in known),
     )
-    lately = [cost for cost in week if cost is not None and cost.calls]
-    span = found.now - found.day.since + DAY * len(lately)
-    per_ns = (day.cost + sum(cost.cost for cost in lately)) / max(span, HOUR)
-    return _spend(found.month, whole, projected(whole.cost, per_ns, found.now, found.month.until))
+    lately = [cost.cost for cost in week if cost is not None and cost.calls]
+    per_day = sum(lately) / len(lately) if lately else by_midnight
+    to_come = (found.month.until - found.day.until) / DAY
+    return _spend(found.month, whole, whole.cost + (by_midnight - day.cost) + round(per_day * to_come))
 
 
 def _spend(window: Window, so_far: Sums, by_then: int | None, *, known: bool = True) -> SpendView:

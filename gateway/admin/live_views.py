@@ -100,6 +100,7 @@ class SummaryView(Struct, kw_only=True):
     at: Time
     version: str
     timezone: str
+    listen: Annotated[str, Meta(description="Address of the data port.")]
     hour: SpendView
     day: SpendView
     month: SpendView
