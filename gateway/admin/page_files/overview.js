@@ -2,10 +2,12 @@
 
 import { get, runLink } from "./api.js";
 import { spendChart } from "./chart.js";
-import { badge, card, empty, h, meter, put } from "./dom.js";
+import { badge, card, empty, h, put } from "./dom.js";
 import { clock, count, percent, short, usd, when } from "./format.js";
 import { runLine, runHeading } from "./runs.js";
 
+const NAMES = { slo_burn: "Objective missed", price_unknown: "Prices unknown", journal_lag: "Records lag", journal_lost: "Records lost", ledger_unavailable: "No ledger",
+  no_worker: "No worker", workers_missing: "Workers missing", draining: "Ending", reload_failed: "Reload failed", needs_restart: "Restart needed" };
 const GRADE = { critical: "bad", warning: "warn", info: "info" };
 
 const tile = (name, value, note, kind = "") => h("div", { class: "card tile" }, h("div", { class: "name" }, name),
@@ -20,7 +22,7 @@ function spendTile(name, spend, end) {
 function conditions(list) {
   if (!list.length) return empty("All is well", "No breaker is open, no budget nears its end, nothing is stopped.");
   return h("ul", { class: "conditions", tabindex: 0, "aria-label": "Conditions" }, list.map((one) => h("li", {}, badge(one.severity, GRADE[one.severity]),
-    h("div", {}, h("b", {}, one.run ? h("a", { href: runLink(one.run) }, one.subject) : one.subject ?? one.kind.replaceAll("_", " ")),
+    h("div", {}, h("b", {}, one.run ? h("a", { href: runLink(one.run) }, one.subject) : one.subject ?? NAMES[one.kind] ?? one.kind),
       h("p", {}, one.text, one.since ? h("span", { title: one.since }, ` Since ${when(one.since)}.`) : null)))));
 }
 
@@ -29,8 +31,8 @@ function top(list, link) {
   const most = Math.max(...list.map((one) => one.cost_usd ?? 0));
   return h("ol", { class: "spenders" }, list.map((one) => h("li", {},
     h("span", { class: "cut" }, one.name ?? "(unknown)"), h("span", { class: "num" }, usd(one.cost_usd), h("span", { class: "soft" }, `  ${short(one.calls)} calls`)),
-    meter(`${one.name ?? "unknown"}: share of the dearest`, (one.cost_usd ?? 0) / (most > 0 ? most * 1.001 : 1) * 0.79, 0, 0.8))),
-  list.length ? h("li", {}, h("a", { href: link }, "All of today")) : null);
+    h("div", { class: "share", "aria-hidden": true }, h("span", { style: { width: `${most > 0 ? ((one.cost_usd ?? 0) / most) * 100 : 0}%` } })))),
+  h("li", {}, h("a", { href: link }, "All of today")));
 }
 
 function service(slo) {
@@ -43,11 +45,11 @@ function service(slo) {
 export function overview(root) {
   const tiles = h("div", { class: "tiles" }), matters = h("div", {}), agents = h("div", {}), models = h("div", {}), latest = h("div", {});
   const chart = spendChart("Spending by time");
-  let span = "tens", summary = null, rows = [];
-  const spans = [["minutes", "1 h"], ["tens", "24 h"]].map(([name, text]) => h("button", { type: "button", "aria-pressed": name === span,
+  let span = "minutes", summary = null, rows = [];
+  const spans = [["minutes", "1 h"], ["tens", "24 h"]].map(([name, text]) => h("button", { type: "button", "aria-pressed": String(name === span),
     onclick: (event) => {
       span = name;
-      for (const other of spans) other.setAttribute("aria-pressed", other === event.target);
+      for (const other of spans) other.setAttribute("aria-pressed", String(other === event.target));
       if (summary) chart.show(summary[span]);
     } }, text));
   put(root, h("h1", { class: "out" }, "Overview"), tiles,

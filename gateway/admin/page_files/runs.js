@@ -4,7 +4,7 @@ import { get, runLink } from "./api.js";
 import { badge, card, empty, h, put } from "./dom.js";
 import { count, short, span, usd, when } from "./format.js";
 
-const ROW = 40, PAGE = 200, SPARE = 12;
+const ROW = 40, HEAD = 36, PAGE = 200, SPARE = 12; // px, runs, rows out of sight
 const ACTIVE_MS = 90e3;
 
 export function state(run) {
@@ -31,13 +31,13 @@ export function runLine(run, properties = {}) {
 export function runs(root, { query }) {
   let rows = [], cursor = null, loading = null, more = true, at = 0, filter = { search: query.get("search") ?? "", agent: query.get("agent") ?? "", model: query.get("model") ?? "", order: query.get("order") ?? "recent" };
   const note = h("span", { class: "soft", role: "status" });
-  const space = h("div", { role: "presentation" });
-  const list = h("div", { class: "list", role: "group", "aria-label": "Runs", onscroll: () => draw(), onkeydown: (event) => move(event) }, space);
+  const space = h("div", { class: "space" }), heading = runHeading();
+  const list = h("div", { class: "list", role: "group", "aria-label": "Runs", onscroll: () => draw(), onkeydown: (event) => move(event) }, heading, space);
   const search = h("input", { id: "search", type: "search", placeholder: "Search id, agent or tenant  ( / )", "aria-label": "Search runs", value: filter.search, oninput: () => later() });
   const order = h("select", { "aria-label": "Order", onchange: () => restart() }, [["recent", "Latest first"], ["cost", "Dearest first"]].map(([value, text]) => h("option", { value, selected: value === filter.order }, text)));
   const narrowed = ["agent", "model"].filter((name) => filter[name]);
   put(root, h("div", { class: "title" }, h("h1", {}, "Runs"), narrowed.map((name) => [badge(`${name}: ${filter[name]}`, "info"), h("a", { href: "#/runs" }, "all")]), note,
-    h("div", { class: "finder", role: "search" }, search, order)), h("div", { class: "card" }, runHeading(), list));
+    h("div", { class: "finder", role: "search" }, search, order)), h("div", { class: "card" }, list));
 
   let timer = 0;
   const later = () => { clearTimeout(timer); timer = setTimeout(restart, 200); };
@@ -78,7 +78,7 @@ export function runs(root, { query }) {
       put(list, filter.search || narrowed.length ? empty("No run matches", "Search looks at ids, agents and tenants.") : empty("No runs yet", "The first call of an agent begins one."));
       return;
     }
-    if (space.parentNode !== list) put(list, space);
+    if (space.parentNode !== list) put(list, heading, space);
     space.style.height = `${rows.length * ROW}px`;
     const first = Math.max(0, Math.floor(list.scrollTop / ROW) - SPARE), last = Math.min(rows.length, Math.ceil((list.scrollTop + list.clientHeight) / ROW) + SPARE);
     const focused = list.contains(document.activeElement);
@@ -90,14 +90,14 @@ export function runs(root, { query }) {
   }
 
   function move(event) {
-    const page = Math.max(1, Math.floor(list.clientHeight / ROW) - 1);
+    const page = Math.max(1, Math.floor((list.clientHeight - HEAD) / ROW) - 1);
     const by = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity }[event.key];
     if (by === undefined || !rows.length) return;
     event.preventDefault();
     const now = Number(document.activeElement?.dataset.n ?? at);
     at = Math.max(0, Math.min(rows.length - 1, now + by));
     if (at * ROW < list.scrollTop) list.scrollTop = at * ROW;
-    else if ((at + 1) * ROW > list.scrollTop + list.clientHeight) list.scrollTop = (at + 1) * ROW - list.clientHeight;
+    else if ((at + 1) * ROW + HEAD > list.scrollTop + list.clientHeight) list.scrollTop = (at + 1) * ROW + HEAD - list.clientHeight;
     draw();
     space.querySelector(`[data-n="${at}"]`)?.focus({ preventScroll: true });
   }
