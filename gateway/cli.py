@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gateway import __version__
-from gateway.commands import breakers_options, keys_options, limits_options, route_options
+from gateway.commands import breakers_options, keys_options, limits_options, route_options, top_options
 from gateway.config.problems import ConfigError
 from gateway.errors import GatewayError
 
@@ -103,6 +103,7 @@ def _add_running(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     more = _add(runs, "raise", _runs_raise, "give a run another budget, also while it waits")
     more.add_argument("run", metavar="ID", help="the run")
     more.add_argument("budget_usd", type=_usd, metavar="USD", help="its whole budget from now on")
+    top_options.add(commands, _top, _add, _state_options)
     for command in (listing, kill, resume, more):
         _state_options(command)
 
@@ -169,15 +170,11 @@ def _add_cache(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     clear.add_argument("--tool", default="", metavar="NAME", help="only outputs of this tool (name or server/name)")
     clear.add_argument("--entry", default="", metavar="ID", help="only this one, as x-tollgate-cache-entry names it")
     _state_options(clear)
-    feedback = _add(
-        commands, "feedback", _cache_feedback, "say that an answer to a similar question was right or wrong"
-    )
+    feedback = _add(commands, "feedback", _cache_feedback, "say whether an answer to a similar question was right")
     feedback.add_argument("verdict", choices=("right", "wrong"))
     which = feedback.add_mutually_exclusive_group(required=True)
     which.add_argument("--request", default="", metavar="ID", help="of the call that was given it")
-    which.add_argument(
-        "--entry", default="", metavar="ID", help="the answer itself, as x-tollgate-cache-entry names it"
-    )
+    which.add_argument("--entry", default="", metavar="ID", help="the answer, as x-tollgate-cache-entry names it")
     _state_options(feedback)
 
 
@@ -245,6 +242,12 @@ def _runs_list(options: argparse.Namespace) -> int:
     from gateway.commands.runs import listing
 
     return listing(options.config, os.environ, _overrides(options), limit=options.limit)
+
+
+def _top(options: argparse.Namespace) -> int:
+    from gateway.commands.top import run
+
+    return run(options.config, os.environ, _overrides(options), every=options.every, once=options.once)
 
 
 def _runs_kill(options: argparse.Namespace) -> int:

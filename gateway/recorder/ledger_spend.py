@@ -43,7 +43,8 @@ SELECT DISTINCT run_id FROM calls WHERE rowid > :after AND rowid <= :upto AND ru
 """
 _STOPPED: Final = """
 SELECT run_id, agent, error_code, max(started_at) AS at, detail FROM calls
-WHERE outcome = 'refused' AND outcome <> 'ok' AND started_at >= :since AND error_code IN ('run_stopped', 'budget_exceeded') AND run_id <> ''
+WHERE outcome = 'refused' AND outcome <> 'ok' AND started_at >= :since
+    AND error_code IN ('run_stopped', 'budget_exceeded') AND run_id <> ''
 GROUP BY run_id ORDER BY at DESC LIMIT :limit
 """
 
@@ -77,7 +78,7 @@ class SpendReader:
         return [row["run_id"] for row in found]
 
     def stopped(self, since: int, limit: int) -> Rows:
-        """Runs that were refused since then, as stopped or as over a budget: each with its latest refusal, that first."""
+        """Runs that were refused as stopped or as over a budget, each with its latest refusal; the latest first."""
         return self._ask(_STOPPED, {"since": since, "limit": limit})
 
     def _ask(self, statement: str, values: Mapping[str, Any] | Sequence[Any]) -> Rows:
