@@ -134,14 +134,15 @@ def _new(title: str, *columns: tuple[str, int]) -> Table:
     )
     for name, ratio in columns:
         justify: JustifyMethod = "left" if ratio else "right"
-        table.add_column(name, justify=justify, ratio=ratio or None, min_width=8 * (not name), no_wrap=True)
+        table.add_column(name, justify=justify, ratio=ratio or None, no_wrap=True)
     return table
 
 
 def _runs(found: Snapshot, screen: Screen, lines: int) -> RenderableType:
     order = "dearest today" if found.by_cost else "latest"
     names = ("calls", "not ok", "tools", "tokens", "cost")
-    table = _new(f"Runs, {order}", ("run", 4), ("agent", 3), ("tenant", 2), *((name, 0) for name in names), ("", 1))
+    table = _new(f"Runs, {order}", ("run", 6), ("agent", 3), ("tenant", 2), *((name, 0) for name in names))
+    table.add_column("", width=8, no_wrap=True)
     ids = [run["id"] for run in found.runs]
     mark = chosen(screen, ids)
     first = max(0, ids.index(mark) - lines + 1) if mark else 0
