@@ -196,7 +196,9 @@ def _budgets(found: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _breakers(found: Sequence[Mapping[str, Any]]) -> Table:
-    table = _new("Breakers", ("of", 2), ("state", 2), ("why", 3))
+    table = _new("Breakers", ("of", 2))
+    table.add_column("state", width=22, no_wrap=True)
+    table.add_column("why", ratio=3, no_wrap=True)
     for one in found[:BREAKERS]:
         held = f", held {one['forced']}" if one["forced"] else ""
         state = Text(one["state"].replace("_", " ") + held, STATES[one["forced"] or one["state"]])
