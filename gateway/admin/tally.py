@@ -1,7 +1,8 @@
 """The figures of now, kept in memory and brought up to date by what came in since: by the minute, and by name today.
 
-What is new is found by the numbers of rows, so that a look costs what came in and not what there is. Every hour all is
-read again: then minutes that nobody asks for are forgotten, and calls that were written anew count once.
+What is new is found by the numbers of rows, so that a look costs what came in and not what there is. At the first look
+of a day all is read, an hour at a time. A call that is written anew (its worker died, and its record came after all)
+counts twice until then.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Tally:
         self._reader, self._now, self._zone = reader, now, zone
         self._lock = threading.Lock()
         self._calendar, self._named = Calendar(), ""
-        self._row, self._read_at = 0, -1  # the last row taken; the hour in which all was read
+        self._row, self._whole = 0, False  # the last row taken; was all read?
         self._floor = 0
         self._minutes: dict[int, Sums] = {}
         self._today: dict[str, dict[str, Sums]] = {}
@@ -74,12 +75,14 @@ class Tally:
             now, last = self._now(), self._reader.last()
             zone = self._zone()
             if zone != self._named:
-                self._calendar, self._named, self._read_at, self._days = Calendar(ZoneInfo(zone)), zone, -1, {}
-            if now // HOUR != self._read_at or last < self._row:
+                self._calendar, self._named, self._whole, self._days = Calendar(ZoneInfo(zone)), zone, False, {}
+            if not self._whole or last < self._row or self._calendar.window("day", now) != self._day:
                 self._begin(now, last)
             elif last > self._row:
-                self._take(self._reader.rows(self._row, last, self._floor))
+                self._add_minutes(self._reader.new_minutes(self._row, last, self._floor))
+                self._add_names(self._reader.new_names(self._row, last, self._day.since))
                 self._row = last
+            self._forget(now - DAY - HOUR)
             self._load_days(now)
             hour, month = self._calendar.window("hour", now), self._calendar.window("month", now)
             return show(
@@ -89,21 +92,29 @@ class Tally:
     def _begin(self, now: int, last: int) -> None:
         """All anew, an hour at a time: each query is bounded."""
         day = self._calendar.window("day", now)
-        self._read_at, self._minutes, self._day = -1, {}, day
+        self._whole, self._minutes, self._day = False, {}, day
         self._today = {of: defaultdict(Sums) for of in DIMENSIONS}
         self._floor = min(day.since, now - DAY) // HOUR * HOUR
         for since in range(self._floor, now + 2 * HOUR, HOUR):
-            self._take(self._reader.between(since, since + HOUR, last))
-        self._row, self._read_at = last, now // HOUR
+            self._add_minutes(self._reader.minutes(since, since + HOUR, last))
+            if since + HOUR > day.since:
+                self._add_names(self._reader.names(max(since, day.since), since + HOUR, last))
+        self._row, self._whole = last, True
 
-    def _take(self, rows: list[Row]) -> None:
+    def _forget(self, before: int) -> None:
+        """Minutes that nobody asks for any more: of another day, and older than one."""
+        self._floor = max(self._floor, min(self._day.since, before))
+        for minute in [minute for minute in self._minutes if (minute + 1) * MINUTE <= self._floor]:
+            del self._minutes[minute]
+
+    def _add_minutes(self, rows: list[Row]) -> None:
         for row in rows:
-            sums = Sums(**{name: row[name] for name in Sums.__struct_fields__})
-            minute = row["minute"]
-            self._minutes.setdefault(minute, Sums()).add(sums)
-            if minute * MINUTE >= self._day.since:
-                for of in DIMENSIONS:
-                    self._named_sums(of, row[of]).add(sums)
+            self._minutes.setdefault(row["minute"], Sums()).add(_sums(row))
+
+    def _add_names(self, rows: list[Row]) -> None:
+        for row in rows:
+            for of in DIMENSIONS:
+                self._named_sums(of, row[of]).add(_sums(row))
 
     def _named_sums(self, of: str, name: str) -> Sums:
         names = self._today[of]
@@ -126,3 +137,7 @@ class Tally:
             return DayCost(*self._reader.day(window.since, window.until))
         except LedgerUnavailable:
             return None
+
+
+def _sums(row: Row) -> Sums:
+    return Sums(**{name: row[name] for name in Sums.__struct_fields__})

@@ -12,8 +12,7 @@ from typing import Any, Final
 from gateway.recorder.ledger_read import LedgerReader, Rows
 
 # Of the availability of models: what clients did wrong, what was refused and what they left is none of it.
-_COLUMNS: Final = """
-    started_at / 60000000000 AS minute, tenant, agent, iif(model_used <> '', model_used, model_requested) AS model,
+_SUMS: Final = """
     count(*) AS calls, sum(outcome = 'refused') AS refused,
     sum(outcome NOT IN ('refused', 'cancelled')) AS judged,
     sum(outcome IN ('failed', 'truncated', 'error', 'abandoned')
@@ -22,18 +21,18 @@ _COLUMNS: Final = """
     ifnull(sum(input_tokens), 0) AS input_tokens, ifnull(sum(output_tokens), 0) AS output_tokens,
     ifnull(sum(cache_read_tokens), 0) AS cache_read_tokens,
     sum(usage_source = 'cached') AS from_cache, sum(tool_calls) AS tool_calls
+FROM calls WHERE
 """
+_MINUTE: Final = "SELECT started_at / 60000000000 AS minute," + _SUMS
+_NAMED: Final = "SELECT tenant, agent, iif(model_used <> '', model_used, model_requested) AS model," + _SUMS
+_AT_TIME: Final = "started_at >= :since AND started_at < :until AND +rowid <= :upto"
+_AT_ROW: Final = "rowid > :after AND rowid <= :upto AND +started_at >= :since"
+_BY_MINUTE, _BY_NAME = " GROUP BY 1", " GROUP BY 1, 2, 3"
 _LAST: Final = "SELECT ifnull(max(rowid), 0) AS n FROM calls"
-_BETWEEN: Final = (
-    "SELECT"
-    + _COLUMNS
-    + "FROM calls WHERE started_at >= :since AND started_at < :until AND +rowid <= :upto GROUP BY 1, 2, 3, 4"
-)
-_SINCE_ROW: Final = (
-    "SELECT"
-    + _COLUMNS
-    + "FROM calls WHERE rowid > :after AND rowid <= :upto AND +started_at >= :since GROUP BY 1, 2, 3, 4"
-)
+_MINUTES_AT_TIME: Final = _MINUTE + _AT_TIME + _BY_MINUTE
+_MINUTES_AT_ROW: Final = _MINUTE + _AT_ROW + _BY_MINUTE
+_NAMES_AT_TIME: Final = _NAMED + _AT_TIME + _BY_NAME
+_NAMES_AT_ROW: Final = _NAMED + _AT_ROW + _BY_NAME
 _DAY: Final = """
 SELECT ifnull(sum(cost), 0) AS cost, count(cost) AS priced, ifnull(sum(cost_unknown), 0) AS unknown, count(*) AS calls
 FROM calls WHERE started_at >= :since AND started_at < :until
@@ -59,13 +58,21 @@ class SpendReader:
         """The number of the row that came in last; 0: none."""
         return int(self._ask(_LAST, {})[0]["n"])
 
-    def between(self, since: int, until: int, upto: int) -> Rows:
-        """Sums of the calls begun in that time, up to a row, by minute, tenant, agent and model."""
-        return self._ask(_BETWEEN, {"since": since, "until": until, "upto": upto})
+    def minutes(self, since: int, until: int, upto: int) -> Rows:
+        """Sums by minute of the calls begun in that time, up to a row."""
+        return self._ask(_MINUTES_AT_TIME, {"since": since, "until": until, "upto": upto})
 
-    def rows(self, after: int, upto: int, since: int) -> Rows:
-        """The same of the rows that came in between, of calls begun since then."""
-        return self._ask(_SINCE_ROW, {"after": after, "upto": upto, "since": since})
+    def names(self, since: int, until: int, upto: int) -> Rows:
+        """The same by tenant, agent and model."""
+        return self._ask(_NAMES_AT_TIME, {"since": since, "until": until, "upto": upto})
+
+    def new_minutes(self, after: int, upto: int, since: int) -> Rows:
+        """Sums by minute of the rows that came in between, of calls begun since then."""
+        return self._ask(_MINUTES_AT_ROW, {"after": after, "upto": upto, "since": since})
+
+    def new_names(self, after: int, upto: int, since: int) -> Rows:
+        """The same by tenant, agent and model."""
+        return self._ask(_NAMES_AT_ROW, {"after": after, "upto": upto, "since": since})
 
     def day(self, since: int, until: int) -> tuple[int, int, int, int]:
         """(pico-USD, calls with a known cost, calls with an unknown one, calls) of a time that is over."""
