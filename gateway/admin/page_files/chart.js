@@ -16,7 +16,7 @@ export function spendChart(label) {
   const place = h("div", { class: "chart", role: "img", "aria-label": label });
   let plot = null, latest = null;
   const watch = new ResizeObserver(() => plot?.setSize(size()));
-  const size = () => ({ width: Math.max(200, place.clientWidth - 20), height: Math.max(120, place.clientHeight - 10) });
+  const size = () => ({ width: Math.max(200, place.clientWidth), height: Math.max(120, place.clientHeight) });
 
   function draw() {
     plot?.destroy();
@@ -24,7 +24,7 @@ export function spendChart(label) {
     const bars = window.uPlot.paths.bars({ size: [0.72, 40], radius: 0.15 });
     plot = new window.uPlot({
       ...size(),
-      padding: [10, 8, 0, 0],
+      padding: [10, 20, 0, 0],
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
       scales: { x: { range: (u, first, last) => [first - latest.step / 2, last + latest.step / 2] }, y: { range: (u, low, high) => [0, high > 0 ? high * 1.08 : 1] } },

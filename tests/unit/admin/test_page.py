@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from gateway.admin import page
 Gate = Any  # of conftest.py
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 FILES = page.load()
+DOCS = Path(__file__).parents[3] / "docs"
 LIMIT = 200_000  # bytes in all, as they are stored
 ZIPPED = 70_000  # bytes in all, as they are sent
 
@@ -117,3 +119,10 @@ def test_it_is_small() -> None:
     assert sum(len(file.body) for file in FILES.values()) < LIMIT
     assert sum(len(file.zipped) for file in FILES.values()) < ZIPPED
     assert all(gzip.decompress(file.zipped) == file.body for file in FILES.values())
+
+
+def test_the_pictures_of_it_are_pictures_and_small() -> None:
+    for name in ("live-page.png", "live-page-run.png"):
+        data = (DOCS / name).read_bytes()
+        assert data.startswith(b"\x89PNG\r\n\x1a\n")
+        assert len(data) <= 200_000
