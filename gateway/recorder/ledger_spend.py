@@ -11,12 +11,14 @@ from typing import Any, Final
 
 from gateway.recorder.ledger_read import LedgerReader, Rows
 
-# Of the availability of models: what clients did wrong, what was refused and what they left is none of it.
+# Of the availability of models: what clients did wrong, what limits refused as they should and what was left is none of
+# it; what broke, a provider's 5xx and a gateway without a place for the call (503) are faults.
 _SUMS: Final = """
     count(*) AS calls, sum(outcome = 'refused') AS refused,
-    sum(outcome NOT IN ('refused', 'cancelled')) AS judged,
+    sum(outcome IN ('ok', 'failed', 'truncated', 'error', 'abandoned')
+        OR (outcome IN ('upstream_error', 'refused') AND status >= 500)) AS judged,
     sum(outcome IN ('failed', 'truncated', 'error', 'abandoned')
-        OR (outcome = 'upstream_error' AND (status >= 500 OR status = 429))) AS faults,
+        OR (outcome IN ('upstream_error', 'refused') AND status >= 500)) AS faults,
     ifnull(sum(cost), 0) AS cost, count(cost) AS priced, sum(cost_unknown) AS unknown,
     ifnull(sum(input_tokens), 0) AS input_tokens, ifnull(sum(output_tokens), 0) AS output_tokens,
     ifnull(sum(cache_read_tokens), 0) AS cache_read_tokens,

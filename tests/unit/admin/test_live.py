@@ -230,11 +230,16 @@ async def test_models_that_fail_burn_the_objective(gate: Gate) -> None:
 
 async def test_what_clients_do_wrong_is_no_fault_of_models(gate: Gate) -> None:
     gate.at = NOON + MINUTE
-    own = [{"outcome": "upstream_error", "status": 400}, {"outcome": "refused"}, {"outcome": "cancelled"}]
-    theirs = [{"outcome": "upstream_error", "status": 429}, {"outcome": "upstream_error", "status": 500}]
+    own = [{"outcome": "upstream_error", "status": 400}, {"outcome": "upstream_error", "status": 429}]
+    own += [{"outcome": "refused", "status": 402}, {"outcome": "cancelled"}]
+    theirs = [
+        {"outcome": "upstream_error", "status": 500},
+        {"outcome": "refused", "status": 503},
+        {"outcome": "failed"},
+    ]
     gate.fill(calls(*own, *theirs))
     today = (await summary(gate))["today"]
-    assert (today["calls"], today["refused"], today["faults"]) == (5, 1, 2)
+    assert (today["calls"], today["refused"], today["faults"]) == (7, 2, 3)
 
 
 async def test_events_begin_with_a_summary_and_follow_what_happens(gate: Gate) -> None:
