@@ -123,6 +123,7 @@ async def report_outcome(request: web.Request) -> web.Response:
     record = OutcomeRecord(state.new_id(), state.now(), id, report.outcome, report.value, report.note)
     if not state.append(record):
         raise ApiError(503, "journal_unavailable", "the outcome cannot be written now", headers={"Retry-After": "1"})
+    state.touch(id)
     shown = await state.caught_up() and await state.ask(lambda: state.ledger.has_outcome(record.id))
     view = OutcomeView(
         id=record.id,

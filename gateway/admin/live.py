@@ -154,21 +154,23 @@ class Live:
         """The events of this second. Raises LedgerUnavailable."""
         summary = self.summary()
         last = self._spend.last()
-        events, after = [], self._row
-        if last < after:
-            after = 0
+        after, self._row = min(self._row, last), last
+        touched, known = self._state.touched, len(self._state.touched)
+        ids = [touched.pop() for _ in range(known)]
         if last > after:
-            ids = self._spend.changed(after, last, CHANGED + 1)
-            ledger = self._state.ledger
-            rows = [row for id in ids[:CHANGED] if (row := ledger.run(id)) is not None]
-            runs = [present.run(row, ledger.agents(row["run_id"])) for row in rows]
-            events.append(event("runs", ChangedRuns(runs=runs, more=len(ids) > CHANGED)))
-        self._row = last
+            ids += self._spend.changed(after, last, CHANGED + 1)
+        events = [event("runs", self._runs(list(dict.fromkeys(ids))))] if ids else []
         said = msgspec.json.encode(msgspec.structs.replace(summary, at=""))
         if said != self._told:
             self._told = said
             events.insert(0, event("summary", summary))
         return events
+
+    def _runs(self, ids: list[str]) -> ChangedRuns:
+        ledger = self._state.ledger
+        rows = [row for id in ids[:CHANGED] if (row := ledger.run(id)) is not None]
+        runs = [present.run(row, ledger.agents(row["run_id"])) for row in rows]
+        return ChangedRuns(runs=runs, more=len(ids) > CHANGED)
 
     # -- listeners, in the event loop ------------------------------------------------------------------------------
 
@@ -179,6 +181,7 @@ class Live:
         queue: asyncio.Queue[bytes] = asyncio.Queue(BEHIND)
         token = self._state.token()
         if not self.listeners:
+            self._state.touched.clear()
             self._row = await self._state.ask(self._spend.last)
         self.listeners.add(queue)
         try:

@@ -151,9 +151,15 @@ class AdminState:
     now: Callable[[], int]  # ns since the epoch
     new_id: Callable[[], str]
     monotonic: Callable[[], float] = time.monotonic
+    touched: set[str] = field(default_factory=set)  # runs that something was decided or said of, for those who listen
     pulse: float = 1.0  # seconds between two looks for those who listen to events
     patience: float = 2.0  # seconds to wait for the ledger to catch up
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, "admin"))
+
+    def touch(self, run: str) -> None:
+        """Something was decided or said of it. A thousand are kept: whoever does not listen misses them anyway."""
+        if len(self.touched) < 1000:
+            self.touched.add(run)
 
     async def ask(self, query: Callable[[], T]) -> T:
         """Run a query of the ledger (or anything that takes its time) beside the event loop."""

@@ -52,11 +52,11 @@ export async function post(path, body) {
   return (await send(path, options)).json();
 }
 
-/** Follow /api/events for ever. `told` takes (name, data), `changed` takes "on", or "off" with seconds to the next try. */
+/** Follow /api/events for ever. `told` takes (name, data), `changed` takes "on", or "off" with seconds to the next try and what was said. */
 export async function follow(told, changed) {
   for (let failed = 0; ;) {
     const abort = new AbortController();
-    let timer = setTimeout(() => abort.abort(), SILENCE);
+    let reason = "", timer = setTimeout(() => abort.abort(), SILENCE);
     try {
       const response = await send("/api/events", { headers: {}, signal: abort.signal });
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -71,10 +71,10 @@ export async function follow(told, changed) {
         rest = blocks.pop();
         for (const block of blocks) dispatch(block, told);
       }
-    } catch { /* whatever it was: again */ }
+    } catch (error) { reason = error.status ? error.message : ""; } // whatever it was: again
     clearTimeout(timer);
     const seconds = RETRY[Math.min(failed++, RETRY.length - 1)];
-    changed("off", seconds);
+    changed("off", seconds, reason);
     await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
   }
 }

@@ -58,11 +58,11 @@ function trouble(text) {
   banner.hidden = false;
 }
 
-function line(state, seconds) {
+function line(state, seconds, reason) {
   const on = state === "on", before = live.className;
   live.className = `live ${state}`;
   live.lastElementChild.textContent = on ? "live" : "no connection";
-  if (!on) trouble(`The gateway does not answer. ${heard ? `What is shown is from ${clock(heard)}. ` : ""}Next try in ${seconds} s.`);
+  if (!on) trouble(`${reason ? `The gateway says: ${reason}.` : "The gateway does not answer."} ${heard ? `What is shown is from ${clock(heard)}. ` : ""}Next try in ${seconds} s.`);
   else if (before.includes("off")) { banner.hidden = true; shown?.again?.(); }
 }
 

@@ -105,7 +105,7 @@ export function runs(root, { query }) {
   const matches = (row) => !filter.search || [row.id, row.agent ?? "", row.tenant].some((text) => text.toLowerCase().includes(filter.search.toLowerCase()));
 
   load();
-  const resized = () => draw();
+  const resized = () => draw(), aging = setInterval(resized, 30e3); // what was active is not for ever
   window.addEventListener("resize", resized);
   return {
     search: true,
@@ -125,6 +125,6 @@ export function runs(root, { query }) {
       draw();
     },
     again: restart,
-    close() { loading?.abort(); clearTimeout(timer); window.removeEventListener("resize", resized); },
+    close() { loading?.abort(); clearTimeout(timer); clearInterval(aging); window.removeEventListener("resize", resized); },
   };
 }

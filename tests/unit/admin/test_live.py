@@ -260,6 +260,22 @@ async def test_events_begin_with_a_summary_and_follow_what_happens(gate: Gate) -
         assert data["conditions"][0]["kind"] == "reload_failed"
 
 
+async def test_what_is_decided_or_said_of_a_run_is_told_to_those_who_listen(gate: Gate) -> None:
+    gate.at = NOON + MINUTE
+    gate.fill(calls({"run_id": "r1"}))
+    async with listening(gate) as stream:
+        await stream.next()
+        for path, body, status in (
+            ("kill", {}, 200),
+            ("raise", {"budget_usd": 5}, 200),
+            ("outcome", {"outcome": "success"}, 201),
+        ):
+            await gate.post(f"/api/runs/r1/{path}", body, status)
+            changed = await stream.until("runs")
+            assert [run["id"] for run in changed["runs"]] == ["r1"]
+        assert changed["runs"][0]["outcome"]["outcome"] == "success"
+
+
 async def test_many_runs_at_once_are_to_be_asked_for(gate: Gate) -> None:
     gate.at = NOON + MINUTE
     async with listening(gate) as stream:
