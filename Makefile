@@ -33,7 +33,7 @@ HELM := helm-python-sdk==0.2.2
 # Programs that some tests and the benchmark use, and the Debian packages that have them. Without them those tests are
 # skipped; as root, or where sudo asks no password, they are installed.
 TOOLS := openssl:openssl promtool:prometheus nginx:nginx-light gcc:build-essential \
-	redis-server:redis-server amtool:prometheus-alertmanager
+	redis-server:redis-server amtool:prometheus-alertmanager chromium:chromium
 
 .PHONY: demo test pytest test-clients prove bench bench-peers dashboards check constraints clean tools
 

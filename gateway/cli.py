@@ -19,6 +19,7 @@ from gateway.commands import (
     limits_options,
     route_options,
     slo_options,
+    top_options,
 )
 from gateway.config.problems import ConfigError
 from gateway.errors import GatewayError
@@ -111,6 +112,7 @@ def _add_running(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     more = _add(runs, "raise", _runs_raise, "give a run another budget, also while it waits")
     more.add_argument("run", metavar="ID", help="the run")
     more.add_argument("budget_usd", type=_usd, metavar="USD", help="its whole budget from now on")
+    top_options.add(commands, _top, _add, _state_options)
     for command in (listing, kill, resume, more):
         _state_options(command)
 
@@ -224,6 +226,12 @@ def _runs_list(options: argparse.Namespace) -> int:
     from gateway.commands.runs import listing
 
     return listing(options.config, os.environ, _overrides(options), limit=options.limit)
+
+
+def _top(options: argparse.Namespace) -> int:
+    from gateway.commands.top import run
+
+    return run(options.config, os.environ, _overrides(options), every=options.every, once=options.once)
 
 
 def _runs_kill(options: argparse.Namespace) -> int:

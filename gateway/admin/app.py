@@ -6,14 +6,15 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from gateway.admin import breakers, budgets, bulkheads, cache, decide, handlers, keys, limits, routes
+from gateway.admin import breakers, budgets, bulkheads, cache, decide, handlers, keys, limits, live, page, routes
 from gateway.admin.guard import guard
+from gateway.admin.live import LIVE, Live
 from gateway.admin.openapi import ROUTES
 from gateway.admin.problems import problems
 from gateway.admin.state import STATE, AdminState
 
 BODY_BYTES = 64 * 1024
-HANDLERS = (handlers, decide, keys, budgets, limits, cache, breakers, bulkheads, routes)
+HANDLERS = (handlers, decide, keys, budgets, limits, cache, breakers, bulkheads, routes, live)
 
 
 def handler_of(name: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -28,19 +29,26 @@ def build(state: AdminState) -> web.Application:
     """Every route of `openapi.ROUTES`, behind the guard; errors are problems."""
     app = web.Application(middlewares=[problems, guard(state.token)], client_max_size=BODY_BYTES)
     app[STATE] = state
+    app[LIVE] = Live(state)
     for route in ROUTES:
         handler = handler_of(route.name)
         app.router.add_route(route.method, route.pattern, handler)
         if route.method == "GET":
             app.router.add_route("HEAD", route.pattern, handler)
+    page.add(app)
     app.on_response_prepare.append(_harden)
+    app.on_shutdown.append(_end_streams)
     app.on_cleanup.append(_close)
     return app
 
 
 async def _harden(request: web.Request, response: web.StreamResponse) -> None:
-    response.headers["Cache-Control"] = "no-store"
+    response.headers.setdefault("Cache-Control", "no-store")
     response.headers["X-Content-Type-Options"] = "nosniff"
+
+
+async def _end_streams(app: web.Application) -> None:
+    await app[LIVE].close()
 
 
 async def _close(app: web.Application) -> None:

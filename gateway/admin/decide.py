@@ -137,6 +137,8 @@ async def decided(
     if kind is Kind.RAISE:
         detail["budget_usd"] = amount / NANO_USD
     state.event(f"{scope}_{DONE[kind]}", detail)
+    if scope is Scope.RUN:
+        state.touch(value)
     known = await _known(state, value) if scope is Scope.RUN else None
     taken = await in_force(state, standing.revision)
     return answer(DecidedView(**_standing(standing), in_force=taken, known=known), 200 if taken else 202)

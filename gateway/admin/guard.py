@@ -6,6 +6,8 @@ Rules
 2. A token in a query would end up in logs and histories: it is not looked at there.
 3. On loopback without a token only requests that name a loopback host are answered: a web page whose name suddenly
    resolves to 127.0.0.1 (DNS rebinding) is not.
+4. The live page itself is open: it has no data, and a browser that asks for it can bring no token. What it shows it
+   asks for by the API, with the token that is typed into it.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Callable
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from gateway.admin import page
 from gateway.admin.problems import ApiError
 from gateway.config.address import is_loopback
 
@@ -42,7 +45,7 @@ def guard(token: Callable[[], str | None]) -> Middleware:
         wanted = token()
         if wanted is None:
             _loopback_only(request)
-        elif request.path not in OPEN:
+        elif request.path not in OPEN and not page.wanted(request):
             _token_needed(request, wanted)
         return await handler(request)
 

@@ -7,7 +7,7 @@ from importlib.metadata import version
 import msgspec
 from aiohttp import web
 
-from gateway.admin import params, present, prompt_cache, tree
+from gateway.admin import page, params, present, prompt_cache, tree
 from gateway.admin.budgets import run_budget
 from gateway.admin.openapi import ROUTES, document
 from gateway.admin.problems import ApiError, bad_parameter, not_found
@@ -22,6 +22,9 @@ _PRICED_MODELS = 500
 
 
 async def index(request: web.Request) -> web.Response:
+    """The live page for browsers."""
+    if page.wanted(request):
+        return page.shell(request)
     return answer(Index(name="tollgate", version=VERSION, routes=[f"{r.method} {r.path}" for r in ROUTES]))
 
 
@@ -50,13 +53,13 @@ async def calls(request: web.Request) -> web.Response:
     values = params.given(request, (*params.CALL_FILTERS, *params.PAGE))
     where, limit, after = params.call_filter(values), params.limit(values), params.cursor(values)
 
-    def page() -> CallPage:
+    def listed() -> CallPage:
         rows = state.ledger.calls(where, limit + 1, after)
         shown = rows[:limit]
         following = params.next_cursor(shown[-1]["started_at"], shown[-1]["id"]) if len(rows) > limit else None
         return CallPage(calls=[present.call(row) for row in shown], next=following)
 
-    return answer(await state.ask(page))
+    return answer(await state.ask(listed))
 
 
 async def call(request: web.Request) -> web.Response:
@@ -70,17 +73,18 @@ async def call(request: web.Request) -> web.Response:
 
 async def runs(request: web.Request) -> web.Response:
     state = request.app[STATE]
-    values = params.given(request, (*params.RUN_FILTERS, *params.PAGE))
+    values = params.given(request, (*params.RUN_FILTERS, "order", *params.PAGE))
     where, limit, after = params.run_filter(values), params.limit(values), params.cursor(values)
+    dearest = params.dearest(values)
 
-    def page() -> RunPage:
-        rows = state.ledger.runs(where, limit + 1, after)
+    def listed() -> RunPage:
+        rows = state.ledger.runs(where, limit + 1, after, dearest=dearest)
         shown: list[RunView] = [present.run(row, state.ledger.agents(row["run_id"])) for row in rows[:limit]]
-        last = rows[limit - 1] if len(rows) > limit else None
+        last = rows[limit - 1] if len(rows) > limit and not dearest else None
         following = params.next_cursor(last["first_at"], last["run_id"]) if last is not None else None
         return RunPage(runs=shown, next=following)
 
-    return answer(await state.ask(page))
+    return answer(await state.ask(listed))
 
 
 async def run(request: web.Request) -> web.Response:
@@ -119,6 +123,7 @@ async def report_outcome(request: web.Request) -> web.Response:
     record = OutcomeRecord(state.new_id(), state.now(), id, report.outcome, report.value, report.note)
     if not state.append(record):
         raise ApiError(503, "journal_unavailable", "the outcome cannot be written now", headers={"Retry-After": "1"})
+    state.touch(id)
     shown = await state.caught_up() and await state.ask(lambda: state.ledger.has_outcome(record.id))
     view = OutcomeView(
         id=record.id,

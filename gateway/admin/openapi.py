@@ -17,6 +17,7 @@ from gateway.admin import (
     decision_views,
     key_views,
     limit_views,
+    live_views,
     route_views,
     views,
 )
@@ -53,11 +54,12 @@ class Route(Struct, frozen=True):
     query: tuple[str, ...] = ()
     body: type | None = None
     open: bool = False  # without a token
+    events: bool = False  # a stream of them; the type is that of their data
 
     @property
     def pattern(self) -> str:
-        """The path as the router wants it: names of models, and other values, may have slashes."""
-        return self.path.replace("{model}", "{model:.+}").replace("{value}", "{value:.+}")
+        """The path as the router wants it: names of models, and other values, may have slashes, and ids braces."""
+        return self.path.replace("{model}", "{model:.+}").replace("{value}", "{value:.+}").replace("{id}", "{id:[^/]+}")
 
 
 _DECIDED: Final[dict[int, type | None]] = {200: decision_views.DecidedView, 202: decision_views.DecidedView}
@@ -66,7 +68,7 @@ _CALL_QUERY = ("run", "agent", "tenant", "model", "outcome", "since", "until", "
 _OUTCOME_QUERY = ("agent", "tenant", "since", "until")
 
 ROUTES: Final = (
-    Route("GET", "/", "index", "What is here.", {200: views.Index}),
+    Route("GET", "/", "index", "What is here; for a browser, the live page.", {200: views.Index}),
     Route("GET", "/healthz", "healthz", "The recorder is alive.", {200: views.Health}, open=True),
     Route(
         "GET", "/readyz", "readyz", "Whether the gateway takes traffic.",
@@ -74,9 +76,16 @@ ROUTES: Final = (
     ),
     Route("GET", "/metrics", "metrics", "Prometheus metrics; OpenMetrics where accepted.", {200: None}),
     Route("GET", "/openapi.json", "openapi", "This document.", {200: dict}),
+    Route("GET", "/api/summary", "live_summary", "Spending, and what is the matter.", {200: live_views.SummaryView}),
+    Route("GET", "/api/spenders", "spenders", "Who spent what today.", {200: live_views.SpenderList}, ("by", "limit")),
+    Route(
+        "GET", "/api/events", "live_events", "Server-sent events: `summary`, `runs` (with new calls), `trouble`.",
+        {200: live_views.ChangedRuns}, events=True,
+    ),
     Route("GET", "/api/calls", "calls", "Calls, newest first.", {200: views.CallPage}, _CALL_QUERY),
     Route("GET", "/api/calls/{id}", "call", "One call.", {200: views.CallView}),
-    Route("GET", "/api/runs", "runs", "Runs, the one begun last first.", {200: views.RunPage}, _CALL_QUERY[1:]),
+    Route("GET", "/api/runs", "runs", "Runs, the one begun last first.", {200: views.RunPage},
+        (*_CALL_QUERY[1:], "search", "order")),
     Route("GET", "/api/runs/{id}", "run", "One run with its tree.", {200: views.RunDetail}),
     Route(
         "POST", "/api/runs/{id}/outcome", "report_outcome", "Report what a run achieved; the last report counts.",
@@ -189,8 +198,16 @@ _QUERY: Final[dict[str, dict[str, Any]]] = {
     "until": {"description": "Begun before: RFC 3339 or seconds since the epoch.", "schema": _TEXT},
     "scope": {"description": f"Only of this scope: {', '.join(SCOPES)}.", "schema": _TEXT},
     "prefix": {"description": "Only accounts whose names begin so.", "schema": _TEXT},
+    "search": {"description": "Somewhere in the id, the agent or the tenant of a run; either case.", "schema": _TEXT},
+    "order": {
+        "description": "The latest first, or the dearest, of which there is one page.",
+        "schema": {"type": "string", "enum": ["recent", "cost"], "default": "recent"},
+    },
     "reason": {"description": "Why.", "schema": _TEXT},
-    "by": {"description": "Who decides, for the audit.", "schema": _TEXT},
+    "by": {
+        "description": "Who decides, for the audit; of spenders: agent (default), model or tenant.",
+        "schema": _TEXT,
+    },
     "over": {
         "description": "Also of windows that are over.",
         "schema": {"type": "string", "enum": ["true", "false"], "default": "false"},
@@ -249,7 +266,7 @@ def _operation(route: Route) -> dict[str, Any]:
         operation["parameters"] = parameters
     if route.body is not None:
         operation["requestBody"] = {"required": True, "content": _json(route.body)}
-    responses = {str(status): _answer(status, type_) for status, type_ in route.answers.items()}
+    responses = {str(status): _answer(status, type_, route.events) for status, type_ in route.answers.items()}
     problem = {"schema": {"$ref": _REF.format(name=views.Problem.__name__)}}
     responses["default"] = {"description": "An error.", "content": {"application/problem+json": problem}}
     operation["responses"] = responses
@@ -258,12 +275,16 @@ def _operation(route: Route) -> dict[str, Any]:
     return operation
 
 
-def _answer(status: int, type_: type | None) -> dict[str, Any]:
+def _answer(status: int, type_: type | None, events: bool) -> dict[str, Any]:
     description = {200: "OK", 201: "Created", 202: "Written; shown soon", 503: "Not ready"}[status]
     if type_ is None:
         text = {"schema": {"type": "string"}}
         return {"description": description, "content": {"text/plain": text, "application/openmetrics-text": text}}
-    return {"description": description, "content": _json(type_)}
+    content = _json(type_)
+    return {
+        "description": description,
+        "content": {"text/event-stream": {"schema": {"type": "string"}}} if events else content,
+    }
 
 
 def _json(type_: type) -> dict[str, Any]:

@@ -23,7 +23,7 @@ LIMIT_MAX = 1000
 TEXT_MAX = 512
 
 CALL_FILTERS: Final = ("run", "agent", "tenant", "model", "outcome", "since", "until")
-RUN_FILTERS: Final = ("agent", "tenant", "model", "outcome", "since", "until")
+RUN_FILTERS: Final = ("agent", "tenant", "model", "outcome", "since", "until", "search")
 PAGE: Final = ("limit", "cursor")
 
 _NUMBER = re.compile(r"-?\d{1,12}(\.\d{1,9})?")
@@ -67,7 +67,18 @@ def call_filter(values: Mapping[str, str]) -> CallFilter:
 
 def run_filter(values: Mapping[str, str]) -> RunFilter:
     texts = {name: values.get(name) for name in ("agent", "tenant", "model", "outcome")}
-    return RunFilter(**texts, since=moment(values, "since"), until=moment(values, "until"))
+    search = values.get("search", "").strip().lower() or None
+    return RunFilter(**texts, since=moment(values, "since"), until=moment(values, "until"), search=search)
+
+
+def dearest(values: Mapping[str, str]) -> bool:
+    """In the order of their cost, of which there is one page alone: costs change while pages are turned."""
+    order = values.get("order", "recent")
+    if order not in ("recent", "cost"):
+        raise bad_parameter("order", "expected recent or cost")
+    if order == "cost" and "cursor" in values:
+        raise bad_parameter("cursor", "in the order of cost there is one page")
+    return order == "cost"
 
 
 def limit(values: Mapping[str, str]) -> int:

@@ -95,7 +95,7 @@ def call(row: Row) -> CallView:
         price_version=row["price_version"] or None,
         budget=_budget(detail),
         cache=_cache(detail),
-        loop=_loop(detail),
+        loop=loop(detail),
         prompt_cache=prompt_cache.of_call(detail.prompt_cache),
         started_at=moment(row["started_at"]),
         duration_ms=ms(row["duration_ns"]),
@@ -162,7 +162,7 @@ def _cache(detail: Detail) -> CallCacheView | None:
     )
 
 
-def _loop(detail: Detail) -> CallLoopView | None:
+def loop(detail: Detail) -> CallLoopView | None:
     signals = detail.notes.get("loop")
     if not signals:
         return None

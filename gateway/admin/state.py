@@ -117,6 +117,16 @@ class MatcherDesk(Protocol):
     def forget(self, chosen: Chosen) -> Noted: ...
 
 
+class Gauges(msgspec.Struct, frozen=True):
+    """What is known of the processes beside their readiness."""
+
+    inflight: int = 0
+    lost: int = 0  # records that wait for room, or never got it
+    reload_ok: bool = True
+    reload_message: str = ""
+    needs_restart: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class AdminState:
     """`token` and `prices` are asked at every request: a reload changes them."""
@@ -135,14 +145,22 @@ class AdminState:
     config: Callable[[], Config]  # in force
     workers: Callable[[], Sequence[Mapping[str, float]]]  # the gauges of each; takes its time
     canaries: Callable[[], list[tuple[CanaryDecision, int]]]  # how each stands, since when; raises OSError
+    condition: Callable[[], Gauges]
     in_force: Callable[[int], bool]  # has every worker taken in the decisions up to this revision?
     caught_up_at: Callable[[], float]  # monotonic: what was written before is in the ledger
     token: Callable[[], str | None]
     now: Callable[[], int]  # ns since the epoch
     new_id: Callable[[], str]
     monotonic: Callable[[], float] = time.monotonic
+    touched: set[str] = field(default_factory=set)  # runs that something was decided or said of, for those who listen
+    pulse: float = 1.0  # seconds between two looks for those who listen to events
     patience: float = 2.0  # seconds to wait for the ledger to catch up
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4, "admin"))
+
+    def touch(self, run: str) -> None:
+        """Something was decided or said of it. A thousand are kept: whoever does not listen misses them anyway."""
+        if len(self.touched) < 1000:
+            self.touched.add(run)
 
     async def ask(self, query: Callable[[], T]) -> T:
         """Run a query of the ledger (or anything that takes its time) beside the event loop."""

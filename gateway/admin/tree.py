@@ -20,6 +20,7 @@ from gateway.admin.views import (
     ToolLeaf,
     UsageView,
 )
+from gateway.recorder.ledger_rows import decode_attempts, decode_detail
 
 LEAVES = 5_000
 """Calls (and tools) that a tree lists; beyond, only its totals are complete."""
@@ -96,6 +97,7 @@ def _step(row: Row, calls: dict[Key, list[CallLeaf]], tools: dict[Key, list[Tool
 
 
 def _call_leaf(row: Row) -> CallLeaf:
+    detail = decode_detail(row["detail"])
     return CallLeaf(
         id=row["id"],
         started_at=present.moment(row["started_at"]),
@@ -106,6 +108,16 @@ def _call_leaf(row: Row) -> CallLeaf:
         usage=present.usage(row),
         cost_usd=None if row["cost"] is None else present.usd(row["cost"]),
         tool_uses=present.tool_uses(row["tool_uses"]),
+        upstream=row["upstream"],
+        ttft_ms=None if row["ttft_ns"] is None else present.ms(row["ttft_ns"]),
+        attempts=len(decode_attempts(row["attempts"])),
+        error=row["error_code"] or detail.error_type or None,
+        message=detail.error_message or None,
+        cache=detail.cache or None,
+        saved_usd=present.usd(detail.saved),
+        budget=detail.budget or None,
+        loop=present.loop(detail),
+        notes=detail.notes,
     )
 
 

@@ -229,6 +229,16 @@ class CallLeaf(Struct, kw_only=True):
     usage: UsageView
     cost_usd: Usd
     tool_uses: list[ToolUseView]
+    upstream: str
+    ttft_ms: float | None
+    attempts: Annotated[int, Meta(description="Requests that were sent upstream for it.")]
+    error: Annotated[str | None, Meta(description="Code of what went wrong.")]
+    message: str | None
+    cache: Annotated[str | None, Meta(description="As /api/calls has it; null where the cache was not asked.")]
+    saved_usd: float
+    budget: Annotated[str | None, Meta(description="What budgets and limits decided; null where none was asked.")]
+    loop: CallLoopView | None
+    notes: Annotated[dict[str, str], Meta(description="Of routes, fallbacks, steps down: as /api/calls has them.")]
 
 
 class ToolLeaf(ToolCallView, kw_only=True):

@@ -53,6 +53,7 @@ class RunFilter(Struct, frozen=True):
     outcome: str | None = None
     since: int | None = None
     until: int | None = None
+    search: str | None = None  # lower case: somewhere in the id, the agent or the tenant
 
 
 # Every condition in two spellings: the first can use an index, the second (unary plus) leaves the choice to another.
@@ -80,6 +81,9 @@ _RUN_TERMS: Final[Mapping[str, str]] = {
     "outcome": "ifnull(v.kind, 'none') = :outcome",
     "since": "first_at >= :since",
     "until": "first_at < :until",
+    "search": (
+        "(instr(lower(r.run_id), :search) OR instr(lower(r.agent), :search) OR instr(lower(r.tenant), :search))"
+    ),
     "cursor": "first_at <= :at AND (first_at < :at OR r.run_id < :id)",
 }
 _SELECT_CALLS: Final = "SELECT * FROM calls WHERE "
@@ -89,6 +93,7 @@ _SELECT_RUNS: Final = (
     "v.note AS outcome_note FROM runs r LEFT JOIN verdicts v USING (run_id) WHERE "
 )
 _RUN_ORDER: Final = " ORDER BY first_at DESC, r.run_id DESC LIMIT :limit"
+_DEAREST_FIRST: Final = " ORDER BY r.cost DESC, first_at DESC, r.run_id DESC LIMIT :limit"
 
 _HAS_META: Final = "SELECT count(*) FROM sqlite_schema WHERE name = 'meta'"
 _CALL: Final = "SELECT * FROM calls WHERE id = ?"
@@ -190,10 +195,11 @@ class LedgerReader:
     def call(self, id: str) -> sqlite3.Row | None:
         return next(iter(self._rows(_CALL, (id,))), None)
 
-    def runs(self, where: RunFilter, limit: int, after: Cursor | None = None) -> Rows:
-        """The `limit` runs begun last that match, each with its reported outcome (or nulls)."""
+    def runs(self, where: RunFilter, limit: int, after: Cursor | None = None, *, dearest: bool = False) -> Rows:
+        """The `limit` runs begun last (or the dearest) that match, each with its reported outcome (or nulls)."""
         terms = [_RUN_TERMS[name] for name, value in _given(where, after).items() if value is not None]
-        return self._rows(_SELECT_RUNS + (" AND ".join(terms) or "1") + _RUN_ORDER, _values(where, limit, after))
+        order = _DEAREST_FIRST if dearest else _RUN_ORDER
+        return self._rows(_SELECT_RUNS + (" AND ".join(terms) or "1") + order, _values(where, limit, after))
 
     def run(self, id: str) -> sqlite3.Row | None:
         return next(iter(self._rows(_RUN, (id,))), None)
@@ -249,6 +255,10 @@ class LedgerReader:
         finally:
             with contextlib.suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
+
+    def query(self, statement: str, values: Sequence[Any] | Mapping[str, Any]) -> Rows:
+        """Of a constant statement that reads; see ledger_spend."""
+        return self._rows(statement, values)
 
     def _all(self, queries: Sequence[str], values: Mapping[str, Any]) -> Rows:
         return [row for query in queries for row in self._rows(query, values)]

@@ -24,7 +24,7 @@ from aiohttp import web
 
 from gateway.admin.app import build
 from gateway.admin.guard import TokenRequired, check
-from gateway.admin.state import AdminState
+from gateway.admin.state import AdminState, Gauges
 from gateway.admin.views import Readiness, WorkersView
 from gateway.config import check_semantic, places
 from gateway.config.address import parse_address
@@ -148,6 +148,7 @@ class Recorder:
                 config=lambda: self._config,
                 workers=lambda: list(read_gauges(self._inflight).values()),
                 canaries=self._canaries.standings,
+                condition=self.condition,
                 in_force=self.in_force,
                 caught_up_at=lambda: self.loop.caught_up_at,
                 token=lambda: self._config.admin_token,
@@ -176,6 +177,14 @@ class Recorder:
             ledger="ok" if self.loop.ledger_attached else "unavailable",
             lag_seconds=self.loop.behind_ns / 1e9,
         )
+
+    def condition(self) -> Gauges:
+        found, status = list(read_gauges(self._inflight).values()), self._status
+        names = ("inflight_requests", "journal_lost_pending")
+        inflight, lost = (round(sum(gauges.get(name, 0.0) for gauges in found)) for name in names)
+        if status is None:
+            return Gauges(inflight, lost)
+        return Gauges(inflight, lost, status.reload_ok, status.reload_message, status.needs_restart)
 
     def in_force(self, revision: int) -> bool:
         """Has every worker taken in what was decided up to this revision? Those that start later begin with it."""

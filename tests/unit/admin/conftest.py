@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from gateway.admin.app import build
 from gateway.admin.openapi import ROUTES, document
-from gateway.admin.state import AdminState
+from gateway.admin.state import AdminState, Gauges
 from gateway.admin.views import Readiness, WorkersView
 from gateway.call import Money, Usage
 from gateway.config.schema import Config
@@ -98,6 +98,8 @@ class Gate:
     matcher: Matcher = field(default_factory=Matcher)
     config: Config = field(default_factory=Config)
     workers: list[dict[str, float]] = field(default_factory=list)
+    gauges: Gauges = field(default_factory=Gauges)
+    at: int = 1_790_000_005_000_000_000
     seen: int = 10**9  # the revision that the workers have taken in
 
     def fill(self, records: Sequence[Record]) -> None:
@@ -130,6 +132,8 @@ async def conforming(method: str, response: ClientResponse) -> Any:
     statuses = described["responses"] if described else {}
     content = statuses.get(str(response.status), statuses.get("default", PROBLEM))["content"]
     assert response.content_type in content, (response.status, response.content_type)
+    if response.content_type == "text/event-stream":
+        return None
     if not response.content_type.endswith("json"):
         return await response.text()
     body = await response.json(content_type=None)
@@ -172,12 +176,14 @@ async def gate(tmp_path: Path) -> AsyncIterator[Gate]:
         config=lambda: gate.config,
         workers=lambda: gate.workers,
         canaries=SqliteCanaries(tmp_path / "canaries.sqlite").standings,
+        condition=lambda: gate.gauges,
         in_force=lambda revision: revision <= gate.seen,
         caught_up_at=lambda: float("-inf") if gate.lags else float("inf"),
         token=lambda: gate.token,
-        now=lambda: 1_790_000_005_000_000_000,
+        now=lambda: gate.at,
         new_id=lambda: f"outcome-{next(numbers)}",
         patience=0.0,
+        pulse=0.01,
     )
     async with TestClient(TestServer(build(state))) as client:
         gate.client = client

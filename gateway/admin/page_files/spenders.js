@@ -1,0 +1,53 @@
+// Agents or models: what each spent today.
+
+import { get, post } from "./api.js";
+import { ask, say } from "./dialogs.js";
+import { badge, card, empty, h, put, table } from "./dom.js";
+import { count, percent, short, usd } from "./format.js";
+
+const EVERY = 3000; // ms between two looks, at most
+
+export const spenders = (by) => (root) => {
+  const title = by === "agent" ? "Agents" : "Models";
+  const body = h("div", {});
+  put(root, h("div", { class: "title" }, h("h1", {}, title), h("span", { class: "soft" }, "today")), h("div", { class: "card" }, body));
+  let looked = 0, stopped = new Map(), prices = new Map();
+
+  async function load() {
+    looked = Date.now();
+    try {
+      const [page, kept, priced] = await Promise.all([get(`/api/spenders?by=${by}&limit=500`), by === "agent" ? get("/api/controls") : null, by === "model" ? get("/api/prices") : null]);
+      stopped = new Map((kept?.stopped ?? []).filter((one) => one.scope === "agent").map((one) => [one.value, one]));
+      prices = new Map((priced?.models ?? []).map((one) => [one.model, one.known]));
+      draw(page.spenders);
+    } catch (error) {
+      put(body, empty(`The ${title.toLowerCase()} cannot be shown`, error.message));
+    }
+  }
+
+  function draw(list) {
+    if (!list.length) { put(body, empty("No calls today")); return; }
+    const all = list.reduce((sum, one) => sum + (one.cost_usd ?? 0), 0);
+    const columns = [[by === "agent" ? "Agent" : "Model", ""], ["Cost", "num"], ["Share", "num"], ["Calls", "num"], ["Failed", "num"], ["Refused", "num"], ["Tokens in", "num"], ["From caches", "num"], ["Tokens out", "num"], ["Tool calls", "num"], ["", ""]];
+    put(body, table(title, columns, list.map((one) => [
+      h("span", {}, one.name === null ? h("span", { class: "soft" }, "(unknown)") : h("a", { class: "mono", href: `#/runs?${new URLSearchParams({ [by]: one.name })}` }, one.name),
+        stopped.has(one.name) ? [" ", badge("stopped", "bad", stopped.get(one.name).reason)] : null,
+        prices.get(one.name) === false ? [" ", badge("no price", "warn")] : null),
+      usd(one.cost_usd), all ? percent((one.cost_usd ?? 0) / all) : "–", count(one.calls), one.faults ? h("span", { class: "bad" }, count(one.faults)) : "0", count(one.refused),
+      short(one.input_tokens), one.input_tokens ? percent(one.cache_read_tokens / one.input_tokens) : "–", short(one.output_tokens), count(one.tool_calls),
+      by === "agent" && one.name ? h("div", { class: "actions" }, stop(one.name)) : null])));
+  }
+
+  function stop(name) {
+    const held = stopped.has(name);
+    return h("button", { type: "button", class: held ? "" : "danger", "aria-label": `${held ? "Resume" : "Stop"} ${name}`, onclick: () => ask({
+      title: `${held ? "Let" : "Stop"} agent ${name}${held ? " go on" : ""}?`, done: held ? "Resume" : "Stop", danger: !held,
+      text: held ? "Its next calls pass again." : "Its calls under way end within a second, with those of its sub-agents, and its next ones are refused.",
+      fields: held ? [] : [{ name: "reason", label: "Reason (told to the agent)", maxlength: 500 }],
+      act: (values) => post(held ? "/api/resume" : "/api/kill", { scope: "agent", value: name, reason: values.reason ?? "" }),
+    }).then((done) => { if (done) { say(`Agent ${name} ${held ? "may go on" : "is stopped"}.`); load(); } }) }, held ? "Resume" : "Stop");
+  }
+
+  load();
+  return { summary() { if (Date.now() - looked > EVERY) load(); }, again: load };
+};
