@@ -47,7 +47,7 @@ test-clients: $(VENV)/.installed-dev
 
 prove: $(VENV)/.installed-dev tools
 	TOLLGATE_PROOF_SEEDS=200 $(BIN)/python -m pytest tests/e2e/test_budget_proof.py $(PYTEST_ARGS)
-	TOLLGATE_PROOF_TARGETS=100 TOLLGATE_PROOF_TENANTS=10000 $(BIN)/python -m pytest tests/e2e/test_semantic_attack.py tests/e2e/test_semantic_bars.py -o timeout=1800 -s $(PYTEST_ARGS)
+	TOLLGATE_PROOF_TARGETS=100 TOLLGATE_PROOF_TENANTS=10000 TOLLGATE_PROOF_PAIRS=400 TOLLGATE_PROOF_ADVISING=8000 $(BIN)/python -m pytest tests/e2e/test_semantic_attack.py tests/e2e/test_semantic_bars.py -o timeout=1800 -s $(PYTEST_ARGS)
 
 bench: $(VENV)/.installed-dev tools
 	$(BIN)/python -m tests.bench $(BENCH_ARGS)

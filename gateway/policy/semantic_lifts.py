@@ -5,6 +5,9 @@ answer, another town is no other question. What a guard forbids is compared with
 Where hardly any of it was wrong, by what is known of the answers of a group and, as far as little is, of the scope,
 the guard no longer forbids; the verifier then decides, and knows that a guard was lifted. Directions, numbers and
 opposites stay forbidden in any scope.
+
+What is known is kept apart by whether the neighbours *agree*: where many stored questions lie around, that differ in
+their names and share one answer, another name is hardly ever another question, and where they do not, it often is.
 """
 
 from __future__ import annotations
@@ -19,6 +22,10 @@ TOLERATED = 4.0  # times the target: the share of wrong ones up to which a guard
 _STRENGTH = 20.0  # labels of its own that outweigh what is known of the scope
 _DOUBT = 4.0  # wrong labels that are assumed of each guard
 _MOST_GROUPS = 20_000
+
+
+Held = tuple[int, str, bool, bool]
+"""Of a pair that was compared: group, guard that forbids it or would, do the neighbours agree, was it right?"""
 
 
 class Count(Struct, gc=False):
@@ -49,15 +56,16 @@ class Lifts:
         self.groups = {(group, guard): Count(right, wrong) for group, guard, right, wrong in state}
         self.scope = dict(scope)
 
-    def learn(self, pairs: Sequence[tuple[int, str, bool]]) -> None:
-        """What came of the pairs that one fresh answer was compared with: group, guard that forbids it or would, was it
-        right. They are alike: they count as one label, and one wrong is enough to make it wrong."""
+    def learn(self, pairs: Sequence[Held]) -> None:
+        """What came of the pairs that one fresh answer was compared with. They are alike: they count as one label, and
+        one wrong is enough to make it wrong."""
         here: dict[tuple[int, str], bool] = {}
         everywhere: dict[str, bool] = {}
-        for group, guard, right in pairs:
+        for group, guard, agreed, right in pairs:
             if guard in LIFTABLE:
-                here[group, guard] = right and here.get((group, guard), True)
-                everywhere[guard] = right and everywhere.get(guard, True)
+                name = _known_as(guard, agreed)
+                here[group, name] = right and here.get((group, name), True)
+                everywhere[name] = right and everywhere.get(name, True)
         for guard, right in everywhere.items():
             self.scope.setdefault(guard, Count()).add(right)
         for place, right in here.items():
@@ -65,9 +73,9 @@ class Lifts:
                 self.groups.pop(next(iter(self.groups)))
             self.groups.setdefault(place, Count()).add(right)
 
-    def of(self, group: int) -> frozenset[str]:
-        """The guards that are lifted for this group."""
-        return frozenset([guard for guard in self.scope if self.share(group, guard) <= self.limit])
+    def of(self, group: int, agreed: bool) -> frozenset[str]:
+        """The guards that are lifted for this group, where its neighbours agree or do not."""
+        return frozenset([guard for guard in LIFTABLE if self.share(group, _known_as(guard, agreed)) <= self.limit])
 
     def share(self, group: int, guard: str) -> float:
         """The share of wrong ones to be expected."""
@@ -75,6 +83,10 @@ class Lifts:
         right, wrong = everywhere.right, everywhere.wrong + _DOUBT
         here = _get(self.groups, (group, guard))
         return (here.wrong + _STRENGTH * wrong / (right + wrong)) / (here.right + here.wrong + _STRENGTH)
+
+
+def _known_as(guard: str, agreed: bool) -> str:
+    return f"{guard}, agreed" if agreed else guard
 
 
 def _get(counts: Mapping[Any, Count], key: object) -> Count:

@@ -6,7 +6,8 @@ in here.
 
 Theory of operation
 * A guard forbids, the verifier's chance must reach the cut, and the cut comes from evidence alone: a new scope serves
-  nothing.
+  nothing. The target bounds the share of wrong ones among all hits, and where nearly all are right that leaves room for
+  many that are not: so nothing is served that is likely wrong by itself, whatever the others are.
 * Every fresh answer teaches: on a miss it is held against the stored answers of the neighbours. Of hits a sample is
   asked for in the shadow; who is least sure is asked for most (Neyman 1934), and each stands for as many as its
   chance says.
@@ -27,7 +28,7 @@ from gateway.policy.semantic_evidence import Interval, Seen, Tally, wilson
 from gateway.policy.semantic_exchanges import Exchanges
 from gateway.policy.semantic_guards import exchanged, forbidding, vetoed
 from gateway.policy.semantic_learner import Guess, Learned, Learner
-from gateway.policy.semantic_lifts import TOLERATED, Count, Lifts
+from gateway.policy.semantic_lifts import TOLERATED, Count, Held, Lifts
 from gateway.policy.semantic_pair import Around, Rarity, features
 from gateway.policy.semantic_prior import DEVIATION, MEAN
 from gateway.policy.semantic_text import Said
@@ -38,6 +39,7 @@ NEIGHBOURS = 16  # that are looked at
 COMPARED = 5  # of them, in full
 TAUGHT = 3  # of those, by one fresh answer
 LEAST_COSINE = 0.45
+FLOOR = math.log(3)  # of the cut, as a logit: a chance of 3 in 4
 WINDOW = 4000  # candidates that are evidence
 REFIT = 50  # labels between two choices of the cut
 MOST_BLOCKED = 10_000
@@ -75,6 +77,7 @@ class Candidate(Struct, frozen=True):
     dense: Sequence[float]
     words: Sequence[str]
     swapped: frozenset[str]  # words that are not known to be exchanged without harm
+    agreed: bool  # do the neighbours have the same answer?
     lifted: Sequence[str] = ()  # guards that would forbid it, and do not hold here
 
 
@@ -179,10 +182,11 @@ class Scope:
 
     def _candidate(self, asked: Said, one: Near, votes: Mapping[int, Around], first: bool) -> Candidate:
         said, group = one.entry.said, one.entry.group
-        spared = self.lifts.of(group)
+        agreed = votes[group].agreed
+        spared = self.lifts.of(group, agreed)
         veto, swapped, lifted = vetoed(said, asked, spared), frozenset[str](), list[str]()
         if veto:
-            return Candidate(one.entry, one.cosine, veto, NOTHING, (), (), swapped)
+            return Candidate(one.entry, one.cosine, veto, NOTHING, (), (), swapped, agreed)
         if spared:
             lifted = forbidding(said, asked, spared)
         swapped = self.exchanges.unsure(exchanged(said, asked))
@@ -196,18 +200,19 @@ class Scope:
         novel = sum([not self.learner.knows(word) for word in words])
         around = structs.replace(votes[group], first=first, novel=novel, lifted=len(lifted))
         dense = features(said, asked, one.cosine, self.rarity, around)
-        return Candidate(one.entry, one.cosine, veto, self.learner.guess(dense, words), dense, words, swapped, lifted)
+        guess = self.learner.guess(dense, words)
+        return Candidate(one.entry, one.cosine, veto, guess, dense, words, swapped, agreed, lifted)
 
     # -- learning ---------------------------------------------------------------------------------------------------
 
     def settle(self, decision: Decision, right: Mapping[int, bool]) -> None:
         """`right`: by id of entry, would its answer have been right? Those that were compared with the fresh one."""
-        taught, held = 0, list[tuple[int, str, bool]]()
+        taught, held = 0, list[Held]()
         for place, one in enumerate(decision.candidates):
             label = right.get(one.entry.id)
             if label is None:
                 continue
-            held += [(one.entry.group, guard, label) for guard in (one.veto, *one.lifted)]
+            held += [(one.entry.group, guard, one.agreed, label) for guard in (one.veto, *one.lifted)]
             if not one.dense:
                 continue
             self.exchanges.add(one.words, label)
@@ -242,7 +247,7 @@ class Scope:
     def _choose(self) -> None:
         self._fresh = 0
         enough = ENOUGH * min(_STRICTER, 1 << self.trips)
-        self.cut = choose(self._evidence, self._population, self.target, enough)
+        self.cut = max(FLOOR, choose(self._evidence, self._population, self.target, enough))
         if self.cut < math.inf:
             self.tripped = False
 
