@@ -6,16 +6,20 @@ Where hardly any of it was wrong, by what is known of the answers of a group and
 the guard no longer forbids; the verifier then decides, and knows that a guard was lifted. Directions, numbers and
 opposites stay forbidden in any scope.
 
-What is known is kept apart by whether the neighbours *agree*: where many stored questions lie around, that differ in
-their names and share one answer, another name is hardly ever another question, and where they do not, it often is.
+What is known is kept apart by whether the neighbours *agree*: where many stored questions lie around, that share one
+answer though they differ in their names, another name is hardly ever another question; elsewhere it often is. Where
+they all have the same name, they say nothing about another one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
+
+from gateway.policy.semantic_text import Said
 
 LIFTABLE = frozenset(("code", "kind", "name", "negation", "exchanged"))
 TOLERATED = 4.0  # times the target: the share of wrong ones up to which a guard is lifted
@@ -24,8 +28,16 @@ _DOUBT = 4.0  # wrong labels that are assumed of each guard
 _MOST_GROUPS = 20_000
 
 
+_AT_ISSUE: dict[str, Callable[[Said], Hashable]] = {
+    "code": lambda said: said.codes,
+    "kind": lambda said: frozenset(said.kinds.items()),
+    "name": lambda said: said.names,
+    "negation": lambda said: said.negations % 2,
+}
+"""What a text has of that by which a guard forbids."""
 Held = tuple[int, str, bool, bool]
-"""Of a pair that was compared: group, guard that forbids it or would, do the neighbours agree, was it right?"""
+"""Of a pair that was compared: group, guard that forbids it or would, do neighbours that differ there agree, was it
+right?"""
 
 
 class Count(Struct, gc=False):
@@ -37,6 +49,27 @@ class Count(Struct, gc=False):
             self.right += 1
         else:
             self.wrong += 1
+
+
+class Mates:
+    """Neighbours that agree: in what do they differ among themselves?"""
+
+    __slots__ = ("_alike", "_contents")
+
+    def __init__(self, texts: Sequence[Said]) -> None:
+        self._contents = [said.content for said in texts]
+        self._alike = {guard: Counter(map(read, texts)) for guard, read in _AT_ISSUE.items()}
+
+    def vary(self, said: Said) -> frozenset[str]:
+        """The guards at whose issue at most half of them have what this text has."""
+        return frozenset([guard for guard, read in _AT_ISSUE.items() if self._few(self._alike[guard][read(said)])])
+
+    def lack(self, words: frozenset[str]) -> bool:
+        """Have at most half of them all of these words?"""
+        return self._few(sum([words <= content for content in self._contents]))
+
+    def _few(self, count: int) -> bool:
+        return 2 * count <= len(self._contents)
 
 
 class Lifts:
@@ -73,9 +106,12 @@ class Lifts:
                 self.groups.pop(next(iter(self.groups)))
             self.groups.setdefault(place, Count()).add(right)
 
-    def of(self, group: int, agreed: bool) -> frozenset[str]:
-        """The guards that are lifted for this group, where its neighbours agree or do not."""
-        return frozenset([guard for guard in LIFTABLE if self.share(group, _known_as(guard, agreed)) <= self.limit])
+    def of(self, group: int, agreed: frozenset[str]) -> frozenset[str]:
+        """The guards that are lifted for this group. `agreed`: those at whose issue agreeing neighbours differ."""
+        return frozenset([guard for guard in LIFTABLE if self.lifted(group, guard, guard in agreed)])
+
+    def lifted(self, group: int, guard: str, agreed: bool) -> bool:
+        return self.share(group, _known_as(guard, agreed)) <= self.limit
 
     def share(self, group: int, guard: str) -> float:
         """The share of wrong ones to be expected."""

@@ -28,7 +28,7 @@ from gateway.policy.semantic_evidence import Interval, Seen, Tally, wilson
 from gateway.policy.semantic_exchanges import Exchanges
 from gateway.policy.semantic_guards import exchanged, forbidding, vetoed
 from gateway.policy.semantic_learner import Guess, Learned, Learner
-from gateway.policy.semantic_lifts import TOLERATED, Count, Held, Lifts
+from gateway.policy.semantic_lifts import TOLERATED, Count, Held, Lifts, Mates
 from gateway.policy.semantic_pair import Around, Rarity, features
 from gateway.policy.semantic_prior import DEVIATION, MEAN
 from gateway.policy.semantic_text import Said
@@ -77,7 +77,7 @@ class Candidate(Struct, frozen=True):
     dense: Sequence[float]
     words: Sequence[str]
     swapped: frozenset[str]  # words that are not known to be exchanged without harm
-    agreed: bool  # do the neighbours have the same answer?
+    agreed: frozenset[str]  # guards at whose issue neighbours differ that have the same answer
     lifted: Sequence[str] = ()  # guards that would forbid it, and do not hold here
 
 
@@ -171,18 +171,24 @@ class Scope:
     def _candidates(self, asked: Said, near: Sequence[Near]) -> list[Candidate]:
         near = [one for one in near[:NEIGHBOURS] if one.cosine >= LEAST_COSINE]
         votes = votes_of(near)
+        mates = {
+            group: Mates([one.entry.said for one in near if one.entry.group == group])
+            for group, around in votes.items()
+            if around.agreed
+        }
         found, free = list[Candidate](), 0
         for place, one in enumerate(near):
-            found.append(self._candidate(asked, one, votes, place == 0))
+            around = structs.replace(votes[one.entry.group], first=place == 0)
+            found.append(self._candidate(asked, one, around, mates.get(one.entry.group)))
             free += not found[-1].veto
             if free == COMPARED:
                 break
         found.sort(key=_order)
         return found
 
-    def _candidate(self, asked: Said, one: Near, votes: Mapping[int, Around], first: bool) -> Candidate:
+    def _candidate(self, asked: Said, one: Near, around: Around, mates: Mates | None) -> Candidate:
         said, group = one.entry.said, one.entry.group
-        agreed = votes[group].agreed
+        agreed = frozenset[str]() if mates is None else mates.vary(said)
         spared = self.lifts.of(group, agreed)
         veto, swapped, lifted = vetoed(said, asked, spared), frozenset[str](), list[str]()
         if veto:
@@ -190,16 +196,20 @@ class Scope:
         if spared:
             lifted = forbidding(said, asked, spared)
         swapped = self.exchanges.unsure(exchanged(said, asked))
-        if swapped and "exchanged" in spared:
-            lifted.append("exchanged")
-        elif swapped:
-            veto = "exchanged"
+        if swapped:
+            if mates is not None and mates.lack(swapped & said.content):
+                agreed |= {"exchanged"}
+            if self.lifts.lifted(group, "exchanged", "exchanged" in agreed):
+                lifted.append("exchanged")
+            else:
+                veto = "exchanged"
         if not veto and self._blocked and (one.entry.id, asked.content) in self._blocked:
             veto = "blocked"
         words = sorted(said.content ^ asked.content)
         novel = sum([not self.learner.knows(word) for word in words])
-        around = structs.replace(votes[group], first=first, novel=novel, lifted=len(lifted))
-        dense = features(said, asked, one.cosine, self.rarity, around)
+        dense = features(
+            said, asked, one.cosine, self.rarity, structs.replace(around, novel=novel, lifted=len(lifted))
+        )
         guess = self.learner.guess(dense, words)
         return Candidate(one.entry, one.cosine, veto, guess, dense, words, swapped, agreed, lifted)
 
@@ -212,7 +222,7 @@ class Scope:
             label = right.get(one.entry.id)
             if label is None:
                 continue
-            held += [(one.entry.group, guard, one.agreed, label) for guard in (one.veto, *one.lifted)]
+            held += [(one.entry.group, guard, guard in one.agreed, label) for guard in (one.veto, *one.lifted)]
             if not one.dense:
                 continue
             self.exchanges.add(one.words, label)

@@ -319,7 +319,7 @@ def test_a_name_is_no_matter_where_many_that_differ_in_names_share_an_answer():
         same = [one.entry.group for one in near if right.get(one.entry.id)]
         entries.append((Entry(number, Said(text), same[0] if same else number), text, answer))
         scope.rarity.add(Said(text))
-    assert "name" in scope.lifts.of(entries[-1][0].group, True)
-    assert "name" not in scope.lifts.of(-1, False)
+    assert scope.lifts.lifted(-1, "name", True)
+    assert not scope.lifts.lifted(-1, "name", False)
     assert served > 80
     assert wrong <= 0.02 * served
