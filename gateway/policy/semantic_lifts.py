@@ -3,12 +3,12 @@
 A guard is a belief about language, and some scopes are otherwise: where every question about the weather has one
 answer, another town is no other question. What a guard forbids is compared with fresh answers like everything else.
 Where hardly any of it was wrong, by what is known of the answers of a group and, as far as little is, of the scope,
-the guard no longer forbids; the verifier then decides, and knows that a guard was lifted. Directions, numbers and
-opposites stay forbidden in any scope.
+the guard no longer forbids; the verifier then decides, and knows that a guard was lifted. Directions and opposites stay
+forbidden in any scope.
 
 What is known is kept apart by whether the neighbours *agree*: where many stored questions lie around, that share one
 answer though they differ in their names, another name is hardly ever another question; elsewhere it often is. Where
-they all have the same name, they say nothing about another one.
+they all have the same name, they say nothing about another one. Another number is nowhere else let through.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from msgspec import Struct
 
 from gateway.policy.semantic_text import Said
 
-LIFTABLE = frozenset(("code", "kind", "name", "negation", "exchanged"))
+LIFTABLE = frozenset(("code", "kind", "name", "negation", "exchanged", "number"))
+AGREED_ONLY = frozenset(("number",))
 TOLERATED = 4.0  # times the target: the share of wrong ones up to which a guard is lifted
 _STRENGTH = 20.0  # labels of its own that outweigh what is known of the scope
 _DOUBT = 4.0  # wrong labels that are assumed of each guard
@@ -33,6 +34,7 @@ _AT_ISSUE: dict[str, Callable[[Said], Hashable]] = {
     "kind": lambda said: frozenset(said.kinds.items()),
     "name": lambda said: said.names,
     "negation": lambda said: said.negations % 2,
+    "number": lambda said: said.numbers,
 }
 """What a text has of that by which a guard forbids."""
 Held = tuple[int, str, bool, bool]
@@ -111,6 +113,8 @@ class Lifts:
         return frozenset([guard for guard in LIFTABLE if self.lifted(group, guard, guard in agreed)])
 
     def lifted(self, group: int, guard: str, agreed: bool) -> bool:
+        if guard in AGREED_ONLY and not agreed:
+            return False
         return self.share(group, _known_as(guard, agreed)) <= self.limit
 
     def share(self, group: int, guard: str) -> float:

@@ -207,9 +207,7 @@ class Scope:
             veto = "blocked"
         words = sorted(said.content ^ asked.content)
         novel = sum([not self.learner.knows(word) for word in words])
-        dense = features(
-            said, asked, one.cosine, self.rarity, structs.replace(around, novel=novel, lifted=len(lifted))
-        )
+        dense = features(said, asked, one.cosine, self.rarity, structs.replace(around, novel=novel, lifted=len(lifted)))
         guess = self.learner.guess(dense, words)
         return Candidate(one.entry, one.cosine, veto, guess, dense, words, swapped, agreed, lifted)
 

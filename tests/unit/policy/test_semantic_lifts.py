@@ -66,11 +66,13 @@ def test_neighbours_say_nothing_about_what_they_have_all():
     assert not Mates(one).vary(Said("what is the weather in Oslo"))
 
 
-def test_directions_numbers_and_opposites_stay_forbidden():
-    lifts = Lifts(0.5)
-    for guard in (*GUARDS, "exchanged"):
+def test_directions_and_opposites_stay_forbidden_and_numbers_but_where_neighbours_agree():
+    lifts, every = Lifts(0.5), (*GUARDS, "exchanged")
+    for guard in every:
         taught(lifts, 500, 0, guard)
-    assert lifts.of(1, frozenset()) == LIFTABLE == frozenset(GUARDS) - {"number", "direction", "opposite"} | {"exchanged"}
+        taught(lifts, 500, 0, guard, agreed=True)
+    assert lifts.of(1, frozenset()) == LIFTABLE - {"number"}
+    assert lifts.of(1, frozenset(every)) == LIFTABLE == frozenset(every) - {"direction", "opposite"}
 
 
 def test_a_lifted_guard_is_not_asked_and_the_others_are():
