@@ -1,7 +1,7 @@
 # make demo          the first thing to run: gateway, fake providers and a few agents, without any key
 # make test          everything that is checked here: lint, types, tests
 # make test-clients  Claude Code, Codex and opencode against the gateway (needs npm)
-# make prove         budgets under 200 seeds of 500 clients each, on SQLite and on Redis (minutes)
+# make prove         budgets under 200 seeds of 500 clients each, on SQLite and on Redis; long attacks on the semantic cache (minutes)
 # make bench         speed and memory, beside nginx and others (BENCH_ARGS=--quick: in a minute)
 # make bench-peers   calls per second beside LiteLLM and Portkey, which it installs (needs npm)
 # make dashboards    write dashboards, alerts, their tests and the chart anew, from the tables they are made of
@@ -51,6 +51,7 @@ test-clients: $(VENV)/.installed-dev
 
 prove: $(VENV)/.installed-dev tools
 	TOLLGATE_PROOF_SEEDS=200 $(BIN)/python -m pytest tests/e2e/test_budget_proof.py $(PYTEST_ARGS)
+	TOLLGATE_PROOF_TARGETS=100 TOLLGATE_PROOF_TENANTS=10000 TOLLGATE_PROOF_PAIRS=400 TOLLGATE_PROOF_ADVISING=8000 $(BIN)/python -m pytest tests/e2e/test_semantic_attack.py tests/e2e/test_semantic_bars.py -o timeout=1800 -s $(PYTEST_ARGS)
 
 bench: $(VENV)/.installed-dev tools
 	$(BIN)/python -m tests.bench $(BENCH_ARGS)

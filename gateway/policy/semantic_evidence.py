@@ -43,6 +43,7 @@ class Tally(Struct):
     weights: float = 0.0
     squares: float = 0.0
     wrong_weights: float = 0.0
+    wrong_squares: float = 0.0
 
     def add(self, right: bool, weight: float, fade: float = 1.0) -> None:
         """`fade`: what all that came before still counts."""
@@ -50,14 +51,20 @@ class Tally(Struct):
         self.weights = self.weights * fade + weight
         self.squares = self.squares * fade * fade + weight * weight
         self.wrong_weights *= fade
+        self.wrong_squares *= fade * fade
         if not right:
             self.wrong += 1
             self.wrong_weights += weight
+            self.wrong_squares += weight * weight
 
     @property
     def effective(self) -> float:
-        """The number of equal trials that would say as much (Kish 1965)."""
-        return self.weights * self.weights / self.squares if self.squares else 0.0
+        """The number of equal trials that would say as much (Kish 1965): of all, or, where that is less, the number of
+        which the wrong ones would be the share that they are. One wrong hit that stands for fifty is one event."""
+        if not self.squares:
+            return 0.0
+        every = self.weights * self.weights / self.squares
+        return min(every, self.wrong_weights * self.weights / self.wrong_squares) if self.wrong_squares else every
 
     @property
     def share(self) -> float:

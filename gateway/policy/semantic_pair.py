@@ -20,6 +20,7 @@ NAMES = (
     "lifted",
 )  # fmt: skip
 SIZE = len(NAMES)
+_MANY, _AGREED = 4, 0.9
 MOST_WORDS = 50_000
 
 
@@ -34,6 +35,11 @@ class Around(Struct, frozen=True, gc=False):
     first: bool = True
     novel: int = 0  # unmatched words of which the scope knows nothing yet
     lifted: int = 0  # guards that would forbid it elsewhere
+
+    @property
+    def agreed(self) -> bool:
+        """Do many neighbours have this answer, and hardly any another one?"""
+        return self.members >= _MANY and self.share >= _AGREED
 
 
 class Rarity:

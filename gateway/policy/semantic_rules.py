@@ -58,6 +58,11 @@ _PERSONAL = re.compile(
     r"(?:\+|\b00)\d(?:[ ()./-]?\d){7,}"
 )
 """Addresses, numbers of accounts, cards and telephones."""
+_HIDDEN = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    r"\u2060-\u206f\u3164\ufe00-\ufe0e\ufeff\uffa0\ufff0-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+"""Letters that a model reads, and neither people nor what compares texts here. (Not U+FE0F, which pictures end in.)"""
 
 _value = msgspec.json.Decoder(float_hook=lambda text: Raw(text.encode())).decode
 _encode = msgspec.json.Encoder(order="sorted").encode
@@ -156,6 +161,8 @@ def reworded(turn: LastTurn, *, time_words: bool) -> str:
     text = turn.text
     if len(text) > MOST_CHARS:
         return "length"
+    if not text.isprintable() and _HIDDEN.search(text):
+        return "hidden"
     if _REPEAT.search(text) or (turn.before and _BACK.search(text)):
         return "refers_back"
     if not time_words and _TIME.search(text):

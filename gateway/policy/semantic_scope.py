@@ -6,7 +6,8 @@ in here.
 
 Theory of operation
 * A guard forbids, the verifier's chance must reach the cut, and the cut comes from evidence alone: a new scope serves
-  nothing.
+  nothing. The target bounds the share of wrong ones among all hits, and where nearly all are right that leaves room for
+  many that are not: so nothing is served that is likely wrong by itself, whatever the others are.
 * Every fresh answer teaches: on a miss it is held against the stored answers of the neighbours. Of hits a sample is
   asked for in the shadow; who is least sure is asked for most (Neyman 1934), and each stands for as many as its
   chance says.
@@ -27,7 +28,7 @@ from gateway.policy.semantic_evidence import Interval, Seen, Tally, wilson
 from gateway.policy.semantic_exchanges import Exchanges
 from gateway.policy.semantic_guards import exchanged, forbidding, vetoed
 from gateway.policy.semantic_learner import Guess, Learned, Learner
-from gateway.policy.semantic_lifts import TOLERATED, Count, Lifts
+from gateway.policy.semantic_lifts import TOLERATED, Count, Held, Lifts, Mates
 from gateway.policy.semantic_pair import Around, Rarity, features
 from gateway.policy.semantic_prior import DEVIATION, MEAN
 from gateway.policy.semantic_text import Said
@@ -38,6 +39,7 @@ NEIGHBOURS = 16  # that are looked at
 COMPARED = 5  # of them, in full
 TAUGHT = 3  # of those, by one fresh answer
 LEAST_COSINE = 0.45
+FLOOR = math.log(3)  # of the cut, as a logit: a chance of 3 in 4
 WINDOW = 4000  # candidates that are evidence
 REFIT = 50  # labels between two choices of the cut
 MOST_BLOCKED = 10_000
@@ -75,6 +77,7 @@ class Candidate(Struct, frozen=True):
     dense: Sequence[float]
     words: Sequence[str]
     swapped: frozenset[str]  # words that are not known to be exchanged without harm
+    agreed: frozenset[str]  # guards at whose issue neighbours differ that have the same answer
     lifted: Sequence[str] = ()  # guards that would forbid it, and do not hold here
 
 
@@ -168,46 +171,56 @@ class Scope:
     def _candidates(self, asked: Said, near: Sequence[Near]) -> list[Candidate]:
         near = [one for one in near[:NEIGHBOURS] if one.cosine >= LEAST_COSINE]
         votes = votes_of(near)
+        mates = {
+            group: Mates([one.entry.said for one in near if one.entry.group == group])
+            for group, around in votes.items()
+            if around.agreed
+        }
         found, free = list[Candidate](), 0
         for place, one in enumerate(near):
-            found.append(self._candidate(asked, one, votes, place == 0))
+            around = structs.replace(votes[one.entry.group], first=place == 0)
+            found.append(self._candidate(asked, one, around, mates.get(one.entry.group)))
             free += not found[-1].veto
             if free == COMPARED:
                 break
         found.sort(key=_order)
         return found
 
-    def _candidate(self, asked: Said, one: Near, votes: Mapping[int, Around], first: bool) -> Candidate:
+    def _candidate(self, asked: Said, one: Near, around: Around, mates: Mates | None) -> Candidate:
         said, group = one.entry.said, one.entry.group
-        spared = self.lifts.of(group)
+        agreed = frozenset[str]() if mates is None else mates.vary(said)
+        spared = self.lifts.of(group, agreed)
         veto, swapped, lifted = vetoed(said, asked, spared), frozenset[str](), list[str]()
         if veto:
-            return Candidate(one.entry, one.cosine, veto, NOTHING, (), (), swapped)
+            return Candidate(one.entry, one.cosine, veto, NOTHING, (), (), swapped, agreed)
         if spared:
             lifted = forbidding(said, asked, spared)
         swapped = self.exchanges.unsure(exchanged(said, asked))
-        if swapped and "exchanged" in spared:
-            lifted.append("exchanged")
-        elif swapped:
-            veto = "exchanged"
+        if swapped:
+            if mates is not None and mates.lack(swapped & said.content):
+                agreed |= {"exchanged"}
+            if self.lifts.lifted(group, "exchanged", "exchanged" in agreed):
+                lifted.append("exchanged")
+            else:
+                veto = "exchanged"
         if not veto and self._blocked and (one.entry.id, asked.content) in self._blocked:
             veto = "blocked"
         words = sorted(said.content ^ asked.content)
         novel = sum([not self.learner.knows(word) for word in words])
-        around = structs.replace(votes[group], first=first, novel=novel, lifted=len(lifted))
-        dense = features(said, asked, one.cosine, self.rarity, around)
-        return Candidate(one.entry, one.cosine, veto, self.learner.guess(dense, words), dense, words, swapped, lifted)
+        dense = features(said, asked, one.cosine, self.rarity, structs.replace(around, novel=novel, lifted=len(lifted)))
+        guess = self.learner.guess(dense, words)
+        return Candidate(one.entry, one.cosine, veto, guess, dense, words, swapped, agreed, lifted)
 
     # -- learning ---------------------------------------------------------------------------------------------------
 
     def settle(self, decision: Decision, right: Mapping[int, bool]) -> None:
         """`right`: by id of entry, would its answer have been right? Those that were compared with the fresh one."""
-        taught, held = 0, list[tuple[int, str, bool]]()
+        taught, held = 0, list[Held]()
         for place, one in enumerate(decision.candidates):
             label = right.get(one.entry.id)
             if label is None:
                 continue
-            held += [(one.entry.group, guard, label) for guard in (one.veto, *one.lifted)]
+            held += [(one.entry.group, guard, guard in one.agreed, label) for guard in (one.veto, *one.lifted)]
             if not one.dense:
                 continue
             self.exchanges.add(one.words, label)
@@ -242,7 +255,7 @@ class Scope:
     def _choose(self) -> None:
         self._fresh = 0
         enough = ENOUGH * min(_STRICTER, 1 << self.trips)
-        self.cut = choose(self._evidence, self._population, self.target, enough)
+        self.cut = max(FLOOR, choose(self._evidence, self._population, self.target, enough))
         if self.cut < math.inf:
             self.tripped = False
 

@@ -24,6 +24,8 @@ _TOKEN = re.compile(r"\d+(?:[.,:/]\d+)+|\d+(?:st|nd|rd|th)\b|\d+|[^\W\d_]+(?:['�
 _COUNTED = re.compile(r"\d+(?:[.,:]\d+)*-?(?:[a-z]{1,2}|(?<=-)[a-z]+)")
 _CHUNK_TRIM = ".,?!;:'\"()[]{}’“”"
 _CODE_MARKS = frozenset("+-#*%=<>_@\\&~^|")
+_OPERATORS = frozenset("+*/=<>%^|~\\")  # that ask for something by themselves: 3 + 4, 3 * 4
+_SIGN = re.compile(r"[^\w\s\x00-\x7f¡¿«»§©®°·€£¥‐-‟†•…′″™\u0300-\u036f]")  # pictures, signs of other sciences
 _SENTENCE_END = frozenset(".?!:;")
 _ARTICLES = frozenset(map(stem, split("the a an my your our their his her its this that these those any some")))
 _SPLIT = re.compile(r"\s+(?=(?:['’](?:t|s|re|ve|ll|d|m)|n['’]t)\b)", re.IGNORECASE)  # texts split into tokens before
@@ -77,12 +79,13 @@ def _numeric(token: str) -> bool:
 
 
 def _codes(text: str) -> frozenset[str]:
-    """What is no plain word: identifiers, addresses, paths, prices, formulas. Numbers alone are `numbers`."""
-    found = []
+    """What is no plain word: identifiers, addresses, paths, prices, formulas, signs. Numbers alone are `numbers`."""
+    found = [] if text.isascii() else _SIGN.findall(text)
     for chunk in text.split():
         bare = chunk.lower().rstrip(_CHUNK_TRIM) if chunk[-1] not in "+-#" else chunk.lower()
         bare = bare.lstrip(_CHUNK_TRIM).replace("’", "'").removesuffix("'s")
         if not bare or not any([letter.isalnum() for letter in bare]):
+            found += _OPERATORS.intersection(bare)
             continue
         if _is_code(bare, chunk):
             found.append(bare)

@@ -162,6 +162,10 @@ def test_gemini_states_it_elsewhere() -> None:
         ("Call me back at +49 30 1234567 about the tower", "personal"),
         ("Flight 1234 from gate 12 leaves at 10", ""),
         ("word " * 480, "few_words"),
+        ("Who built the tower\U000e0073\U000e0061\U000e0079 here", "hidden"),
+        ("Who built\u200b the tower", "hidden"),
+        ("Who built the\x08 tower", "hidden"),
+        ("Who built\r\nthe\ttower\u00a0of stone \u2764\ufe0f caf\u00e9?", ""),
         ("tall old stone " * 200, "length"),
     ],
 )

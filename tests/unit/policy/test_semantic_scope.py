@@ -4,13 +4,29 @@ import random
 import pytest
 from msgspec import msgpack, structs
 
+from gateway.policy.semantic_cut import choose
+from gateway.policy.semantic_evidence import Seen
 from gateway.policy.semantic_exchanges import Exchanges
-from gateway.policy.semantic_scope import VERSION, Entry, Kept, Near, Scope
+from gateway.policy.semantic_scope import FLOOR, VERSION, Entry, Kept, Near, Scope
 from gateway.policy.semantic_text import Said
 
 THINGS = [f"{adjective} {noun}" for adjective in ("red", "old", "tall") for noun in ("barn", "tower", "bridge", "mill")]
 WAYS = ("who built the {}", "by whom was the {} built", "tell me who built the {}", "the {} was built by whom")
 WRONG_WAY = "when was the {} built"  # near, and another question
+TOWNS = (
+    "Lisbon",
+    "Oslo",
+    "Denver",
+    "Boston",
+    "Madrid",
+    "Vienna",
+    "Dublin",
+    "Prague",
+    "Warsaw",
+    "Athens",
+    "Cairo",
+    "Lima",
+)
 
 
 class World:
@@ -266,3 +282,44 @@ def test_a_scope_of_other_features_is_refused():
     fewer = structs.replace(kept, learned=structs.replace(kept.learned, mean=kept.learned.mean[:-1]))
     with pytest.raises(ValueError, match="features"):
         Scope.load(VERSION + msgpack.encode(fewer))
+
+
+def test_where_all_else_is_right_what_is_likely_wrong_is_not_served_either():
+    """Room in the target is no reason: nearly all evidence is right, and some of it far below an even chance."""
+    scope = Scope(0.02)
+    logits = [5 - number / 50 for number in range(500)]  # down to -5
+    scope._evidence.extend([Seen(logit, True) for logit in logits])
+    scope._population.extend(logits)
+    assert choose(list(scope._evidence), logits, 0.02) < 0
+    scope.retarget(0.02)
+    assert scope.cut == FLOOR > 0
+
+
+def test_a_name_is_no_matter_where_many_that_differ_in_names_share_an_answer():
+    scope, draw = Scope(0.02), random.Random(4)
+    entries, served, wrong = [], 0, 0
+    for number in range(500):
+        town = draw.choice(TOWNS)
+        shared = draw.random() < 0.6
+        text = f"what is the weather like in {town}" if shared else f"how many people live in {town} nowadays"
+        answer = "weather" if shared else town
+        near = [
+            Near(entry, 0.9 + draw.uniform(-0.02, 0.02) if told == text else 0.85 + draw.uniform(-0.02, 0.02))
+            for entry, told, _ in entries[-60:]
+            if told[:4] == text[:4]
+        ]
+        near.sort(key=lambda one: -one.cosine)
+        decision = scope.decide(Said(text), near, draw.random())
+        answers = {entry.id: known for entry, _, known in entries}
+        if decision.serve:
+            served += 1
+            wrong += answers[decision.best.entry.id] != answer
+        right = {one.entry.id: answers[one.entry.id] == answer for one in near[:16]}
+        scope.settle(decision, right)
+        same = [one.entry.group for one in near if right.get(one.entry.id)]
+        entries.append((Entry(number, Said(text), same[0] if same else number), text, answer))
+        scope.rarity.add(Said(text))
+    assert scope.lifts.lifted(-1, "name", True)
+    assert not scope.lifts.lifted(-1, "name", False)
+    assert served > 80
+    assert wrong <= 0.02 * served

@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +13,15 @@ def test_numbers_are_read_in_words_and_digits():
 def test_codes_are_what_is_no_plain_word():
     said = Said("Why does os.path.join fail on C:\\temp with E1234 in foo_bar, at https://a.example/x?")
     assert said.codes == {"os.path.join", "c:\\temp", "e1234", "foo_bar", "https://a.example/x"}
+
+
+@pytest.mark.parametrize(
+    ("text", "signs"),
+    [("what is 3 + 4", {"+"}), ("what is 3 - 4", set()), ("is a <= b", {"<", "="}), ("3 × 4 ÷ 5", {"×", "÷"}),
+     ("hi \U0001f608 there\U0001f608", {"\U0001f608"}), ("“café” – naïve … 20 °C, 5 €!! ;-)", set())],
+)  # fmt: skip
+def test_signs_that_ask_for_something_are_codes(text, signs):
+    assert Said(text).codes == signs
 
 
 def test_sentences_abbreviations_and_counted_things_are_no_codes():
