@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from gateway.config import places
 from gateway.config.schema import Config
+from gateway.dialects.items import read_item
+from gateway.policy.canary import State
 from gateway.policy.pace import Paces
 from gateway.policy.routing import Rules
+from gateway.stages.learned import LearnedChoice
 from gateway.stages.route import Router
 from gateway.stores.sqlite_canaries import WatchedCanaries
+from gateway.stores.sqlite_learned import WatchedLearned
 
 
 class Crossroads:
-    """What a worker keeps for all its configurations: how quick targets were, and how canaries ended."""
+    """What a worker keeps for all its configurations: how quick targets were, how canaries ended, what was learned."""
 
     def __init__(self) -> None:
         self._paces = Paces()
         self._canaries: WatchedCanaries | None = None
+        self._learned: WatchedLearned | None = None
 
     def router(self, config: Config) -> Router | None:
         """None where there are no routes."""
@@ -24,12 +31,22 @@ class Crossroads:
         if self._canaries is None and any(rule.canary is not None for rule in config.routes):
             self._canaries = WatchedCanaries(places.canaries(config))
         watched = self._canaries
-        return Router(Rules(config.routes), lambda: watched.ended if watched is not None else {}, self._paces)
+        trials: Callable[[], Mapping[str, State]] = lambda: watched.ended if watched is not None else {}  # noqa: E731
+        return Router(Rules(config.routes), trials, self._paces, self._choice(config))
+
+    def _choice(self, config: Config) -> LearnedChoice | None:
+        """None where no rule learns."""
+        if not any(rule.learn is not None for rule in config.routes):
+            return None
+        known = self._learned = self._learned or WatchedLearned(places.learned(config))
+        return LearnedChoice(lambda: known.models, read_item)
 
     def tick(self) -> None:
-        if self._canaries is not None:
-            self._canaries.refresh()
+        for watched in (self._canaries, self._learned):
+            if watched is not None:
+                watched.refresh()
 
     def close(self) -> None:
-        if self._canaries is not None:
-            self._canaries.close()
+        for watched in (self._canaries, self._learned):
+            if watched is not None:
+                watched.close()

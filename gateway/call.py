@@ -374,4 +374,6 @@ class Call(Struct, weakref=True):
     prompt_cache: CacheHealth | None = None  # None: it could not hit, or nobody looked
     sight: Callable[[str], bool] | None = None  # whether it may see a tool of a server; None: all of them
     stated: Mapping[bytes, bytes] = {}  # headers of a tool's answer: its units may stand there
-    captured: bytes = b""  # decoded answer body up to `capture_bytes`; filled only while content capture is on
+    kept: int = 0  # bytes of its answer that are kept for somebody, beside those of content capture
+    captured: bytes = b""  # decoded answer body up to `kept` or, while content capture is on, `capture_bytes`
+    seen: bytes = b""  # features of its prompt, where a choice is learned from them: policy.selection_wire

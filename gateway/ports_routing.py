@@ -19,6 +19,6 @@ class Router(Protocol):
         """Send it to the first of them, and note why. `plain`: its request with the body decoded."""
         ...
 
-    def learn(self, call: Call) -> None:
-        """After the end: what its attempts took."""
+    def learn(self, call: Call, gw: Any) -> None:
+        """After the end: what its attempts took, and how good the answer was, as far as that can be seen."""
         ...

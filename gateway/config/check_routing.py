@@ -11,7 +11,13 @@ from gateway.config.schema import Config
 from gateway.config.schema_routing import Route, RouteTo
 from gateway.config.semantics_routing import PATTERNS
 
-_HOW = {"weight": "by weight", "priority": "the first that fits", "latency": "the quicker", "cost": "the cheaper"}
+_HOW = {
+    "weight": "by weight",
+    "priority": "the first that fits",
+    "latency": "the quicker",
+    "cost": "the cheaper",
+    "learned": "as learned",
+}
 
 
 def routing(config: Config) -> list[str]:

@@ -8,7 +8,9 @@ Rules
    lost. The first step of a run and those of sub-agents are free; so is, by cost, a call that is cheaper elsewhere
    even without that cache. By weight, a run keeps its target for good: its place comes from a hash.
 4. Then `by`: weight; priority, as listed; latency, the better of two drawn by chance, by what the first byte took
-   lately (Mitzenmacher 2001, the power of two choices); cost, the cheapest for such a call, unknown prices last.
+   lately (Mitzenmacher 2001, the power of two choices); cost, the cheapest for such a call, unknown prices last;
+   learned, the highest expected score less the weighted cost (policy.selection), a run moving only where that is
+   cheaper than to stay.
 5. The plan names the rest of the targets, too, in the order in which they would be tried.
 
 Cost: about 20 us for a call; nothing where there are no routes.
@@ -25,6 +27,7 @@ from gateway.config.patterns import matches
 from gateway.config.schema_routing import By, CanaryTo, Route, RouteTo
 from gateway.policy.canary import State, canary_arm, place
 from gateway.policy.model_limits import most
+from gateway.policy.selection_rules import Terms, arm_of, terms_of
 
 BYTES_PER_TOKEN = 4
 MINUTES = 24 * 60
@@ -72,9 +75,13 @@ class Plan(Struct, frozen=True):
 
     targets: tuple[Target, ...]
     rule: int
-    why: str  # canary | sticky | only | weight | priority | latency | cost
+    why: str  # canary | sticky | only | weight | priority | latency | cost | learned | explored | first
     canary: str = ""  # id of a trial under way that this call is watched for
     arm: str = ""  # canary | rest
+
+
+Learned = Callable[[Terms, Sequence[str], bool], tuple[Sequence[int], str]]
+"""(what its rule learns, those that fit, may it take one by chance?) -> (their places as they are to be tried, why)"""
 
 
 class World(Struct, frozen=True):
@@ -86,6 +93,7 @@ class World(Struct, frozen=True):
     draw: Callable[[], float]  # by chance, from 0 to 1
     kept: Callable[[float], str]  # name of its run's last target, if that was called within so many seconds
     trials: Mapping[str, State]  # id of a canary -> how it ended
+    learned: Learned | None = None  # None: nothing is learned of any rule
 
 
 def rule_of(rules: Sequence[Route], facts: Facts) -> int:
@@ -135,6 +143,7 @@ class Rules:
 
     def __init__(self, rules: Sequence[Route]) -> None:
         self._rules = tuple(rules)
+        self.terms = tuple([terms_of(rule) for rule in self._rules])  # of what is learned of each
         self.look_for_images = any("images" in as_target(to).lacks for rule in rules for to in rule.to)
 
     def plan(self, facts: Facts, world: World) -> Plan | None:
@@ -202,14 +211,31 @@ def _ordered(rule: Route, fitting: Sequence[RouteTo], facts: Facts, world: World
         return tuple(by_weight(fitting, targets, unit)), "weight"
     if rule.sticky and not facts.free and (name := world.kept(rule.warm)):
         kept = [target for target in targets if target.name == name]
-        if kept and not (rule.by == "cost" and _saves(kept[0], targets, facts, world)):
-            return (*kept, *[target for target in targets if target.name != name]), "sticky"
+        stays = (*kept, *[target for target in targets if target.name != name])
+        if kept and not (rule.by in ("cost", "learned") and _saves(kept[0], targets, facts, world)):
+            return stays, "sticky"
+        if kept and rule.by == "learned":
+            found, why = _as_learned(rule, fitting, targets, facts, world)
+            moves = found[0] != kept[0] and _saves(kept[0], (found[0],), facts, world)
+            return (found, why) if moves else (stays, "sticky")
+    if rule.by == "learned":
+        return _as_learned(rule, fitting, targets, facts, world)
     order: Mapping[By, Callable[[], list[Target]]] = {
         "priority": lambda: targets,
         "latency": lambda: by_latency(targets, facts.now, world),
         "cost": lambda: by_cost(targets, facts, world),
     }
     return tuple(order[rule.by]()), rule.by
+
+
+def _as_learned(
+    rule: Route, fitting: Sequence[RouteTo], targets: Sequence[Target], facts: Facts, world: World
+) -> tuple[tuple[Target, ...], str]:
+    terms = terms_of(rule)
+    if world.learned is None or terms is None:
+        return tuple(targets), "first"
+    places, why = world.learned(terms, [arm_of(to) for to in fitting], facts.free)
+    return tuple([targets[place] for place in places]), why
 
 
 def _saves(kept: Target, targets: Sequence[Target], facts: Facts, world: World) -> bool:

@@ -56,9 +56,9 @@ class Features(Struct, frozen=True, gc=False):
     """`measures`: dense, each about -2 to 2, the first is 1. `words`: buckets, each once, all of the same weight."""
 
     measures: tuple[float, ...]
-    words: tuple[int, ...]
+    words: Sequence[int]
     weight: float  # of each word
-    pairs: tuple[int, ...]  # buckets of neighbouring words, each once: how familiar a prompt is
+    pairs: Sequence[int]  # buckets of neighbouring words, each once: how familiar a prompt is
     length: float  # the logarithm of the number of characters: the baseline that must not be missed
 
 

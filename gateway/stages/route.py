@@ -18,6 +18,7 @@ from gateway.policy.pace import Paces
 from gateway.policy.routing import Facts, Plan, Rules, Target, World
 from gateway.ports import Gateway
 from gateway.stages.cheaper import retarget
+from gateway.stages.learned import LearnedChoice
 
 USUAL_ANSWER = 500  # tokens, where the request names no limit
 CACHED = 0.9  # of a prompt that its run has sent before
@@ -25,10 +26,17 @@ JSON = ("response_format", "text", "generationConfig", "generation_config", "out
 
 
 class Router:
-    """The routes of one configuration. `trials`: how each canary that has ended did. `paces` outlive it."""
+    """The routes of one configuration. `trials`: how each canary that has ended did. `paces` outlive it. `learned`: None
+    where no rule learns."""
 
-    def __init__(self, rules: Rules, trials: Callable[[], Mapping[str, State]], paces: Paces) -> None:
-        self._rules, self._trials, self._paces = rules, trials, paces
+    def __init__(
+        self,
+        rules: Rules,
+        trials: Callable[[], Mapping[str, State]],
+        paces: Paces,
+        learned: LearnedChoice | None = None,
+    ) -> None:
+        self._rules, self._trials, self._paces, self._learned = rules, trials, paces, learned
 
     def plan(self, call: Call, gw: Gateway) -> Plan | None:
         """Its targets in order; None where no rule is about this call. Changes nothing."""
@@ -42,6 +50,8 @@ class Router:
         if found is None:
             return
         target = found.targets[0]
+        if self._learned is not None:
+            self._learned.mark(call, self._rules.terms[found.rule], target.model, target.upstream)
         if target.model != (call.model_sent or call.asked.model):
             call.request = plain  # a compressed body cannot be spliced
         retarget(call, gw, target.model, target.upstream)
@@ -51,8 +61,10 @@ class Router:
         if call.who.run_id:
             gw.links.put(_place(call), f"{call.started_at // 10**9} {target.name}".encode()[:200])
 
-    def learn(self, call: Call) -> None:
-        """After the end: what the first byte took."""
+    def learn(self, call: Call, gw: Gateway) -> None:
+        """After the end: what the first byte took, and whether the answer kept to its schema."""
+        if self._learned is not None:
+            self._learned.judge(call, gw)
         for attempt in call.attempts:
             if "route" in call.notes and attempt.ended:
                 name = Target(attempt.model, attempt.target.upstream).name
@@ -118,6 +130,7 @@ class Router:
             draw=lambda: int.from_bytes(gw.random(4), "little") / 2**32,
             kept=kept,
             trials=self._trials(),
+            learned=self._learned.chooser(call, gw) if self._learned is not None else None,
         )
 
 
