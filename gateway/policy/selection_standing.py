@@ -15,7 +15,7 @@ class ArmStanding(Struct, frozen=True):
     calls: int  # that took it, since the recorder began
 
 
-class Standing(Struct, frozen=True):
+class ScopeStanding(Struct, frozen=True):
     """How a scope stands. What is expected is not said before there is enough to say it."""
 
     scope: str

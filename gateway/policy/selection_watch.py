@@ -1,4 +1,4 @@
-"""What became of the calls of which a choice is learned: which sign belongs to which call, and when it is a label. Pure.
+"""What became of calls that a choice is learned from: which sign belongs to which, and when it is a label. Pure.
 
 Rules
 1. A report on a run is about all its calls: each is a label of the score reported, together they weigh as one. The

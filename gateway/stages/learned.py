@@ -1,4 +1,4 @@
-"""Learned: which of its targets does a call get by what was learned of them; and what its record carries so that more is.
+"""Learned: which of its targets does a call get by what was learned; and what its record carries so that more is.
 
 Rules
 1. Nothing is learned here: the recorder does that, workers read what came of it. Until there is something, and below

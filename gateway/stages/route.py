@@ -26,8 +26,9 @@ JSON = ("response_format", "text", "generationConfig", "generation_config", "out
 
 
 class Router:
-    """The routes of one configuration. `trials`: how each canary that has ended did. `paces` outlive it. `learned`: None
-    where no rule learns."""
+    """The routes of one configuration. `trials`: how each canary that has ended did. `paces` outlive it.
+
+    `learned`: None where no rule learns."""
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from gateway.policy.selection import Model
-from gateway.policy.selection_standing import Standing
+from gateway.policy.selection_standing import ScopeStanding
 from gateway.policy.selection_watch import Entry, Outcome
 from gateway.stores.sqlite_file import READ_SECONDS, WRITE_SECONDS, WatchedFile, open_durable
 
@@ -55,7 +55,6 @@ INSERT INTO scopes VALUES (?1, ?2, ?3, ?2, ?4) ON CONFLICT DO UPDATE SET
     made = CASE WHEN excluded.model IS NULL THEN made ELSE excluded.made END,
     model = coalesce(excluded.model, model)
 """
-_MODELS = "SELECT scope, model FROM scopes WHERE model IS NOT NULL"
 _AGES = "SELECT scope, made FROM scopes WHERE model IS NOT NULL"
 _ONE = "SELECT model FROM scopes WHERE scope = ?"
 _STANDINGS = "SELECT standing, at FROM scopes ORDER BY scope"
@@ -85,27 +84,28 @@ class SqliteLearned:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def load(self) -> tuple[list[Entry], dict[str, Model], dict[str, int]]:
-        """Examples in order, what was made of them, and how far the journal was read; nothing where there is no file."""
+    def load(self) -> tuple[list[Entry], dict[str, int]]:
+        """Examples in order, and how far the journal was read for them; nothing where there is no file."""
         if not self.path.exists():
-            return [], {}, {}
+            return [], {}
         with self._open() as db:
             entries = [_entry(blob) for (blob,) in db.execute(_EXAMPLES)]
-            models = {scope: msgspec.msgpack.decode(blob, type=Model) for scope, blob in db.execute(_MODELS)}
-            return entries, models, dict(db.execute("SELECT segment, offset FROM learned_reach"))
+            return entries, dict(db.execute("SELECT segment, offset FROM learned_reach"))
 
-    def save(self, changed: Iterable[Entry], reached: Mapping[str, int]) -> None:
+    def save(self, changed: Iterable[Entry], reached: Mapping[str, int] | None) -> None:
+        """`reached`: None leaves that as it is."""
         with self._open() as db:
             db.execute("BEGIN IMMEDIATE")
             entries = list(changed)
             db.executemany(_KEEP, [(e.call.id, e.call.scope, e.call.at, e.score, _blob(e)) for e in entries])
             for scope in {entry.call.scope for entry in entries}:
                 db.execute(_FORGET, (scope, MOST_EXAMPLES))
-            db.execute("DELETE FROM learned_reach")
-            db.executemany("INSERT INTO learned_reach VALUES (?, ?)", list(reached.items()))
+            if reached is not None:
+                db.execute("DELETE FROM learned_reach")
+                db.executemany("INSERT INTO learned_reach VALUES (?, ?)", list(reached.items()))
             db.execute("COMMIT")
 
-    def put(self, standings: Sequence[Standing], models: Mapping[str, Model], at: int) -> None:
+    def put(self, standings: Sequence[ScopeStanding], models: Mapping[str, Model], at: int) -> None:
         """How scopes stand; `models`: those that are new."""
         with self._open() as db:
             db.execute("BEGIN IMMEDIATE")
@@ -115,12 +115,12 @@ class SqliteLearned:
                 db.execute(_PUT, (one.scope, at, msgspec.json.encode(one).decode(), blob))
             db.execute("COMMIT")
 
-    def standings(self) -> list[tuple[Standing, int]]:
+    def standings(self) -> list[tuple[ScopeStanding, int]]:
         """(how each scope stands, since when); none where there never was one."""
         if not self.path.exists():
             return []
         with self._open() as db:
-            return [(msgspec.json.decode(text, type=Standing), at) for text, at in db.execute(_STANDINGS)]
+            return [(msgspec.json.decode(text, type=ScopeStanding), at) for text, at in db.execute(_STANDINGS)]
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
