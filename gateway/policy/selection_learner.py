@@ -6,8 +6,10 @@ Theory of operation
 * Once `due`, the weights are fitted anew from where they are (selection_trust): a few passes are enough. That is
   seconds for tens of thousands of labels, so `work` hands out what it takes, to be done elsewhere, and `adopt` takes
   the result.
-* The weight of cost is solved on what each prompt was expected to score *before* it was learned from. A score that is
-  not known (the model was not asked) is taken as expected; where the true one of the chosen model is known, it counts.
+* The weight of cost is solved on what each of the newest prompts is expected to score by what the *other half* of all
+  prompts teaches. A score that is not known (the model was not asked) is taken as expected, corrected by how far the
+  known ones of that model are from what was expected of them: few labels make expectations too flat, and a model would
+  seem worse where it is good.
 """
 
 from __future__ import annotations
@@ -29,11 +31,9 @@ REFIT = 100
 JUDGED = 2_000  # prompts that the weight of cost is solved on
 FEW_PASSES = 6
 FOLDS = 2
-
-
-class Judged(Struct, frozen=True):
-    expected: tuple[float, ...]  # by weights that had not seen it
-    scores: tuple[float, ...]  # the true one where it is known
+HALF_PASSES = 10
+CORRECTED = 20.0  # labels of a model, before its expectations are corrected by them
+STEEPEST = 4.0
 
 
 class Example(Struct, frozen=True):
@@ -49,7 +49,6 @@ class Fitted(Struct, frozen=True):
     on prompts that were not learned from; None: nothing says."""
 
     model: Model
-    judged: tuple[Judged, ...]
     quality: float | None = None
     cost: float | None = None
     best: str = ""  # the single model they are shares of
@@ -62,31 +61,24 @@ class Work(Struct, frozen=True):
     costs: tuple[float, ...]
     goal: Goal
     labels: tuple[tuple[Label, ...], ...]
-    judged: tuple[Judged, ...]
     counted: float
     before: Expected | None
 
     def done(self) -> Fitted:
-        """Takes milliseconds to many seconds. With nothing to begin from, the prompts are judged by halves: each by
-        what the other half teaches."""
+        """Takes milliseconds to many seconds."""
         aged = [_aged(labels) for labels in self.labels]
-        judged = self.judged or (_by_halves(aged) if self.before is None else ())
         expected = teach(aged, self.before, None if self.before is None else FEW_PASSES)
         counts = tuple([sum([label.weight for label in labels]) for labels in self.labels])
-        model = Model(self.arms, self.costs, expected, 0.0, self.counted, counts)
-        if not judged:
-            return Fitted(model, ())
-        guesses = [one.expected for one in judged]
-        scores = [one.scores for one in judged]
+        guesses, scores = _judged(aged)
+        if not guesses:
+            return Fitted(Model(self.arms, self.costs, expected, 0.0, self.counted, counts))
         costs = [self.costs] * len(scores)
-        points = curve(guesses, scores, costs)
         top = single(scores)
         reference = Point(0.0, means(scores)[top], self.costs[top])
-        weight = solve(points, reference, self.goal)
+        weight = solve(curve(guesses, scores, costs), reference, self.goal)
         found = point(guesses, scores, costs, weight)
         return Fitted(
             Model(self.arms, self.costs, expected, weight, self.counted, counts),
-            tuple(judged),
             found.quality / reference.quality if reference.quality else None,
             found.cost / reference.cost if reference.cost else None,
             self.arms[top],
@@ -100,12 +92,11 @@ class Learner:
         self.goal = goal
         self._arms = tuple(arms)
         self._labels: tuple[deque[Label], ...] = tuple([deque(maxlen=KEPT) for _ in arms])
-        self._judged: deque[Judged] = deque(maxlen=JUDGED)
         self._expected: Expected | None = None
         self.price(costs)
         self.new = 0.0  # weight of the labels since the last fit
         self.labels = 0.0
-        self.fitted = Fitted(Model(self._arms, self._costs), ())
+        self.fitted = Fitted(Model(self._arms, self._costs))
 
     @property
     def model(self) -> Model:
@@ -152,8 +143,6 @@ class Learner:
         if found:
             self.labels += example.weight
             self.new += example.weight
-            if self._expected is not None:
-                self._judge(example, self._expected)
         return found
 
     def amend(self, label: Label, score: float, weight: float) -> None:
@@ -173,7 +162,6 @@ class Learner:
         for labels in self._labels:
             labels.clear()
         self._expected, counted = None, self.labels
-        self._judged.clear()
         for example in examples[-KEPT:]:
             self.take(example)
         self.labels = counted + sum([example.weight for example in examples])
@@ -184,19 +172,11 @@ class Learner:
         """What the next fit takes. Labels that come meanwhile are for the one after."""
         self.new = 0.0
         labels = tuple([tuple([_copy(label) for label in labels]) for labels in self._labels])
-        judged = tuple(self._judged)
-        return Work(self._arms, self._costs, self.goal, labels, judged, self.labels, self._expected)
+        return Work(self._arms, self._costs, self.goal, labels, self.labels, self._expected)
 
     def adopt(self, fitted: Fitted) -> None:
         self.fitted = fitted
         self._expected = fitted.model.expected
-        if not self._judged:
-            self._judged.extend(fitted.judged)
-
-    def _judge(self, example: Example, expected: Expected) -> None:
-        guesses = expected.of(example.seen)
-        scores = [example.scores.get(arm, guess) for arm, guess in zip(self._arms, guesses, strict=True)]
-        self._judged.append(Judged(guesses, tuple(scores)))
 
 
 def _copy(label: Label) -> Label:
@@ -211,20 +191,40 @@ def _aged(labels: Sequence[Label]) -> list[Label]:
     ]
 
 
-def _by_halves(labels: Sequence[Sequence[Label]]) -> tuple[Judged, ...]:
-    """The newest prompts, each judged by what the other half of all prompts teaches."""
+def _judged(labels: Sequence[Sequence[Label]]) -> tuple[list[tuple[float, ...]], list[tuple[float, ...]]]:
+    """(expected scores of each of the newest prompts by what the other half of all prompts teaches, true ones)."""
     known: dict[int, dict[int, Label]] = {}  # by prompt: its label of each model
     for arm, own in enumerate(labels):
         for label in own:
             known.setdefault(id(label.seen), {})[arm] = label
     half = {prompt: place % FOLDS for place, prompt in enumerate(known)}
     judges = [
-        teach([[label for label in own if half[id(label.seen)] != fold] for own in labels]) for fold in range(FOLDS)
+        teach([[label for label in own if half[id(label.seen)] != fold] for own in labels], passes=HALF_PASSES)
+        for fold in range(FOLDS)
     ]
-    found = []
-    for prompt in list(known)[-JUDGED:]:
-        scored = known[prompt]
-        guesses = judges[half[prompt]].of(next(iter(scored.values())).seen)
-        scores = tuple([scored[arm].score if arm in scored else guess for arm, guess in enumerate(guesses)])
-        found.append(Judged(guesses, scores))
-    return tuple(found)
+    newest = list(known)[-JUDGED:]
+    guesses = [judges[half[prompt]].of(next(iter(known[prompt].values())).seen) for prompt in newest]
+    columns = [
+        _completed([guess[arm] for guess in guesses], [known[prompt].get(arm) for prompt in newest])
+        for arm in range(len(labels))
+    ]
+    return guesses, list(zip(*columns, strict=True))
+
+
+def _completed(guesses: Sequence[float], labels: Sequence[Label | None]) -> list[float]:
+    """Scores of one model: the true ones, and in place of the others what is expected, corrected by a line through the
+    known ones."""
+    pairs = [(guess, label) for guess, label in zip(guesses, labels, strict=True) if label is not None]
+    total = sum([label.weight for _, label in pairs]) + 1e-9
+    center = sum([label.weight * guess for guess, label in pairs]) / total
+    mean = sum([label.weight * label.score for _, label in pairs]) / total
+    spread = sum([label.weight * (guess - center) ** 2 for guess, label in pairs])
+    slope = 1.0
+    if total >= CORRECTED and spread > 1e-6 * total:
+        both = sum([label.weight * (guess - center) * (label.score - mean) for guess, label in pairs])
+        slope = min(STEEPEST, max(0.0, both / spread))
+    shift = mean - center if total >= CORRECTED else 0.0
+    return [
+        label.score if label is not None else min(1.0, max(0.0, center + shift + slope * (guess - center)))
+        for guess, label in zip(guesses, labels, strict=True)
+    ]
