@@ -32,14 +32,15 @@ class Crossroads:
             self._canaries = WatchedCanaries(places.canaries(config))
         watched = self._canaries
         trials: Callable[[], Mapping[str, State]] = lambda: watched.ended if watched is not None else {}  # noqa: E731
-        return Router(Rules(config.routes), trials, self._paces, self._choice(config))
+        rules = Rules(config.routes)
+        return Router(rules, trials, self._paces, self._choice(config, rules))
 
-    def _choice(self, config: Config) -> LearnedChoice | None:
+    def _choice(self, config: Config, rules: Rules) -> LearnedChoice | None:
         """None where no rule learns."""
-        if not any(rule.learn is not None for rule in config.routes):
+        if not any(rules.terms):
             return None
         known = self._learned = self._learned or WatchedLearned(places.learned(config))
-        return LearnedChoice(lambda: known.models, read_item)
+        return LearnedChoice(rules.terms, lambda: known.models, read_item)
 
     def tick(self) -> None:
         for watched in (self._canaries, self._learned):

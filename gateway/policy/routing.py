@@ -27,7 +27,7 @@ from gateway.config.patterns import matches
 from gateway.config.schema_routing import By, CanaryTo, Route, RouteTo
 from gateway.policy.canary import State, canary_arm, place
 from gateway.policy.model_limits import most
-from gateway.policy.selection_rules import Terms, arm_of, terms_of
+from gateway.policy.selection_rules import arm_of, terms_of
 
 BYTES_PER_TOKEN = 4
 MINUTES = 24 * 60
@@ -80,8 +80,9 @@ class Plan(Struct, frozen=True):
     arm: str = ""  # canary | rest
 
 
-Learned = Callable[[Terms, Sequence[str], bool], tuple[Sequence[int], str]]
-"""(what its rule learns, those that fit, may it take one by chance?) -> (their places as they are to be tried, why)"""
+Learned = Callable[[str, Sequence[str], bool], tuple[Sequence[int], str]]
+"""(id of what its rule learns, those that fit, may it take one by chance?) -> (their places in the order to be tried,
+why)"""
 
 
 class World(Struct, frozen=True):
@@ -231,10 +232,9 @@ def _ordered(rule: Route, fitting: Sequence[RouteTo], facts: Facts, world: World
 def _as_learned(
     rule: Route, fitting: Sequence[RouteTo], targets: Sequence[Target], facts: Facts, world: World
 ) -> tuple[tuple[Target, ...], str]:
-    terms = terms_of(rule)
-    if world.learned is None or terms is None:
+    if world.learned is None or rule.learn is None:
         return tuple(targets), "first"
-    places, why = world.learned(terms, [arm_of(to) for to in fitting], facts.free)
+    places, why = world.learned(rule.learn.id, [arm_of(to) for to in fitting], facts.free)
     return tuple([targets[place] for place in places]), why
 
 

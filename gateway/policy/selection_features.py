@@ -71,12 +71,14 @@ def features(prompt: str, situation: Situation = ALONE, embedding: Sequence[floa
     extra = [f"^{word}" for word in words[:3]]
     extra.append(f"class={situation.request_class}")
     extra.append(f"tools={min(3, situation.tools.bit_length())} step={min(4, situation.step.bit_length())}")
-    buckets = tuple({value & BUCKETS - 1 for value in (*hashes, *map(_hash, extra))})
+    once = set(hashes)
+    once.update(map(_hash, extra))
+    buckets = tuple({value & BUCKETS - 1 for value in once})
     return Features(
         measures=(*_measures(prompt, text, lower, set(words)), *embedding),
         words=buckets,
         weight=1 / math.sqrt(len(buckets) + 1),
-        pairs=tuple({(first * 31 + second) & PAIRS - 1 for first, second in pairwise(hashes)}),
+        pairs=tuple({(first * 31 + second) & PAIRS - 1 for first, second in set(pairwise(hashes))}),
         length=math.log1p(len(prompt)),
     )
 

@@ -61,7 +61,7 @@ class Terms(Struct, frozen=True):
         self, model: Model | None, seen: Features, allowed: Sequence[str], draw: float, *, explores: bool
     ) -> Choice:
         """`model`: of the scope, None where nothing was learned of it yet. `allowed` is not empty."""
-        if model is None or not set(allowed) <= set(model.arms):
+        if model is None or any([name not in model.arms for name in allowed]):
             model = Model(tuple([arm.name for arm in self.arms]), ())
         return model.choose(seen, allowed, draw, self.learn.explore if explores else 0.0)
 
@@ -75,7 +75,7 @@ def terms_of(rule: Route) -> Terms | None:
 
 def arm_of(to: RouteTo | str) -> str:
     model, upstream = _named(to)
-    return "/".join([part for part in (upstream, model) if part])
+    return f"{upstream}/{model}" if upstream and model else upstream or model or ""
 
 
 def _named(to: RouteTo | str) -> tuple[str | None, str | None]:

@@ -64,6 +64,8 @@ class Expected(Struct, frozen=True):
     def of(self, seen: Features) -> tuple[float, ...]:
         """The score expected of each model."""
         trust = self.known.trust(seen)
+        if trust == 1:
+            return tuple([weights.predict(seen) for weights in self.weights])
         rest = 1 - trust
         return tuple(
             [

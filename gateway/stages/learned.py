@@ -40,15 +40,22 @@ class Said(Protocol):
 
 
 class LearnedChoice:
-    """`models`: of each scope, as workers have them from memory. `read`: an item of a conversation, by dialect."""
+    """`terms`: of each rule. `models`: of each scope, from memory. `read`: an item of a conversation, by dialect."""
 
-    def __init__(self, models: Callable[[], Mapping[str, Model]], read: Callable[[str, Any], Said]) -> None:
-        self._models, self._read = models, read
+    def __init__(
+        self,
+        terms: Sequence[Terms | None],
+        models: Callable[[], Mapping[str, Model]],
+        read: Callable[[str, Any], Said],
+    ) -> None:
+        self._terms, self._models, self._read = terms, models, read
+        self._by_id = {one.learn.id: one for one in terms if one is not None}
 
     def chooser(self, call: Call, gw: Gateway) -> Learned:
         """What rules ask for this call. It notes what it saw, and what it expects of the target."""
 
-        def choose(terms: Terms, arms: Sequence[str], free: bool) -> tuple[Sequence[int], str]:
+        def choose(id: str, arms: Sequence[str], free: bool) -> tuple[Sequence[int], str]:
+            terms = self._by_id[id]
             seen = self._features(call)
             call.seen = encode(seen)
             draw = int.from_bytes(gw.random(4), "little") / 2**32
@@ -61,8 +68,9 @@ class LearnedChoice:
 
         return choose
 
-    def mark(self, call: Call, terms: Terms | None, model: str, upstream: str) -> None:
-        """Note for the recorder what is to be learned from a call that is going to be sent there."""
+    def mark(self, call: Call, rule: int, model: str, upstream: str) -> None:
+        """Note for the recorder what is to be learned from a call that its rule is going to send there."""
+        terms = self._terms[rule]
         arm = terms.arm_at(call, model, upstream) if terms is not None else ""
         if terms is None or not arm:
             return

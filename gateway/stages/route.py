@@ -52,7 +52,7 @@ class Router:
             return
         target = found.targets[0]
         if self._learned is not None:
-            self._learned.mark(call, self._rules.terms[found.rule], target.model, target.upstream)
+            self._learned.mark(call, found.rule, target.model, target.upstream)
         if target.model != (call.model_sent or call.asked.model):
             call.request = plain  # a compressed body cannot be spliced
         retarget(call, gw, target.model, target.upstream)
