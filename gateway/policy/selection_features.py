@@ -1,7 +1,7 @@
 """What a prompt shows of how hard it is: a few measures and hashed words. Pure; no word is kept as text.
 
 Measures carry over between subjects, words do not: a scope learns them for itself. Long prompts are read at both ends
-only, so that the cost is bounded: about 0.1 ms for a usual prompt.
+only, so that the cost is bounded: about 0.1 ms at most.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from msgspec import Struct
 BITS = 11
 BUCKETS = 1 << BITS
 PAIRS = 1 << 16
-HEAD, TAIL = 1000, 400  # characters read of a longer prompt
+HEAD, TAIL = 600, 300  # characters read of a longer prompt
 
 _WORD = re.compile(r"[a-z]+|[0-9]+|\S")  # twice as fast as with the classes of Unicode
 _DIGITS, _OPERATORS, _BRACKETS = b"0123456789", b"=+-*/^<>\\", b"(){}[];"

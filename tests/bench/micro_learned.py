@@ -1,4 +1,4 @@
-"""`python -m tests.bench.micro_learned [--rounds N]`: microseconds that a learned choice among nine models costs a call.
+"""`python -m tests.bench.micro_learned [--rounds N]`: microseconds that a learned choice of nine models costs a call.
 
 The whole pipeline of a worker without its sockets (as in `micro`): a rule with nine targets that takes the first, and
 the same rule choosing by what was learned, features and record included; prompts of three lengths. CPU time of the
