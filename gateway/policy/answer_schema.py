@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-ASKS = ("response_format", "text", "generationConfig", "generation_config", "output_format")
+ASKS = ("response_format", "text", "generationConfig", "generation_config", "output_config", "output_format")
 _SCHEMAS = ("schema", "json_schema", "format", "responseSchema", "response_schema", "responseJsonSchema")
 _DEPTH = 32
 _TYPES: Mapping[str, tuple[type, ...]] = {

@@ -27,6 +27,7 @@ def fields(**given: Any) -> dict[str, Any]:
         fields(response_format={"type": "json_schema", "json_schema": {"name": "p", "schema": PERSON}}),
         fields(text={"format": {"type": "json_schema", "name": "p", "schema": PERSON}}),
         fields(generationConfig={"responseMimeType": "application/json", "responseSchema": PERSON}),
+        fields(output_config={"format": {"type": "json_schema", "schema": PERSON}}),
         fields(output_format={"type": "json_schema", "schema": PERSON}),
     ],
 )
