@@ -8,13 +8,17 @@ from typing import Protocol
 
 from gateway.call import Call, Waits
 from gateway.config.check_resilience import breaking
+from gateway.config.patterns import matches
 from gateway.config.schema import Config
 from gateway.journal.inflight import Gauges
 from gateway.policy.breaker import NANO, Change, Terms
 from gateway.policy.chains import Chains
 from gateway.policy.waits import WaitRules
 from gateway.stages.breaking import Breakers
+from gateway.stages.hedge import Hedges
+from gateway.stages.hedge import Manner as Hedging
 from gateway.stages.trials import Manner, RetryingTrials
+from gateway.stores.aside import Aside
 from gateway.stores.flights import paused
 
 
@@ -38,6 +42,7 @@ class Resilience:
     def __init__(self, teller: Teller) -> None:
         self._teller = teller
         self._breakers: Breakers | None = None
+        self._aside = Aside()
 
     def trials(self, config: Config) -> RetryingTrials:
         """Retries, fallbacks and breakers; also where every call is one attempt, for what is held by hand. A new
@@ -47,10 +52,26 @@ class Resilience:
         if before is not None or self._breakers is not None:
             self._teller.append_event("breakers_reset")
         manner = Manner(**{name: getattr(retries, name) for name in retries.__struct_fields__})
-        return RetryingTrials(manner, Chains(config.fallbacks), paused, self._breakers)
+        return RetryingTrials(manner, Chains(config.fallbacks), paused, self._breakers, self._hedges_of(config))
 
     def tick(self) -> None:
         self._teller.gauges.set("breakers_open", self._breakers.open if self._breakers is not None else 0)
+
+    def _hedges_of(self, config: Config) -> Hedges | None:
+        """None where there are none. A new configuration learns anew what is late."""
+        said = config.hedging
+        if not said.enabled:
+            return None
+
+        def concerns(call: Call) -> bool:
+            return (
+                matches(said.route, call.route.template)
+                and matches(said.upstream, call.route.upstream)
+                and matches(said.agent, call.who.agent)
+                and (matches(said.model, call.asked.model) or matches(said.model, call.model_sent))
+            )
+
+        return Hedges(Hedging(said.share, said.quantile, said.sample, said.least, concerns), self._aside)
 
     def _breakers_of(self, config: Config) -> Breakers | None:
         if not breaking(config):

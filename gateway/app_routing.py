@@ -8,6 +8,7 @@ from gateway.config import places
 from gateway.config.schema import Config
 from gateway.dialects.items import read_item
 from gateway.policy.canary import State
+from gateway.policy.headroom import Headroom
 from gateway.policy.pace import Paces
 from gateway.policy.routing import Rules
 from gateway.stages.learned import LearnedChoice
@@ -17,10 +18,12 @@ from gateway.stores.sqlite_learned import WatchedLearned
 
 
 class Crossroads:
-    """What a worker keeps for all its configurations: how quick targets were, how canaries ended, what was learned."""
+    """What a worker keeps for all its configurations: how quick targets were, what is left of their rate limits, how
+    canaries ended, and what was learned."""
 
     def __init__(self) -> None:
         self._paces = Paces()
+        self._rooms = Headroom()
         self._canaries: WatchedCanaries | None = None
         self._learned: WatchedLearned | None = None
 
@@ -33,7 +36,8 @@ class Crossroads:
         watched = self._canaries
         trials: Callable[[], Mapping[str, State]] = lambda: watched.ended if watched is not None else {}  # noqa: E731
         rules = Rules(config.routes)
-        return Router(rules, trials, self._paces, self._choice(config, rules))
+        rooms = self._rooms if any(rule.by == "headroom" for rule in config.routes) else None
+        return Router(rules, trials, self._paces, rooms, self._choice(config, rules))
 
     def _choice(self, config: Config, rules: Rules) -> LearnedChoice | None:
         """None where no rule learns."""

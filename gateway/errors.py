@@ -19,6 +19,7 @@
     │  ├─ NotCached                   client   504     not_cached           the client wants a stored answer or none
     │  └─ LoopDetected                client   508     loop_detected        the call already passed this gateway
     ├─ ClientGone                     client   499     client_gone          nobody is left to answer
+    ├─ Overtaken                      upstream 499     overtaken            another attempt of the call answered first
     ├─ UpstreamFault                  upstream 502     upstream_fault
     │  ├─ ConnectFailed               upstream 502     upstream_connect_failed   nothing was sent
     │  ├─ BreakerOpen                 upstream 503     upstream_breaker_open     it failed too often; nothing was sent
@@ -146,6 +147,10 @@ class LoopDetected(Rejected):
 
 class ClientGone(GatewayError):
     source, code, status = Source.CLIENT, "client_gone", 499
+
+
+class Overtaken(GatewayError):
+    source, code, status = Source.UPSTREAM, "overtaken", 499
 
 
 class UpstreamFault(GatewayError):

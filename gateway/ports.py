@@ -19,14 +19,14 @@ from gateway.ports_matcher import Feedback, Inquiry, Lesson, Match, Matcher, Mat
 from gateway.ports_outputs import Outputs, Wanted
 from gateway.ports_routing import Router
 from gateway.ports_translation import OtherAnswer, OtherQuestion, Translator
-from gateway.ports_trial import Trial
+from gateway.ports_trial import Trial, Trials
 from gateway.spend import Charge, Demand, Grant, Refusal, RunLimits
 from gateway.tool import Terms
 
 __all__ = ["CacheStore", "Dialect", "Entry", "ErrorAnswer", "Flight", "Flights", "Headers", "Meter", "Stripper", "Tap"]
-__all__ += ["Blame", "LastTurn", "OtherAnswer", "OtherQuestion", "Outputs", "Router", "Translator", "Trial", "Used"]
+__all__ += ["Blame", "LastTurn", "OtherAnswer", "OtherQuestion", "Outputs", "Router", "Translator", "Trial", "Trials"]
 __all__ += ["Feedback", "Inquiry", "Lesson", "Match", "Matcher", "MatcherState", "Noted", "ScopeState", "Topic"]
-__all__ += ["Wanted"]
+__all__ += ["Used", "Wanted"]
 
 
 class Prices(Protocol):
@@ -166,17 +166,18 @@ class Admission(Protocol):
         what was held then stands."""
         ...
 
-    def settle(self, call: Call) -> None:
-        """Charge what it really used, once. Never raises."""
+    async def beside(self, call: Call, down: Downstream, gw: Gateway) -> bool:
+        """Hold what another attempt beside the one under way may cost, at once; `call`: a copy that goes there. False
+        where that is not granted. Raises what `admit` raises."""
         ...
 
+    def release(self, call: Call, *, whole: bool) -> None:
+        """An attempt beside the one that answers is over: charge it, and let go of its hold. `whole`: that was the hold
+        of the call, which counts once. Never raises."""
+        ...
 
-class Trials(Protocol):
-    """Retries and fallbacks; see stages.trials."""
-
-    async def carry(self, call: Call, down: Downstream, gw: Gateway) -> Any:
-        """Attempt by attempt until one commits; returns how the call ends (stages.ending.Ending). Raises UpstreamFault,
-        ClientGone, and what ends the call."""
+    def settle(self, call: Call) -> None:
+        """Charge what it really used, once. Never raises."""
         ...
 
 

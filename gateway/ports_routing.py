@@ -19,6 +19,10 @@ class Router(Protocol):
         """Send it to the first of them, and note why. `plain`: its request with the body decoded."""
         ...
 
+    def hear(self, call: Call, exchange: Any, gw: Any) -> None:
+        """The head of an answer (ports.Exchange) of its last attempt is there."""
+        ...
+
     def learn(self, call: Call, gw: Any) -> None:
         """After the end: what its attempts took, and how good the answer was, as far as that can be seen."""
         ...

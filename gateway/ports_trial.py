@@ -1,8 +1,10 @@
-"""The port of a call that may be tried again; part of `gateway.ports`, from where it is imported."""
+"""The ports of calls that may be tried again; part of `gateway.ports`, from where they are imported."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
+
+from gateway.call import Call
 
 
 class Trial(Protocol):
@@ -15,4 +17,17 @@ class Trial(Protocol):
 
     def again(self, status: int, body: bytes) -> bool:
         """The attempt brought an error inside a 200: shall another one follow?"""
+        ...
+
+
+class Trials(Protocol):
+    """Retries and fallbacks; see stages.trials. `gw`: the Gateway, `down`: a ports.Downstream."""
+
+    def shut(self, upstream: str, model: str, gw: Any) -> bool:
+        """Is this target left alone for now? Changes nothing."""
+        ...
+
+    async def carry(self, call: Call, down: Any, gw: Any) -> Any:
+        """Attempt by attempt until one commits; returns how the call ends (stages.ending.Ending). Raises UpstreamFault,
+        ClientGone, and what ends the call."""
         ...

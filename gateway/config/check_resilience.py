@@ -20,6 +20,12 @@ def resilience(config: Config) -> list[str]:
     if retries.attempts > 1 and retries != type(retries)():
         whom = "all clients" if retries.with_sdk else "clients that do not retry by themselves"
         lines.append(f"retries: of {whom}: up to {retries.attempts - 1}, {retries.budget:.0%} of an upstream's calls")
+    hedging = config.hedging
+    if hedging.enabled:
+        lines.append(
+            f"hedging: {whose(hedging)}: a second attempt where {hedging.quantile:.0%} of the answers came sooner, "
+            f"for {hedging.share:.0%} of an upstream's calls at most"
+        )
     breakers = config.breakers
     if breaking(config):
         rows = f", {breakers.consecutive} in a row" if breakers.consecutive else ""
@@ -34,7 +40,8 @@ def resilience(config: Config) -> list[str]:
 def breaking(config: Config) -> bool:
     """Are failures counted at all?"""
     enabled = config.breakers.enabled
-    return bool(config.fallbacks) if enabled is None else enabled
+    elsewhere = bool(config.fallbacks) or any(len(rule.to) > 1 for rule in config.routes)
+    return elsewhere if enabled is None else enabled
 
 
 def doubts(config: Config) -> Iterator[Problem]:
@@ -45,6 +52,8 @@ def doubts(config: Config) -> Iterator[Problem]:
         stated = _stated(rule)
         if any(_covers(before, rule) and stated <= _stated(before) for before in config.timeouts[:index]):
             yield Problem(path, reason="changes nothing: a rule before it matches the same calls and states the same")
+    if config.hedging.enabled:
+        yield from unmatched(("hedging",), config.hedging, config)
     for index, fallback in enumerate(config.fallbacks):
         path = ("fallbacks", str(index))
         yield from unmatched(path, fallback, config)

@@ -16,6 +16,7 @@ _HOW = {
     "priority": "the first that fits",
     "latency": "the quicker",
     "cost": "the cheaper",
+    "headroom": "the one with more of its rate limits left",
     "learned": "as learned",
 }
 

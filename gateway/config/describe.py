@@ -22,6 +22,7 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
         "timeouts": "Other timeouts for some calls than their upstream has.",
         "retries": "When a call that failed is sent to the same upstream again.",
         "breakers": "When an upstream, a model or a tool that fails is left alone for a while.",
+        "hedging": "When a second attempt is made beside one whose first content is late.",
         "fallbacks": "Where calls that failed go on: other upstreams, keys and models.",
         "prices": "Prices that outrank the shipped catalogue.",
         "identity": "How the caller of a request is told.",

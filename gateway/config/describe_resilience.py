@@ -32,7 +32,7 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
         "timeouts": "Also where no answer came in time: the upstream may still work on it, and both are paid for.",
     },
     schema.Breakers: {
-        "enabled": "Count failures, and leave alone what fails too often; null: where there are fallbacks.",
+        "enabled": "Count failures, and leave alone what fails too often; null: where there are other targets.",
         "refuse": "Refuse (503) calls that have no other target, in place of sending them all the same.",
         "window": "Seconds looked back on.",
         "volume": "Calls in the window before shares count.",
@@ -43,6 +43,14 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
         "pause": "Seconds that it stays open before it is probed, doubled each time the probe fails.",
         "longest": "The longest that it stays open, in seconds, also where the upstream asks for more.",
         "probes": "Probes that must go well in a row, one at a time, before it closes.",
+    },
+    schema.Hedging: {
+        "enabled": "Make such attempts at all: the one that says something first is passed on, and both are paid for.",
+        "share": "Share of the calls of an upstream for which one is made at most.",
+        "quantile": "Share of the latest answers of a target whose first content came sooner; later than that is late.",
+        "sample": "Answers of a target before that is known.",
+        "least": "Seconds before which nothing is late.",
+        **_MATCH,
     },
     schema.Goal: {
         "upstream": "Upstream that is asked; default: the one that was asked first.",

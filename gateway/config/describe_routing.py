@@ -9,8 +9,8 @@ _WILD = ", with * as wildcard."
 
 FIELDS: dict[type[Config_], dict[str, str]] = {
     schema.Route: {
-        "to": "Targets: models, or a model, an upstream and what is known of it; all of one API.",
-        "by": "How one is chosen: weight, priority (as listed), latency (of the first byte), cost (of such a call) or "
+        "to": "Targets: models, or a model, an upstream and what is known of it; other APIs are translated.",
+        "by": "How one is chosen: weight, priority (as listed), latency, cost, headroom (of rate limits), or "
         "learned (see `learn`).",
         "model": "Model that the rule is for, as asked for or as an alias has it" + _WILD,
         "route": "Route that it is for, as records name it" + _WILD,

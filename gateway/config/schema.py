@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 from msgspec import Meta
 
 from gateway.config.schema_base import Config_, Count, Name, Seconds, Share
-from gateway.config.schema_resilience import Breakers, Fallback, Goal, Retries, TimeoutRule, Timeouts
+from gateway.config.schema_resilience import Breakers, Fallback, Goal, Hedging, Retries, TimeoutRule, Timeouts
 from gateway.config.schema_routing import Route
 from gateway.config.schema_semantic import SemanticCache
 
@@ -21,6 +21,7 @@ __all__ = [
     "Count",
     "Fallback",
     "Goal",
+    "Hedging",
     "Name",
     "Retries",
     "Seconds",
@@ -374,6 +375,7 @@ class Config(Config_, frozen=True):
     retries: Retries = Retries()
     fallbacks: tuple[Fallback, ...] = ()
     breakers: Breakers = Breakers()
+    hedging: Hedging = Hedging()
     prices: Prices = Prices()
     identity: Identity = Identity()
     capture: Literal["off", "hash", "full"] = "off"

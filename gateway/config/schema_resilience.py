@@ -47,6 +47,21 @@ class Retries(Config_, frozen=True):
     timeouts: bool = False  # also where an answer did not come in time: the upstream may still work on it, and bill it
 
 
+class Hedging(Config_, frozen=True):
+    """A second attempt beside one whose first content is late; the one that says something first is passed on, and both
+    are paid for. For calls that match all of its patterns, and that can be done twice."""
+
+    enabled: bool = False
+    share: Annotated[float, Meta(gt=0, le=1)] = 0.05  # of the calls of an upstream, at most
+    quantile: Annotated[float, Meta(ge=0.5, lt=1)] = 0.95  # of the times to the first content, from which on it is late
+    sample: Annotated[int, Meta(ge=10, le=200)] = 20  # answers of a target, before that is known
+    least: Seconds = 0.05  # no sooner
+    route: str = "*"  # as records have it: /v1/chat/completions
+    upstream: str = "*"  # that is asked first
+    model: str = "*"  # as asked for, or as an alias has it
+    agent: str = "*"
+
+
 class Goal(Config_, frozen=True):
     """Where a call goes next. What is not named stays as it is."""
 
@@ -74,7 +89,7 @@ class Fallback(Config_, frozen=True):
 class Breakers(Config_, frozen=True):
     """Upstreams, their models and tools that fail are left alone for a while; see gateway.policy.breaker."""
 
-    enabled: bool | None = None  # null: where there are fallbacks
+    enabled: bool | None = None  # null: where there are fallbacks, or routes with several targets
     refuse: bool = False  # also calls that have no other target; else those are sent all the same
     window: Seconds = 30
     volume: Annotated[int, Meta(ge=1)] = 20  # calls in the window, before shares count

@@ -9,7 +9,7 @@ from msgspec import Meta
 from gateway.config.schema_base import Config_, Count, Name, Seconds
 
 Lack = Literal["tools", "images", "json"]
-By = Literal["weight", "priority", "latency", "cost", "learned"]
+By = Literal["weight", "priority", "latency", "cost", "headroom", "learned"]
 Per = Literal["rule", "agent", "team", "key"]
 
 

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 from gateway.config.patterns import matches
 from gateway.config.problems import Path, Problem, did_you_mean
-from gateway.config.schema import Config, Fallback, Goal, TimeoutRule, Timeouts
+from gateway.config.schema import Config, Fallback, Goal, Hedging, TimeoutRule, Timeouts
+from gateway.config.schema_routing import Route
 
 MATCH_CHARS = 200
 OPAQUE = "opaque"  # the one dialect that cannot be translated
 PATTERNS = ("route", "upstream", "model", "agent")
-Rule = TimeoutRule | Fallback
+Rule = TimeoutRule | Fallback | Hedging
 PARTS = ("first_byte", "first_content", "idle")
 
 
@@ -29,6 +30,7 @@ def faults(config: Config) -> Iterator[Problem]:
         yield Problem(("retries", "base"), reason="is longer than `longest`")
     if config.breakers.pause > config.breakers.longest:
         yield Problem(("breakers", "pause"), reason="is longer than `longest`")
+    yield from patterns(("hedging",), config.hedging)
     for index, fallback in enumerate(config.fallbacks):
         path = ("fallbacks", str(index))
         yield from patterns(path, fallback)
@@ -55,9 +57,9 @@ def _goals(path: Path, fallback: Fallback, config: Config) -> Iterator[Problem]:
         elif goal.upstream is not None and goal.upstream not in config.upstreams:
             hint = did_you_mean(goal.upstream, config.upstreams) or "known: " + ", ".join(config.upstreams)
             yield Problem(here, reason="no upstream has this name", hint=hint)
-        elif goal.upstream is not None and not _speaks(config, fallback, goal.upstream):
+        elif goal.upstream is not None and not speaks(config, fallback, goal.upstream):
             yield Problem(here, reason="speaks another dialect than every upstream that the rule is for")
-        elif goal.upstream is not None and goal.model is None and _is_foreign(config, fallback, goal.upstream):
+        elif goal.upstream is not None and goal.model is None and is_foreign(config, fallback, goal.upstream):
             reason = "speaks another dialect than every upstream that the rule is for, and knows other models"
             yield Problem(here, reason=reason, hint="name a `model` of its own")
         if goal.model is not None and not goal.model.strip():
@@ -65,19 +67,19 @@ def _goals(path: Path, fallback: Fallback, config: Config) -> Iterator[Problem]:
         seen.add((goal.upstream, goal.model))
 
 
-def _spoken(config: Config, fallback: Fallback) -> set[str]:
+def _spoken(config: Config, rule: Fallback | Route) -> set[str]:
     """The dialects of the upstreams that the rule is for."""
-    return {one.dialect for key, one in config.upstreams.items() if matches(fallback.upstream, key)}
+    return {one.dialect for key, one in config.upstreams.items() if matches(rule.upstream, key)}
 
 
-def _speaks(config: Config, fallback: Fallback, name: str) -> bool:
+def speaks(config: Config, rule: Fallback | Route, name: str) -> bool:
     """Is there an upstream that the rule is for, whose clients this one can answer, if need be in translation?"""
-    spoken, dialect = _spoken(config, fallback), config.upstreams[name].dialect
+    spoken, dialect = _spoken(config, rule), config.upstreams[name].dialect
     return not spoken or dialect in spoken or (dialect != OPAQUE and bool(spoken - {OPAQUE}))
 
 
-def _is_foreign(config: Config, fallback: Fallback, name: str) -> bool:
-    spoken = _spoken(config, fallback)
+def is_foreign(config: Config, rule: Fallback | Route, name: str) -> bool:
+    spoken = _spoken(config, rule)
     return bool(spoken) and config.upstreams[name].dialect not in spoken
 
 

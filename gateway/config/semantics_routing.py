@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from gateway.config.problems import Path, Problem, did_you_mean
 from gateway.config.schema import Config
 from gateway.config.schema_routing import Route, RouteTo
+from gateway.config.semantics_resilience import OPAQUE, is_foreign, speaks
 
 MATCH_CHARS = 200
 PATTERNS = ("model", "route", "upstream", "agent", "agent_version", "key", "team", "request_class")
@@ -71,15 +72,26 @@ def _targets(path: Path, rule: Route, config: Config) -> Iterator[Problem]:
         if one in places:
             yield Problem((*path, "to", str(index)), reason="stands before it already")
         places.add(one)
-    dialects = {
-        config.upstreams[to.upstream].dialect
-        for to in [*rule.to, *([rule.canary.to] if rule.canary is not None else [])]
-        if isinstance(to, RouteTo) and to.upstream in config.upstreams
-    }
-    if len(dialects) > 1:
-        named = ", ".join(sorted(dialects))
-        reason = f"its targets speak different APIs ({named}): a call reaches those of its own only"
-        yield Problem((*path, "to"), reason=reason)
+    yield from _apis(path, rule, config)
+
+
+def _apis(path: Path, rule: Route, config: Config) -> Iterator[Problem]:
+    """Targets that speak another API than those before them are asked in translation, for a model of their own."""
+    places = [((*path, "to", str(index)), to) for index, to in enumerate(rule.to)]
+    if rule.canary is not None:
+        places.append(((*path, "canary", "to"), rule.canary.to))
+    first = ""
+    for place, to in places:
+        if isinstance(to, str) or to.upstream not in config.upstreams:
+            continue
+        dialect = config.upstreams[to.upstream].dialect
+        first = first or dialect
+        if not speaks(config, rule, to.upstream) or (dialect != first and OPAQUE in (dialect, first)):
+            reason = "speaks an API that cannot answer for the others"
+            yield Problem(place, reason=reason, hint="what speaks the opaque dialect is not translated")
+        elif to.model is None and (dialect != first or is_foreign(config, rule, to.upstream)):
+            reason = "speaks another API than the others, or than those that the rule is for, and knows other models"
+            yield Problem(place, reason=reason, hint="name a `model` of its own")
 
 
 def _target(path: Path, to: RouteTo | str, config: Config) -> Iterator[Problem]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from asyncio import CancelledError
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -89,10 +89,24 @@ def overhead_ns(call: Call, duration: int) -> int:
     waited = call.received - call.began if call.received else 0
     attempts = call.attempts
     if attempts:
-        for attempt in attempts[:-1]:
-            waited += (attempt.ended or call.ended) - attempt.began
-        waited += (call.upstream_last_byte or attempts[-1].ended or call.ended) - attempts[-1].began
+        last = attempts[-1]
+        if len(attempts) == 1:
+            waited += (call.upstream_last_byte or last.ended or call.ended) - last.began
+        else:
+            waited += _covered(attempts, call)
     return duration - waited if duration > waited else 0
+
+
+def _covered(attempts: Sequence[Attempt], call: Call) -> int:
+    """How long at least one of them was under way: hedges run beside each other."""
+    last = attempts[-1]
+    spans = [(attempt.began, attempt.ended or call.ended) for attempt in attempts[:-1]]
+    spans.append((last.began, call.upstream_last_byte or last.ended or call.ended))
+    covered, until = 0, 0
+    for began, ended in sorted(spans):
+        covered += max(0, ended - max(began, until))
+        until = max(until, ended)
+    return covered
 
 
 class Converter:

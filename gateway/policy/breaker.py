@@ -108,6 +108,14 @@ class Breaker:
         self._probe_at = now or 1
         return Permit(self.era, probe=True)
 
+    def refuses(self, now: int) -> bool:
+        """Would `admit` let nothing through? Asked where there is a choice; changes nothing."""
+        if self.state is State.CLOSED:
+            return False
+        if self.state is State.OPEN:
+            return now < self.until
+        return bool(self._probe_at) and now - self._probe_at < PROBE_SECONDS * NANO
+
     def report(self, permit: Permit, outcome: Outcome, now: int, wait: int = 0) -> Change | None:
         """What became of a call. `wait`: for how long the upstream asked to be left alone, ns."""
         if permit.era != self.era:

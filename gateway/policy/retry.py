@@ -131,9 +131,14 @@ class RetryBudget:
 
     __slots__ = ("_share", "_tokens")
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, share: float, reserve: float = RESERVE) -> None:
         self._share = share
-        self._tokens = RESERVE if share else 0.0
+        self._tokens = reserve if share else 0.0
+
+    @property
+    def whole(self) -> bool:
+        """Could one be sent now?"""
+        return self._tokens >= 1.0
 
     def earn(self) -> None:
         """A client's call goes to this upstream."""

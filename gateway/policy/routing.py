@@ -2,16 +2,20 @@
 
 Rules
 1. The first rule whose patterns all match decides; without one the call goes where it was going.
-2. Hard filters come first: targets of another API family, upstreams that the key may not use, a context that is too
-   short, a capability that is known to be missing. Where none is left, all that the family and the key allow are.
+2. Hard filters come first: APIs that cannot answer, upstreams that the key may not use, a context that is too
+   short, a capability that is known to be missing. Where none is left, all that may be used are. An API that cannot say
+   what the client asks is none either, unless all are: then the refusal names the field.
 3. A run keeps its target while the provider's prompt cache is warm, so that neither that nor encrypted reasoning is
    lost. The first step of a run and those of sub-agents are free; so is, by cost, a call that is cheaper elsewhere
    even without that cache. By weight, a run keeps its target for good: its place comes from a hash.
 4. Then `by`: weight; priority, as listed; latency, the better of two drawn by chance, by what the first byte took
    lately (Mitzenmacher 2001, the power of two choices); cost, the cheapest for such a call, unknown prices last;
+   headroom, the largest share left of its provider's rate limits, and a run leaves a target that has none;
    learned, the highest expected score less the weighted cost (policy.selection), a run moving only where that is
    cheaper than to stay.
-5. The plan names the rest of the targets, too, in the order in which they would be tried.
+5. What its breaker leaves alone stands behind the others, also where a run keeps it: the run comes back. A canary that
+   is left alone is no canary meanwhile, for neither arm.
+6. The plan names the rest of the targets, too, in the order in which they are tried.
 
 Cost: about 20 us for a call; nothing where there are no routes.
 """
@@ -75,9 +79,11 @@ class Plan(Struct, frozen=True):
 
     targets: tuple[Target, ...]
     rule: int
-    why: str  # canary | sticky | only | weight | priority | latency | cost | learned | explored | first
+    why: str  # canary | sticky | only | breaker | weight | priority | latency | cost | headroom |
+    # learned | explored | first
     canary: str = ""  # id of a trial under way that this call is watched for
     arm: str = ""  # canary | rest
+    returns: bool = False  # its run keeps another target, and comes back to it
 
 
 Learned = Callable[[str, Sequence[str], bool], tuple[Sequence[int], str]]
@@ -94,6 +100,10 @@ class World(Struct, frozen=True):
     draw: Callable[[], float]  # by chance, from 0 to 1
     kept: Callable[[float], str]  # name of its run's last target, if that was called within so many seconds
     trials: Mapping[str, State]  # id of a canary -> how it ended
+    shut: Callable[[Target], bool] = lambda target: False  # is it left alone for now?
+    room: Callable[[Target, Facts], float] = lambda target, facts: 1.0  # share left of its rate limits; 0: too little
+    kin: Callable[[str], bool] = lambda upstream: True  # does it speak the API of where the call was going?
+    sayable: Callable[[Target], bool] = lambda target: True  # can its API say what the client asks? Costly
     learned: Learned | None = None  # None: nothing is learned of any rule
 
 
@@ -157,8 +167,8 @@ def plan(rules: Sequence[Route], facts: Facts, world: World) -> Plan | None:
     if index < 0:
         return None
     rule = rules[index]
-    allowed = [to for to in map(as_target, rule.to) if world.usable(to.upstream or facts.upstream)]
-    canary = rule.canary
+    allowed = [to for to in map(as_target, rule.to) if _usable(to, facts, world)]
+    canary, running = rule.canary, False
     if canary is not None and (found := _trial(canary, facts, world)) is not None:
         taken, running = found
         if taken:
@@ -168,10 +178,20 @@ def plan(rules: Sequence[Route], facts: Facts, world: World) -> Plan | None:
     fitting = [to for to in allowed if _fits(to, facts)] or allowed
     if not fitting:
         return None
-    targets, why = _ordered(rule, fitting, facts, world)
-    if canary is None or canary.id in world.trials:
-        return Plan(targets, index, why)
-    return Plan(targets, index, why, canary.id, "rest")
+    targets, why, returns = _ordered(rule, fitting, facts, world)
+    targets = _said(targets, world)
+    if canary is None or not running:
+        return Plan(targets, index, why, returns=returns)
+    return Plan(targets, index, why, canary.id, "rest", returns)
+
+
+def _said(targets: tuple[Target, ...], world: World) -> tuple[Target, ...]:
+    """From the first on whose API can say what is asked; those behind it are looked at when it is their turn. All of
+    them where none can."""
+    for index, target in enumerate(targets):
+        if world.sayable(target):
+            return targets[index:]
+    return targets
 
 
 def as_target(to: RouteTo | str) -> RouteTo:
@@ -183,13 +203,22 @@ def at(to: RouteTo, facts: Facts) -> Target:
 
 
 def _trial(canary: CanaryTo, facts: Facts, world: World) -> tuple[bool, bool] | None:
-    """(is this call the canary's?, is it still on trial?); None where it was rolled back, or may not be used."""
+    """(is this call the canary's?, is it still on trial?); None where it was rolled back, or cannot be used now."""
     state = world.trials.get(canary.id, State.RUNNING)
-    if state is State.ROLLED_BACK or not world.usable(as_target(canary.to).upstream or facts.upstream):
+    first = at(as_target(canary.to), facts)
+    if state is State.ROLLED_BACK or not _usable(as_target(canary.to), facts, world):
+        return None
+    if world.shut(first) or not world.sayable(first):
         return None
     if state is State.PROMOTED:
         return True, False
     return canary_arm(canary.id, facts.unit, canary.share), True
+
+
+def _usable(to: RouteTo, facts: Facts, world: World) -> bool:
+    """A model that is not named is one of the API that the call was going to."""
+    upstream = to.upstream or facts.upstream
+    return world.usable(upstream) and (to.model is not None or upstream == facts.upstream or world.kin(upstream))
 
 
 def _fits(to: RouteTo, facts: Facts) -> bool:
@@ -203,39 +232,78 @@ def _fits(to: RouteTo, facts: Facts) -> bool:
     return context is None or facts.tokens + facts.answer <= context
 
 
-def _ordered(rule: Route, fitting: Sequence[RouteTo], facts: Facts, world: World) -> tuple[tuple[Target, ...], str]:
+def _ordered(
+    rule: Route, fitting: Sequence[RouteTo], facts: Facts, world: World
+) -> tuple[tuple[Target, ...], str, bool]:
+    """The targets, why the first is it, and whether the run keeps another one that is left alone for now."""
     targets = [at(to, facts) for to in fitting]
     if len(targets) == 1:
-        return tuple(targets), "only"
+        return tuple(targets), "only", False
+    shut = [target for target in targets if world.shut(target)]
+    if len(shut) == len(targets):
+        shut = []  # a call that may fail is better than one that does
+    order, why = _chosen(rule, fitting, targets, facts, world)
+    if not shut:
+        return tuple(order), why, False
+    returns = why == "sticky" and order[0] in shut
+    if returns:
+        order, why = _by(rule, fitting, targets, facts, world)
+    why = "breaker" if returns or order[0] in shut else why
+    return (*[target for target in order if target not in shut], *shut), why, returns
+
+
+def _chosen(
+    rule: Route, fitting: Sequence[RouteTo], targets: list[Target], facts: Facts, world: World
+) -> tuple[list[Target], str]:
+    """Their order, whether any of them is left alone or not, and why."""
     if rule.by == "weight":
         unit = facts.unit if rule.sticky else str(world.draw())
-        return tuple(by_weight(fitting, targets, unit)), "weight"
+        return by_weight(fitting, targets, unit), "weight"
     if rule.sticky and not facts.free and (name := world.kept(rule.warm)):
         kept = [target for target in targets if target.name == name]
-        stays = (*kept, *[target for target in targets if target.name != name])
-        if kept and not (rule.by in ("cost", "learned") and _saves(kept[0], targets, facts, world)):
-            return stays, "sticky"
-        if kept and rule.by == "learned":
-            found, why = _as_learned(rule, fitting, targets, facts, world)
-            moves = found[0] != kept[0] and _saves(kept[0], (found[0],), facts, world)
-            return (found, why) if moves else (stays, "sticky")
+        if kept:
+            stays = [*kept, *[target for target in targets if target.name != name]]
+            if not _moves(rule.by, kept[0], targets, facts, world):
+                return stays, "sticky"
+            if rule.by == "learned":
+                found, why = _by(rule, fitting, targets, facts, world)
+                moves = found[0] != kept[0] and _saves(kept[0], (found[0],), facts, world)
+                return (found, why) if moves else (stays, "sticky")
+    return _by(rule, fitting, targets, facts, world)
+
+
+def _by(
+    rule: Route, fitting: Sequence[RouteTo], targets: list[Target], facts: Facts, world: World
+) -> tuple[list[Target], str]:
     if rule.by == "learned":
         return _as_learned(rule, fitting, targets, facts, world)
     order: Mapping[By, Callable[[], list[Target]]] = {
         "priority": lambda: targets,
         "latency": lambda: by_latency(targets, facts.now, world),
         "cost": lambda: by_cost(targets, facts, world),
+        "headroom": lambda: sorted(targets, key=lambda target: -world.room(target, facts)),
     }
-    return tuple(order[rule.by]()), rule.by
+    return order[rule.by](), rule.by
+
+
+def _moves(by: By, kept: Target, targets: Sequence[Target], facts: Facts, world: World) -> bool:
+    """Does a run leave its target, though it is warm?"""
+    if by == "headroom":
+        return world.room(kept, facts) <= 0
+    return by in ("cost", "learned") and _saves(kept, targets, facts, world)
 
 
 def _as_learned(
-    rule: Route, fitting: Sequence[RouteTo], targets: Sequence[Target], facts: Facts, world: World
-) -> tuple[tuple[Target, ...], str]:
+    rule: Route, fitting: Sequence[RouteTo], targets: list[Target], facts: Facts, world: World
+) -> tuple[list[Target], str]:
+    """Among those that are not left alone; the others stand behind them."""
     if world.learned is None or rule.learn is None:
-        return tuple(targets), "first"
-    places, why = world.learned(rule.learn.id, [arm_of(to) for to in fitting], facts.free)
-    return tuple([targets[place] for place in places]), why
+        return targets, "first"
+    places = range(len(targets))
+    left = [place for place in places if not world.shut(targets[place])] or list(places)
+    found, why = world.learned(rule.learn.id, [arm_of(fitting[place]) for place in left], facts.free)
+    order = [left[place] for place in found]
+    return [targets[place] for place in (*order, *[place for place in places if place not in left])], why
 
 
 def _saves(kept: Target, targets: Sequence[Target], facts: Facts, world: World) -> bool:

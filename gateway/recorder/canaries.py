@@ -13,6 +13,7 @@ from gateway.call import Outcome
 from gateway.config.schema import Config
 from gateway.journal.record import CallRecord, OutcomeRecord, Record
 from gateway.policy.canary import Canary, Decision, Memory, Plan, Seen, State
+from gateway.recorder.facts import OVERTAKEN
 
 EVENTS = {State.PROMOTED: "canary_promoted", State.ROLLED_BACK: "canary_rolled_back"}
 FAILED = frozenset((Outcome.UPSTREAM_ERROR, Outcome.FAILED, Outcome.TRUNCATED))
@@ -90,8 +91,9 @@ class CanaryJudge:
 def seen(record: CallRecord) -> Seen:
     """What a call shows of its target."""
     failed = record.outcome in FAILED and not _of_callers(record.status)
-    if len(record.attempts) > 1:  # rescued by a retry or by another target, which must not hide how this one is
-        first = record.attempts[0]
+    attempts = [one for one in record.attempts if one.error_code != OVERTAKEN]  # of a hedge: that says nothing
+    if len(attempts) > 1:  # rescued by a retry or by another target, which must not hide how this one is
+        first = attempts[0]
         failed = failed or bool(first.error_code) or (first.status >= 400 and not _of_callers(first.status))
     return Seen(
         run=record.run_id or record.id,

@@ -37,6 +37,10 @@ def error_type_of(record: CallRecord) -> str:
     return record.error_code or record.outcome
 
 
+OVERTAKEN = "overtaken"
+"""Error code of an attempt that another one beside it was quicker than; see stages.hedge."""
+
+
 def attempt_result(attempt: AttemptRecord) -> str:
     """ok, our error code, or the class of the status."""
     if attempt.error_code:

@@ -128,8 +128,7 @@ class LearnedDesk:
         self._dirty = True
         if not attempts or record.outcome != Ended.OK:
             return
-        first, last = attempts[0], attempts[-1]
-        if (first.upstream, first.model) != (last.upstream, last.model):
+        if f"{attempts[-1].upstream}/{attempts[-1].model}" != record.notes.get("route_to"):
             return  # another target answered
         scope.traffic.used(arm, record.usage)
         if len(self._watch.changed) >= MOST_NEW and record.notes.get("route_why") != "explored":

@@ -66,8 +66,9 @@ class Traffic:
         self._count += 1
         if self._last - self._began > 2 * DAY:
             self._began, self._count = self._last - (self._last - self._began) // 2, self._count / 2
-        if record.attempts:
-            self.places[arm] = (record.attempts[0].provider, record.attempts[0].model)
+        for attempt in record.attempts:
+            if f"{attempt.upstream}/{attempt.model}" == record.notes.get("route_to"):
+                self.places[arm] = (attempt.provider, attempt.model)
 
     def used(self, arm: str, usage: Usage | None) -> None:
         if usage is not None and usage.output_tokens:

@@ -7,13 +7,14 @@ when the table is full it is begun anew, and the cells live on in the store.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 
 from msgspec import Struct
 
 from gateway.call import CacheHealth, Outcome, Usage
-from gateway.journal.record import AttemptRecord, CallRecord
-from gateway.recorder.facts import attempt_result, error_type_of, gen_ai_provider, same_model, trace_id_of
+from gateway.journal.record import CallRecord
+from gateway.recorder import metrics_trials
+from gateway.recorder.facts import error_type_of, gen_ai_provider, same_model, trace_id_of
 from gateway.recorder.metrics_store import Cell, Counter, Family, Histogram, Labels, Store
 from gateway.recorder.names import OTHER, TOKEN_TYPES
 from gateway.recorder.runs import used
@@ -123,9 +124,9 @@ class Calls:
         if cells.streaming is not None and r.ttft_ns >= 0:
             _stream(cells.streaming, r)
         if r.attempts:
-            self._sent(cells, r.attempts)
-        if "retry_withheld" in r.notes:
-            self._store.add("tollgate_retries_withheld", (r.notes["retry_withheld"],))
+            metrics_trials.attempts(self._store, (cells.model, cells.billed), r.attempts)
+        if r.notes:
+            metrics_trials.notes(self._store, self._models.label, cells.provider, r.notes)
         if r.sdk_retry > 0:
             self._store.add("tollgate_client_retries", (cells.provider,))
         self._money(cells, r)
@@ -155,19 +156,6 @@ class Calls:
             add("tollgate_prompt_cache_lost_usd", (agent, health.cause), health.lost)
         if health.part:
             add("tollgate_prompt_cache_churn", (agent, health.part))
-
-    def _sent(self, cells: Cells, attempts: Sequence[AttemptRecord]) -> None:
-        previous, where = "", ""
-        for attempt in attempts:
-            if previous:
-                self._store.add("tollgate_retries", (previous,))
-                if attempt.upstream != where:
-                    self._store.add("tollgate_fallbacks", (where, attempt.upstream, previous))
-            previous, where = attempt_result(attempt), attempt.upstream
-            provider = attempt.provider or attempt.upstream
-            self._store.add("tollgate_upstream_attempts", (provider, cells.model, previous))
-            if attempt.cost:
-                self._store.add("tollgate_cost_wasted_usd", (provider, cells.billed, "retried"), attempt.cost)
 
     def _money(self, cells: Cells, r: CallRecord) -> None:
         usage, operation = used(r), cells.operation

@@ -179,6 +179,11 @@ TRAFFIC = (
              "or budget."),
     _counter("tollgate_fallbacks", "upstream to reason",
              "Attempts at another upstream than the one before, by how that one ended."),
+    _counter("tollgate_routed_calls", "rule target why",
+             "Calls that a rule of `routes` sent somewhere: its place among them, upstream/model, and the reason."),
+    _counter("tollgate_hedges", "upstream to result",
+             "Calls whose first content was late, by what became of the second attempt: won, lost, failed, refused (by "
+             "a budget or breaker) or capped (the share was used up meanwhile)."),
     _counter("tollgate_breaker_changes", "breaker state",
              "Changes of a breaker of some worker to this state: open, half_open or closed."),
     _gauge("tollgate_breakers_open", "Breakers of workers that are not closed."),
@@ -198,8 +203,8 @@ MONEY = (
              "US dollars, by component; estimated where the provider did not report usage.", **_USD),
     _counter("tollgate_cost_unknown", "reason provider", "Calls whose cost is unknown (never counted as zero)."),
     _counter("tollgate_cost_wasted_usd", "provider model outcome",
-             "US dollars of answers that the client did not get to the end, or of attempts that another followed "
-             "(`retried`).", **_USD),
+             "US dollars of answers that the client did not get to the end, of attempts that another followed "
+             "(`retried`), or that another was quicker than (`overtaken`).", **_USD),
     _counter("tollgate_prompt_cache_tokens", "agent type",
              "Tokens of calls that could hit their provider's cache: input, readable and read.", unit="{token}"),
     _counter("tollgate_prompt_cache_lost_tokens", "agent cause", "Readable tokens that were not read.", unit="{token}"),

@@ -12,8 +12,8 @@ FREE = Money(total=0, status="free")
 UNKNOWN = Money(total=None, status="no_usage")
 NO_PRICE = Money(status="no_price")
 UNSETTLED = b"background:"
-FAILED = "failed_attempts"
-GAVE_UP = frozenset(("upstream_first_byte_timeout", "upstream_total_timeout", "draining", "run_stopped"))
+FAILED, HEDGED = "failed_attempts", "hedged_attempts"
+GAVE_UP = frozenset(("upstream_first_byte_timeout", "upstream_total_timeout", "draining", "run_stopped", "overtaken"))
 
 
 def account(call: Call, meter: Meter | None, gw: Gateway, *, whole: bool = False, cut: bool = False) -> None:
@@ -131,23 +131,42 @@ def added(left: Money, right: Money) -> Money:
     return Money(left.total + right.total, components, left.version, "priced")
 
 
+def book_beside(lost: Call, call: Call, gw: Gateway, *, whole: bool) -> None:
+    """An attempt beside the one that answers is over: what it cost is the call's. `lost`: the call as that attempt had
+    it; `whole`: it holds for the call as such, not for an attempt alone."""
+    account(lost, lost.meter, gw, cut=True)
+    own = noted(lost) if len(lost.attempts) > lost.booked else FREE
+    if gw.admission is not None:
+        gw.admission.release(lost, whole=whole)
+    call.spent = summed(call.spent, own, HEDGED)
+
+
+def noted(call: Call) -> Money:
+    """What its last attempt used and cost, noted with that."""
+    this, answer = call.attempts[-1], call.answer
+    this.cost = call.money.total
+    if answer is not None:
+        this.usage, this.usage_source = answer.usage, str(answer.usage_source)
+    return call.money
+
+
+def summed(spent: Money | None, own: Money, name: str) -> Money | None:
+    if own.total:
+        own = Money(own.total, {name: own.total}, own.version, own.status)
+    if spent is None:
+        return own if own.total != 0 else None
+    return added(spent, own)
+
+
 def book(call: Call, gw: Gateway) -> None:
     """An attempt is over, and another follows: what it cost is the call's, and what it brought is nobody's. Its money
     stands under one name of its own, so that the others are the tokens of the answer times their price."""
     spent, call.spent = call.spent, None
     account(call, call.meter, gw, cut=True)
-    this, answer, own = call.attempts[-1], call.answer, call.money
-    this.cost = own.total
-    if answer is not None:
-        this.usage, this.usage_source = answer.usage, str(answer.usage_source)
-    if own.total:
-        own = Money(own.total, {FAILED: own.total}, own.version, own.status)
-    if spent is None:
-        call.spent = own if own.total != 0 else None
-    else:
-        call.spent = added(spent, own)
+    own = noted(call)
     if gw.admission is not None:
         gw.admission.spend(call)
+    call.spent = summed(spent, own, FAILED)
     call.booked = len(call.attempts)
     call.answer, call.money, call.meter = None, Money(), None
     call.response_bytes = call.upstream_first_byte = call.upstream_last_byte = 0

@@ -24,7 +24,7 @@ from gateway.policy.refused import clamped, explain
 from gateway.policy.taper import taper
 from gateway.policy.usual import usual_key, usual_of
 from gateway.ports import Budgets, Downstream, Gateway, Links
-from gateway.spend import Grant, Hold, Refusal, Rule, Unit
+from gateway.spend import Charge, Grant, Hold, Refusal, Rule, Unit
 from gateway.stages.cheaper import cap, cheaper, note
 from gateway.stages.settle import charge_of, history_key, settled
 from gateway.tool import Terms
@@ -142,6 +142,28 @@ class Admitter:
         if case.ask.demands:
             grant = await self._granted(case)
             call.hold = hold_of(case, grant, stop_overruns=self._manner.stop_overruns)
+
+    async def beside(self, call: Call, down: Downstream, gw: Gateway) -> bool:
+        if call.asked.aside or (self._limits.empty and call.key is None and not self._is_limited(call, gw)):
+            return True
+        case = Case(call, down, gw, self._told(call, gw), self._worst(call, gw))
+        case.op, case.more = f"{call.id}.h{len(call.attempts)}", True
+        case.ask = self._ask(case)
+        if not case.ask.demands:
+            return True
+        grant = await self._budgets.reserve(case.op, case.ask.demands)
+        if not isinstance(grant, Grant):
+            return False
+        call.hold = hold_of(case, grant, stop_overruns=self._manner.stop_overruns)
+        return True
+
+    def release(self, call: Call, *, whole: bool) -> None:
+        hold, call.hold = call.hold, None
+        if hold is not None:
+            charge = charge_of(call, hold)
+            self._budgets.settle(
+                hold.op, Charge(charge.usd, charge.tokens, 1, hold.tools, hold.steps) if whole else charge
+            )
 
     def settle(self, call: Call) -> None:
         settled(call, self._budgets, self._links, learn=self._manner.learn)

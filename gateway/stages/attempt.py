@@ -93,6 +93,8 @@ async def send(call: Call, spec: Spec, down: Downstream, gw: Gateway, *, fresh: 
         this.ended = gw.monotonic()
     this.status = exchange.status
     call.upstream_first_byte = this.ended
+    if gw.router is not None:
+        gw.router.hear(call, exchange, gw)
     if spec.tool is not None:
         call.stated = exchange.names
     return exchange if question is None else answered(call, question, exchange)

@@ -46,6 +46,11 @@ class Breakers:
         """How many cells are not closed."""
         return sum([cell.state is not CLOSED for cell in self._named.values()])
 
+    def refuses(self, name: str, now: int) -> bool:
+        """Would the cell of this name turn a call away?"""
+        cell = self._named.get(name)
+        return cell is not None and cell.state is not CLOSED and cell.refuses(now)
+
     def enter(self, call: Call, gw: Gateway) -> Pass:
         """Raises BreakerOpen where a cell refuses."""
         now, forced = gw.monotonic(), gw.controls.forced
@@ -124,6 +129,21 @@ class Breakers:
         left = max(1, -(-(cell.until - now) // NANO)) if cell.state is State.OPEN else 1
         why = cell.why if cell.state is not CLOSED else "opened by hand"
         return BreakerOpen(f"{name} is not asked for now: {why}", retry_after=left)
+
+
+def shut(breakers: Breakers | None, upstream: str, model: str, gw: Gateway) -> bool:
+    """Would a call to this target be turned away? A half-open cell that has no probe under way turns none away."""
+    forced = gw.controls.forced
+    if breakers is None and not forced:
+        return False
+    now = gw.monotonic()
+    for name in (upstream, f"{upstream}/{model}"):
+        if forced and name in forced:
+            if forced[name] != FORCED_CLOSED:
+                return True
+        elif breakers is not None and breakers.refuses(name, now):
+            return True
+    return False
 
 
 def failed(call: Call, verdict: Verdict, *, answers: bool, reaches: bool) -> Outcome:

@@ -61,6 +61,7 @@ async def peek(passage: Beginning) -> bool:
         if call.committed:
             down.write(passage.held)
         elif data is None or len(passage.held) > PEEK_LIMIT or (waited > HOLD_SECONDS and not again):
+            call.early = True
             passage.commit(passage.held)
         else:
             continue

@@ -13,12 +13,14 @@ from hashlib import blake2b
 from gateway.call import Call, Request, Usage
 from gateway.policy.asked_facts import output_limit
 from gateway.policy.canary import State
+from gateway.policy.headroom import Headroom
 from gateway.policy.keys import uses
 from gateway.policy.pace import Paces
 from gateway.policy.routing import Facts, Plan, Rules, Target, World
-from gateway.ports import Gateway
+from gateway.ports import Exchange, Gateway
 from gateway.stages.cheaper import retarget
 from gateway.stages.learned import LearnedChoice
+from gateway.stages.translated import is_translated, may_lead, sayable
 
 USUAL_ANSWER = 500  # tokens, where the request names no limit
 CACHED = 0.9  # of a prompt that its run has sent before
@@ -26,41 +28,52 @@ JSON = ("response_format", "text", "generationConfig", "generation_config", "out
 
 
 class Router:
-    """The routes of one configuration. `trials`: how each canary that has ended did. `paces` outlive it.
-
-    `learned`: None where no rule learns."""
+    """The routes of one configuration. `trials`: how each canary that has ended did. `paces` and `rooms`
+    outlive it. `learned`: None where no rule learns."""
 
     def __init__(
         self,
         rules: Rules,
         trials: Callable[[], Mapping[str, State]],
         paces: Paces,
+        rooms: Headroom | None = None,
         learned: LearnedChoice | None = None,
     ) -> None:
         self._rules, self._trials, self._paces, self._learned = rules, trials, paces, learned
+        self._rooms = rooms  # None: no rule looks at rate limits
 
     def plan(self, call: Call, gw: Gateway) -> Plan | None:
         """Its targets in order; None where no rule is about this call. Changes nothing."""
-        return self._rules.plan(self._facts(call), self._world(call, gw))
+        return self._planned(call, call.request, gw)
+
+    def _planned(self, call: Call, plain: Request, gw: Gateway) -> Plan | None:
+        return self._rules.plan(self._facts(call), self._world(call, plain, gw))
 
     def route(self, call: Call, plain: Request, gw: Gateway) -> None:
         """Send the call to the first of its targets, and note why. `plain`: its request with the body decoded."""
         if call.asked.gated or not call.asked.model or call.websocket:
             return
-        found = self.plan(call, gw)
+        found = self._planned(call, plain, gw)
         if found is None:
             return
         target = found.targets[0]
         if self._learned is not None:
             self._learned.mark(call, found.rule, target.model, target.upstream)
-        if target.model != (call.model_sent or call.asked.model):
-            call.request = plain  # a compressed body cannot be spliced
+        if target.model != (call.model_sent or call.asked.model) or is_translated(call, gw.specs[target.upstream], gw):
+            call.request = plain  # a compressed body can be neither spliced nor translated
         retarget(call, gw, target.model, target.upstream)
-        call.notes = {**call.notes, "route": str(found.rule), "route_why": found.why}
+        call.further = found.targets[1:]
+        call.notes = {**call.notes, "route": str(found.rule), "route_why": found.why, "route_to": target.name}
         if found.canary:
             call.notes |= {"canary": found.canary, "canary_arm": found.arm}
-        if call.who.run_id:
+        if call.who.run_id and not found.returns:
             gw.links.put(_place(call), f"{call.started_at // 10**9} {target.name}".encode()[:200])
+
+    def hear(self, call: Call, exchange: Exchange, gw: Gateway) -> None:
+        """The head of an answer: what it says of the limits of the target's own key."""
+        if self._rooms is not None and gw.specs[call.route.upstream].auth:
+            name = Target(call.attempts[-1].model, call.route.upstream).name
+            self._rooms.hear(name, exchange.status, exchange.names, gw.now())
 
     def learn(self, call: Call, gw: Gateway) -> None:
         """After the end: what the first byte took, and whether the answer kept to its schema."""
@@ -102,13 +115,13 @@ class Router:
             needs.add("images")
         return frozenset(needs)
 
-    def _world(self, call: Call, gw: Gateway) -> World:
-        specs, key, now = gw.specs, call.key, call.started_at
+    def _world(self, call: Call, plain: Request, gw: Gateway) -> World:
+        specs, key, now, rooms = gw.specs, call.key, call.started_at, self._rooms
         here = specs.get(call.route.upstream)
 
         def usable(upstream: str) -> bool:
             spec = specs.get(upstream)
-            if spec is None or here is None or spec.family != here.family or spec.tool is not None:
+            if spec is None or here is None or spec.tool is not None or not may_lead(call, upstream, gw, home=here):
                 return False
             return key is None or uses(key, upstream)
 
@@ -124,6 +137,9 @@ class Router:
             at, _, name = stated.decode(errors="replace").partition(" ")
             return name if at.isdigit() and now // 10**9 - int(at) < seconds else ""
 
+        def room(target: Target, facts: Facts) -> float:
+            return 1.0 if rooms is None else rooms.room(target.name, facts.tokens + facts.answer, now)
+
         return World(
             usable=usable,
             price=price,
@@ -132,6 +148,10 @@ class Router:
             kept=kept,
             trials=self._trials(),
             learned=self._learned.chooser(call, gw) if self._learned is not None else None,
+            room=room,
+            kin=lambda upstream: here is not None and specs[upstream].family == here.family,
+            shut=lambda target: gw.trials.shut(target.upstream, target.model, gw),
+            sayable=lambda target: sayable(call, specs[target.upstream], gw, plain.body),
         )
 
 

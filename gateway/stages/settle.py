@@ -38,11 +38,17 @@ def charge_of(call: Call, hold: Hold) -> Charge:
         return Charge()  # one request, and nothing else
     if not any([attempt.sent for attempt in call.attempts[call.booked :]]):  # nothing left this gateway, now or before
         return Charge(calls=int(call.booked > 0 and any([attempt.sent for attempt in call.attempts])))
-    usd = nano_of(call.money.total) if call.money.total is not None else 0
+    usd = nano_of(own_cost(call)) if call.money.total is not None else 0
     tokens = tokens_of(call.answer)
     if in_doubt(call):
         usd, tokens = max(usd, hold.usd), max(tokens, hold.tokens)
     return Charge(usd, tokens, 1, hold.tools, hold.steps)
+
+
+def own_cost(call: Call) -> int:
+    """pico-USD of the last attempt alone: what those before it cost was charged when each of them was over."""
+    before = call.spent.total if call.spent is not None else 0
+    return (call.money.total or 0) - (before or 0)
 
 
 def is_hit(call: Call) -> bool:

@@ -32,12 +32,12 @@ def may_lead(call: Call, upstream: str, gw: Gateway, *, home: Spec | None = None
     return family == home.family or (gw.translator is not None and gw.translator.serves(call, family))
 
 
-def sayable(call: Call, spec: Spec, gw: Gateway) -> bool:
-    """Can the API of this upstream say all that the client asks?"""
+def sayable(call: Call, spec: Spec, gw: Gateway, body: bytes) -> bool:
+    """Can the API of this upstream say all that the client asks? `body`: of the request, decoded."""
     if gw.translator is None or not gw.translator.dialect(call, spec.family):
         return True
     try:
-        gw.translator.ask(call, (spec.name, spec.family), call.request.body, droppable=spec.droppable)
+        gw.translator.ask(call, (spec.name, spec.family), body, droppable=spec.droppable)
     except Rejected:
         return False
     return True

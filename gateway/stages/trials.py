@@ -3,8 +3,9 @@
 Rules
 1. Nothing is tried again behind the commit point, for a client that left, or where it might be done twice and that is
    not said to be harmless (tools, uploads).
-2. Where a chain has a next target that is asked at once, each one once. The same target is asked again only where
-   there is no other, after a wait; that takes a token of its budget, and is left to clients that do it by themselves.
+2. Where its rule, or a chain, has a next target that is asked at once, each one once. The same target is asked again
+   only where there is no other, after a wait; that takes a token of its budget, and is left to clients that do it by
+   themselves.
 3. Every attempt is an attempt of its own: sent with the key of its target, held and charged at its price, recorded.
    What one has cost is booked before the next is held.
 4. What is not tried again is answered as it came: an error of the upstream stays in hand until the next attempt may go.
@@ -16,22 +17,19 @@ from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
 
-from gateway.call import Call, Edit, Route
-from gateway.errors import BreakerOpen, BudgetsUnavailable, Forbidden, GatewayError, Rejected, UpstreamFault
+from gateway.call import Call
+from gateway.errors import BreakerOpen, BudgetsUnavailable, GatewayError, Rejected, UpstreamFault
 from gateway.policy.chains import Chains, Goal
-from gateway.policy.keys import may_ask
 from gateway.policy.retry import Cause, RetryBudget, Verdict, backoff, of_answer, of_fault
-from gateway.policy.splices import merged
-from gateway.ports import Downstream, Exchange, Gateway, Spec
+from gateway.ports import Downstream, Exchange, Gateway
 from gateway.stages.account import book
-from gateway.stages.admit import REFERS, SHARE_WAITED, patience_of
-from gateway.stages.arrive import readable
+from gateway.stages.admit import SHARE_WAITED, patience_of
 from gateway.stages.attempt import ERROR_BODY_LIMIT, IDEMPOTENT, attempt, may_resend
-from gateway.stages.authorize import may_go
-from gateway.stages.breaking import Breakers, Pass
+from gateway.stages.breaking import Breakers, Pass, shut
 from gateway.stages.ending import Ending
+from gateway.stages.goals import Goals
+from gateway.stages.hedge import Hedges
 from gateway.stages.pump import pump
-from gateway.stages.translated import may_lead, sayable
 from gateway.stages.tunnel import tunnel
 
 SDK = b"x-stainless-retry-count"
@@ -40,7 +38,6 @@ BUSY_TOOL = frozenset((429, 503))  # any other error of a tool is its answer
 HERE = Goal()
 CLOSED_TO_US = Verdict(Cause.REFUSED, here=False)  # by the breaker
 TROUBLE = {Cause.CONTEXT: "context", Cause.POLICY: "policy"}
-CHANCES = 1 << 32
 
 
 class Manner(Struct, frozen=True):
@@ -64,11 +61,13 @@ class RetryingTrials:
         chains: Chains,
         pause: Callable[[Downstream, float], Awaitable[None]],
         breakers: Breakers | None = None,
+        hedges: Hedges | None = None,
     ) -> None:
         self.manner = manner
         self.chains = chains
         self.pause = pause
         self.breakers = breakers
+        self.hedges = hedges  # None: one attempt at a time
         self._budgets: dict[str, RetryBudget] = {}  # by upstream
 
     def budget(self, upstream: str) -> RetryBudget:
@@ -77,8 +76,11 @@ class RetryingTrials:
             known = self._budgets[upstream] = RetryBudget(self.manner.budget)
         return known
 
+    def shut(self, upstream: str, model: str, gw: Gateway) -> bool:
+        return shut(self.breakers, upstream, model, gw)
+
     async def carry(self, call: Call, down: Downstream, gw: Gateway) -> Ending:
-        trial = call.trial = CallTrial(self, call, down, gw, call.route, call.edits, call.model_sent)
+        trial = call.trial = CallTrial(self, call, down, gw, Goals(call, gw, self.chains))
         (self._budgets.get(call.route.upstream) or self.budget(call.route.upstream)).earn()
         try:
             while True:
@@ -88,6 +90,8 @@ class RetryingTrials:
         finally:
             if self.breakers is not None:
                 trial.leave()
+            if self.hedges is not None:
+                self.hedges.learn(call, gw.monotonic())
             trial.drop()
             call.trial = None  # the two would keep each other alive
 
@@ -99,7 +103,10 @@ class RetryingTrials:
                 trial.enter(self.breakers)
             elif gw.controls.forced:
                 trial.obey()
-            exchange = trial.hand = await attempt(call, down, gw)
+            if self.hedges is None:
+                exchange = trial.hand = await attempt(call, down, gw)
+            else:
+                exchange = trial.hand = await self.hedges.attempt(call, trial, down, gw)
             if exchange.status < 400 or not await trial.refused(exchange):
                 ending = await passed(call, trial.give(), down, gw)
                 trial.ended = True
@@ -131,12 +138,7 @@ class CallTrial(Struct, eq=False):
     _call: Call
     _down: Downstream
     _gw: Gateway
-    # the call as it was before the first attempt
-    _route: Route
-    _edits: tuple[Edit, ...]
-    _model: str
-    _chains: dict[str, list[Goal]] = {}  # by trouble: what is left of it
-    _used: set[Goal] | None = None  # None: no other target was asked
+    _goals: Goals
     _goal: Goal = HERE  # asked now
     _next: Goal = HERE  # asked next
     _tries: int = 1  # of the present goal
@@ -146,6 +148,7 @@ class CallTrial(Struct, eq=False):
     _pass: Pass | None = None  # through the breaker
     _verdict: Verdict | None = None  # on the attempt under way
     _broke: UpstreamFault | None = None  # what ended it behind the commit point
+    _side: tuple[Goal, Pass | None] = (HERE, None)  # of a second attempt beside the first
 
     # -- the breaker ---------------------------------------------------------------------------------------------
 
@@ -155,7 +158,7 @@ class CallTrial(Struct, eq=False):
         try:
             self._pass = breakers.enter(self._call, self._gw)
         except BreakerOpen:
-            if breakers.refuse or self._is_forced() or self._chain("failure"):
+            if breakers.refuse or self._is_forced() or self._goals.left("failure"):
                 raise
 
     def obey(self) -> None:
@@ -193,11 +196,40 @@ class CallTrial(Struct, eq=False):
             forced.get(f"{upstream}/{self._call.model_sent or self._call.asked.model}"),
         )
 
+    # -- a second attempt beside the first: implements stages.hedge.Second ------------------------------------------
+
+    def aim(self, other: Call) -> bool:
+        breakers, gw = self._trials.breakers, self._gw
+        goal = next((goal for goal in self._goals.left("failure") if self._goals.is_well(goal)), self._goal)
+        self._goals.go(other, goal)
+        if breakers is None:
+            self._side = (goal, None)
+            return not self._trials.shut(other.route.upstream, other.model_sent or other.asked.model, gw)
+        try:
+            self._side = (goal, breakers.enter(other, gw))
+        except BreakerOpen:
+            return False
+        return True
+
+    def lost(self, other: Call, verdict: Verdict | None) -> None:
+        goal, one = self._side
+        if verdict is not None:
+            self._goals.used(goal)
+        if one is not None and self._trials.breakers is not None:
+            self._trials.breakers.leave(one, other, verdict, well=False, gw=self._gw)
+
+    def taken(self, first: Call, verdict: Verdict | None) -> None:
+        if self._pass is not None and self._trials.breakers is not None:
+            self._trials.breakers.leave(self._pass, first, verdict, well=False, gw=self._gw)
+        self._goal, self._pass = self._side
+        self._goals.used(self._goal)
+        self._tries = 1
+
     # -- what is decided -----------------------------------------------------------------------------------------
 
     @property
     def open(self) -> bool:
-        return bool(self._trials.chains) and bool(self._chain("failure"))
+        return bool(self._goals) and bool(self._goals.left("failure"))
 
     async def refused(self, exchange: Exchange) -> bool:
         """The upstream answered with an error: shall another attempt follow? What was read of it can be read again."""
@@ -243,9 +275,9 @@ class CallTrial(Struct, eq=False):
         self._verdict = verdict
         if cause is Cause.FINAL or not self._repeatable() or self._left() <= 0:
             return False
-        if self._trials.chains:
-            goals = self._chain(TROUBLE.get(cause, "failure"))
-            while goals and not sayable(call, self._spec(goals[0]), self._gw):
+        if self._goals:
+            goals = self._goals.left(TROUBLE.get(cause, "failure"))
+            while goals and not self._goals.is_sayable(goals[0]):
                 goals.pop(0)  # its API cannot say what this client asks
             if goals:
                 self._next, self._wait = goals.pop(0), 0.0
@@ -267,7 +299,7 @@ class CallTrial(Struct, eq=False):
             return "attempts"
         if SDK in call.request.names and not manner.with_sdk:
             return "sdk"
-        wait = backoff(self._tries - 1, manner.base, manner.longest, self._chance())
+        wait = backoff(self._tries - 1, manner.base, manner.longest, self._goals.chance())
         if verdict.wait is not None:
             if verdict.wait > manner.longest:
                 return "wait"
@@ -278,9 +310,6 @@ class CallTrial(Struct, eq=False):
             return "budget"
         self._wait = wait
         return ""
-
-    def _chance(self) -> float:
-        return int.from_bytes(self._gw.random(4), "little") / CHANCES
 
     def _left(self) -> float:
         """Seconds until its client gives up, as far as that says so."""
@@ -299,40 +328,6 @@ class CallTrial(Struct, eq=False):
             return may_resend(call, spec)
         return bool(call.route.operation) or call.request.method in IDEMPOTENT
 
-    def _chain(self, trouble: str) -> list[Goal]:
-        """The targets that are left for a kind of trouble, and that this call may go to."""
-        known = self._chains.get(trouble)
-        if known is None:
-            known = self._trials.chains.goals(self._call, self._route.upstream, trouble, self._chance)
-            known = self._chains[trouble] = [goal for goal in known if self._fits(goal)]
-        if self._used:
-            known[:] = [goal for goal in known if goal not in self._used]
-        return known
-
-    def _spec(self, goal: Goal) -> Spec:
-        return self._gw.specs[goal.upstream or self._route.upstream]
-
-    def _fits(self, goal: Goal) -> bool:
-        call, gw = self._call, self._gw
-        home, name = gw.specs[self._route.upstream], goal.upstream or self._route.upstream
-        spec = gw.specs.get(name)
-        if spec is None or spec.tool is not None or not may_lead(call, name, gw, home=home):
-            return False
-        if spec is not home and not REFERS.isdisjoint(call.asked.fields):
-            return False
-        return call.key is None or self._allowed(goal, spec)
-
-    def _allowed(self, goal: Goal, spec: Spec) -> bool:
-        call = self._call
-        assert call.key is not None
-        try:
-            may_go(call, spec)
-            if goal.model:
-                may_ask(call.key, (goal.model,), needed=True)
-        except Forbidden:
-            return False
-        return True
-
     # -- what is done --------------------------------------------------------------------------------------------
 
     async def prepared(self) -> bool:
@@ -346,7 +341,7 @@ class CallTrial(Struct, eq=False):
             await self._trials.pause(self._down, self._wait)
         before = (call.route, call.edits, call.model_sent, call.away, call.asked.injected)
         moved = self._next != self._goal
-        self._go(self._next)
+        self._goals.go(call, self._next)
         if gw.admission is not None:
             try:
                 await gw.admission.readmit(call, self._down, gw, moved=moved)
@@ -358,7 +353,7 @@ class CallTrial(Struct, eq=False):
         self._tries = 1 if moved else self._tries + 1
         self._goal = self._next
         if moved:
-            self._used = {*(self._used or ()), self._goal}
+            self._goals.used(self._goal)
             call.notes = {**call.notes, "fallback": call.route.upstream}
         return True
 
@@ -366,16 +361,3 @@ class CallTrial(Struct, eq=False):
         book(self._call, self._gw)
         if self._call.fill is not None:
             self._call.fill.restart()
-
-    def _go(self, goal: Goal) -> None:
-        """Make the call one to this target: as it was before the first attempt, but for upstream and model."""
-        call, route = self._call, self._route
-        call.edits, call.model_sent, call.asked.injected = self._edits, self._model, False
-        call.away = bool(goal.upstream) and goal.upstream != route.upstream
-        call.route = route.at(goal.upstream) if call.away else route
-        if goal.model:
-            call.request = readable(call.request)  # a compressed body cannot be spliced
-            dialect = self._gw.dialects[route.dialect]
-            call.route, edits = dialect.rename(call.route, call.asked, goal.model)
-            call.edits = merged((*call.edits, *edits))
-            call.model_sent = goal.model

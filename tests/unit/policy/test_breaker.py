@@ -203,6 +203,9 @@ def test_against_a_plain_model(steps: list[tuple[Outcome, int, bool]]) -> None:
         if state is State.OPEN and now >= until:
             state, pending = State.HALF_OPEN, 0
         wanted = state is State.CLOSED or (state is State.HALF_OPEN and not pending)
+        before = (breaker.state, breaker.era)
+        assert breaker.refuses(now) == (not wanted)
+        assert (breaker.state, breaker.era) == before, "it was only asked"
         permit = breaker.admit(now)
         assert (permit is not None) == wanted
         assert breaker.state is state
@@ -211,6 +214,7 @@ def test_against_a_plain_model(steps: list[tuple[Outcome, int, bool]]) -> None:
         if state is State.HALF_OPEN and held:
             pending = 1
             assert breaker.admit(now) is None
+            assert breaker.refuses(now)
             pending = 0
         breaker.report(permit, outcome, now)
         if outcome is NEITHER:

@@ -171,6 +171,100 @@ def test_by_cost_the_cheapest_for_such_a_call() -> None:
     assert found.why == "cost"
 
 
+# -- what is left alone
+
+
+@pytest.mark.parametrize("by", ["weight", "priority", "latency", "cost"])
+@pytest.mark.parametrize("sticky", [True, False])
+def test_what_is_left_alone_stands_behind_the_others(by: Any, sticky: bool) -> None:
+    rule = Route(to=("a", "b", "c"), by=by, sticky=sticky)
+    draw = random.Random(1)
+    price = {"openai/a": 1, "openai/b": 2, "openai/c": 3}
+    for n in range(200):
+        seen = world(
+            shut=lambda target: target.name == "openai/a",
+            draw=draw.random,
+            price=lambda target, facts, warm: price[target.name],
+        )
+        found = names(plan([rule], facts(unit=f"r{n}"), seen))
+        assert sorted(found) == sorted(price)
+        assert found[-1] == "openai/a"
+
+
+def test_where_all_are_left_alone_the_order_is_as_ever() -> None:
+    found = plan([Route(to=("a", "b"))], FACTS, world(shut=lambda target: True))
+    assert found is not None
+    assert (names(found), found.why) == (["openai/a", "openai/b"], "priority")
+
+
+def test_a_run_leaves_what_is_left_alone_and_comes_back() -> None:
+    rule = Route(to=("a", "b", "c"), by="cost")
+    price = {"openai/a": 30, "openai/b": 40, "openai/c": 20}
+    given: dict[str, Any] = {
+        "kept": lambda seconds: "openai/b",
+        "price": lambda target, facts, warm: price[target.name] // (4 if warm else 1),
+    }
+    found = plan([rule], FACTS, world(**given, shut=lambda target: target.name == "openai/b"))
+    assert found is not None
+    assert (names(found), found.why, found.returns) == (["openai/c", "openai/a", "openai/b"], "breaker", True)
+    found = plan([rule], FACTS, world(**given, shut=lambda target: target.name == "openai/c"))
+    assert found is not None
+    assert (names(found), found.why, found.returns) == (["openai/b", "openai/a", "openai/c"], "sticky", False)
+
+
+def test_by_weight_only_the_runs_of_the_target_that_is_left_alone_move() -> None:
+    rule = Route(to=("a", "b", "c"), by="weight")
+    for n in range(300):
+        usual = names(plan([rule], facts(unit=f"r{n}"), world()))
+        now = names(plan([rule], facts(unit=f"r{n}"), world(shut=lambda target: target.name == "openai/a")))
+        assert now[0] == (usual[1] if usual[0] == "openai/a" else usual[0])
+
+
+def test_a_canary_that_is_left_alone_is_none_for_either_arm() -> None:
+    rule = Route(to=("base",), canary=CanaryTo(id="new", to="fresh", share=0.5))
+    for n in range(50):
+        found = plan([rule], facts(unit=f"r{n}"), world(shut=lambda target: target.model == "fresh"))
+        assert found is not None
+        assert (names(found), found.canary, found.arm) == (["openai/base"], "", "")
+
+
+# -- what an API can say
+
+
+def test_what_cannot_be_said_is_passed_over_and_asked_no_further_than_needed() -> None:
+    asked: list[str] = []
+
+    def sayable(target: Any) -> bool:
+        asked.append(target.model)
+        return bool(target.model != "a")
+
+    assert names(plan([Route(to=("a", "b", "c"))], FACTS, world(sayable=sayable))) == ["openai/b", "openai/c"]
+    assert asked == ["a", "b"]
+    none = plan([Route(to=("a", "b"))], FACTS, world(sayable=lambda target: False))
+    assert names(none) == ["openai/a", "openai/b"], "its refusal names the field"
+
+
+def test_a_model_that_is_not_named_stays_with_its_api() -> None:
+    rule = Route(to=(RouteTo(upstream="claude"), RouteTo(upstream="twin"), RouteTo(model="m", upstream="claude")))
+    found = plan([rule], FACTS, world(kin=lambda upstream: upstream != "claude"))
+    assert names(found) == ["twin/fast", "claude/m"]
+
+
+def test_by_headroom_the_one_that_has_most_left_and_none_last() -> None:
+    room = {"openai/a": 0.0, "openai/b": 0.3, "openai/c": 0.9, "openai/d": 0.3}
+    seen = world(room=lambda target, facts: room[target.name])
+    found = plan([Route(to=("a", "b", "c", "d"), by="headroom")], FACTS, seen)
+    assert found is not None
+    assert (names(found), found.why) == (["openai/c", "openai/b", "openai/d", "openai/a"], "headroom")
+
+
+@pytest.mark.parametrize(("left", "first"), [(0.01, "openai/b"), (0.0, "openai/a")])
+def test_by_headroom_a_run_leaves_a_target_that_has_none(left: float, first: str) -> None:
+    room = {"openai/a": 0.5, "openai/b": left}
+    seen = world(room=lambda target, facts: room[target.name], kept=lambda seconds: "openai/b")
+    assert names(plan([Route(to=("a", "b"), by="headroom")], FACTS, seen))[0] == first
+
+
 # -- stickiness
 
 
@@ -303,3 +397,11 @@ def test_a_run_moves_where_that_saves_more_than_its_cache(
     found = plan([LEARNS], FACTS, here)
     assert (names(found)[0], found and found.why) == (goes, why)
     assert {free for _, _, free in asked} <= {False}  # no chances are taken with a run under way
+
+
+def test_what_is_left_alone_is_not_chosen_by_what_was_learned() -> None:
+    learned, asked = taught(0)
+    shut = lambda target: target.model == "dear"  # noqa: E731
+    found = plan([LEARNS], facts(free=True), world(learned=learned, shut=shut))
+    assert (names(found), found and found.why) == (["openai/cheap", "openai/dear"], "learned")
+    assert asked == [("s", ("cheap",), True)]

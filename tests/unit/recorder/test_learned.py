@@ -44,7 +44,13 @@ def attempt(model: str) -> AttemptRecord:
 
 
 def record(id: str, model: str, text: str, at: int = 0, **more: Any) -> CallRecord:
-    notes = {"learn": "s", "learn_arm": model, "route_why": "learned", **more.pop("notes", {})}
+    notes = {
+        "learn": "s",
+        "learn_arm": model,
+        "route_why": "learned",
+        "route_to": f"openai/{model}",
+        **more.pop("notes", {}),
+    }
     known = {
         "run_id": f"run-{id}",
         "notes": notes,
@@ -167,12 +173,16 @@ def test_what_says_nothing_of_a_model_is_no_label(place: Path) -> None:
     bench = Bench(place)
     refused = record("refused", DEAR, "x", attempts=())
     failed = record("failed", DEAR, "x", outcome=Outcome.UPSTREAM_ERROR)
+    hedged = record("hedged", DEAR, "x", attempts=(attempt("gpt-4.1"), attempt(DEAR)))  # its own target was quicker
     elsewhere = record("rescued", DEAR, "x", attempts=(attempt(DEAR), attempt("gpt-4.1")))
     unknown = record("unknown", "o3", "x")
     other = record("other", DEAR, "x", notes={"learn": "another"})
     bench.apply(refused, failed, elsewhere, unknown, other, sparse("plain", BEGIN, Outcome.OK))
     bench.apply(*[report(f"run-{id}", "success") for id in ("refused", "failed", "rescued", "unknown", "other")])
     assert bench.standing().labels == 0
+    bench.apply(hedged, report("run-hedged", "success"))
+    assert bench.standing().labels == 1
+    bench = Bench(place / "new")
     bench.apply(record("good", DEAR, "x"), report("run-good", "score", 0.25), report("run-none", "score", float("nan")))
     assert bench.standing().arms[0].score == 0.25
     broken = record("broken", DEAR, "x", seen=b"?")

@@ -129,6 +129,16 @@ def test_attempts_at_several_upstreams() -> None:
     assert value(metrics, "tollgate_retries_withheld_total", reason="sdk") == 1
 
 
+def test_routed_calls_by_rule_target_and_reason() -> None:
+    metrics = projection()
+    notes = {"route": "2", "route_why": "cost", "route_to": "openai/gpt-4o"}
+    made_up = {"route": "2", "route_why": "breaker", "route_to": "openai/what/a/client/made/up"}
+    metrics.apply([call(notes=notes), call(notes=notes), call(notes=made_up), call()])
+    assert value(metrics, "tollgate_routed_calls_total", rule="2", target="openai/gpt-4o", why="cost") == 2
+    assert value(metrics, "tollgate_routed_calls_total", target="openai/other", why="breaker") == 1
+    assert value(metrics, "tollgate_routed_calls_total") == 3
+
+
 def test_streams_are_timed_per_token() -> None:
     metrics = projection()
     metrics.apply([streamed(duration_ns=2_300_000_000, ttft_ns=300_000_000, usage=Usage(output_tokens=201))])

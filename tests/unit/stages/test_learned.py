@@ -40,7 +40,7 @@ def known(weight: float = 0.0, arms: tuple[str, ...] = ARMS, labels: float = 600
 def world(*rules: Route, **models: Model) -> World:
     made, parsed = World(), Rules(rules)
     choice = LearnedChoice(parsed.terms, lambda: models, read_item)
-    made.settings = {"router": Router(parsed, dict, Paces(), choice)}
+    made.settings = {"router": Router(parsed, dict, Paces(), learned=choice)}
     return made
 
 
@@ -85,6 +85,7 @@ def test_the_choice_is_sent_and_noted() -> None:
     assert call.notes == {
         "route": "0",
         "route_why": "learned",
+        "route_to": "openai/cheap",
         "learn": "s",
         "learn_arm": "cheap",
         "learn_score": "0.800",

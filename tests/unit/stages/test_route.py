@@ -8,14 +8,16 @@ from typing import Any
 
 from gateway.call import Attempt, Call
 from gateway.config.schema_routing import CanaryTo, Route, RouteTo
+from gateway.pipeline import serve
 from gateway.policy.canary import State, canary_arm
+from gateway.policy.headroom import Headroom
 from gateway.policy.pace import Paces
 from gateway.policy.routing import Rules
 from gateway.stages.arrive import arrive, new_call
 from gateway.stages.attempt import spliced
 from gateway.stages.close import close
 from gateway.stages.route import Router
-from gateway.testing.doubles import World, ask
+from gateway.testing.doubles import World, ask, drive
 
 CHAT = "/v1/chat/completions"
 BODY = b'{"model": "fast", "messages": []}'
@@ -51,7 +53,7 @@ def test_the_model_is_spliced_and_the_rule_noted() -> None:
     call = arrived(world(Route(to=("real",), model="fast")))
     assert spliced(call.request.body, call.edits) == b'{"model": "real", "messages": []}'
     assert call.model_sent == "real"
-    assert call.notes == {"route": "0", "route_why": "only"}
+    assert call.notes == {"route": "0", "route_why": "only", "route_to": "openai/real"}
 
 
 def test_a_call_that_no_rule_is_about_passes_as_it_came() -> None:
@@ -74,9 +76,56 @@ def test_a_compressed_request_is_sent_plain_only_where_it_is_changed() -> None:
     assert same.edits == ()
 
 
-def test_targets_of_another_api_are_none() -> None:
-    call = arrived(world(Route(to=(RouteTo(model="claude", upstream="anthropic"),))))
-    assert (call.route.upstream, call.edits) == ("openai", ())
+CLAUDE = RouteTo(model="claude", upstream="anthropic")
+SEEDED = b'{"model": "fast", "seed": 7, "messages": [{"role": "user", "content": "hi"}]}'
+
+
+def test_a_target_of_another_api_is_one_where_its_api_can_answer() -> None:
+    call = arrived(world(Route(to=(CLAUDE,))))
+    assert (call.route.upstream, call.model_sent) == ("anthropic", "claude")
+    bare = arrived(world(Route(to=(RouteTo(upstream="anthropic"),))))
+    assert (bare.route.upstream, bare.edits) == ("openai", ()), "what is asked for is no model of that API"
+    made = world(Route(to=(CLAUDE,)))
+    vectors = new_call(ask("/v1/embeddings", b'{"model": "fast", "input": "x"}'), made.gateway())
+    arrive(vectors, made.gateway())
+    assert vectors.route.upstream == "openai", "and that has no embeddings"
+
+
+def test_what_an_api_cannot_say_goes_to_the_next_target_of_the_rule() -> None:
+    made = world(Route(to=(CLAUDE, "b", RouteTo(model="gem", upstream="gemini"))))
+    call = arrived(made, SEEDED)
+    assert (call.route.upstream, call.model_sent) == ("openai", "b")
+    assert [target.name for target in call.further] == ["gemini/gem"]
+    packed = arrived(made, gzip.compress(SEEDED), (b"Content-Encoding", b"gzip"))
+    assert packed.route.upstream == "openai"
+
+
+def test_where_no_target_can_say_it_the_field_is_named() -> None:
+    made = world(Route(to=(CLAUDE,)))
+    drive(serve(ask(CHAT, SEEDED), made.down, made.gateway()))
+    assert made.call.status == 400
+    assert b"seed" in made.down.sent
+    assert made.upstreams.sent == []
+
+
+def test_a_compressed_request_is_read_for_another_api() -> None:
+    body = SEEDED.replace(b' "seed": 7,', b"")
+    made = world(Route(to=(RouteTo(model="fast", upstream="anthropic"),)))
+    made.answer(200, ((b"Content-Type", b"application/json"),), [b"{}"])
+    drive(serve(ask(CHAT, gzip.compress(body), (b"Content-Encoding", b"gzip")), made.down, made.gateway()))
+    assert b"POST /v1/messages" in made.upstreams.sent[0]
+    assert b'"hi"' in made.upstreams.sent[0]
+
+
+def test_a_target_that_is_left_alone_is_passed_over_until_it_is_well() -> None:
+    made = world(Route(to=("a", "b")), trials=None)
+    assert arrived(made).model_sent == "a"
+    made.controls.forced["openai/a"] = "open"
+    call = arrived(made, step=2)
+    assert (call.model_sent, call.notes["route_why"]) == ("b", "breaker")
+    made.controls.forced.clear()
+    back = arrived(made, step=3)
+    assert (back.model_sent, back.notes["route_why"]) == ("a", "sticky")
 
 
 def test_a_run_stays_while_it_is_warm() -> None:
@@ -100,6 +149,31 @@ def test_the_pace_of_a_target_is_learned() -> None:
     again = new_call(ask(CHAT, BODY), gw)
     arrive(again, gw)
     assert again.model_sent != slow
+
+
+def test_what_answers_say_of_rate_limits_is_heard_and_used() -> None:
+    rooms = Headroom()
+    rule = Route(to=("a", "b"), by="headroom", sticky=False)
+    made = World(auth=((b"authorization", b"Bearer k"),))
+    made.settings = {"router": Router(Rules([rule]), dict, Paces(), rooms)}
+    kept = dict(made.settings)
+    sent: list[str] = []
+    for left in (b"500", b"400", b"100", b"300"):
+        made.settings = dict(kept)
+        limits = ((b"X-RateLimit-Remaining-Tokens", left), (b"X-RateLimit-Limit-Tokens", b"1000"))
+        made.answer(200, ((b"Content-Type", b"application/json"), *limits), [b"{}"])
+        drive(serve(ask(CHAT, BODY), made.down, made.gateway()))
+        sent.append(made.journal.records[-1].model_sent)
+    assert sent == ["a", "b", "a", "b"]  # unknown is full; then .5 against .4, and .1 against .4
+
+
+def test_limits_of_a_clients_own_key_are_nobodys_business() -> None:
+    rooms = Headroom()
+    made = World()
+    made.settings = {"router": Router(Rules([Route(to=("a", "b"), by="headroom")]), dict, Paces(), rooms)}
+    made.answer(429, ((b"retry-after", b"9"),), [b"{}"])
+    drive(serve(ask(CHAT, BODY), made.down, made.gateway()))
+    assert rooms.room("openai/a", 0, made.call.started_at) == 1.0
 
 
 def test_a_canary_is_noted_for_its_judge() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.call import Call
 from gateway.config.schema import Budget, Fallback, Goal, Limits, Runs
+from gateway.config.schema_routing import Route, RouteTo
 from gateway.dialects.tool_paths import Door
 from gateway.errors import (
     BadAnswer,
@@ -23,9 +24,12 @@ from gateway.journal.convert import outcome_of
 from gateway.pipeline import serve
 from gateway.policy.breaker import NANO, Terms
 from gateway.policy.chains import Chains
+from gateway.policy.pace import Paces
+from gateway.policy.routing import Rules
 from gateway.ports import Downstream
 from gateway.stages.account import FAILED
 from gateway.stages.breaking import CELLS, Breakers
+from gateway.stages.route import Router
 from gateway.stages.trials import Manner, RetryingTrials
 from gateway.testing.doubles import MemoryDown, Stop, World, ask, drive
 from gateway.testing.memory_budgets import limit
@@ -286,6 +290,79 @@ def test_a_document_that_was_cut_was_paid_for_and_so_is_the_next() -> None:
     assert call.answer.usage_source == "provider"
 
 
+# -- routes ---------------------------------------------------------------------------------------------------------
+
+
+def by_rule(bench: Bench, *to: str | RouteTo, **rule: Any) -> Bench:
+    router = Router(Rules([Route(to=to, **rule)]), dict, Paces())
+    bench.world.settings["router"] = router
+    return bench
+
+
+def test_the_further_targets_of_a_rule_are_asked_in_its_order() -> None:
+    bench = by_rule(Bench(), "gpt-4o", RouteTo(upstream="backup"), RouteTo(model="gpt-4o-mini", upstream="third"))
+    bench.fails((503, BUSY), UpstreamReset("reset"))
+    bench.answers()
+    call = bench.call(QUESTION, SDK)
+    assert shape(call) == [("openai", 503), ("backup", 0), ("third", 200)]
+    assert bench.waits == []
+    assert bench.world.upstreams.sent[2].endswith(b'{"model":"gpt-4o-mini","max_tokens":50,"messages":[]}')
+    assert b"x-tollgate-upstream: third\r\n" in lines(bench)
+    assert call.notes["fallback"] == "third"
+
+
+def test_behind_those_of_the_rule_come_those_of_the_chain_and_none_twice() -> None:
+    bench = by_rule(Bench(CHAIN), "gpt-4o", RouteTo(model="gpt-4o-mini", upstream="third"))
+    bench.fails((503, BUSY), (503, BUSY), (503, BUSY))
+    call = bench.call(QUESTION, SDK)
+    assert shape(call) == [("openai", 503), ("third", 503), ("backup", 503)]
+
+
+def test_a_rule_is_for_failures_alone() -> None:
+    bench = by_rule(Bench(), "gpt-4o", RouteTo(upstream="backup"))
+    bench.fails((400, LONG))
+    assert shape(bench.call()) == [("openai", 400)]
+
+
+def test_nothing_of_a_rule_is_asked_once_something_was_said() -> None:
+    bench = by_rule(Bench(), "gpt-4o", RouteTo(upstream="backup"))
+    bench.world.answer(200, (SSE,), [CHUNK, UpstreamReset("cut", code="upstream_cut")])
+    call = bench.call(STREAM)
+    assert (shape(call), outcome_of(call)) == ([("openai", 200)], "truncated")
+
+
+def test_an_open_breaker_is_passed_over_and_probed_when_its_time_is_over() -> None:
+    bench = by_rule(Bench(breaking=True), "gpt-4o", RouteTo(upstream="backup"), sticky=False)
+    for _ in range(3):
+        bench.fails((503, BUSY))
+        bench.answers()
+        bench.call(QUESTION, SDK)
+        bench.world.journal.records.clear()
+    assert bench.changes == [("openai/gpt-4o", "open")]
+    bench.answers()
+    call = bench.call(QUESTION, SDK)
+    assert shape(call) == [("backup", 200)], "it is not even entered"
+    assert call.notes["route_why"] == "breaker"
+    bench.world.journal.records.clear()
+    bench.world.clock += 2 * NANO
+    bench.answers()
+    assert shape(bench.call(QUESTION, SDK)) == [("openai", 200)]
+    assert bench.changes == [("openai/gpt-4o", state) for state in ("open", "half_open", "closed")]
+
+
+def test_what_its_api_cannot_say_is_left_out_of_the_further_targets() -> None:
+    claude = RouteTo(model="claude", upstream="anthropic")
+    bench = by_rule(Bench(), "gpt-4o", claude, RouteTo(upstream="backup"))
+    bench.fails((503, BUSY))
+    bench.answers()
+    assert shape(bench.call(QUESTION[:-1] + b',"seed":7}', SDK)) == [("openai", 503), ("backup", 200)]
+    bench = by_rule(Bench(), "gpt-4o", claude, RouteTo(upstream="backup"))
+    bench.fails((503, BUSY), (503, BUSY))
+    bench.answers()
+    body = QUESTION.replace(b"[]", b'[{"role":"user","content":"hi"}]')
+    assert shape(bench.call(body, SDK)) == [("openai", 503), ("anthropic", 503), ("backup", 200)]
+
+
 # -- chains -----------------------------------------------------------------------------------------------------------
 
 
@@ -500,7 +577,9 @@ def test_what_may_have_cost_something_is_charged_and_the_next_holds_for_itself()
     assert one.usd > 0
     assert one.calls == 1
     assert {demand.unit for demand in books.asked[1]} == {"usd"}, "the call is counted once"
-    assert (one.usd + two.usd) * 1000 >= (call.money.total or 0)
+    assert call.money.total is not None
+    assert call.attempts[0].cost is not None
+    assert two.usd * 1000 == call.money.total - call.attempts[0].cost, "what the first cost was charged with the first"
     assert books.spent("run:run-1|calls|life") == 1
     assert not books.held
 

@@ -1,0 +1,41 @@
+"""What the attempts of a call add to the metrics, and what its notes say of them: where a rule sent it, what was not
+tried again, and what was tried beside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from gateway.journal.record import AttemptRecord
+from gateway.recorder.facts import OVERTAKEN, attempt_result
+from gateway.recorder.metrics_store import Store
+
+
+def attempts(store: Store, models: tuple[str, str], made: Sequence[AttemptRecord]) -> None:
+    """`models`: asked for and billed, as label values."""
+    asked, billed = models
+    previous, where = "", ""
+    for attempt in made:
+        beside = attempt.error_code == OVERTAKEN  # of a hedge: no attempt follows it, one ran with it
+        if previous and not beside:
+            store.add("tollgate_retries", (previous,))
+            if attempt.upstream != where:
+                store.add("tollgate_fallbacks", (where, attempt.upstream, previous))
+        result, provider = attempt_result(attempt), attempt.provider or attempt.upstream
+        if not beside:
+            previous, where = result, attempt.upstream
+        store.add("tollgate_upstream_attempts", (provider, asked, result))
+        if attempt.cost:
+            how = OVERTAKEN if beside else "retried"
+            store.add("tollgate_cost_wasted_usd", (provider, billed, how), attempt.cost)
+
+
+def notes(store: Store, label: Callable[[str, str], str], provider: str, noted: Mapping[str, str]) -> None:
+    """`label(provider, model)`: the model as a label value."""
+    if "retry_withheld" in noted:
+        store.add("tollgate_retries_withheld", (noted["retry_withheld"],))
+    if "hedge" in noted:
+        store.add("tollgate_hedges", (noted.get("hedge_from", ""), noted.get("hedge_to", ""), noted["hedge"]))
+    if "route" in noted:
+        upstream, _, model = noted.get("route_to", "").partition("/")
+        target = f"{upstream}/{label(provider, model)}"
+        store.add("tollgate_routed_calls", (noted["route"], target, noted.get("route_why", "")))
