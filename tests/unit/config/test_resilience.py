@@ -21,6 +21,11 @@ from gateway.config.check_resilience import breaking, doubts, resilience
         ("timeouts: [{ping: 9, first_content: 9, total: 10}]", "timeouts.0.ping: is not shorter than `first_content`"),
         ("retries: {base: 20}", "retries.base: is longer than `longest`"),
         ("breakers: {pause: 90}", "breakers.pause: is longer than `longest`"),
+        ("hedging: {share: 0}", "hedging.share: expected"),
+        ("hedging: {quantile: 1}", "hedging.quantile: expected"),
+        ("hedging: {sample: 9}", "hedging.sample: expected"),
+        ("hedging: {sample: 201}", "hedging.sample: expected"),
+        ("hedging: {agent: ''}", "hedging.agent: must be 1 to 200 printable"),
         ("retries: {attempts: 0}", "retries.attempts: expected a whole number"),
         ("fallbacks: [{to: []}]", "fallbacks.0.to: leads nowhere"),
         ("fallbacks: [{to: [openai], on: []}]", "fallbacks.0.on: is for no kind of trouble"),
@@ -97,8 +102,20 @@ retries: {attempts: 2, budget: 0.1}
     ]
 
 
-def test_breakers_work_where_there_are_fallbacks_or_where_it_is_said(loading: Any) -> None:
+def test_what_is_hedged(loading: Any) -> None:
+    assert resilience(loading("hedging: {share: 0.1}")) == []
+    assert resilience(loading("hedging: {enabled: true, agent: 'chat-*'}")) == [
+        "hedging: agent chat-*: a second attempt where 95% of the answers came sooner, "
+        "for 5% of an upstream's calls at most"
+    ]
+    (found,) = doubts(loading("hedging: {enabled: true, upstream: opnai}"))
+    assert "hedging.upstream: matches no upstream" in str(found)
+
+
+def test_breakers_work_where_there_are_other_targets_or_where_it_is_said(loading: Any) -> None:
     assert not breaking(loading())
+    assert breaking(loading("routes: [{to: [a, b]}]"))
+    assert not breaking(loading("routes: [{to: [a], canary: {id: c, to: b}}]"))
     assert breaking(loading(BACKUP + "fallbacks: [{to: [backup]}]"))
     assert not breaking(loading(BACKUP + "fallbacks: [{to: [backup]}]\nbreakers: {enabled: false}"))
     assert resilience(loading("breakers: {enabled: true, refuse: true, consecutive: 0}")) == [

@@ -272,3 +272,18 @@ def test_a_record_of_the_schema_before_is_still_read(make_call: Any) -> None:
     record = decode(msgspec.msgpack.encode(fields[:-tail]))
     assert isinstance(record, CallRecord)
     assert (record.budget, record.reserved, record.remaining, record.depth) == ("", 0, -1, 0)
+
+
+def test_attempts_beside_each_other_are_waited_for_once(make_call: Any) -> None:
+    call = make_call()
+    b, target = call.began, call.attempts[0].target
+    call.received = 0
+    call.attempts = [
+        Attempt(target, began=b + 1_000, ended=b + 6_000),
+        Attempt(target, began=b + 4_000, ended=b + 5_500),
+    ]
+    call.upstream_last_byte = b + 9_000
+    assert overhead_ns(call, 10_000) == 10_000 - 8_000
+    call.attempts.append(Attempt(target, began=b + 9_500, ended=b + 9_600))
+    call.upstream_last_byte = b + 9_900
+    assert overhead_ns(call, 10_000) == 10_000 - 5_000 - 400

@@ -194,3 +194,11 @@ def test_without_canaries_no_file_is_made(bench: Bench) -> None:
 def test_the_plans_of_a_configuration() -> None:
     config = Config(routes=(Route(to=("a",)), Route(to=("a",), canary=CanaryTo(id="c", to="b", share=0.2))))
     assert plans_of(config) == [Plan("c", 0.2)]
+
+
+def test_being_overtaken_by_a_hedge_says_nothing() -> None:
+    lost = AttemptRecord("openai", "openai", "a", 443, 0, 5, 0, False, "overtaken")
+    won = AttemptRecord("azure", "azure", "b", 443, 3, 5, 200, False)
+    failed = AttemptRecord("openai", "openai", "a", 443, 0, 5, 503, False)
+    assert not seen(record("r", "canary", attempts=(lost, won))).error
+    assert seen(record("r", "canary", attempts=(lost, failed, won))).error
