@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from gateway.call import Request
 from gateway.config import places
 from gateway.config.schema import Config
 from gateway.dialects.items import read_item
@@ -19,9 +20,10 @@ from gateway.stores.sqlite_learned import WatchedLearned
 
 class Crossroads:
     """What a worker keeps for all its configurations: how quick targets were, what is left of their rate limits, how
-    canaries ended, and what was learned."""
+    canaries ended, and what was learned. `shadow`: sends a request behind the client's back."""
 
-    def __init__(self) -> None:
+    def __init__(self, shadow: Callable[[Request], bool] = lambda request: False) -> None:
+        self._shadow = shadow
         self._paces = Paces()
         self._rooms = Headroom()
         self._canaries: WatchedCanaries | None = None
@@ -44,7 +46,7 @@ class Crossroads:
         if not any(rules.terms):
             return None
         known = self._learned = self._learned or WatchedLearned(places.learned(config))
-        return LearnedChoice(rules.terms, lambda: known.models, read_item)
+        return LearnedChoice(rules.terms, lambda: known.models, read_item, self._shadow)
 
     def tick(self) -> None:
         for watched in (self._canaries, self._learned):

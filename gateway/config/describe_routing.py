@@ -39,6 +39,8 @@ FIELDS: dict[type[Config_], dict[str, str]] = {
         "labels": "File of labelled prompts to begin with, as `tollgate route eval` reads it; models as the targets "
         "name them.",
         "explore": "Share of the calls, at most 0.02, that take another target by chance, so that it is learned of.",
+        "shadow": "Share of the calls answered by the first target, at most 0.05, that another target is asked behind "
+        "the client's back, to compare the answers; charged like other calls.",
     },
     schema.RouteTo: {
         "model": "Model that is asked for; null: as it was.",

@@ -45,6 +45,7 @@ class Learn(Config_, frozen=True):
     per: Per = "rule"  # what is learned of one is not used for another
     labels: str | None = None  # file of labelled prompts to begin with
     explore: Annotated[float, Meta(ge=0, le=0.02)] = 0.02  # share of the calls that take a target by chance
+    shadow: Annotated[float, Meta(ge=0, le=0.05)] = 0  # share of those of the first target that another is asked, too
 
 
 class Route(Config_, frozen=True):

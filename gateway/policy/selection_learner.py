@@ -6,8 +6,8 @@ Theory of operation
 * Once `due`, the weights are fitted anew from where they are (selection_trust): a few passes are enough. That is
   seconds for tens of thousands of labels, so `work` hands out what it takes, to be done elsewhere, and `adopt` takes
   the result.
-* The weight of cost is solved on what each of the newest prompts is expected to score by what the *other half* of all
-  prompts teaches. A score that is not known (the model was not asked) is taken as expected, corrected by how far the
+* The weight of cost is solved on what each of the newest prompts is expected to score by what four of five others
+  teach (`FOLDS`). A score that is not known (the model was not asked) is taken as expected, corrected by how far the
   known ones of that model are from what was expected of them: few labels make expectations too flat, and a model would
   seem worse where it is good.
 """
@@ -28,10 +28,10 @@ from gateway.policy.selection_trust import Expected, teach
 KEPT = 8_000
 HALF_LIFE = 4_000
 REFIT = 100
-JUDGED = 2_000  # prompts that the weight of cost is solved on
+JUDGED = 8_000  # prompts that the weight of cost is solved on
 FEW_PASSES = 6
-FOLDS = 2
-HALF_PASSES = 10
+FOLDS = 5  # with fewer, what is judged is worse than what will be used
+FOLD_PASSES = 10
 CORRECTED = 20.0  # labels of a model, before its expectations are corrected by them
 STEEPEST = 4.0
 
@@ -192,18 +192,18 @@ def _aged(labels: Sequence[Label]) -> list[Label]:
 
 
 def _judged(labels: Sequence[Sequence[Label]]) -> tuple[list[tuple[float, ...]], list[tuple[float, ...]]]:
-    """(expected scores of each of the newest prompts by what the other half of all prompts teaches, true ones)."""
+    """(expected scores of each of the newest prompts by what is taught by those of the other folds, true ones)."""
     known: dict[int, dict[int, Label]] = {}  # by prompt: its label of each model
     for arm, own in enumerate(labels):
         for label in own:
             known.setdefault(id(label.seen), {})[arm] = label
-    half = {prompt: place % FOLDS for place, prompt in enumerate(known)}
+    fold_of = {prompt: place % FOLDS for place, prompt in enumerate(known)}
     judges = [
-        teach([[label for label in own if half[id(label.seen)] != fold] for own in labels], passes=HALF_PASSES)
+        teach([[label for label in own if fold_of[id(label.seen)] != fold] for own in labels], passes=FOLD_PASSES)
         for fold in range(FOLDS)
     ]
     newest = list(known)[-JUDGED:]
-    guesses = [judges[half[prompt]].of(next(iter(known[prompt].values())).seen) for prompt in newest]
+    guesses = [judges[fold_of[prompt]].of(next(iter(known[prompt].values())).seen) for prompt in newest]
     columns = [
         _completed([guess[arm] for guess in guesses], [known[prompt].get(arm) for prompt in newest])
         for arm in range(len(labels))

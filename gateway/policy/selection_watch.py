@@ -37,6 +37,7 @@ class Outcome(Struct, frozen=True, array_like=True):
     size: int  # bytes of the request
     uses: tuple[str, ...] = ()  # ids of the tools that it called
     valid: bool | None = None  # it kept to the schema that was asked for
+    agreed: bool | None = None  # it was asked in the background, and said what another target said
 
 
 class Entry(Struct):
@@ -53,7 +54,8 @@ class Entry(Struct):
 
     @property
     def signs(self) -> Signs:
-        return Signs(self.reported, self.call.valid, self.retried, self.tools, self.tool_errors)
+        agreed = None if self.call.agreed is None else float(self.call.agreed)
+        return Signs(self.reported, self.call.valid, self.retried, self.tools, self.tool_errors, agreed)
 
 
 class Result(Struct, frozen=True):
@@ -91,6 +93,8 @@ class Watch:
         found = self._put(entry)
         self.changed[call.id] = entry
         found += self.settle(call.at)
+        if call.agreed is not None:
+            return found + self._by_signs(entry)  # of no run: nothing came of what it said
         score = self._reports.get(call.run)
         return found + self._report(call.run, score) if score is not None else found
 

@@ -29,6 +29,7 @@ from gateway.recorder.learned_scope import Scope, read_labels
 MOST_SCOPES = 64
 MOST_NEW = 2_000  # calls taken in between two writings (10 s), beside those explored: a sample is enough
 REFIT_SECONDS = 60.0  # after which few new labels are learned from, too
+CURIOUS = frozenset(("explored", "shadow"))
 SCORES = {"success": 1.0, "failure": 0.0}
 UNREADABLE = (OSError, ValueError, msgspec.MsgspecError)
 
@@ -131,19 +132,23 @@ class LearnedDesk:
         if f"{attempts[-1].upstream}/{attempts[-1].model}" != record.notes.get("route_to"):
             return  # another target answered
         scope.traffic.used(arm, record.usage)
-        if len(self._watch.changed) >= MOST_NEW and record.notes.get("route_why") != "explored":
+        if len(self._watch.changed) >= MOST_NEW and record.notes.get("route_why") not in CURIOUS:
             return
-        valid = record.notes.get("learn_valid")
+        valid, agreed = record.notes.get("learn_valid"), record.notes.get("learn_agreed")
+        shadow = record.notes.get("route_why") == "shadow"
+        if shadow and agreed is None:
+            return  # nobody can tell
         call = Outcome(
             record.id,
             scope.name,
             arm,
-            record.run_id,
+            "" if shadow else record.run_id,
             record.started_at + record.duration_ns,
             record.seen,
             record.request_bytes,
             tuple([use.id for use in record.tool_uses]),
             None if valid is None else valid == "yes",
+            None if agreed is None else agreed == "yes",
         )
         self._label(self._watch.end(call, [Result(tool.id, tool.is_error) for tool in record.tools]))
 

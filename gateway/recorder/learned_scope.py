@@ -13,7 +13,7 @@ from msgspec import Struct
 from gateway.call import Usage
 from gateway.journal.record import CallRecord
 from gateway.policy.pricing import PriceTable
-from gateway.policy.selection import ENOUGH
+from gateway.policy.selection import ENOUGH, KNOWN
 from gateway.policy.selection_features import features
 from gateway.policy.selection_learner import KEPT, Example, Learner
 from gateway.policy.selection_rules import Terms, goal_of, stated_goal
@@ -108,8 +108,20 @@ class Scope:
             seen = decode(entry.call.seen)
         except NotFeatures:
             return
-        labels = self.learner.take(Example(seen, {entry.call.arm: entry.score}, entry.weight))
-        entry.label = labels[0] if labels else None
+        scores = {entry.call.arm: entry.score}
+        if entry.call.agreed is not None and entry.reported is None:
+            scores = self._beside_first(entry)
+        labels = self.learner.take(Example(seen, scores, entry.weight))
+        entry.label = labels[-1] if labels else None
+
+    def _beside_first(self, entry: Entry) -> dict[str, float]:
+        """Who says what the first target said is as good as that: as good as it is known to be, and taken for perfect
+        as long as nothing is known."""
+        learner = self.learner
+        mean = learner.means[0]
+        if learner.counts[0] >= KNOWN and mean is not None:
+            return {entry.call.arm: entry.score * mean}
+        return {self.terms.arms[0].name: 1.0, entry.call.arm: entry.score}
 
     def costs(self, prices: PriceTable, providers: Mapping[str, str], at: float) -> list[float | None]:
         """US dollars of a usual call of each model; None: it has no price."""

@@ -19,7 +19,7 @@ from gateway.policy.pace import Paces
 from gateway.policy.routing import Facts, Plan, Rules, Target, World
 from gateway.ports import Exchange, Gateway
 from gateway.stages.cheaper import retarget
-from gateway.stages.learned import LearnedChoice
+from gateway.stages.learned import LearnedChoice, compared
 from gateway.stages.translated import is_translated, may_lead, sayable
 
 USUAL_ANSWER = 500  # tokens, where the request names no limit
@@ -53,12 +53,15 @@ class Router:
         """Send the call to the first of its targets, and note why. `plain`: its request with the body decoded."""
         if call.asked.gated or not call.asked.model or call.websocket:
             return
+        if call.request.pair is not None:
+            compared(call, gw)
+            return
         found = self._planned(call, plain, gw)
         if found is None:
             return
         target = found.targets[0]
         if self._learned is not None:
-            self._learned.mark(call, found.rule, target.model, target.upstream)
+            self._learned.mark(call, found, gw)
         if target.model != (call.model_sent or call.asked.model) or is_translated(call, gw.specs[target.upstream], gw):
             call.request = plain  # a compressed body can be neither spliced nor translated
         retarget(call, gw, target.model, target.upstream)

@@ -26,8 +26,10 @@ DEAR, CHEAP = "gpt-4o", "gpt-4o-mini"
 
 def answer(ask: Ask) -> Reply:
     """The cheap model cannot count."""
-    counting = "add up" in ask.turns[-1].text
-    return Reply("wrong" if counting and ask.model == CHEAP else "right")
+    text = ask.turns[-1].text
+    if "agree" in text:
+        return Reply(f"It is {3 if ask.model == CHEAP and 'about' in text else 4}.")
+    return Reply("wrong" if "add up" in text and ask.model == CHEAP else "right")
 
 
 def prompt(draw: random.Random, *, counting: bool) -> str:
@@ -39,8 +41,8 @@ def prompt(draw: random.Random, *, counting: bool) -> str:
     return f"Please write two friendly sentences about the {words}."
 
 
-def route(by: str) -> dict[str, Any]:
-    return {"model": "smart", "to": [DEAR, CHEAP], "by": by, "learn": {"id": "smart", "explore": 0}}
+def route(by: str, **learn: Any) -> dict[str, Any]:
+    return {"model": "smart", "to": [DEAR, CHEAP], "by": by, "learn": {"id": "smart", "explore": 0, **learn}}
 
 
 @pytest.fixture
@@ -132,3 +134,21 @@ async def test_the_choice_is_learned_from_reported_outcomes(fake: FakeUpstream) 
         assert found["best"] == DEAR
         assert found["quality"] >= 0.97
         assert found["cost"] < 0.7
+
+
+async def test_a_sample_is_asked_of_another_model_behind_the_clients_back(fake: FakeUpstream) -> None:
+    """Every answer is of the first model; the other is learned of all the same, at the cost of a few calls more."""
+    with RunningGateway(upstreams(fake), routes=[route("learned", shadow=0.05)], telemetry={"log": None}) as gate:
+        kinds = ("what is two and two", "about what is two and two")
+        asked = {f"shadowed-{at}": f"Do you agree {kinds[at % 2]}, {WORDS[at % 11]}?" for at in range(800)}
+        models = await serve(gate, asked, report=False)
+        assert set(models.values()) == {DEAR}
+        found = labelled(gate, 15)
+        dear, cheap = found["targets"]
+        assert (dear["target"], cheap["target"]) == (DEAR, CHEAP)
+        assert 15 <= cheap["labels"] == found["labels"] <= 100  # of 800, one in twenty
+        assert dear["labels"] == min(30, cheap["labels"])  # taken for perfect, until it is known
+        assert 0 < cheap["score"] < 1
+        assert dear["score"] == 1
+        assert found["why"]["shadow"] >= found["labels"]
+        assert cheap["calls"] == found["why"]["shadow"]

@@ -203,6 +203,30 @@ def test_signs_are_labels_of_less_weight(place: Path) -> None:
     assert found.arms[1].score == 0
 
 
+def test_a_shadow_run_is_held_against_what_the_first_target_said(place: Path) -> None:
+    bench = Bench(place)
+
+    def shadow(id: str, agreed: str | None) -> CallRecord:
+        notes = {"route_why": "shadow"} | ({"learn_agreed": agreed} if agreed else {})
+        return record(id, CHEAP, f"text {id}", run_id="shared", notes=notes)
+
+    bench.apply(*[shadow(f"y{n}", "yes") for n in range(3)], shadow("n", "no"), shadow("u", None))
+    bench.apply(report("shared", "failure"))  # of the run in which the other answer was given: no business of theirs
+    first, cheap = bench.standing().arms
+    assert (first.labels, first.score, cheap.labels, cheap.score) == (4, 1.0, 4, 0.75)
+    again = Bench(place).standing()
+    assert (again.arms[0].labels, again.arms[1].labels, again.labels) == (4, 4, 4)
+
+
+def test_who_agrees_with_a_target_is_as_good_as_that_is_known_to_be(place: Path) -> None:
+    bench = Bench(place)
+    for number in range(40):
+        bench.apply(record(f"c{number}", DEAR, "x"), report(f"run-c{number}", "success" if number % 2 else "failure"))
+    bench.apply(record("s", CHEAP, "x", notes={"route_why": "shadow", "learn_agreed": "yes"}))
+    first, cheap = bench.standing().arms
+    assert (first.labels, first.score, cheap.labels, cheap.score) == (40, 0.5, 1, 0.5)
+
+
 def test_a_labelled_file_is_begun_with(place: Path) -> None:
     file, draw = place / "labels.jsonl", random.Random(4)
     lines = []

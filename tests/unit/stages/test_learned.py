@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.call import Answer, Call, Who
+from gateway.call import Answer, Attempt, Call, Request, Who
 from gateway.config.schema_routing import CanaryTo, Learn, Route, RouteTo
 from gateway.dialects.items import read_item
 from gateway.key import Key
@@ -37,9 +37,15 @@ def known(weight: float = 0.0, arms: tuple[str, ...] = ARMS, labels: float = 600
     return Model(arms, costs, expected, weight, labels, tuple([labels / 2] * len(arms)))
 
 
-def world(*rules: Route, **models: Model) -> World:
+def world(*rules: Route, sent: list[Request] | None = None, **models: Model) -> World:
     made, parsed = World(), Rules(rules)
-    choice = LearnedChoice(parsed.terms, lambda: models, read_item)
+    taken: list[Request] = [] if sent is None else sent
+
+    def shadow(request: Request) -> bool:
+        taken.append(request)
+        return True
+
+    choice = LearnedChoice(parsed.terms, lambda: models, read_item, shadow)
     made.settings = {"router": Router(parsed, dict, Paces(), learned=choice)}
     return made
 
@@ -186,6 +192,24 @@ PERSON = {"type": "object", "properties": {"age": {"type": "integer"}}, "require
 ASKED = {"response_format": {"type": "json_schema", "json_schema": {"name": "p", "schema": PERSON}}}
 
 
+def ended(made: World, request: Request, said: str, **change: Any) -> Call:
+    """A call that was answered so."""
+    settings = dict(made.settings)
+    gw = made.gateway()
+    made.settings = settings
+    call = new_call(request, gw)
+    arrive(call, gw)
+    call.status, call.answer = 200, Answer()
+    call.attempts = [Attempt(gw.specs["openai"].target, began=0, model=call.model_sent)]
+    whole = json.dumps({"choices": [{"message": {"role": "assistant", "content": said}}]}).encode()
+    call.captured = whole[: call.kept]
+    for name, value in change.items():
+        setattr(call, name, value)
+    assert gw.router is not None
+    gw.router.learn(call, gw)
+    return call
+
+
 @pytest.mark.parametrize(
     ("said", "change", "note"),
     [
@@ -196,24 +220,65 @@ ASKED = {"response_format": {"type": "json_schema", "json_schema": {"name": "p",
         ("three", {"answer": Answer(complete=False)}, None),
         ("three", {"answer": None}, None),
         ("three" * 20_000, {}, None),  # too long to be looked at
+        ("three", {"attempts": []}, None),  # from the cache
     ],
 )
 def test_an_answer_is_held_against_the_schema(said: str, change: dict[str, Any], note: str | None) -> None:
     made = world(rule())
-    gw = made.gateway()
-    call = new_call(ask(CHAT, body(**ASKED)), gw)
-    arrive(call, gw)
+    call = ended(made, ask(CHAT, body(**ASKED)), said, **change)
     assert call.kept
-    call.status, call.answer = 200, Answer()
-    whole = json.dumps({"choices": [{"message": {"role": "assistant", "content": said}}]}).encode()
-    call.captured = whole[: call.kept]
-    for name, value in change.items():
-        setattr(call, name, value)
-    assert gw.router is not None
-    gw.router.learn(call, gw)
     assert call.notes.get("learn_valid") == note
 
 
 def test_nothing_is_kept_of_answers_that_need_no_schema() -> None:
     assert arrived(world(rule())).kept == 0
     assert arrived(world(rule()), body(response_format={"type": "text"})).kept == 0
+
+
+# -- shadow runs
+
+
+SHADOWED = Learn(id="s", explore=0, shadow=1.0)  # more than a configuration may say: each call
+
+
+def test_another_target_is_asked_behind_the_clients_back() -> None:
+    sent: list[Request] = []
+    made = world(rule(learn=SHADOWED), sent=sent, s=known(arms=("dear", "cheap")))
+    first = ended(made, ask(CHAT, body()), "It is Paris.")
+    (request,) = sent
+    assert (request.body, request.checks, request.pair.arm) == (first.request.body, -1, "cheap")
+    for said, agreed in (("it is paris", "yes"), ("It is not Paris.", "no"), ("Well, Paris it would be", None)):
+        call = ended(made, request, said)
+        assert json.loads(spliced(call.request.body, call.edits))["model"] == "cheap"
+        assert (call.notes["route_why"], call.notes["route_to"]) == ("shadow", "openai/cheap")
+        assert (call.notes["learn"], call.notes["learn_arm"], call.who.request_class) == ("s", "cheap", "shadow")
+        assert call.seen == first.seen
+        assert call.notes.get("learn_agreed") == agreed
+    assert len(sent) == 1  # a shadow has none itself
+
+
+@pytest.mark.parametrize(
+    ("asked", "change"),
+    [
+        ({"store": True}, {}),
+        ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]}, {}),
+        ({"n": 2}, {}),
+        ({"temperature": 1.5}, {}),
+        ({}, {"status": 500}),
+        ({}, {"attempts": []}),
+    ],
+)
+def test_nothing_is_asked_again_on_which_more_than_words_hangs(asked: dict[str, Any], change: dict[str, Any]) -> None:
+    sent: list[Request] = []
+    ended(world(rule(learn=SHADOWED), sent=sent), ask(CHAT, body(**asked)), "Paris", **change)
+    assert sent == []
+
+
+def test_of_two_others_the_one_of_which_less_is_known_is_asked() -> None:
+    arms = ("dear", "cheap", "new")
+    some = Model(arms, (1.0, 0.1, 0.1), labels=20, counts=(10.0, 8.0, 2.0))
+    sent: list[Request] = []
+    ended(world(rule(to=arms, learn=SHADOWED), sent=sent, s=some), ask(CHAT, body()), "Paris")
+    assert [request.pair.arm for request in sent] == ["new"]
+    ended(world(rule(learn=SHADOWED), sent=sent, s=known(0.5)), ask(CHAT, body()), "Paris")
+    assert len(sent) == 1  # the second target answered: there is nothing to hold against it
