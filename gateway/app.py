@@ -248,6 +248,7 @@ class Worker:
         self.pools.close()
         await self.purse.close()
         await self.larder.close()
+        await self.resilience.close()
         self.journal.close()
         self.controls.close()
         self.crossroads.close()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from gateway.call import Call, Waits
+from gateway.config import places
 from gateway.config.check_resilience import breaking
 from gateway.config.patterns import matches
 from gateway.config.schema import Config
@@ -20,6 +21,10 @@ from gateway.stages.hedge import Manner as Hedging
 from gateway.stages.trials import Manner, RetryingTrials
 from gateway.stores.aside import Aside
 from gateway.stores.flights import paused
+from gateway.stores.late import redis_breakers
+
+if TYPE_CHECKING:
+    from gateway.stores.redis_breakers import RedisBreakers
 
 
 class Teller(Protocol):
@@ -43,6 +48,7 @@ class Resilience:
         self._teller = teller
         self._breakers: Breakers | None = None
         self._aside = Aside()
+        self._shared: RedisBreakers | None = None  # with other gateways
 
     def trials(self, config: Config) -> RetryingTrials:
         """Retries, fallbacks and breakers; also where every call is one attempt, for what is held by hand. A new
@@ -55,6 +61,8 @@ class Resilience:
         return RetryingTrials(manner, Chains(config.fallbacks), paused, self._breakers, self._hedges_of(config))
 
     def tick(self) -> None:
+        if self._shared is not None and self._breakers is not None:
+            self._shared.tick()
         self._teller.gauges.set("breakers_open", self._breakers.open if self._breakers is not None else 0)
 
     def _hedges_of(self, config: Config) -> Hedges | None:
@@ -76,6 +84,7 @@ class Resilience:
     def _breakers_of(self, config: Config) -> Breakers | None:
         if not breaking(config):
             return None
+        self._share(config)
         said = config.breakers
         terms = Terms(
             window=int(said.window * NANO),
@@ -89,7 +98,28 @@ class Resilience:
         )
         return Breakers(terms, slow=int((said.slow_seconds or 0) * NANO), refuse=said.refuse, tell=self._tell)
 
+    async def close(self) -> None:
+        if self._shared is not None:
+            await self._shared.close()
+
+    def _share(self, config: Config) -> None:
+        """With other gateways, where they have a Redis in common. Another one needs a restart. Raises ValueError."""
+        url = config.spending.redis or places.cache_redis(config)
+        if self._shared is None and url is not None:
+            self._shared = redis_breakers(url, config.spending.prefix, self._adopt)
+
+    def _adopt(self, name: str, *, opened: bool, until: int, at: int) -> None:
+        if self._breakers is not None:
+            change = self._breakers.adopt(name, opened=opened, until=until, at=at, now=time.monotonic_ns())
+            if change is not None:
+                self._note(name, change)
+
     def _tell(self, name: str, change: Change) -> None:
+        if self._shared is not None:
+            self._shared.tell(name, change)
+        self._note(name, change)
+
+    def _note(self, name: str, change: Change) -> None:
         seconds = max(0.0, (change.until - time.monotonic_ns()) / NANO) if change.until else 0.0
         state = str(change.state)
         self._teller.append_event("breaker", breaker=name, state=state, why=change.why, seconds=round(seconds, 3))

@@ -14,7 +14,9 @@ Rules
    long is doubled each time, and at least what the upstream asked for.
 3. Half open, as many calls as there are probes are let through, one at a time; all others are turned away. So many in a
    row must go well.
-4. Outcomes of calls that began before the last change of state are dropped: late failures do not keep it open.
+4. What others found is taken over (`adopt`), where it is newer than what was found here: that it is open, and for how
+   long; or that it has healed, so that it is probed here at once.
+5. Outcomes of calls that began before the last change of state are dropped: late failures do not keep it open.
 """
 
 from __future__ import annotations
@@ -74,7 +76,7 @@ class Breaker:
 
     __slots__ = (
         *("_bad", "_begun", "_good", "_in_a_row", "_opened", "_pass", "_probe_at", "_proven", "_slow", "_terms", "era"),
-        *("state", "until", "why"),
+        *("state", "turned", "until", "why"),
     )
 
     def __init__(self, terms: Terms) -> None:
@@ -83,6 +85,7 @@ class Breaker:
         self.era = 0
         self._pass = Permit(0)  # of a closed one: the same for every call
         self.until = 0
+        self.turned = 0  # when its state changed
         self.why = ""
         self._opened = 0  # times in a row without a recovery
         self._in_a_row = 0
@@ -102,7 +105,7 @@ class Breaker:
         if self.state is State.OPEN:
             if now < self.until:
                 return None
-            self._turn(State.HALF_OPEN, "its time is over")
+            self._turn(State.HALF_OPEN, "its time is over", now)
         if self._probe_at and now - self._probe_at < PROBE_SECONDS * NANO:
             return None
         self._probe_at = now or 1
@@ -149,7 +152,19 @@ class Breaker:
             return None
         self._opened = 0
         self._clear(0)
-        return self._turn(State.CLOSED, "probes went well")
+        return self._turn(State.CLOSED, "probes went well", now)
+
+    def adopt(self, *, opened: bool, until: int, at: int, now: int) -> Change | None:
+        """Another one of this name was opened, or healed, `at` a time of this clock, perhaps before it began."""
+        if self.turned and at <= self.turned:
+            return None
+        if opened and self.state is State.CLOSED and until > now:
+            self.until = min(until, now + self._terms.longest)
+            self._clear(0)
+            return self._turn(State.OPEN, "others found it failing", now)
+        if not opened and self.state is State.OPEN:
+            self.until = now
+        return None
 
     def _broken(self) -> str:
         terms = self._terms
@@ -170,10 +185,10 @@ class Breaker:
         self._opened += 1
         self.until = now + max(pause, min(wait, self._terms.longest))
         self._clear(0)
-        return self._turn(State.OPEN, why)
+        return self._turn(State.OPEN, why, now)
 
-    def _turn(self, state: State, why: str) -> Change:
-        self.state, self.why = state, why
+    def _turn(self, state: State, why: str, now: int) -> Change:
+        self.state, self.why, self.turned = state, why, now
         self.era += 1
         self._pass = Permit(self.era)
         self._in_a_row = self._probe_at = self._proven = 0

@@ -51,6 +51,15 @@ class Breakers:
         cell = self._named.get(name)
         return cell is not None and cell.state is not CLOSED and cell.refuses(now)
 
+    def adopt(self, name: str, *, opened: bool, until: int, at: int, now: int) -> Change | None:
+        """What another gateway found of the cell of this name; times of the monotonic clock, in ns."""
+        cell = self._named.get(name)
+        if cell is None:
+            if not opened or len(self._named) >= CELLS:
+                return None
+            cell = self._cell(name)
+        return cell.adopt(opened=opened, until=until, at=at, now=now)
+
     def enter(self, call: Call, gw: Gateway) -> Pass:
         """Raises BreakerOpen where a cell refuses."""
         now, forced = gw.monotonic(), gw.controls.forced

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, cast
 from gateway.config import places
 from gateway.config.schema import Config, Spending
 from gateway.policy.cached import Desk
+from gateway.stores.breaker_news import Adopt
 from gateway.stores.cache_desk import CacheDesk
 from gateway.stores.flights_shared import Medium
 
 if TYPE_CHECKING:
+    from gateway.stores.redis_breakers import RedisBreakers
     from gateway.stores.redis_budgets import RedisBudgets
     from gateway.stores.redis_cache import RedisCache
     from gateway.stores.redis_reader import RedisReader
@@ -26,6 +28,12 @@ def redis_budgets(settings: Spending, state: Path) -> RedisBudgets:
     """To be called in the loop that will use it. Raises OSError, sqlite3.Error (its mirror), ValueError (the URL)."""
     module = importlib.import_module("gateway.stores.redis_budgets")
     return cast("RedisBudgets", module.RedisBudgets(settings, state))
+
+
+def redis_breakers(url: str, prefix: str, adopt: Adopt) -> RedisBreakers:
+    """To be called in the loop that will use it. Raises ValueError for a URL that is none."""
+    module = importlib.import_module("gateway.stores.redis_breakers")
+    return cast("RedisBreakers", module.RedisBreakers(url, prefix, adopt))
 
 
 def redis_reader(settings: Spending) -> RedisReader:

@@ -89,9 +89,12 @@ class Talk:
     Raises ValueError for a URL that is none.
     """
 
-    def __init__(self, url: str, probe: bytes, *, timeout: float, room: int) -> None:
+    def __init__(
+        self, url: str, probe: bytes, *, timeout: float, room: int, without: str = "answers are not kept"
+    ) -> None:
         self.timeout = timeout
         self.room = room
+        self.without = without  # what is so while it is away
         self.probe = probe  # what the keys of a tenant begin with that nobody is
         self.waiting = 0  # bytes
         self.lost = 0  # of what was told, what came to nothing
@@ -242,7 +245,7 @@ class Node:
                 raise answer
         state, seconds = self.outage.state, self._loop.time() - self.outage.since
         if self.outage.back(self._loop.time()) and state is not State.STARTING:
-            _log.warning("Redis is back after %.1f s: answers are kept there again", seconds)
+            _log.warning("Redis is back after %.1f s; before, %s", seconds, self._talk.without)
 
     async def _exchange(self) -> None:
         """One batch. Raises RedisError and OSError; whatever is raised, those who wait are told by `_away`."""
@@ -331,7 +334,7 @@ class Node:
 
     def _away(self, why: str, *, quiet: bool = False) -> None:
         if self.outage.fault(self._loop.time()) and not quiet:
-            _log.warning("Redis is away (%s): calls go upstream, and answers are not kept", why)
+            _log.warning("Redis is away (%s): calls go upstream, and %s", why, self._talk.without)
         self._talk.forget(self)
         items, self._queue = self._queue, deque()
         for item in items:

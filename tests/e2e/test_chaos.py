@@ -126,8 +126,11 @@ class Storm:
         return sum(len(one.played) for one in self.providers) + len(self.backup.requests)
 
 
-@pytest.fixture(scope="module")
-def storm() -> Iterator[Storm]:
+HEDGING = {"enabled": True, "share": 1, "quantile": 0.9, "sample": 10, "least": 0.05}
+
+
+@pytest.fixture(scope="module", params=[{"enabled": False}, HEDGING], ids=["one at a time", "hedged"])
+def storm(request: pytest.FixtureRequest) -> Iterator[Storm]:
     draw = random.Random(SEED)
     asked = [drawn(draw, number) for number in range(CALLS)]
     first, second = (FaultyProvider(weather(draw), seed=n) for n in (1, 2))
@@ -143,6 +146,7 @@ def storm() -> Iterator[Storm]:
             fallbacks=[{"upstream": one, "to": [f"{one}-second", f"{one}-backup"]} for one in DIALECTS],
             breakers={"pause": 0.2, "longest": 0.5, "consecutive": 4, "window": 2},
             retries={"base": 0.01, "longest": 0.1},
+            hedging=request.param,
             budgets=[{"scope": "global", "usd": 1000, "per": "month"}],
             workers=2,
             telemetry={"log": None},
@@ -196,13 +200,28 @@ def test_nearly_all_succeed_where_a_backup_is_well(storm: Storm) -> None:
     assert len(lost) < len(fair) * 0.1, "what breaks behind its first byte cannot be healed"
 
 
+def test_hedges_are_made_where_they_are_asked_for(storm: Storm) -> None:
+    results = Counter(call["notes"]["hedge"] for call in storm.calls.values() if "hedge" in call["notes"])
+    if not storm.gate.config["hedging"]["enabled"]:
+        assert not results
+        return
+    assert results["won"] > 20, results
+    for call in storm.calls.values():
+        overtaken = [attempt for attempt in call["attempts"] if attempt["error_code"] == "overtaken"]
+        assert len(overtaken) <= len(call["attempts"]) - (call["outcome"] == "ok")
+        if call["notes"].get("hedge") in ("won", "lost") and call["outcome"] == "ok":
+            assert call["attempts"][-1]["status"] == 200
+
+
 def test_money_adds_up(storm: Storm) -> None:
     total = 0.0
     for call in storm.calls.values():
         assert call["cost_usd"] is not None, call
         assert call["cost_usd"] == pytest.approx(sum(call["cost_components"].values()), abs=1e-9), call
         failed = sum(attempt["cost_usd"] or 0 for attempt in call["attempts"][:-1])
-        assert call["cost_components"].get("failed_attempts", 0) == pytest.approx(failed, abs=1e-9)
+        parts = call["cost_components"]
+        beside = parts.get("hedged_attempts", 0)
+        assert parts.get("failed_attempts", 0) + beside == pytest.approx(failed, abs=1e-9)
         total += call["cost_usd"]
     runs = storm.gate.get("/api/runs", limit=100)["runs"]
     assert sum(run["cost_usd"] for run in runs) == pytest.approx(total, abs=1e-6)

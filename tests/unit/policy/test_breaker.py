@@ -174,6 +174,26 @@ def test_late_failures_of_calls_begun_before_are_dropped() -> None:
     assert breaker.state is State.CLOSED
 
 
+def test_what_others_found_is_taken_over_where_it_is_newer() -> None:
+    breaker = Breaker(QUICK)
+    change = breaker.adopt(opened=True, until=9 * NANO, at=1, now=NANO)
+    assert change is not None
+    assert (breaker.state, breaker.refuses(2 * NANO), breaker.why) == (State.OPEN, True, "others found it failing")
+    assert breaker.until - NANO <= QUICK.longest, "no longer than it may be"
+    assert breaker.adopt(opened=True, until=99 * NANO, at=2, now=NANO) is None
+    assert breaker.adopt(opened=False, until=0, at=NANO, now=2 * NANO) is None
+    assert breaker.refuses(NANO + 1), "that was before"
+    assert breaker.adopt(opened=False, until=0, at=NANO + 5, now=2 * NANO) is None
+    assert not breaker.refuses(2 * NANO)
+    probe = breaker.admit(2 * NANO)
+    assert probe is not None
+    assert probe.probe
+    breaker.report(probe, GOOD, 2 * NANO + 1)
+    assert breaker.state is State.CLOSED
+    assert breaker.adopt(opened=True, until=99 * NANO, at=2 * NANO, now=3 * NANO) is None, "it has healed since"
+    assert breaker.adopt(opened=True, until=3 * NANO, at=3 * NANO, now=3 * NANO) is None, "that is over"
+
+
 def test_changes_are_told() -> None:
     breaker = Breaker(QUICK)
     feed(breaker, [BAD, BAD])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,6 +46,27 @@ USAGE = b'data: {"id":"c","model":"gpt-4o","choices":[],' + COUNT + b"}\n\n"
 def said(who: str) -> bytes:
     delta = b'{"index":0,"delta":{"content":"' + who.encode() + b'"},"finish_reason":"stop"}'
     return b'data: {"id":"c","model":"gpt-4o","choices":[' + delta + b"]}\n\n"
+
+
+def claude(*texts: str) -> list[bytes]:
+    """The events of an answer of Anthropic's, one piece each."""
+    start = {"id": "m", "type": "message", "role": "assistant", "model": "claude", "content": [], "usage": {}}
+    start["usage"] = {"input_tokens": 5, "output_tokens": 1}
+    block = {"type": "text", "text": ""}
+    events: list[dict[str, Any]] = [{"type": "message_start", "message": start}]
+    events.append({"type": "content_block_start", "index": 0, "content_block": block})
+    events += [
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}} for text in texts
+    ]
+    events.append({"type": "content_block_stop", "index": 0})
+    events.append(
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}},
+    )
+    events.append({"type": "message_stop"})
+    return [b"event: %b\ndata: %b\n\n" % (event["type"].encode(), json.dumps(event).encode()) for event in events]
+
+
+CLAUDE_BUSY = b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}\n\n'
 
 
 def document(who: str) -> bytes:
@@ -150,6 +172,11 @@ class TimedUpstreams:
             exchange = TimedExchange(self.world, 200, ((b"Content-Type", b"text/html"),), [(0.0, b"<html>")])
         elif plan.how == "whole":
             exchange = TimedExchange(self.world, 200, (JSON,), [(plan.content, document(name))])
+        elif plan.how == "claude":
+            said_so: list[tuple[float, bytes | GatewayError]] = [(0.0, event) for event in claude("the ", "second")]
+            exchange = TimedExchange(self.world, 200, (SSE,), [(plan.content, PING), *said_so])
+        elif plan.how == "claude busy":
+            exchange = TimedExchange(self.world, 200, (SSE,), [(plan.content, CLAUDE_BUSY)])
         elif plan.how == "error":
             exchange = TimedExchange(self.world, 200, (SSE,), [*pings, (plan.content, ERROR)])
         elif plan.how == "cut":
@@ -325,6 +352,46 @@ def test_a_target_of_another_api_is_asked_in_its_own_words() -> None:
     assert (call.model_sent, call.translated, "translated" in call.notes) == ("", None, False)
     assert call.answer is not None
     assert call.answer.usage_source in ("provider", "injected")
+
+
+def test_and_is_passed_on_in_the_words_of_the_client() -> None:
+    bench = Bench(Fallback(to=(Goal(upstream="anthropic", model="claude"),)))
+    bench.upstreams.plans = {"openai": LATE, "anthropic": [Plan(head=0.2, how="claude")]}
+    call = bench.call()
+    chunks = [json.loads(line[6:]) for line in bench.down.sent.split(b"\n\n") if line.startswith(b"data: {")]
+    text = "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
+    assert text == "the second"
+    assert bench.down.sent.endswith(DONE)
+    assert (call.model_sent, call.notes["translated"], outcome_of(call)) == ("claude", "anthropic", "ok")
+    assert call.answer is not None
+    assert call.answer.usage is not None
+    assert (call.answer.usage.input_tokens, call.answer.usage.output_tokens) == (5, 2)
+
+
+def test_where_both_fail_in_their_first_event_the_client_gets_its_status() -> None:
+    """Also where that event was read in translation, to see whether it says something."""
+    bench = Bench(Fallback(upstream="openai", to=(Goal(upstream="anthropic", model="claude"),)))
+    bench.upstreams.plans = {"openai": [Plan(head=1.2, how="error")], "anthropic": [Plan(head=0.5, how="claude busy")]}
+    bench.call()
+    assert bench.down.head is not None
+    assert bench.down.head[0] == 503
+    assert b"busy" in bench.down.sent
+    bench = Bench(Fallback(upstream="anthropic", to=(Goal(upstream="openai", model="gpt-4o"),)))
+    bench.world.settings["aliases"] = {"gpt-4o": ("claude", "anthropic")}
+    for _ in range(20):
+        bench.hedges.heard(("anthropic", "claude", True), NANO, 0)
+        bench.hedges.share("anthropic").earn()
+    bench.upstreams.plans = {"anthropic": [Plan(head=1.2, how="claude busy")], "openai": [Plan(head=0.5, how="busy")]}
+    call = bench.call()
+    assert len(call.attempts) == 2
+    alone = Bench(known=None)
+    alone.world.settings["aliases"] = {"gpt-4o": ("claude", "anthropic")}
+    alone.upstreams.plans = bench.upstreams.plans
+    assert len(alone.call().attempts) == 1
+    assert bench.down.head is not None
+    assert alone.down.head is not None
+    assert bench.down.head[0] == alone.down.head[0] == 500
+    assert b"Overloaded" in bench.down.sent
 
 
 # -- when none is made
