@@ -91,7 +91,7 @@ class Worker:
         self.purse = Purse(config, first.index, self.links, log.error)
         self.shadows = Shadows(loop, self.handle)
         self.larder = Larder(loop, self.shadows.send)
-        self.crossroads = Crossroads()
+        self.crossroads = Crossroads(self.shadows.send)
         self.catalogue = ensure_compiled(state)
         self.journal = JournalWriter(
             Path(first.journal),

@@ -139,7 +139,8 @@ class Request(Struct):
     names: Mapping[bytes, bytes] = {}  # lower-case header name -> its first value
     port: int = 0  # of the peer: tells the connections of one address apart
     facts: dict[str, Any] = {}  # what was made of an equal head before; equal but for its Content-Length
-    checks: int = 0  # sent once more by the gateway itself, to check a hit: the ticket of that hit
+    checks: int = 0  # sent once more by the gateway itself, to check a hit: the ticket of that hit; -1: for `pair`
+    pair: Any = None  # stages.learned.Pair: with what its answer is compared
 
 
 class Route(Struct, frozen=True):
@@ -377,4 +378,7 @@ class Call(Struct, weakref=True):
     prompt_cache: CacheHealth | None = None  # None: it could not hit, or nobody looked
     sight: Callable[[str], bool] | None = None  # whether it may see a tool of a server; None: all of them
     stated: Mapping[bytes, bytes] = {}  # headers of a tool's answer: its units may stand there
-    captured: bytes = b""  # decoded answer body up to `capture_bytes`; filled only while content capture is on
+    kept: int = 0  # bytes of its answer that are kept for somebody, beside those of content capture
+    captured: bytes = b""  # decoded answer body up to `kept` or, while content capture is on, `capture_bytes`
+    pair: Any = None  # stages.learned.Pair: another target that is asked the same afterwards, to compare
+    seen: bytes = b""  # features of its prompt, where a choice is learned from them: policy.selection_wire

@@ -64,13 +64,15 @@ def parser() -> argparse.ArgumentParser:
     keys_options.add(_group(commands, "keys", "virtual keys: who may call, and what"), _keys, _add, _state_options)
     limits = _group(commands, "limits", "limits of teams, keys, agents, models, ... while the gateway runs")
     limits_options.add(limits, _limits, _add, _state_options)
-    route_options.add(_group(commands, "route", "the choice between models"), _route_eval, _add)
+    learned = route_options.add(_group(commands, "route", "the choice between models"), _route_eval, _status, _add)
     breakers = _group(commands, "breakers", "upstreams that are left alone for a while, and why")
     breakers_options.add(breakers, _breakers, _add, _state_options)
     canary = _group(commands, "canary", "targets on trial for a share of the runs")
-    status = _add(canary, "status", _canary_status, "print how each canary stands, and on what evidence")
-    status.add_argument("--json", action="store_true", help="JSON instead of text")
-    _state_options(status)
+    status = _add(canary, "status", _status, "print how each canary stands, and on what evidence")
+    for command, name in ((status, "canary"), (learned, "learned")):
+        command.set_defaults(of=name)
+        command.add_argument("--json", action="store_true", help="JSON instead of text")
+        _state_options(command)
     _add(commands, "version", _version, "print the versions of tollgate and of Python")
     return root
 
@@ -356,9 +358,10 @@ def _limits(options: argparse.Namespace) -> int:
     return run(options.config, os.environ, _overrides(options), vars(options))
 
 
-def _canary_status(options: argparse.Namespace) -> int:
-    from gateway.commands.canary import status
+def _status(options: argparse.Namespace) -> int:
+    from gateway.commands import canary, route_status
 
+    status = canary.status if options.of == "canary" else route_status.status
     return status(options.config, os.environ, _overrides(options), as_json=options.json)
 
 

@@ -23,6 +23,6 @@ class Router(Protocol):
         """The head of an answer (ports.Exchange) of its last attempt is there."""
         ...
 
-    def learn(self, call: Call) -> None:
-        """After the end: what its attempts took."""
+    def learn(self, call: Call, gw: Any) -> None:
+        """After the end: what its attempts took, and how good the answer was, as far as that can be seen."""
         ...

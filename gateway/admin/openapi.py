@@ -179,6 +179,10 @@ ROUTES: Final = (
     Route(
         "GET", "/api/routes", "routes", "Where calls go, and how canaries stand.", {200: route_views.RouteList},
     ),
+    Route(
+        "GET", "/api/routes/learned", "learned", "What was learned of targets, from how many labels.",
+        {200: route_views.LearnedList},
+    ),
     Route("GET", "/api/outcomes", "outcomes", "Cost per outcome.", {200: views.OutcomePage}, _OUTCOME_QUERY),
     Route("GET", "/api/prices", "prices", "Prices of the models in use.", {200: PriceList}),
     Route("GET", "/api/prices/{model}", "price", "The price of one model.", {200: Price}, ("provider",)),

@@ -45,3 +45,38 @@ class RouteList(Struct, kw_only=True):
 
     routes: list[RouteView]
     canaries: list[CanaryView]
+
+
+class LearnedArmView(Struct, kw_only=True):
+    """One target of a scope."""
+
+    target: str
+    labels: Annotated[float, Meta(description="Their weight: a report on a run is one, a sign less.")]
+    score: Annotated[float | None, Meta(description="Mean of its labels, 0 to 1.")]
+    cost_usd: Annotated[float | None, Meta(description="Of a usual call; null: it has no price.")]
+    calls: Annotated[int, Meta(description="Sent to it since the recorder began.")]
+
+
+class LearnedView(Struct, kw_only=True):
+    """One scope. What is expected is null before there are `enough` labels: until then no saving is claimed."""
+
+    scope: str
+    configured: bool
+    at: Annotated[Time, Meta(description="When this was written down.")]
+    labels: float
+    enough: int
+    ready: bool
+    goal: dict[str, float]
+    targets: list[LearnedArmView]
+    why: Annotated[dict[str, int], Meta(description="Calls by how they were decided, since the recorder began.")]
+    weight: Annotated[float | None, Meta(description="Of cost, in the choice of the highest score less that.")]
+    best: Annotated[str | None, Meta(description="The single target that is best.")]
+    quality: Annotated[float | None, Meta(description="Expected, as a share of that target's.")]
+    cost: Annotated[float | None, Meta(description="Expected, as a share of that target's.")]
+    fault: Annotated[str | None, Meta(description="Of the labelled file.")]
+
+
+class LearnedList(Struct, kw_only=True):
+    """Every scope that was ever learned in."""
+
+    scopes: list[LearnedView]

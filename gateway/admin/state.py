@@ -20,6 +20,7 @@ from gateway.key import Key
 from gateway.policy.cached import Chosen, Desk
 from gateway.policy.canary import Decision as CanaryDecision
 from gateway.policy.controls import Decision, Standing
+from gateway.policy.selection_standing import ScopeStanding
 from gateway.ports import Feedback, MatcherState, Noted
 from gateway.recorder.ledger_read import LedgerReader
 from gateway.spend import Adjustment, Level
@@ -146,6 +147,7 @@ class AdminState:
     workers: Callable[[], Sequence[Mapping[str, float]]]  # the gauges of each; takes its time
     canaries: Callable[[], list[tuple[CanaryDecision, int]]]  # how each stands, since when; raises OSError
     condition: Callable[[], Gauges]
+    learned: Callable[[], list[tuple[ScopeStanding, int]]]  # how each scope stands, since when; raises OSError
     in_force: Callable[[int], bool]  # has every worker taken in the decisions up to this revision?
     caught_up_at: Callable[[], float]  # monotonic: what was written before is in the ledger
     token: Callable[[], str | None]

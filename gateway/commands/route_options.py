@@ -12,8 +12,8 @@ Parsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # is
 Add: TypeAlias = "Callable[[Parsers, str, Command, str], argparse.ArgumentParser]"
 
 
-def add(group: Parsers, evaluate: Command, add_: Add) -> None:
-    """Add eval."""
+def add(group: Parsers, evaluate: Command, status: Command, add_: Add) -> argparse.ArgumentParser:
+    """Add eval and status; status is returned, to be given the options that it shares with others."""
     command = add_(group, "eval", evaluate, "print what learned selection would bring on labelled prompts")
     text = "JSON lines: prompt, scores {model: 0..1}, perhaps domain and costs {model: any unit}"
     command.add_argument("file", type=Path, metavar="FILE", help=text)
@@ -26,6 +26,7 @@ def add(group: Parsers, evaluate: Command, add_: Add) -> None:
                          help="goal: at least this share of the best model's quality (default 0.97)")  # fmt: skip
     command.add_argument("--cost", type=_share, metavar="SHARE", help="goal: at most this share of its cost")
     command.add_argument("--plot", type=Path, metavar="FILE", help="draw cost against quality as SVG")
+    return add_(group, "status", status, "print what was learned of targets, from how many labels")
 
 
 def _price(text: str) -> tuple[str, float]:

@@ -17,6 +17,7 @@ _HOW = {
     "latency": "the quicker",
     "cost": "the cheaper",
     "headroom": "the one with more of its rate limits left",
+    "learned": "as learned",
 }
 
 

@@ -10,7 +10,8 @@ _WILD = ", with * as wildcard."
 FIELDS: dict[type[Config_], dict[str, str]] = {
     schema.Route: {
         "to": "Targets: models, or a model, an upstream and what is known of it; other APIs are translated.",
-        "by": "How one is chosen: weight, priority (as listed), latency, cost, or headroom (of rate limits).",
+        "by": "How one is chosen: weight, priority (as listed), latency, cost, headroom (of rate limits), or "
+        "learned (see `learn`).",
         "model": "Model that the rule is for, as asked for or as an alias has it" + _WILD,
         "route": "Route that it is for, as records name it" + _WILD,
         "upstream": "Upstream that it is for: where the call was going" + _WILD,
@@ -27,6 +28,19 @@ FIELDS: dict[type[Config_], dict[str, str]] = {
         "sticky": "Whether a run stays with its target: while the provider's cache is warm, by weight for good.",
         "warm": "Seconds after its last call for which a run stays.",
         "canary": "A target on trial for a share of the runs.",
+        "learn": "What is learned of its targets from outcomes, whatever it chooses by; needed for `by: learned`.",
+    },
+    schema.Learn: {
+        "id": "Name of what is learned; another name begins anew.",
+        "quality": "Goal: at least this share of the best single target's quality; 0.97 where no goal is stated.",
+        "cost": "Goal: at most this share of its cost.",
+        "usd_per_day": "Goal: at most so many US dollars per day, at the rate at which calls come in.",
+        "per": "Whether each agent, team or key has labels and weights of its own.",
+        "labels": "File of labelled prompts to begin with, as `tollgate route eval` reads it; models as the targets "
+        "name them.",
+        "explore": "Share of the calls, at most 0.02, that take another target by chance, so that it is learned of.",
+        "shadow": "Share of the calls answered by the first target, at most 0.05, that another target is asked behind "
+        "the client's back, to compare the answers; charged like other calls.",
     },
     schema.RouteTo: {
         "model": "Model that is asked for; null: as it was.",

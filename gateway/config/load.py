@@ -153,12 +153,14 @@ def _placed(config: Config, file: File | None, env: Mapping[str, str], origins: 
     state = place(config.state, File().absolute() if ("state",) in origins else base) or fallback
     tls, log = config.tls, config.telemetry.log
     upstreams = {key: structs.replace(up, ca_file=place(up.ca_file)) for key, up in config.upstreams.items()}
+    learns = [rule.learn and structs.replace(rule.learn, labels=place(rule.learn.labels)) for rule in config.routes]
     journal = place(config.journal.directory) or (state and str(File(state) / "journal"))
     return structs.replace(
         config,
         state=state,
         tls=tls and structs.replace(tls, certificate=place(tls.certificate), key=place(tls.key)),
         upstreams=upstreams,
+        routes=tuple([structs.replace(rule, learn=learn) for rule, learn in zip(config.routes, learns, strict=True)]),
         prices=structs.replace(config.prices, litellm_file=place(config.prices.litellm_file)),
         journal=structs.replace(config.journal, directory=journal),
         telemetry=structs.replace(config.telemetry, log=log if log == "stdout" else place(log)),

@@ -59,6 +59,11 @@ def canaries(config: Config) -> Path:
     return state(config) / "canaries.sqlite"
 
 
+def learned(config: Config) -> Path:
+    """The SQLite file of what was learned of models."""
+    return state(config) / "learned.sqlite"
+
+
 def keys(config: Config) -> Path:
     """The SQLite file of virtual keys; see also gateway.config.roster."""
     return state(config) / "keys.sqlite"

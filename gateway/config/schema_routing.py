@@ -9,7 +9,8 @@ from msgspec import Meta
 from gateway.config.schema_base import Config_, Count, Name, Seconds
 
 Lack = Literal["tools", "images", "json"]
-By = Literal["weight", "priority", "latency", "cost", "headroom"]
+By = Literal["weight", "priority", "latency", "cost", "headroom", "learned"]
+Per = Literal["rule", "agent", "team", "key"]
 
 
 class RouteTo(Config_, frozen=True):
@@ -34,6 +35,19 @@ class CanaryTo(Config_, frozen=True):
     rate: Annotated[float, Meta(gt=0, lt=1)] = 0.02  # or a share of its runs that fail
 
 
+class Learn(Config_, frozen=True):
+    """What is learned of the targets of a rule, and to which end; see gateway.policy.selection."""
+
+    id: Name  # of what is learned: another one begins anew
+    quality: Annotated[float, Meta(gt=0, le=1.5)] | None = None  # at least this share of the best single target's
+    cost: Annotated[float, Meta(gt=0, le=1)] | None = None  # at most this share of its cost
+    usd_per_day: Annotated[float, Meta(gt=0, le=1_000_000_000)] | None = None  # at most, at the rate calls come in
+    per: Per = "rule"  # what is learned of one is not used for another
+    labels: str | None = None  # file of labelled prompts to begin with
+    explore: Annotated[float, Meta(ge=0, le=0.02)] = 0.02  # share of the calls that take a target by chance
+    shadow: Annotated[float, Meta(ge=0, le=0.05)] = 0  # share of those of the first target that another is asked, too
+
+
 class Route(Config_, frozen=True):
     """Where the calls that match all of its patterns go. The first rule that matches counts."""
 
@@ -55,3 +69,4 @@ class Route(Config_, frozen=True):
     sticky: bool = True  # a run stays with its target
     warm: Seconds = 300  # for so long after its last call, as its provider's prompt cache does
     canary: CanaryTo | None = None
+    learn: Learn | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 
@@ -34,6 +35,24 @@ def faults(config: Config) -> Iterator[Problem]:
                 yield Problem((*path, "canary", "id"), reason="another canary has this id")
             seen[rule.canary.id] = path
             yield from _target((*path, "canary", "to"), rule.canary.to, config)
+    yield from _learned(config)
+
+
+def _learned(config: Config) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for index, rule in enumerate(config.routes):
+        path, learn = ("routes", str(index), "learn"), rule.learn
+        if learn is None:
+            if rule.by == "learned":
+                yield Problem(path, reason="is needed to choose by what was learned", hint="write `learn: {id: NAME}`")
+            continue
+        if len(rule.to) < 2:
+            yield Problem(path, reason="has nothing to choose between: the rule has one target")
+        if learn.id in seen:
+            yield Problem((*path, "id"), reason="another rule learns under this id")
+        seen.add(learn.id)
+        if learn.labels is not None and not os.access(learn.labels, os.R_OK):
+            yield Problem((*path, "labels"), reason=f"{learn.labels} cannot be read")
 
 
 def pattern(path: Path, text: str) -> Iterator[Problem]:

@@ -87,13 +87,18 @@ class Item(Struct):
 
     @property
     def text_digest(self) -> bytes:
-        """See `digest_text`; blocks of text are joined without anything between."""
+        """Of `said`, see `digest_text`."""
         if self._digest is None:
-            if self._said is None:
-                message = _content.salvage(self._raw)
-                self._said = _texts(message.content) if message is not None else ""
-            self._digest = digest_text(self._said)
+            self._digest = digest_text(self.said)
         return self._digest
+
+    @property
+    def said(self) -> str:
+        """Its text; blocks of text are joined without anything between."""
+        if self._said is None:
+            message = _content.salvage(self._raw)
+            self._said = _texts(message.content) if message is not None else ""
+        return self._said
 
     @property
     def canonical(self) -> bytes:

@@ -45,7 +45,7 @@ _EMPTY: dict[str, Any] = {
     **dict.fromkeys(("ttft_ns", "sdk_retry", "worker", "remaining", "cache_age_ns"), -1),
     **dict.fromkeys(("finish_reasons", "tool_uses", "tools", "attempts"), ()),
     **{name: {} for name in ("cost_components", "params", "notes")},
-    **dict.fromkeys(("input_content", "output_content"), b""),
+    **dict.fromkeys(("input_content", "output_content", "seen"), b""),
     **dict.fromkeys(("stream", "websocket"), False),
     "run_confidence": 0.0,
     "usage": None,
@@ -164,11 +164,12 @@ class Converter:
             call.notes,
             self._worker,
             self._content(request.body) if captures else b"",
-            self._content(call.captured) if captures else b"",
+            self._content(call.captured[: self._capture_bytes]) if captures else b"",
             *(_budget(call.hold, call.notes) if call.hold is not None or "budget" in call.notes else _NO_BUDGET),
             call.who.depth,
             *(_cached(call.cached) if call.cached is not None else _NOT_ASKED),
             call.prompt_cache,
+            call.seen,
         )
 
     def salvage(self, call: Call) -> CallRecord:

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from gateway.call import CacheHealth, ToolCall, ToolUse, Usage
 
-SCHEMA = 4
+SCHEMA = 5
 
 
 class AttemptRecord(Struct, array_like=True, frozen=True, gc=False):
@@ -112,6 +112,8 @@ class CallRecord(Struct, array_like=True, tag="call", gc=False):
     cache_entry: str = ""  # name of the stored answer
     saved: int = 0  # pico-USD that the answer cost when it was paid for
     prompt_cache: CacheHealth | None = None  # None: the call could not have hit its provider's cache
+    # since schema 5
+    seen: bytes = b""  # features of its prompt, where a choice is learned from them: policy.selection_wire
 
 
 class OutcomeRecord(Struct, array_like=True, tag="outcome", gc=False):

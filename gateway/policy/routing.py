@@ -10,7 +10,9 @@ Rules
    even without that cache. By weight, a run keeps its target for good: its place comes from a hash.
 4. Then `by`: weight; priority, as listed; latency, the better of two drawn by chance, by what the first byte took
    lately (Mitzenmacher 2001, the power of two choices); cost, the cheapest for such a call, unknown prices last;
-   headroom, the largest share left of its provider's rate limits, and a run leaves a target that has none.
+   headroom, the largest share left of its provider's rate limits, and a run leaves a target that has none;
+   learned, the highest expected score less the weighted cost (policy.selection), a run moving only where that is
+   cheaper than to stay.
 5. What its breaker leaves alone stands behind the others, also where a run keeps it: the run comes back. A canary that
    is left alone is no canary meanwhile, for neither arm.
 6. The plan names the rest of the targets, too, in the order in which they are tried.
@@ -29,6 +31,7 @@ from gateway.config.patterns import matches
 from gateway.config.schema_routing import By, CanaryTo, Route, RouteTo
 from gateway.policy.canary import State, canary_arm, place
 from gateway.policy.model_limits import most
+from gateway.policy.selection_rules import arm_of, terms_of
 
 BYTES_PER_TOKEN = 4
 MINUTES = 24 * 60
@@ -76,10 +79,16 @@ class Plan(Struct, frozen=True):
 
     targets: tuple[Target, ...]
     rule: int
-    why: str  # canary | sticky | only | breaker | weight | priority | latency | cost | headroom
+    why: str  # canary | sticky | only | breaker | weight | priority | latency | cost | headroom |
+    # learned | explored | first
     canary: str = ""  # id of a trial under way that this call is watched for
     arm: str = ""  # canary | rest
     returns: bool = False  # its run keeps another target, and comes back to it
+
+
+Learned = Callable[[str, Sequence[str], bool], tuple[Sequence[int], str]]
+"""(id of what its rule learns, those that fit, may it take one by chance?) -> (their places in the order to be tried,
+why)"""
 
 
 class World(Struct, frozen=True):
@@ -95,6 +104,7 @@ class World(Struct, frozen=True):
     room: Callable[[Target, Facts], float] = lambda target, facts: 1.0  # share left of its rate limits; 0: too little
     kin: Callable[[str], bool] = lambda upstream: True  # does it speak the API of where the call was going?
     sayable: Callable[[Target], bool] = lambda target: True  # can its API say what the client asks? Costly
+    learned: Learned | None = None  # None: nothing is learned of any rule
 
 
 def rule_of(rules: Sequence[Route], facts: Facts) -> int:
@@ -144,6 +154,7 @@ class Rules:
 
     def __init__(self, rules: Sequence[Route]) -> None:
         self._rules = tuple(rules)
+        self.terms = tuple([terms_of(rule) for rule in self._rules])  # of what is learned of each
         self.look_for_images = any("images" in as_target(to).lacks for rule in rules for to in rule.to)
 
     def plan(self, facts: Facts, world: World) -> Plan | None:
@@ -236,7 +247,7 @@ def _ordered(
         return tuple(order), why, False
     returns = why == "sticky" and order[0] in shut
     if returns:
-        order, why = _by(rule, targets, facts, world)
+        order, why = _by(rule, fitting, targets, facts, world)
     why = "breaker" if returns or order[0] in shut else why
     return (*[target for target in order if target not in shut], *shut), why, returns
 
@@ -250,12 +261,22 @@ def _chosen(
         return by_weight(fitting, targets, unit), "weight"
     if rule.sticky and not facts.free and (name := world.kept(rule.warm)):
         kept = [target for target in targets if target.name == name]
-        if kept and not _moves(rule.by, kept[0], targets, facts, world):
-            return [*kept, *[target for target in targets if target.name != name]], "sticky"
-    return _by(rule, targets, facts, world)
+        if kept:
+            stays = [*kept, *[target for target in targets if target.name != name]]
+            if not _moves(rule.by, kept[0], targets, facts, world):
+                return stays, "sticky"
+            if rule.by == "learned":
+                found, why = _by(rule, fitting, targets, facts, world)
+                moves = found[0] != kept[0] and _saves(kept[0], (found[0],), facts, world)
+                return (found, why) if moves else (stays, "sticky")
+    return _by(rule, fitting, targets, facts, world)
 
 
-def _by(rule: Route, targets: list[Target], facts: Facts, world: World) -> tuple[list[Target], str]:
+def _by(
+    rule: Route, fitting: Sequence[RouteTo], targets: list[Target], facts: Facts, world: World
+) -> tuple[list[Target], str]:
+    if rule.by == "learned":
+        return _as_learned(rule, fitting, targets, facts, world)
     order: Mapping[By, Callable[[], list[Target]]] = {
         "priority": lambda: targets,
         "latency": lambda: by_latency(targets, facts.now, world),
@@ -269,7 +290,20 @@ def _moves(by: By, kept: Target, targets: Sequence[Target], facts: Facts, world:
     """Does a run leave its target, though it is warm?"""
     if by == "headroom":
         return world.room(kept, facts) <= 0
-    return by == "cost" and _saves(kept, targets, facts, world)
+    return by in ("cost", "learned") and _saves(kept, targets, facts, world)
+
+
+def _as_learned(
+    rule: Route, fitting: Sequence[RouteTo], targets: list[Target], facts: Facts, world: World
+) -> tuple[list[Target], str]:
+    """Among those that are not left alone; the others stand behind them."""
+    if world.learned is None or rule.learn is None:
+        return targets, "first"
+    places = range(len(targets))
+    left = [place for place in places if not world.shut(targets[place])] or list(places)
+    found, why = world.learned(rule.learn.id, [arm_of(fitting[place]) for place in left], facts.free)
+    order = [left[place] for place in found]
+    return [targets[place] for place in (*order, *[place for place in places if place not in left])], why
 
 
 def _saves(kept: Target, targets: Sequence[Target], facts: Facts, world: World) -> bool:

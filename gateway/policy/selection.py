@@ -2,8 +2,10 @@
 
 Rules
 1. Nothing is chosen by what was learned before `ENOUGH` labels in the scope: until then the first model of the list
-   serves, and the rest is tried on the explored share only. No saving is claimed before either.
-2. At most `EXPLORED` of the calls take a model by chance, so that what is learned of the others does not go stale.
+   serves, and the rest is tried on the explored share only. No saving is claimed before either. A model with fewer
+   than `KNOWN` labels of its own is not chosen by them.
+2. At most `EXPLORED` of the calls take another model by chance, so that what is learned of the others does not go
+   stale; the less is known of a model, the more of them are its.
 3. The weight of cost is solved from the operator's goal (`solve`) on scores that no fit had seen.
 4. Learned choices do not carry over to subjects that were never labelled. Where a prompt is unlike what was learned
    from, the expected scores lean back on what its length says: see selection_trust.
@@ -22,6 +24,7 @@ from gateway.policy.selection_features import Features
 from gateway.policy.selection_trust import Expected
 
 ENOUGH = 500
+KNOWN = 30
 EXPLORED = 0.02
 
 
@@ -49,7 +52,7 @@ def solve(points: Sequence[Point], single: Point, goal: Goal) -> float:
 class Choice(Struct, frozen=True):
     arm: str
     why: str  # learned | explored | first: too little is known
-    scores: tuple[float, ...] = ()  # expected, of the candidates
+    score: float = -1.0  # expected of it; -1: too little is known
 
 
 class Model(Struct, frozen=True):
@@ -59,21 +62,38 @@ class Model(Struct, frozen=True):
     costs: tuple[float, ...]  # of a call, in units of the dearest
     expected: Expected = Expected()
     weight: float = 0.0  # of cost
-    labels: int = 0
+    labels: float = 0.0  # in the scope; half a label is one of half the weight
+    counts: tuple[float, ...] = ()  # of each model
 
     @property
     def ready(self) -> bool:
         return self.labels >= ENOUGH and len(self.expected.weights) == len(self.arms)
 
     def choose(self, seen: Features, allowed: Collection[str], draw: float, explored: float = EXPLORED) -> Choice:
-        """`allowed`: what the hard filters left, not empty; `draw`: by chance, from 0 to 1."""
+        """`allowed`: what the hard filters left, at least one of `arms`; `draw`: by chance, from 0 to 1."""
         indices = [index for index, arm in enumerate(self.arms) if arm in allowed]
+        choice = self._by_merit(seen, indices)
         explored = min(explored, EXPLORED)
-        if draw < explored:
-            return Choice(self.arms[indices[min(int(draw / explored * len(indices)), len(indices) - 1)]], "explored")
-        if not self.ready:
+        others = [index for index in indices if self.arms[index] != choice.arm]
+        if draw >= explored or not others:
+            return choice
+        return Choice(self.arms[self._curious(others, draw / explored)], "explored")
+
+    def _by_merit(self, seen: Features, indices: Sequence[int]) -> Choice:
+        known = [index for index in indices if index < len(self.counts) and self.counts[index] >= KNOWN]
+        if not self.ready or not known:
             return Choice(self.arms[indices[0]], "first")
         all_scores = self.expected.of(seen)
-        scores = tuple([all_scores[index] for index in indices])
-        found = best(scores, [self.costs[index] for index in indices], self.weight)
-        return Choice(self.arms[indices[found]], "learned", scores)
+        scores = tuple([all_scores[index] for index in known])
+        found = best(scores, [self.costs[index] for index in known], self.weight)
+        return Choice(self.arms[known[found]], "learned", scores[found])
+
+    def _curious(self, others: Sequence[int], draw: float) -> int:
+        """One of them, by chance: in inverse proportion to what is known of it."""
+        shares = [1 / (KNOWN + (self.counts[index] if index < len(self.counts) else 0)) for index in others]
+        left = draw * sum(shares)
+        for index, share in zip(others, shares, strict=True):
+            left -= share
+            if left < 0:
+                return index
+        return others[-1]

@@ -1,7 +1,7 @@
 """What a prompt shows of how hard it is: a few measures and hashed words. Pure; no word is kept as text.
 
 Measures carry over between subjects, words do not: a scope learns them for itself. Long prompts are read at both ends
-only, so that the cost is bounded: about 0.1 ms for a usual prompt.
+only, so that the cost is bounded: about 0.1 ms at most.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from msgspec import Struct
 BITS = 11
 BUCKETS = 1 << BITS
 PAIRS = 1 << 16
-HEAD, TAIL = 1000, 400  # characters read of a longer prompt
+HEAD, TAIL = 600, 300  # characters read of a longer prompt
 
 _WORD = re.compile(r"[a-z]+|[0-9]+|\S")  # twice as fast as with the classes of Unicode
 _DIGITS, _OPERATORS, _BRACKETS = b"0123456789", b"=+-*/^<>\\", b"(){}[];"
@@ -56,9 +56,9 @@ class Features(Struct, frozen=True, gc=False):
     """`measures`: dense, each about -2 to 2, the first is 1. `words`: buckets, each once, all of the same weight."""
 
     measures: tuple[float, ...]
-    words: tuple[int, ...]
+    words: Sequence[int]
     weight: float  # of each word
-    pairs: tuple[int, ...]  # buckets of neighbouring words, each once: how familiar a prompt is
+    pairs: Sequence[int]  # buckets of neighbouring words, each once: how familiar a prompt is
     length: float  # the logarithm of the number of characters: the baseline that must not be missed
 
 
@@ -71,12 +71,14 @@ def features(prompt: str, situation: Situation = ALONE, embedding: Sequence[floa
     extra = [f"^{word}" for word in words[:3]]
     extra.append(f"class={situation.request_class}")
     extra.append(f"tools={min(3, situation.tools.bit_length())} step={min(4, situation.step.bit_length())}")
-    buckets = tuple({value & BUCKETS - 1 for value in (*hashes, *map(_hash, extra))})
+    once = set(hashes)
+    once.update(map(_hash, extra))
+    buckets = tuple({value & BUCKETS - 1 for value in once})
     return Features(
         measures=(*_measures(prompt, text, lower, set(words)), *embedding),
         words=buckets,
         weight=1 / math.sqrt(len(buckets) + 1),
-        pairs=tuple({(first * 31 + second) & PAIRS - 1 for first, second in pairwise(hashes)}),
+        pairs=tuple({(first * 31 + second) & PAIRS - 1 for first, second in set(pairwise(hashes))}),
         length=math.log1p(len(prompt)),
     )
 

@@ -21,10 +21,11 @@ _CLOSE = 1e-6
 class Weights(Struct, frozen=True):
     measures: list[float] = []
     words: list[float] = []
+    base: float = 0.0  # what is expected before anything is seen
 
     def predict(self, seen: Features) -> float:
         """The score expected for it."""
-        score: float = sum(map(mul, self.measures, seen.measures))
+        score: float = self.base + sum(map(mul, self.measures, seen.measures))
         return score + seen.weight * sum(map(self.words.__getitem__, seen.words))
 
 
@@ -38,7 +39,9 @@ class Line(Struct, frozen=True, gc=False):
         return self.start + self.slope * seen.length
 
 
-class Label(Struct, frozen=True):
+class Label(Struct):
+    """May be amended: the last report on a run counts."""
+
     seen: Features
     score: float  # 0 to 1
     weight: float = 1.0

@@ -10,13 +10,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from gateway.policy.selection_features import PAIRS, Features
 from gateway.policy.selection_fit import Label, Line, Weights, fit, line
 
 SEEN = 2  # prompts that make a pair of words familiar
 FULL = 0.3  # from this part of the labelled prompts on, in order of familiarity, nothing is held back
+LEANING = 4.0  # labels' worth of the mean of all models in that of each
 _MOST = 255
 _QUANTILES = 100
 
@@ -63,6 +64,8 @@ class Expected(Struct, frozen=True):
     def of(self, seen: Features) -> tuple[float, ...]:
         """The score expected of each model."""
         trust = self.known.trust(seen)
+        if trust == 1:
+            return tuple([weights.predict(seen) for weights in self.weights])
         rest = 1 - trust
         return tuple(
             [
@@ -73,10 +76,22 @@ class Expected(Struct, frozen=True):
 
 
 def teach(labels: Sequence[Sequence[Label]], before: Expected | None = None, passes: int | None = None) -> Expected:
-    """From the labels of each model. `before`: where to begin; then a few `passes` are enough."""
+    """From the labels of each model. `before`: where to begin; then a few `passes` are enough.
+
+    A model's weights say how prompts differ from its mean score. Of few labels that mean leans on that of all models.
+    """
     weights = []
+    usual = _mean([label for own in labels for label in own], 0.0)
     for index, own in enumerate(labels):
         start = before.weights[index] if before is not None and before.weights[index].words else None
-        weights.append(fit(own, start, passes=passes) if passes is not None else fit(own, start))
+        base = _mean(own, usual)
+        apart = [Label(label.seen, label.score - base, label.weight) for label in own]
+        found = fit(apart, start, passes=passes) if passes is not None else fit(apart, start)
+        weights.append(structs.replace(found, base=base))
     prompts = {id(label.seen): label.seen for own in labels for label in own}
     return Expected(tuple(weights), tuple([line(own) for own in labels]), familiar(list(prompts.values())))
+
+
+def _mean(labels: Sequence[Label], usual: float) -> float:
+    total = sum([label.weight for label in labels])
+    return (sum([label.weight * label.score for label in labels]) + LEANING * usual) / (total + LEANING)

@@ -283,6 +283,14 @@ CANARIES = (
     _gauge("tollgate_canary_evidence", "Evidence that a canary is worse; 1 / alpha takes it back.", labels="canary"),
 )
 
+LEARNED = (
+    _gauge("tollgate_learned_labels", "Weight of the labels that a choice is learned from.", labels="scope target"),
+    _gauge("tollgate_learned_ready", "Whether there are labels enough to choose by.", labels="scope"),
+    _gauge("tollgate_learned_quality_ratio", "Quality expected of the choice, as a share of the best single target's.",
+           labels="scope"),
+    _gauge("tollgate_learned_cost_ratio", "Cost expected of the choice, as a share of that target's.", labels="scope"),
+)
+
 AGENTS = (
     _counter("tollgate_tool_calls", "server tool result",
              "Tool calls: passed through the gate to this server, or seen in LLM traffic (`client`); `cached`: "
@@ -341,6 +349,6 @@ GEN_AI = (
 # fmt: on
 
 METRICS: dict[str, Metric] = {
-    metric.name: metric for metric in (*TRAFFIC, *MONEY, *BUDGETS, *CACHE, *CANARIES, *AGENTS, *SELF, *GEN_AI)
+    metric.name: metric for metric in (*TRAFFIC, *MONEY, *BUDGETS, *CACHE, *CANARIES, *LEARNED, *AGENTS, *SELF, *GEN_AI)
 }
 GAUGES = frozenset(metric.name for metric in METRICS.values() if metric.kind == "gauge")

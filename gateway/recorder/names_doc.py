@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.recorder.names import AGENTS, BUDGETS, CACHE, CANARIES, GEN_AI, MONEY, SELF, TRAFFIC, Metric
+from gateway.recorder.names import AGENTS, BUDGETS, CACHE, CANARIES, GEN_AI, LEARNED, MONEY, SELF, TRAFFIC, Metric
 from gateway.recorder.names_span import SPAN_HELP
 
 _SECTIONS = (
@@ -11,6 +11,7 @@ _SECTIONS = (
     ("Budgets, limits and keys", BUDGETS),
     ("Answers already paid for", CACHE),
     ("Targets on trial", CANARIES),
+    ("Learned choices", LEARNED),
     ("Agents, runs and tools", AGENTS),
     ("The gateway itself", SELF),
     ("OpenTelemetry GenAI", GEN_AI),

@@ -51,10 +51,19 @@ from gateway.process.control import (
     Stop,
     run_child,
 )
-from gateway.recorder import budget_gauges, bulkhead_gauges, cache_gauges, canary_gauges, process_gauges
+from gateway.recorder import (
+    budget_gauges,
+    bulkhead_gauges,
+    cache_gauges,
+    canary_gauges,
+    learned_gauges,
+    process_gauges,
+)
+from gateway.recorder.beside import Beside
 from gateway.recorder.budget_gauges import BudgetGauges
 from gateway.recorder.canaries import EVENTS, CanaryJudge, plans_of
 from gateway.recorder.keep import SnapshotFile
+from gateway.recorder.learned import LearnedDesk
 from gateway.recorder.ledger import Ledger
 from gateway.recorder.ledger_read import LedgerReader
 from gateway.recorder.ledger_rebuild import exclusive
@@ -72,6 +81,7 @@ from gateway.stores.redis_controls import RedisControls
 from gateway.stores.sqlite_canaries import SqliteCanaries
 from gateway.stores.sqlite_controls import SqliteDecisions
 from gateway.stores.sqlite_keys import SqliteKeyStore
+from gateway.stores.sqlite_learned import SqliteLearned
 
 WRITER = "rec"
 GONE_SECONDS = 3.0  # to end in, where the supervisor is gone
@@ -114,6 +124,8 @@ class Recorder:
         if spending.redis:
             self.exchange = RedisControls(spending.redis, spending.prefix, Exchange(self._decisions), time.time_ns)
         self._judge = self._new_judge()
+        self._beside = Beside("learner")
+        self._learned = SqliteLearned(places.learned(configure.config))
         judged = Counted(self._judge, self._canaries.reached or reached, self._judge.keep)
         self._retention = Retention(self._ledger, self._config.journal)
         self.loop = Loop(
@@ -123,6 +135,10 @@ class Recorder:
             self.telemetry.sinks,
             tidy=self._tidy,
         )
+        beside, soon = self._beside.submit, self.loop.between_batches
+        self._learner = learner = LearnedDesk(self._learned, lambda: self.prices, time.time_ns, soon, beside)
+        learner.configure(configure.config)
+        self.loop.counted = [*self.loop.counted, Counted(learner, learner.reached or reached, learner.keep)]
         self.reader = LedgerReader(ledger, damaged=self.loop.report_damage)
         self._thread = threading.Thread(target=self._follow, name="recorder", daemon=True)
 
@@ -149,6 +165,7 @@ class Recorder:
                 workers=lambda: list(read_gauges(self._inflight).values()),
                 canaries=self._canaries.standings,
                 condition=self.condition,
+                learned=self._learned.standings,
                 in_force=self.in_force,
                 caught_up_at=lambda: self.loop.caught_up_at,
                 token=lambda: self._config.admin_token,
@@ -201,6 +218,7 @@ class Recorder:
             await self._replace_telemetry(await asyncio.to_thread(self._project, config, prices))
         self.prices = prices
         self.loop.between_batches(lambda: self._judge.configure(plans_of(config)))
+        self.loop.between_batches(lambda: self._learner.configure(config))
         self._retention.settings = config.journal
         self.writer.configure(config.journal)
         self._config = config
@@ -211,6 +229,7 @@ class Recorder:
         self.loop.stop(seconds * 0.4)
         await asyncio.to_thread(self._thread.join, seconds * 0.5)
         self.reader.close()
+        self._beside.close()
         self._budgets.close()
         if self.exchange is not None:
             await self.exchange.close()
@@ -295,6 +314,7 @@ class Recorder:
             **self._matcher_gauges.read(check_semantic.active(self._config), self._config.telemetry.label_limit),
             **self._budget_gauges.read(self._config.telemetry.label_limit),
             **canary_gauges.read(self._canaries.standings, self._config.telemetry.label_limit),
+            **learned_gauges.read(self._learned.standings, self._config.telemetry.label_limit),
             "tollgate_journal_lag_seconds": self.loop.behind_ns / 1e9,
             "tollgate_journal_lag_bytes": float(self.loop.lag_bytes()),
         }

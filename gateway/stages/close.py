@@ -28,12 +28,12 @@ def close(call: Call, gw: Gateway) -> None:
 @lru_cache(4)
 def steps_of(gw: Gateway) -> tuple[Callable[[Call], None], ...]:
     """The steps in their order; the same for every call of a configuration."""
-    loops = gw.loops
+    loops, router = gw.loops, gw.router
     return (
         lambda call: account(call, call.meter, gw, cut=isinstance(call.fault, UpstreamFault)),
         *((gw.admission.settle,) if gw.admission is not None else ()),
         *((gw.cache.settle,) if gw.cache is not None else ()),
-        *((gw.router.learn,) if gw.router is not None else ()),
+        *((lambda call: router.learn(call, gw),) if router is not None else ()),
         *((lambda call: None if call.request.checks else loops.learn(call, call.started_at),) if loops else ()),
         *((gw.prompt_cache.learn,) if gw.prompt_cache is not None else ()),
         gw.identity.learn,

@@ -20,8 +20,8 @@ class Passage:
     """One answer on its way through: where its bytes come from, and who looks at them."""
 
     __slots__ = (
-        "call", "decoder", "down", "exchange", "fill", "gw", "held", "interruptible", "kind", "meter", "most", "spec",
-        "stopped", "streaming", "stripper", "tail",
+        "call", "decoder", "down", "exchange", "fill", "gw", "held", "interruptible", "kept", "kind", "meter", "most",
+        "spec", "stopped", "streaming", "stripper", "tail",
     )  # fmt: skip
 
     def __init__(self, call: Call, exchange: Exchange, down: Downstream, gw: Gateway) -> None:
@@ -43,6 +43,7 @@ class Passage:
         if call.sight is not None:
             self.stripper = dialect.sieve(call.sight, stream=b"event-stream" in kind.lower())
         self.fill = call.fill  # None: the answer is for nobody else
+        self.kept = max(gw.capture_bytes, call.kept)
         self.held = b""  # what came of a stream and is not passed on yet; see stages.peek
         self.tail = b""  # what `pass_on` did not send any more
         plain = self.interruptible or self.stripper is not None
@@ -55,8 +56,8 @@ class Passage:
         call.response_bytes += len(data)
         plain = self.decoder.feed(data)
         self.meter.feed(plain)
-        if self.gw.capture_bytes > len(call.captured):
-            call.captured += plain[: self.gw.capture_bytes - len(call.captured)]
+        if self.kept > len(call.captured):
+            call.captured += plain[: self.kept - len(call.captured)]
         if self.most and self.meter.produced(self.most) >= self.most:
             data = self.stop(data)
         shown = data if self.stripper is None else self.stripper.feed(data)
@@ -90,7 +91,7 @@ class Passage:
 
     def is_plain(self) -> bool:
         """Is nothing decoded, kept or taken out?"""
-        kept = self.gw.capture_bytes or self.most or self.fill is not None
+        kept = self.kept or self.most or self.fill is not None
         return self.decoder is PLAIN and self.stripper is None and not kept
 
     def sink(self) -> Callable[[bytes], bool]:

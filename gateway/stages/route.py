@@ -19,6 +19,7 @@ from gateway.policy.pace import Paces
 from gateway.policy.routing import Facts, Plan, Rules, Target, World
 from gateway.ports import Exchange, Gateway
 from gateway.stages.cheaper import retarget
+from gateway.stages.learned import LearnedChoice, compared
 from gateway.stages.translated import is_translated, may_lead, sayable
 
 USUAL_ANSWER = 500  # tokens, where the request names no limit
@@ -28,12 +29,17 @@ JSON = ("response_format", "text", "generationConfig", "generation_config", "out
 
 class Router:
     """The routes of one configuration. `trials`: how each canary that has ended did. `paces` and `rooms`
-    outlive it."""
+    outlive it. `learned`: None where no rule learns."""
 
     def __init__(
-        self, rules: Rules, trials: Callable[[], Mapping[str, State]], paces: Paces, rooms: Headroom | None = None
+        self,
+        rules: Rules,
+        trials: Callable[[], Mapping[str, State]],
+        paces: Paces,
+        rooms: Headroom | None = None,
+        learned: LearnedChoice | None = None,
     ) -> None:
-        self._rules, self._trials, self._paces = rules, trials, paces
+        self._rules, self._trials, self._paces, self._learned = rules, trials, paces, learned
         self._rooms = rooms  # None: no rule looks at rate limits
 
     def plan(self, call: Call, gw: Gateway) -> Plan | None:
@@ -47,10 +53,15 @@ class Router:
         """Send the call to the first of its targets, and note why. `plain`: its request with the body decoded."""
         if call.asked.gated or not call.asked.model or call.websocket:
             return
+        if call.request.pair is not None:
+            compared(call, gw)
+            return
         found = self._planned(call, plain, gw)
         if found is None:
             return
         target = found.targets[0]
+        if self._learned is not None:
+            self._learned.mark(call, found, gw)
         if target.model != (call.model_sent or call.asked.model) or is_translated(call, gw.specs[target.upstream], gw):
             call.request = plain  # a compressed body can be neither spliced nor translated
         retarget(call, gw, target.model, target.upstream)
@@ -67,8 +78,10 @@ class Router:
             name = Target(call.attempts[-1].model, call.route.upstream).name
             self._rooms.hear(name, exchange.status, exchange.names, gw.now())
 
-    def learn(self, call: Call) -> None:
-        """After the end: what the first byte took."""
+    def learn(self, call: Call, gw: Gateway) -> None:
+        """After the end: what the first byte took, and whether the answer kept to its schema."""
+        if self._learned is not None:
+            self._learned.judge(call, gw)
         for attempt in call.attempts:
             if "route" in call.notes and attempt.ended:
                 name = Target(attempt.model, attempt.target.upstream).name
@@ -137,6 +150,7 @@ class Router:
             draw=lambda: int.from_bytes(gw.random(4), "little") / 2**32,
             kept=kept,
             trials=self._trials(),
+            learned=self._learned.chooser(call, gw) if self._learned is not None else None,
             room=room,
             kin=lambda upstream: here is not None and specs[upstream].family == here.family,
             shut=lambda target: gw.trials.shut(target.upstream, target.model, gw),

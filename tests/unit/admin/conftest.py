@@ -30,6 +30,7 @@ from gateway.stores.matcher_desk import MatcherAway
 from gateway.stores.sqlite_canaries import SqliteCanaries
 from gateway.stores.sqlite_controls import SqliteDecisions
 from gateway.stores.sqlite_keys import SqliteKeyStore
+from gateway.stores.sqlite_learned import SqliteLearned
 
 
 class Prices:
@@ -177,6 +178,7 @@ async def gate(tmp_path: Path) -> AsyncIterator[Gate]:
         workers=lambda: gate.workers,
         canaries=SqliteCanaries(tmp_path / "canaries.sqlite").standings,
         condition=lambda: gate.gauges,
+        learned=SqliteLearned(tmp_path / "learned.sqlite").standings,
         in_force=lambda revision: revision <= gate.seen,
         caught_up_at=lambda: float("-inf") if gate.lags else float("inf"),
         token=lambda: gate.token,

@@ -1,4 +1,4 @@
-"""Routes and canaries through the API."""
+"""Routes, canaries and what was learned, through the API."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from gateway.config.schema import Config
-from gateway.config.schema_routing import CanaryTo, Route
+from gateway.config.schema_routing import CanaryTo, Learn, Route
 from gateway.policy.canary import Canary, Plan, Seen
+from gateway.policy.selection_standing import ArmStanding, ScopeStanding
 from gateway.stores.sqlite_canaries import SqliteCanaries
+from gateway.stores.sqlite_learned import SqliteLearned
 
 
 async def test_where_there_are_none(gate: Any) -> None:
@@ -48,3 +50,37 @@ async def test_rules_and_how_their_canaries_stand(gate: Any, tmp_path: Path) -> 
 async def test_a_file_that_cannot_be_read(gate: Any, tmp_path: Path) -> None:
     (tmp_path / "canaries.sqlite").mkdir()
     await gate.get("/api/routes", 503)
+
+
+async def test_what_was_learned_of_targets(gate: Any, tmp_path: Path) -> None:
+    assert await gate.get("/api/routes/learned") == {"scopes": []}
+    gate.config = Config(routes=(Route(to=("a", "b"), by="learned", learn=Learn(id="s", per="agent")),))
+    arms = (ArmStanding("a", 400.0, 0.9, 0.002, 40), ArmStanding("b", 3.5, None, None, 0))
+    few = ScopeStanding("s|red", 403.5, 500, False, arms, {"quality": 0.97}, {"first": 39, "explored": 1})
+    old = ScopeStanding("old", 600.0, 500, True, (), {"cost": 0.3}, {}, 0.4, "a", 0.98, 0.29, "line 3")
+    SqliteLearned(tmp_path / "learned.sqlite").put([few, old], {}, 1_790_000_000_000_000_000)
+    first, second = (await gate.get("/api/routes/learned"))["scopes"]
+    assert first["configured"] is False
+    assert (first["quality"], first["cost"], first["weight"], first["fault"]) == (0.98, 0.29, 0.4, "line 3")
+    assert second == {
+        "scope": "s|red",
+        "configured": True,
+        "at": "2026-09-21T14:13:20.000000Z",
+        "labels": 403.5,
+        "enough": 500,
+        "ready": False,
+        "goal": {"quality": 0.97},
+        "targets": [
+            {"target": "a", "labels": 400.0, "score": 0.9, "cost_usd": 0.002, "calls": 40},
+            {"target": "b", "labels": 3.5, "score": None, "cost_usd": None, "calls": 0},
+        ],
+        "why": {"first": 39, "explored": 1},
+        "weight": None,
+        "best": None,
+        "quality": None,
+        "cost": None,
+        "fault": None,
+    }
+    (tmp_path / "learned.sqlite").unlink()
+    (tmp_path / "learned.sqlite").mkdir()
+    await gate.get("/api/routes/learned", 503)

@@ -29,6 +29,12 @@ from gateway.config.check_routing import doubts, routing
         ("{to: [a], by: random}", "routes.0.by"),
         ("{to: [a], canary: {id: c, to: ''}}", "routes.0.canary.to: names no model"),
         ("{to: [a], canary: {id: c, to: b, share: 0.6}}", "routes.0.canary.share"),
+        ("{to: [a, b], by: learned}", "routes.0.learn: is needed to choose by what was learned"),
+        ("{to: [a], learn: {id: s}}", "routes.0.learn: has nothing to choose between"),
+        ("{to: [a, b], learn: {id: s}}, {to: [c, d], learn: {id: s}}", "routes.1.learn.id: another rule learns under"),
+        ("{to: [a, b], learn: {id: s, labels: nowhere.jsonl}}", "nowhere.jsonl cannot be read"),
+        ("{to: [a, b], learn: {id: s, explore: 0.03}}", "routes.0.learn.explore"),
+        ("{to: [a, b], learn: {id: s, quality: 2}}", "routes.0.learn.quality"),
         ("{to: [a], canary: {id: c, to: b}}, {to: [d], canary: {id: c, to: e}}", "routes.1.canary.id: another canary"),
     ],
 )
@@ -44,6 +50,7 @@ def test_what_each_rule_does(loading: Any) -> None:
       - {to: [{upstream: openai}, {model: c}], by: cost, min_tokens: 100, tools: true, hours: "22:00-06:00"}
       - {to: [d], agent_version: "1.*", max_tokens: 9, tools: false, canary: {id: next, to: e, share: 0.05}}
       - {to: [f], sticky: false}
+      - {to: [g, h], by: learned, learn: {id: s}}
     """
     assert routing(loading(text)) == [
         "routes.0: model fast, team red, x-tier: batch: a 25%, b at openai 75% (by weight), each run with one",
@@ -51,6 +58,7 @@ def test_what_each_rule_does(loading: Any) -> None:
         "each run with one while it is warm (300 s)",
         "routes.2: agent_version 1.*, 0 to 9 tokens, without tools: d; canary next: 5% of the runs to e",
         "routes.3: all calls: f",
+        "routes.4: all calls: g, h (as learned), each run with one while it is warm (300 s)",
     ]
 
 

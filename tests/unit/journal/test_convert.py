@@ -114,6 +114,7 @@ def test_every_field_says_what_its_name_says(make_call: Any) -> None:
         "cache_entry": "",
         "saved": 0,
         "prompt_cache": None,
+        "seen": b"",
     }
 
 

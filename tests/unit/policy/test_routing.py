@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from gateway.config.schema_routing import CanaryTo, Route, RouteTo
+from gateway.config.schema_routing import CanaryTo, Learn, Route, RouteTo
 from gateway.policy.canary import State, canary_arm
 from gateway.policy.pace import HALF_LIFE, Paces
 from gateway.policy.routing import Facts, Plan, Rules, World, plan, rule_of, within
@@ -348,3 +348,60 @@ def test_a_pace_follows_and_a_slow_target_is_asked_again() -> None:
 def test_rules_know_whether_images_matter() -> None:
     assert not Rules([Route(to=("a",))]).look_for_images
     assert Rules([Route(to=(RouteTo(model="a", lacks=("images",)),))]).look_for_images
+
+
+# -- learned
+
+
+LEARNS = Route(to=("dear", "cheap"), by="learned", learn=Learn(id="s"))
+
+
+def taught(*places: int, why: str = "learned") -> Any:
+    """A world that chooses in this order, and how it was asked."""
+    asked: list[tuple[str, tuple[str, ...], bool]] = []
+
+    def learned(id: str, arms: Any, free: bool) -> tuple[Any, str]:
+        asked.append((id, tuple(arms), free))
+        return places, why
+
+    return learned, asked
+
+
+def test_what_was_learned_decides_for_those_that_are_free() -> None:
+    learned, asked = taught(1, 0)
+    found = plan([LEARNS], facts(free=True), world(learned=learned, kept=lambda seconds: "openai/dear"))
+    assert (names(found), found and found.why) == (["openai/cheap", "openai/dear"], "learned")
+    assert asked == [("s", ("dear", "cheap"), True)]
+    nobody = plan([LEARNS], facts(free=True), world())
+    assert (names(nobody), nobody and nobody.why) == (["openai/dear", "openai/cheap"], "first")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "warm", "cold", "goes", "why"),
+    [
+        (1, 100, 50, "openai/cheap", "learned"),  # it saves more than the cache is worth
+        (1, 40, 50, "openai/dear", "sticky"),
+        (0, 100, 50, "openai/dear", "sticky"),  # the better one is where it is
+        (1, None, 50, "openai/dear", "sticky"),  # nobody knows
+    ],
+)
+def test_a_run_moves_where_that_saves_more_than_its_cache(
+    chosen: int, warm: int | None, cold: int, goes: str, why: str
+) -> None:
+    learned, asked = taught(chosen, 1 - chosen)
+    here = world(
+        learned=learned,
+        kept=lambda seconds: "openai/dear",
+        price=lambda target, facts, cached: warm if cached else cold,
+    )
+    found = plan([LEARNS], FACTS, here)
+    assert (names(found)[0], found and found.why) == (goes, why)
+    assert {free for _, _, free in asked} <= {False}  # no chances are taken with a run under way
+
+
+def test_what_is_left_alone_is_not_chosen_by_what_was_learned() -> None:
+    learned, asked = taught(0)
+    shut = lambda target: target.model == "dear"  # noqa: E731
+    found = plan([LEARNS], facts(free=True), world(learned=learned, shut=shut))
+    assert (names(found), found and found.why) == (["openai/cheap", "openai/dear"], "learned")
+    assert asked == [("s", ("cheap",), True)]
