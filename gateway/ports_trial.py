@@ -23,6 +23,10 @@ class Trial(Protocol):
 class Trials(Protocol):
     """Retries and fallbacks; see stages.trials. `gw`: the Gateway, `down`: a ports.Downstream."""
 
+    def wary(self, gw: Any) -> bool:
+        """Could any target be left alone for now?"""
+        ...
+
     def shut(self, upstream: str, model: str, gw: Any) -> bool:
         """Is this target left alone for now? Changes nothing."""
         ...

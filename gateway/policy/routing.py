@@ -100,7 +100,7 @@ class World(Struct, frozen=True):
     draw: Callable[[], float]  # by chance, from 0 to 1
     kept: Callable[[float], str]  # name of its run's last target, if that was called within so many seconds
     trials: Mapping[str, State]  # id of a canary -> how it ended
-    shut: Callable[[Target], bool] = lambda target: False  # is it left alone for now?
+    shut: Callable[[Target], bool] | None = None  # is it left alone for now? None: none is
     room: Callable[[Target, Facts], float] = lambda target, facts: 1.0  # share left of its rate limits; 0: too little
     kin: Callable[[str], bool] = lambda upstream: True  # does it speak the API of where the call was going?
     sayable: Callable[[Target], bool] = lambda target: True  # can its API say what the client asks? Costly
@@ -208,7 +208,7 @@ def _trial(canary: CanaryTo, facts: Facts, world: World) -> tuple[bool, bool] | 
     first = at(as_target(canary.to), facts)
     if state is State.ROLLED_BACK or not _usable(as_target(canary.to), facts, world):
         return None
-    if world.shut(first) or not world.sayable(first):
+    if (world.shut is not None and world.shut(first)) or not world.sayable(first):
         return None
     if state is State.PROMOTED:
         return True, False
@@ -239,7 +239,7 @@ def _ordered(
     targets = [at(to, facts) for to in fitting]
     if len(targets) == 1:
         return tuple(targets), "only", False
-    shut = [target for target in targets if world.shut(target)]
+    shut = [target for target in targets if world.shut(target)] if world.shut is not None else []
     if len(shut) == len(targets):
         shut = []  # a call that may fail is better than one that does
     order, why = _chosen(rule, fitting, targets, facts, world)

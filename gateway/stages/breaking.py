@@ -38,18 +38,19 @@ class Breakers:
     def __init__(self, terms: Terms, *, slow: int, refuse: bool, tell: Tell) -> None:
         self.refuse = refuse  # also where there is no other target
         self._terms, self._slow, self._tell = terms, slow, tell
+        self.ajar: set[str] = set()  # names of the cells that are not closed
         self._named: dict[str, Breaker] = {}
         self._cells: dict[tuple[str, str], tuple[tuple[str, Breaker], ...]] = {}  # by upstream and model
 
     @property
     def open(self) -> int:
         """How many cells are not closed."""
-        return sum([cell.state is not CLOSED for cell in self._named.values()])
+        return len(self.ajar)
 
     def refuses(self, name: str, now: int) -> bool:
         """Would the cell of this name turn a call away?"""
-        cell = self._named.get(name)
-        return cell is not None and cell.state is not CLOSED and cell.refuses(now)
+        cell = self._named.get(name) if name in self.ajar else None
+        return cell is not None and cell.refuses(now)
 
     def adopt(self, name: str, *, opened: bool, until: int, at: int, now: int) -> Change | None:
         """What another gateway found of the cell of this name; times of the monotonic clock, in ns."""
@@ -58,7 +59,10 @@ class Breakers:
             if not opened or len(self._named) >= CELLS:
                 return None
             cell = self._cell(name)
-        return cell.adopt(opened=opened, until=until, at=at, now=now)
+        change = cell.adopt(opened=opened, until=until, at=at, now=now)
+        if change is not None:
+            self.ajar.add(name)
+        return change
 
     def enter(self, call: Call, gw: Gateway) -> Pass:
         """Raises BreakerOpen where a cell refuses."""
@@ -97,6 +101,7 @@ class Breakers:
         """All that is closed, or everything."""
         kept = {name: cell for name, cell in self._named.items() if cell.state is not CLOSED}
         self._cells, self._named = {}, kept if len(kept) < CELLS else {}
+        self.ajar = set(self._named)
 
     def leave(self, one: Pass, call: Call, verdict: Verdict | None, *, well: bool, gw: Gateway) -> None:
         """The attempt is over. `verdict`: of one that failed; `well`: else, that it came to its end."""
@@ -132,6 +137,7 @@ class Breakers:
 
     def _told(self, name: str, change: Change | None) -> None:
         if change is not None:
+            (self.ajar.discard if change.state is CLOSED else self.ajar.add)(name)
             self._tell(name, change)
 
     def _refusal(self, name: str, cell: Breaker, now: int) -> UpstreamFault:
@@ -143,7 +149,7 @@ class Breakers:
 def shut(breakers: Breakers | None, upstream: str, model: str, gw: Gateway) -> bool:
     """Would a call to this target be turned away? A half-open cell that has no probe under way turns none away."""
     forced = gw.controls.forced
-    if breakers is None and not forced:
+    if not forced and (breakers is None or not breakers.ajar):
         return False
     now = gw.monotonic()
     for name in (upstream, f"{upstream}/{model}"):

@@ -124,7 +124,9 @@ class Router:
 
         def usable(upstream: str) -> bool:
             spec = specs.get(upstream)
-            if spec is None or here is None or spec.tool is not None or not may_lead(call, upstream, gw, home=here):
+            if spec is None or here is None or spec.tool is not None:
+                return False
+            if spec.family != here.family and not may_lead(call, upstream, gw, home=here):
                 return False
             return key is None or uses(key, upstream)
 
@@ -153,7 +155,7 @@ class Router:
             learned=self._learned.chooser(call, gw) if self._learned is not None else None,
             room=room,
             kin=lambda upstream: here is not None and specs[upstream].family == here.family,
-            shut=lambda target: gw.trials.shut(target.upstream, target.model, gw),
+            shut=(lambda target: gw.trials.shut(target.upstream, target.model, gw)) if gw.trials.wary(gw) else None,
             sayable=lambda target: sayable(call, specs[target.upstream], gw, plain.body),
         )
 

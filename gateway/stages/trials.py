@@ -80,6 +80,9 @@ class RetryingTrials:
             known = self._budgets[upstream] = RetryBudget(self.manner.budget)
         return known
 
+    def wary(self, gw: Gateway) -> bool:
+        return bool(gw.controls.forced) or (self.breakers is not None and bool(self.breakers.ajar))
+
     def shut(self, upstream: str, model: str, gw: Gateway) -> bool:
         return shut(self.breakers, upstream, model, gw)
 
