@@ -429,6 +429,19 @@ def test_a_gateway_that_is_gone_and_comes_back(fake_provider, watched):
         gate.close()
 
 
+def test_what_cannot_be_asked_is_said_and_comes_back(gate, watched):
+    page = watched(gate).go("agents")
+    row = page.get_by_role("row").filter(has_text="planner")
+    expect(row).to_be_visible()
+    problem = {"code": "ledger_unavailable", "detail": "the ledger is away"}
+    page.route("**/api/spenders*", lambda route: route.fulfill(status=503, json=problem))
+    assert call(gate, "while-away", "somebody") == 200
+    expect(page.get_by_text("the ledger is away")).to_be_visible(timeout=MS)
+    page.unroute("**/api/spenders*")
+    assert call(gate, "while-away", "somebody") == 200
+    expect(row).to_be_visible(timeout=MS)
+
+
 def test_without_the_token_nothing_is_shown(fake_provider, watched):
     gate = RunningGateway(upstreams(fake_provider.url), admin_token=TOKEN)
     with gate:
