@@ -220,7 +220,7 @@ def report(gate: RunningGateway, console: Console, log: Sequence[Seen]) -> bool:
     if not faults:
         console.print(f"what the agents saw and what the gateway recorded agree: {len(log)} calls")
         console.print(f"no run cost more than its budget of ${RUN_USD:.2f}")
-    for path in ("/metrics", "/api/runs", "/api/calls"):
+    for path in ("/", "/metrics", "/api/runs", "/api/calls"):
         console.print(f"look at  {gate.admin_url}{path}")
     return not faults
 

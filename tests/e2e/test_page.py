@@ -347,6 +347,31 @@ def test_everything_can_be_done_with_keys(gate, watched):
     expect(page.get_by_role("heading", level=1)).to_have_text("beta-1")
 
 
+def test_the_focus_stays_while_figures_change(gate, watched):
+    assert call(gate, "focus-1", "steady") == 200
+    page = watched(gate).go("agents")
+    row = page.get_by_role("row").filter(has_text="steady")
+    button = page.get_by_role("button", name="Stop steady")
+    expect(row.get_by_role("cell").nth(3)).to_have_text("1", timeout=MS)
+    button.focus()
+    assert call(gate, "focus-1", "steady") == 200
+    expect(row.get_by_role("cell").nth(3)).to_have_text("2", timeout=MS)
+    expect(button).to_be_focused()
+
+
+def test_what_was_scrolled_stays_while_conditions_change(fake_provider, watched):
+    with RunningGateway(upstreams(fake_provider.url)) as gate:
+        for n in range(12):
+            gate.post("/api/breakers", {"name": f"upstream-{n}", "state": "open"})
+        page = watched(gate).go()
+        box = page.locator(".conditions")
+        expect(box.locator("li")).to_have_count(12)
+        box.evaluate("list => { list.scrollTop = 90; }")
+        gate.post("/api/breakers", {"name": "upstream-12", "state": "open"})
+        expect(box.locator("li")).to_have_count(13, timeout=MS)
+        assert box.evaluate("list => list.scrollTop") == 90
+
+
 def test_the_theme_follows_the_system_until_it_is_chosen(gate, watched):
     page = watched(gate, color_scheme="dark").go()
     ground = "getComputedStyle(document.body).backgroundColor"
@@ -402,6 +427,19 @@ def test_a_gateway_that_is_gone_and_comes_back(fake_provider, watched):
         expect(page.locator("a.row")).to_have_count(2, timeout=MS)
     finally:
         gate.close()
+
+
+def test_what_cannot_be_asked_is_said_and_comes_back(gate, watched):
+    page = watched(gate).go("agents")
+    row = page.get_by_role("row").filter(has_text="planner")
+    expect(row).to_be_visible()
+    problem = {"code": "ledger_unavailable", "detail": "the ledger is away"}
+    page.route("**/api/spenders*", lambda route: route.fulfill(status=503, json=problem))
+    assert call(gate, "while-away", "somebody") == 200
+    expect(page.get_by_text("the ledger is away")).to_be_visible(timeout=MS)
+    page.unroute("**/api/spenders*")
+    assert call(gate, "while-away", "somebody") == 200
+    expect(row).to_be_visible(timeout=MS)
 
 
 def test_without_the_token_nothing_is_shown(fake_provider, watched):

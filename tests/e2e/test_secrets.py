@@ -239,7 +239,10 @@ def test_spans_and_metrics_sent_elsewhere_hold_none(stage: Stage) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/metrics", "/readyz", "/healthz", "/api/calls?limit=500", "/api/runs", f"/api/runs/{MARK}", "/openapi.json"],
+    [
+        *("/metrics", "/readyz", "/healthz", "/api/calls?limit=500", "/api/runs", f"/api/runs/{MARK}", "/openapi.json"),
+        *("/api/summary", "/api/spenders", "/api/spenders?by=model"),
+    ],
 )
 def test_the_admin_port_shows_none(stage: Stage, path: str) -> None:
     text = stage.api(path)

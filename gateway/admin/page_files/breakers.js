@@ -2,7 +2,7 @@
 
 import { get, post } from "./api.js";
 import { ask, say } from "./dialogs.js";
-import { badge, empty, h, put, table } from "./dom.js";
+import { badge, empty, h, put, renew, table } from "./dom.js";
 import { when } from "./format.js";
 
 const EVERY = 2000;
@@ -17,15 +17,15 @@ export function breakers(root) {
 
   async function load() {
     looked = Date.now();
-    try { draw((await get("/api/breakers")).breakers); } catch (error) { put(body, empty("Breakers cannot be shown", error.message)); }
+    try { const list = (await get("/api/breakers")).breakers; renew(body, list, () => draw(list)); } catch (error) { put(body, empty("Breakers cannot be shown", error.message)); }
   }
 
   function draw(list) {
-    if (!list.length) { put(body, empty("No breaker has ever opened", "What goes on failing is left alone for a while; it is listed here then.")); return; }
-    put(body, table("Breakers", [["Of", ""], ["State", ""], ["Held", ""], ["Workers", "num"], ["Why", "wide"], ["Since", ""], ["", ""]], list.map((one) => [
+    if (!list.length) return empty("No breaker has ever opened", "What goes on failing is left alone for a while; it is listed here then.");
+    return table("Breakers", [["Of", ""], ["State", ""], ["Held", ""], ["Workers", "num"], ["Why", "wide"], ["Since", ""], ["", ""]], list.map((one) => [
       h("span", { class: "mono" }, one.name), badge(one.state.replace("_", " "), KIND[one.state]), one.forced ? badge(`${one.forced} by hand`, "info") : "–", one.workers || "–",
       one.why ?? "–", one.since ? when(one.since) : "–", h("div", { class: "actions" }, [["open", "Hold open"], ["closed", "Hold closed"], ["auto", "Let go"]]
-        .filter(([to]) => to !== one.forced && (to !== "auto" || one.forced)).map(([to, text]) => h("button", { type: "button", "aria-label": `${text}: ${one.name}`, onclick: () => hold(one.name, to) }, text)))])));
+        .filter(([to]) => to !== one.forced && (to !== "auto" || one.forced)).map(([to, text]) => h("button", { type: "button", "aria-label": `${text}: ${one.name}`, onclick: () => hold(one.name, to) }, text)))]));
   }
 
   const hold = (name, to) => ask({

@@ -24,10 +24,28 @@ function append(element, children) {
 export const h = (name, properties, ...children) => fill(document.createElement(name), properties, children);
 export const svg = (name, properties, ...children) => fill(document.createElementNS(SVG, name), properties, children);
 
+const drawn = new WeakMap();
+const MARKS = ["id", "aria-label", "href"], SCROLLED = "[aria-label][tabindex='0']";
+
+/** Other children in place of those that are there. What has the focus, or was scrolled, is found again by its name. */
 export function put(element, ...children) {
+  const held = element.contains(document.activeElement) && element !== document.activeElement ? document.activeElement : null;
+  const mark = held && MARKS.map((name) => [name, held.getAttribute(name)]).find(([, value]) => value);
+  const places = new Map([...element.querySelectorAll(SCROLLED)].map((one) => [one.getAttribute("aria-label"), [one.scrollLeft, one.scrollTop]]));
+  drawn.delete(element);
   element.replaceChildren();
   append(element, children);
+  for (const one of places.size ? element.querySelectorAll(SCROLLED) : []) [one.scrollLeft, one.scrollTop] = places.get(one.getAttribute("aria-label")) ?? [0, 0];
+  if (mark) [...element.querySelectorAll(`[${mark[0]}]`)].find((one) => one.getAttribute(mark[0]) === mark[1])?.focus({ preventScroll: true });
   return element;
+}
+
+/** Draw only where the data differ from those drawn before: what is read or marked stays. */
+export function renew(element, data, make) {
+  const text = JSON.stringify(data);
+  if (drawn.get(element) === text) return;
+  put(element, make());
+  drawn.set(element, text);
 }
 
 export const badge = (text, kind = "", title = null) => h("span", { class: `badge ${kind}`, title }, text);

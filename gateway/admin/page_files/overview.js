@@ -2,7 +2,7 @@
 
 import { get, runLink } from "./api.js";
 import { spendChart } from "./chart.js";
-import { badge, card, empty, h, put } from "./dom.js";
+import { badge, card, empty, h, put, renew } from "./dom.js";
 import { clock, count, percent, short, usd, when } from "./format.js";
 import { runLine, runHeading } from "./runs.js";
 
@@ -67,15 +67,16 @@ export function overview(root) {
       const first = summary === null;
       summary = data;
       if (first && !rows.length) list();
-      put(tiles, spendTile("This hour", data.hour, clock(data.hour.until).slice(0, 5)), spendTile("Today", data.day, "midnight"),
+      const { hour, day, month, today, calls_per_second, inflight, slo } = data;
+      renew(tiles, [hour, day, month, today, calls_per_second, inflight, slo], () => [spendTile("This hour", data.hour, clock(data.hour.until).slice(0, 5)), spendTile("Today", data.day, "midnight"),
         spendTile("This month", data.month, "its end"),
         tile("Calls per second", data.calls_per_second.toFixed(data.calls_per_second < 10 ? 2 : 0), `${count(data.inflight)} under way, ${short(data.today.calls)} today`),
         service(data.slo),
         tile("Tokens today", short(data.today.input_tokens + data.today.output_tokens),
-          data.today.input_tokens ? `${percent(data.today.cache_read_tokens / data.today.input_tokens)} of input from prompt caches` : "none yet"));
-      put(matters, conditions(data.conditions));
-      put(agents, top(data.agents, "#/agents"));
-      put(models, top(data.models, "#/models"));
+          data.today.input_tokens ? `${percent(data.today.cache_read_tokens / data.today.input_tokens)} of input from prompt caches` : "none yet")]);
+      renew(matters, data.conditions, () => conditions(data.conditions));
+      renew(agents, data.agents, () => top(data.agents, "#/agents"));
+      renew(models, data.models, () => top(data.models, "#/models"));
       chart.show(data[span]);
     },
     runs(changed, more) {

@@ -134,7 +134,7 @@ export function run(root, { argument: id }) {
     const place = (line) => ({ left: `${((line.start - start) / (end - start)) * 100}%`, width: `${Math.max(0, (line.ms / (end - start)) * 100)}%` });
     const ticks = Array.from({ length: TICKS + 1 }, (_, n) => h("span", { style: { left: `${(n / TICKS) * 100}%` } }, span(((end - start) * n) / TICKS)));
     const shown = lines.slice(0, limit);
-    return h("div", { class: "waterfall scroll" }, h("div", { class: "span axis", "aria-hidden": true }, h("span", {}, "Step, call or tool"), h("div", { class: "track" }, ticks), h("span", { class: "num" }, "Tokens"), h("span", { class: "num" }, "Cost")),
+    return h("div", { class: "waterfall scroll" }, h("div", { class: "span axis", "aria-hidden": true }, h("span", {}, "Step, call or tool"), h("div", { class: "track" }, ticks), h("span", { class: "num" }, "Tokens, time"), h("span", { class: "num" }, "Cost")),
       shown.map((line) => (line.group ? heading(line, place(line)) : line.call ? callLine(line, place(line)) : toolLine(line, place(line)))),
       lines.length > limit ? h("div", { class: "empty" }, h("button", { type: "button", id: "more", onclick: () => { limit += AT_ONCE * 4; draw(); } }, `Show more of ${count(lines.length)} lines`)) : null,
       found.truncated ? h("p", { class: "empty" }, "Not all calls are listed; the totals are complete.") : null);

@@ -2,7 +2,7 @@
 
 import { get, post } from "./api.js";
 import { ask, say } from "./dialogs.js";
-import { badge, card, empty, h, put, table } from "./dom.js";
+import { badge, empty, h, put, renew, table } from "./dom.js";
 import { count, percent, short, usd } from "./format.js";
 
 const EVERY = 3000; // ms between two looks, at most
@@ -19,23 +19,23 @@ export const spenders = (by) => (root) => {
       const [page, kept, priced] = await Promise.all([get(`/api/spenders?by=${by}&limit=500`), by === "agent" ? get("/api/controls") : null, by === "model" ? get("/api/prices") : null]);
       stopped = new Map((kept?.stopped ?? []).filter((one) => one.scope === "agent").map((one) => [one.value, one]));
       prices = new Map((priced?.models ?? []).map((one) => [one.model, one.known]));
-      draw(page.spenders);
+      renew(body, [page.spenders, [...stopped.values()], [...prices]], () => draw(page.spenders));
     } catch (error) {
       put(body, empty(`The ${title.toLowerCase()} cannot be shown`, error.message));
     }
   }
 
   function draw(list) {
-    if (!list.length) { put(body, empty("No calls today")); return; }
+    if (!list.length) return empty("No calls today");
     const all = list.reduce((sum, one) => sum + (one.cost_usd ?? 0), 0);
     const columns = [[by === "agent" ? "Agent" : "Model", ""], ["Cost", "num"], ["Share", "num"], ["Calls", "num"], ["Failed", "num"], ["Refused", "num"], ["Tokens in", "num"], ["From caches", "num"], ["Tokens out", "num"], ["Tool calls", "num"], ["", ""]];
-    put(body, table(title, columns, list.map((one) => [
+    return table(title, columns, list.map((one) => [
       h("span", {}, one.name === null ? h("span", { class: "soft" }, "(unknown)") : h("a", { class: "mono", href: `#/runs?${new URLSearchParams({ [by]: one.name })}` }, one.name),
         stopped.has(one.name) ? [" ", badge("stopped", "bad", stopped.get(one.name).reason)] : null,
         prices.get(one.name) === false ? [" ", badge("no price", "warn")] : null),
       usd(one.cost_usd), all ? percent((one.cost_usd ?? 0) / all) : "–", count(one.calls), one.faults ? h("span", { class: "bad" }, count(one.faults)) : "0", count(one.refused),
       short(one.input_tokens), one.input_tokens ? percent(one.cache_read_tokens / one.input_tokens) : "–", short(one.output_tokens), count(one.tool_calls),
-      by === "agent" && one.name ? h("div", { class: "actions" }, stop(one.name)) : null])));
+      by === "agent" && one.name ? h("div", { class: "actions" }, stop(one.name)) : null]));
   }
 
   function stop(name) {
