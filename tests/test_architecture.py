@@ -100,6 +100,7 @@ PURE_IMPORTS = {
         "hashlib",
         "hmac",
         "itertools",
+        "json",
         "math",
         "operator",
         "re",

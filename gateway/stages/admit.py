@@ -65,8 +65,9 @@ class Case:
 
     def __init__(self, call: Call, down: Downstream, gw: Gateway, told: Told, worst: Worst) -> None:
         self.call, self.down, self.gw = call, down, gw
-        self.more = call.booked > 0 and call.hold is None  # an attempt of it was charged; the call itself is counted
-        self.op = f"{call.id}.{len(call.attempts)}" if self.more else call.id
+        before = call.hold.op if call.hold is not None else ""  # what is held anew takes the place of what was held
+        self.op = before or (f"{call.id}.{len(call.attempts)}" if call.booked else call.id)
+        self.more = self.op != call.id  # an attempt of it was charged; the call itself is counted
         self.told, self.worst = told, worst
         self.ask = Ask()
         self.at = call.started_at  # ns since the epoch: whose windows are asked
