@@ -68,6 +68,28 @@ MODELS = Board(
             Panel("Other models than asked for", "Answers per second.", PACE, (
                 Query(rate("tollgate_model_mismatch_total", by="model, used"), "{{model}}: {{used}}"),
             )),
+            Panel("Hedges", "Calls per second whose first content was late, by what a second attempt came to.", PACE, (
+                Query(rate("tollgate_hedges_total", by="to, result"), "{{to}}: {{result}}"),
+            ), stacked=True),
+        ),
+        "Pools of places": (
+            Panel("Places", "Calls that have one, and how many there are, by pool.", COUNT, (
+                Query(f"sum by (pool) ({pick('tollgate_bulkhead_in_flight')})", "{{pool}}"),
+                Query(f"sum by (pool) ({pick('tollgate_bulkhead_limit')})", "{{pool}} at most"),
+            )),
+            Panel("Waiting", "Calls that wait for a place.", COUNT, (
+                Query(f"sum by (pool) ({pick('tollgate_bulkhead_waiting')})", "{{pool}}"),
+            ), stacked=True),
+            Panel("Waits", "Of calls that found no place free.", "s", quantiles("tollgate_bulkhead_wait_seconds")),
+            Panel("Refused", "Calls per second that found no place, by pool and why.", PACE, (
+                Query(rate("tollgate_bulkhead_refused_total", by="pool, reason"), "{{pool}}: {{reason}}"),
+            ), stacked=True),
+            Panel("Overload", "Of the worst worker: from 1 on calls are refused, the least urgent first.", COUNT, (
+                Query(f"max ({pick('tollgate_overload_level')})", "level"),
+            ), steps=((1, "orange"), (3, "red"))),
+            Panel("Sent away", "Calls per second refused under overload, by urgency and cause.", PACE, (
+                Query(rate("tollgate_shed_total", by="priority, cause"), "{{priority}}: {{cause}}"),
+            ), stacked=True),
         ),
     },
     ("model",),
@@ -184,6 +206,17 @@ CACHE = Board(
             Panel("Tokens by model", "Per second, input and output, by the model that answered.", COUNT, (
                 Query(rate("tollgate_tokens_total", 'type=~"input|output"', by="model"), "{{model}}"),
             ), stacked=True),
+            Panel("By rule", "Calls per second that rules sent somewhere, by rule, target and why.", PACE, (
+                Query(rate("tollgate_routed_calls_total", by="rule, target, why"), "{{rule}}: {{target}} ({{why}})"),
+            ), stacked=True),
+            Panel("Learned from", "Weight of the labels by scope and target; and 1 where they are enough.", COUNT, (
+                Query(f"max by (scope, target) ({pick('tollgate_learned_labels')})", "{{scope}}: {{target}}"),
+                Query(f"max by (scope) ({pick('tollgate_learned_ready')})", "{{scope}} ready"),
+            )),
+            Panel("Expected of learned choices", "Quality and cost, as shares of the best single target's.", SHARE, (
+                Query(f"max by (scope) ({pick('tollgate_learned_quality_ratio')})", "{{scope}} quality"),
+                Query(f"max by (scope) ({pick('tollgate_learned_cost_ratio')})", "{{scope}} cost"),
+            )),
             Panel("Canaries", "1 for the state that each is in.", COUNT, (
                 Query(f"max by (canary, state) ({pick('tollgate_canary_state')})", "{{canary}} {{state}}"),
             )),

@@ -72,6 +72,7 @@ ROOTS = {
         "app_spending.py",
         "app_tools.py",
         "worker.py",
+        "recorder/recorder.py",
         "recorder/service.py",
         "matcher/service.py",
         "cli.py",

@@ -300,7 +300,7 @@ def _as_learned(
     if world.learned is None or rule.learn is None:
         return targets, "first"
     places = range(len(targets))
-    left = [place for place in places if not world.shut(targets[place])] or list(places)
+    left = [place for place in places if world.shut is None or not world.shut(targets[place])] or list(places)
     found, why = world.learned(rule.learn.id, [arm_of(fitting[place]) for place in left], facts.free)
     order = [left[place] for place in found]
     return [targets[place] for place in (*order, *[place for place in places if place not in left])], why
