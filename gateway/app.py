@@ -108,7 +108,7 @@ class Worker:
         self.controls.refresh()
         self.purse.cap(self.controls.caps)
         self.purse.tell(self.journal)
-        self.resilience = Resilience(self.journal)
+        self.resilience = Resilience(self.journal, first.index)
         self.pools = Pools(loop)
         self.gateway = self.build(config)
         self.server = Server(loop, config.limits, self.handle)
@@ -169,6 +169,7 @@ class Worker:
             admission=self.purse.admitter(config, prices),
             cache=self.larder.cache(config, self.links),
             router=self.crossroads.router(config),
+            shedder=self.resilience.shedder(config),
             loops=self.purse.loops(config),
             trials=self.resilience.trials(config),
             waits=waits_of(config),
@@ -212,7 +213,8 @@ class Worker:
 
     def tick(self) -> None:
         now = self.loop.time()
-        self._lag = max(now - self._ticked - TICK_SECONDS, self._lag * 0.8, 0.0)
+        late = max(now - self._ticked - TICK_SECONDS, 0.0)
+        self._lag = max(late, self._lag * 0.8)
         self._ticked = now
         self._timer = self.loop.call_later(TICK_SECONDS, self.tick)
         self.server.tick()
@@ -223,7 +225,7 @@ class Worker:
         self.larder.tell(self.journal)
         self.look()
         self.larder.tick(time.time_ns())
-        self.resilience.tick()
+        self.resilience.tick(late)
         self.crossroads.tick()
         if self.tls is not None and now > self._tls_at:
             self._tls_at = now + TLS_SECONDS

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 from gateway.call import Call, Waits
@@ -12,10 +14,17 @@ from gateway.config.schema import Config
 from gateway.journal.inflight import Gauges
 from gateway.policy.breaker import NANO, Change, Terms
 from gateway.policy.chains import Chains
+from gateway.policy.overload import Marks, Overload
+from gateway.policy.pools import FIGURES, PoolBook
+from gateway.policy.priorities import Priorities
 from gateway.policy.waits import WaitRules
 from gateway.stages.breaking import Breakers
+from gateway.stages.bulkheads import Bulkheads
+from gateway.stages.shed import Shedder
 from gateway.stages.trials import Manner, RetryingTrials
-from gateway.stores.flights import paused
+from gateway.stores.flights import Parking, paused
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Teller(Protocol):
@@ -35,9 +44,12 @@ def waits_of(config: Config) -> Callable[[Call], Waits]:
 class Resilience:
     """What a worker keeps of the trials of its configurations."""
 
-    def __init__(self, teller: Teller) -> None:
+    def __init__(self, teller: Teller, index: int) -> None:
         self._teller = teller
         self._breakers: Breakers | None = None
+        self._bulkheads = Bulkheads(PoolBook(index), Parking)
+        self._overload: Overload | None = None
+        self._stated = 0  # pools whose figures stand in the gauges
 
     def trials(self, config: Config) -> RetryingTrials:
         """Retries, fallbacks and breakers; also where every call is one attempt, for what is held by hand. A new
@@ -47,10 +59,42 @@ class Resilience:
         if before is not None or self._breakers is not None:
             self._teller.append_event("breakers_reset")
         manner = Manner(**{name: getattr(retries, name) for name in retries.__struct_fields__})
-        return RetryingTrials(manner, Chains(config.fallbacks), paused, self._breakers)
+        self._bulkheads.book.configure(
+            config.bulkheads, Priorities(config.priorities), config.workers, time.monotonic_ns()
+        )
+        pools = self._bulkheads if config.bulkheads else None
+        return RetryingTrials(manner, Chains(config.fallbacks), paused, self._breakers, pools)
 
-    def tick(self) -> None:
+    def shedder(self, config: Config) -> Shedder | None:
+        """None: nothing says when there is too much to do."""
+        said = config.overload
+        marks = Marks(int((said.lag_seconds or 0) * NANO), said.memory_bytes or 0)
+        if not (marks.lag or marks.memory):
+            self._overload = None
+            return None
+        if self._overload is None:
+            self._overload = Overload(marks)
+        self._overload.marks = marks
+        return Shedder(self._overload, Priorities(config.priorities))
+
+    def tick(self, late: float) -> None:
+        """`late`: seconds that the event loop was."""
+        if self._overload is not None:
+            before = self._overload.level
+            memory = resident() if self._overload.marks.memory else 0
+            self._overload.look(int(late * NANO), memory, time.monotonic_ns())
+            if self._overload.level != before:
+                self._teller.append_event("overload", level=self._overload.level, cause=self._overload.cause)
+        self._teller.gauges.set("overload_level", self._overload.level if self._overload is not None else 0)
+        self._tell_pools()
         self._teller.gauges.set("breakers_open", self._breakers.open if self._breakers is not None else 0)
+
+    def _tell_pools(self) -> None:
+        rows = list(self._bulkheads.book.standing().values())
+        for at in range(max(len(rows), self._stated)):
+            for figure, value in zip(FIGURES, rows[at] if at < len(rows) else (0, 0, 0), strict=True):
+                self._teller.gauges.set(f"pool{at}_{figure}", value)
+        self._stated = len(rows)
 
     def _breakers_of(self, config: Config) -> Breakers | None:
         if not breaking(config):
@@ -72,3 +116,11 @@ class Resilience:
         seconds = max(0.0, (change.until - time.monotonic_ns()) / NANO) if change.until else 0.0
         state = str(change.state)
         self._teller.append_event("breaker", breaker=name, state=state, why=change.why, seconds=round(seconds, 3))
+
+
+def resident() -> int:
+    """Bytes of memory that this process has; 0 where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_bytes().split()[1]) * PAGE
+    except (OSError, IndexError, ValueError):
+        return 0

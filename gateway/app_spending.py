@@ -23,6 +23,7 @@ from gateway.policy.ceiling import Ceiling
 from gateway.policy.controls import Caps, Decision, Kind, Scope
 from gateway.policy.limits import Limits
 from gateway.policy.loop import LoopBreaker, active
+from gateway.policy.priorities import Priorities
 from gateway.policy.token_bound import Pieces
 from gateway.ports import Budgets, Links, Prices
 from gateway.stages.admit import Admitter, Manner
@@ -98,6 +99,7 @@ class Purse:
                 stop_overruns=spending.on_overrun == "stop",
                 learn=any(budget.soft for budget in config.budgets),
             ),
+            urgency=Priorities(config.priorities).of,
         )
         self._admitters = [*self._admitters[-1:], (admitter, config)]
         return admitter

@@ -354,6 +354,7 @@ class Call(Struct, weakref=True):
     trial: Any = None  # ports.Trial, where another attempt could follow the one under way
     booked: int = 0  # attempts whose cost is known and stands in `spent`
     spent: Money | None = None
+    queued: int = 0  # ns that it waited for places in pools
     away: bool = False  # it goes to another upstream than its client's credentials are for
     committed: bool = False  # first byte sent to the client: no retry after this
     interruptible: bool = False  # an error event can be written into the answer under way

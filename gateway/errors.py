@@ -31,6 +31,7 @@
     └─ GatewayFault                   gateway  500     internal
        ├─ Draining                    gateway  503     draining
        ├─ Overloaded                  gateway  503     overloaded
+       │  └─ NoPlace                  gateway  503     bulkhead_full        its pool; also queue_timeout, deadline_...
        ├─ JournalUnavailable          gateway  503     journal_unavailable
        ├─ BudgetsUnavailable          gateway  503     budgets_unavailable  the store of budgets does not answer
        ├─ EmbedderUnavailable         gateway  503     embedder_unavailable nothing tells how alike questions are
@@ -194,6 +195,12 @@ class Draining(GatewayFault):
 
 class Overloaded(GatewayFault):
     code, status, retryable = "overloaded", 503, True
+
+
+class NoPlace(Overloaded):
+    """Of a pool of calls that go at once: nothing was sent."""
+
+    code = "bulkhead_full"
 
 
 class JournalUnavailable(GatewayFault):

@@ -29,6 +29,8 @@ async def serve(request: Request, down: Downstream, gw: Gateway, fault: GatewayE
             raise fault
         arrive(call, gw)  # route it, read it, find out who asks
         enter(call, down, gw)  # unless a person stopped it; from here on one can
+        if gw.shedder is not None:
+            gw.shedder.check(call)  # unless there is too much to do
         watch(call, gw)  # unless its run goes round in circles
         if gw.cache is not None and (cached := await gw.cache.answer(call, down, gw)) is not None:
             ending = cached  # paid for before

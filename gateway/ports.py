@@ -19,14 +19,14 @@ from gateway.ports_matcher import Feedback, Inquiry, Lesson, Match, Matcher, Mat
 from gateway.ports_outputs import Outputs, Wanted
 from gateway.ports_routing import Router
 from gateway.ports_translation import OtherAnswer, OtherQuestion, Translator
-from gateway.ports_trial import Trial
+from gateway.ports_trial import Shedder, Trial
 from gateway.spend import Charge, Demand, Grant, Refusal, RunLimits
 from gateway.tool import Terms
 
 __all__ = ["CacheStore", "Dialect", "Entry", "ErrorAnswer", "Flight", "Flights", "Headers", "Meter", "Stripper", "Tap"]
 __all__ += ["Blame", "LastTurn", "OtherAnswer", "OtherQuestion", "Outputs", "Router", "Translator", "Trial", "Used"]
 __all__ += ["Feedback", "Inquiry", "Lesson", "Match", "Matcher", "MatcherState", "Noted", "ScopeState", "Topic"]
-__all__ += ["Wanted"]
+__all__ += ["Shedder", "Wanted"]
 
 
 class Prices(Protocol):
@@ -101,8 +101,8 @@ class Budgets(Protocol):
         """Release the hold and book what was used: once, whatever is called how often. Never waits, never raises."""
         ...
 
-    async def freed(self, seconds: float) -> None:
-        """Wait until some hold was settled here or elsewhere, or so long."""
+    async def freed(self, seconds: float, rank: tuple[int, int] = (0, 0)) -> None:
+        """Wait until some hold was settled here or elsewhere, or so long. Those woken together go on by their rank."""
         ...
 
 
@@ -386,6 +386,7 @@ class Gateway(Struct, frozen=True, eq=False):
     admission: Admission | None = None  # None: nothing is limited
     cache: Cache | None = None  # None: nothing is cached
     router: Router | None = None  # None: calls go where their path and alias say
+    shedder: Shedder | None = None  # None: no call is sent away for lack of time or memory
     loops: Loops | None = None  # None: nobody looks for runaways
     waits: Callable[[Call], Waits] | None = None  # None: those of the upstreams; see policy.waits
     halt: Callable[[str, str], None] | None = None  # stop a run (its id, why) until a person resumes it

@@ -68,6 +68,10 @@ class Meter(Protocol):
         """
         ...
 
+    def readable(self) -> bool:
+        """Is the body, which has come to its end, of the kind that it claims to be? To be asked before `end`."""
+        ...
+
     def end(self) -> Answer:
         """The facts seen so far; called once, at the end of the body or when it was cut."""
         ...

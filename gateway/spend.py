@@ -148,3 +148,5 @@ class Hold(Struct, gc=False):
     output: int = 0  # tokens of output after which a stream is stopped; 0: its own limit holds it
     remaining: int = -1  # nano-USD that the tightest budget still has beside this hold; -1: no budget in money
     run_spent: int = -1  # nano-USD that its run had spent before; -1: not counted
+    demands: Sequence[Demand] = ()  # what was asked for it,
+    levels: Sequence[Level] = ()  # and how those accounts stood then

@@ -39,7 +39,7 @@ MAY: dict[str, set[str]] = {
     "ports_semantic": set(),
     "ports_outputs": {"call"},
     "ports_routing": {"call"},
-    "ports_trial": set(),
+    "ports_trial": {"call"},
     "ports": {"call", "errors", "key", "spend", "tool"}
     | {f"ports_{part}" for part in ("cache", "dialect", "matcher", "outputs", "routing", "translation", "trial")},
     "config": {"errors"},
@@ -100,6 +100,7 @@ PURE_IMPORTS = {
         "hashlib",
         "hmac",
         "itertools",
+        "json",
         "math",
         "operator",
         "re",

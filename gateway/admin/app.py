@@ -6,14 +6,14 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from gateway.admin import breakers, budgets, cache, decide, handlers, keys, limits, routes
+from gateway.admin import breakers, budgets, bulkheads, cache, decide, handlers, keys, limits, routes
 from gateway.admin.guard import guard
 from gateway.admin.openapi import ROUTES
 from gateway.admin.problems import problems
 from gateway.admin.state import STATE, AdminState
 
 BODY_BYTES = 64 * 1024
-HANDLERS = (handlers, decide, keys, budgets, limits, cache, breakers, routes)
+HANDLERS = (handlers, decide, keys, budgets, limits, cache, breakers, bulkheads, routes)
 
 
 def handler_of(name: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

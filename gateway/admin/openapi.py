@@ -12,6 +12,7 @@ from msgspec import Struct
 from gateway.admin import (
     breaker_views,
     budget_views,
+    bulkhead_views,
     cache_views,
     decision_views,
     key_views,
@@ -113,6 +114,7 @@ ROUTES: Final = (
         "POST", "/api/breakers", "force_breaker", "Hold a breaker open or closed, or let it go by what it counts.",
         _DECIDED, body=breaker_views.BreakerIn,
     ),
+    Route("GET", "/api/bulkheads", "bulkheads", "How full pools are.", {200: bulkhead_views.BulkheadList}),
     Route("GET", "/api/limits", "limits", "Limits that were set here.", {200: limit_views.LimitList}),
     Route(
         "PUT", "/api/limits/{scope}/{value}", "set_limit", "Limit a scope: a team, a key, an agent, a model, ...",

@@ -133,6 +133,7 @@ class AdminState:
     cache: Desk
     matcher: MatcherDesk
     config: Callable[[], Config]  # in force
+    workers: Callable[[], Sequence[Mapping[str, float]]]  # the gauges of each; takes its time
     canaries: Callable[[], list[tuple[CanaryDecision, int]]]  # how each stands, since when; raises OSError
     in_force: Callable[[int], bool]  # has every worker taken in the decisions up to this revision?
     caught_up_at: Callable[[], float]  # monotonic: what was written before is in the ledger

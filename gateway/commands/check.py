@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from gateway.config.check import errors, keys_in_use, warnings
+from gateway.config.check_bulkheads import bulkheads
 from gateway.config.check_cache import caching
 from gateway.config.check_limits import coverage
 from gateway.config.check_resilience import resilience
@@ -44,7 +45,7 @@ def run(path: Path | None, env: Mapping[str, str], *, strict: bool = False, out:
     config = loaded.config
     cached = [*caching(config), *matching(config, lacking)]
     said = [*keys_in_use(config), *coverage(config, priced, keys), *cached]
-    for line in [*said, *routing(config), *resilience(config)]:
+    for line in [*said, *routing(config), *resilience(config), *bulkheads(config)]:
         print(f"  {line}", file=out)
     print(f"{name}: no problems, {_count(len(found), 'warning')}; prices of {priced.version}", file=out)
     return 1 if strict and found else 0

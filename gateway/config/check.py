@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import structs
 
-from gateway.config import check_cache, check_resilience, check_routing, check_semantic
+from gateway.config import check_bulkheads, check_cache, check_resilience, check_routing, check_semantic
 from gateway.config.address import is_loopback, parse_address, parse_url
 from gateway.config.check_limits import Catalogue, doubts, unmatched
 from gateway.config.environment import variables
@@ -38,6 +38,7 @@ def warnings(loaded: Loaded, shipped: Catalogue, priced: Catalogue, lacking: str
         *doubts(config, priced),
         *check_cache.doubts(config),
         *check_resilience.doubts(config),
+        *check_bulkheads.doubts(config),
         *check_semantic.doubts(config, lacking),
         *check_routing.doubts(config),
         *_readable_secrets(loaded),
@@ -47,7 +48,8 @@ def warnings(loaded: Loaded, shipped: Catalogue, priced: Catalogue, lacking: str
 
 def errors(loaded: Loaded, priced: Catalogue, keys: Roster) -> list[Problem]:
     """What the gateway would start with, but what cannot be meant: limits that match nothing."""
-    return _located(loaded, unmatched(loaded.config, priced, keys))
+    found = unmatched(loaded.config, priced, keys)
+    return _located(loaded, [*found, *check_bulkheads.unmatched(loaded.config, keys)])
 
 
 def _located(loaded: Loaded, found: list[Problem]) -> list[Problem]:

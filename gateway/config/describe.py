@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from gateway.config import describe_resilience, describe_routing, describe_slo, schema, schema_semantic
+from gateway.config import (
+    describe_bulkheads,
+    describe_resilience,
+    describe_routing,
+    describe_slo,
+    schema,
+    schema_semantic,
+)
 
 _FROM_ENV = 'Secret: "$NAME" and "${NAME}" are read from the environment, "$$" is a dollar sign.'
 
 FIELDS: dict[type[schema.Config_], dict[str, str]] = {
+    **describe_bulkheads.FIELDS,
     **describe_resilience.FIELDS,
     **describe_routing.FIELDS,
     **describe_slo.FIELDS,
@@ -23,6 +31,9 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
         "timeouts": "Other timeouts for some calls than their upstream has.",
         "retries": "When a call that failed is sent to the same upstream again.",
         "breakers": "When an upstream, a model or a tool that fails is left alone for a while.",
+        "priorities": "How urgent calls are: who goes first in a queue, and who is refused first.",
+        "bulkheads": "Pools of places for calls of one kind, so that none takes the places of another, by name.",
+        "overload": "When a worker that has too much to do refuses calls.",
         "fallbacks": "Where calls that failed go on: other upstreams, keys and models.",
         "prices": "Prices that outrank the shipped catalogue.",
         "identity": "How the caller of a request is told.",

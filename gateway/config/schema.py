@@ -10,26 +10,15 @@ from typing import Annotated, ClassVar, Literal
 from msgspec import Meta
 
 from gateway.config.schema_base import Config_, Count, Name, Seconds, Share
+from gateway.config.schema_bulkheads import Bulkhead, Overload, PriorityRule
 from gateway.config.schema_resilience import Breakers, Fallback, Goal, Retries, TimeoutRule, Timeouts
 from gateway.config.schema_routing import Route
 from gateway.config.schema_semantic import SemanticCache
 from gateway.config.schema_slo import Slo
 
 # imported from here
-__all__ = [
-    "Breakers",
-    "Config_",
-    "Count",
-    "Fallback",
-    "Goal",
-    "Name",
-    "Retries",
-    "Seconds",
-    "SemanticCache",
-    "Share",
-    "TimeoutRule",
-    "Timeouts",
-]
+__all__ = ["Breakers", "Bulkhead", "Config_", "Count", "Fallback", "Goal", "Name", "Overload", "PriorityRule"]
+__all__ += ["Retries", "Seconds", "SemanticCache", "Share", "TimeoutRule", "Timeouts"]
 
 DialectName = Literal["openai", "anthropic", "gemini", "opaque"]
 
@@ -375,6 +364,9 @@ class Config(Config_, frozen=True):
     retries: Retries = Retries()
     fallbacks: tuple[Fallback, ...] = ()
     breakers: Breakers = Breakers()
+    priorities: tuple[PriorityRule, ...] = ()
+    bulkheads: dict[Name, Bulkhead] = {}
+    overload: Overload = Overload()
     prices: Prices = Prices()
     identity: Identity = Identity()
     capture: Literal["off", "hash", "full"] = "off"

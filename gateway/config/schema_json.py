@@ -35,4 +35,5 @@ def undescribed() -> list[str]:
 
 
 def _sections(base: type[Config_]) -> list[type[Config_]]:
-    return [found for section in base.__subclasses__() for found in (section, *_sections(section))]
+    """Those that can stand in the file: what others are made from cannot."""
+    return [one for section in base.__subclasses__() for one in _sections(section) or [section]]

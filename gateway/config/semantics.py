@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path as File
 
 from gateway.config import (
+    semantics_bulkheads,
     semantics_cache,
     semantics_limits,
     semantics_resilience,
@@ -55,6 +56,7 @@ def faults(config: Config, env: Mapping[str, str]) -> list[Problem]:
         found += _readable(("prices", "litellm_file"), config.prices.litellm_file)
     found += semantics_resilience.faults(config)
     found += semantics_routing.faults(config)
+    found += semantics_bulkheads.faults(config)
     found += semantics_slo.faults(config)
     return [*found, *semantics_limits.faults(config), *semantics_cache.faults(config), *_tools(config)]
 

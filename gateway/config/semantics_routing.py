@@ -20,11 +20,11 @@ def faults(config: Config) -> Iterator[Problem]:
     for index, rule in enumerate(config.routes):
         path = ("routes", str(index))
         for name in PATTERNS:
-            yield from _pattern((*path, name), getattr(rule, name))
-        for name, pattern in rule.headers.items():
+            yield from pattern((*path, name), getattr(rule, name))
+        for name, value in rule.headers.items():
             if not _TOKEN.match(name):
                 yield Problem((*path, "headers", name), reason="not a header name")
-            yield from _pattern((*path, "headers", name), pattern)
+            yield from pattern((*path, "headers", name), value)
         yield from _targets(path, rule, config)
         if rule.min_tokens is not None and rule.max_tokens is not None and rule.min_tokens > rule.max_tokens:
             yield Problem((*path, "min_tokens"), reason="is more than `max_tokens`, so nothing matches")
@@ -35,10 +35,11 @@ def faults(config: Config) -> Iterator[Problem]:
             yield from _target((*path, "canary", "to"), rule.canary.to, config)
 
 
-def _pattern(path: Path, pattern: str) -> Iterator[Problem]:
-    if not pattern or len(pattern) > MATCH_CHARS or not pattern.isprintable() or pattern != pattern.strip():
+def pattern(path: Path, text: str) -> Iterator[Problem]:
+    """A name with * as wildcard, as a person writes one."""
+    if not text or len(text) > MATCH_CHARS or not text.isprintable() or text != text.strip():
         yield Problem(path, reason=f"must be 1 to {MATCH_CHARS} printable characters without space around")
-    elif "**" in pattern:
+    elif "**" in text:
         yield Problem(path, reason="one * already stands for any characters")
 
 

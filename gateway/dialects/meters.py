@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -144,6 +145,17 @@ def first_text(*values: Any) -> str:
     return ""
 
 
+def is_json(body: bytes) -> bool:
+    """As most clients take it: with lone surrogates, too, and however deep."""
+    try:
+        json.loads(body)
+    except RecursionError:
+        return True
+    except ValueError:
+        return False
+    return True
+
+
 def decode_error(raw: bytes | Raw) -> tuple[str, str] | None:
     try:
         return error_facts(msgspec.json.decode(raw))
@@ -160,6 +172,9 @@ class NoStream:
     def stop(self, data: bytes) -> int:
         return -1
 
+    def readable(self) -> bool:
+        return True
+
 
 class JsonMeter(NoStream):
     """A body that is one JSON document. Dialects override `read`; errors (status >= 400) are read here."""
@@ -169,6 +184,7 @@ class JsonMeter(NoStream):
     failed = ""
     _size = 0
     _tail: bytes | None = None
+    _read = False
 
     def __init__(self, asked: Asked, status: int) -> None:
         self.draft = Draft()
@@ -191,7 +207,23 @@ class JsonMeter(NoStream):
         elif len(self._parts) > 4096:
             self._parts = [b"".join(self._parts)]
 
+    def readable(self) -> bool:
+        """Is it JSON? Where something was found in it, it is."""
+        body, draft = self._take(), self.draft
+        if not body or draft.model or draft.usage is not None or draft.chars or draft.response_id or draft.error_type:
+            return True
+        return is_json(body)
+
     def end(self) -> Answer:
+        if not self._read:
+            self._take()
+        self.failed = self.draft.error_type
+        self.terminal = True
+        return self.draft.answer(self._asked, complete=True)
+
+    def _take(self) -> bytes:
+        """Fill the draft; returns what it was filled from, where that is the whole document."""
+        self._read = True
         body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._parts.clear()
         if self._status >= 400:
@@ -202,9 +234,7 @@ class JsonMeter(NoStream):
             self.read_tail(self._tail)
         elif body:
             self.read(body)
-        self.failed = self.draft.error_type
-        self.terminal = True
-        return self.draft.answer(self._asked, complete=True)
+        return body
 
     def read(self, body: bytes) -> None:
         """Fill the draft from a whole document of a successful answer. Must not raise."""

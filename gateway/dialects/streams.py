@@ -110,6 +110,9 @@ class EventMeter(Generic[E]):
         self.settle()
         return self.draft.answer(self.asked, self.finished() and not self.stopped)
 
+    def readable(self) -> bool:
+        return True
+
     def produced(self, most: int) -> int:
         """While it stays below `most`, what is kept undecoded counts as if all of it were output."""
         rough = self.draft.tokens(self._size)
@@ -260,6 +263,9 @@ class Sniffer:
         answer = self.chosen.end()
         self._note()
         return answer
+
+    def readable(self) -> bool:
+        return self._meter is None or self._meter.readable()
 
     def produced(self, most: int) -> int:
         return 0 if self._meter is None else self._meter.produced(most)

@@ -16,6 +16,7 @@ from gateway import __version__
 from gateway.call import ToolCall
 from gateway.config.schema import Telemetry
 from gateway.journal.record import CallRecord, EventRecord, OutcomeRecord, Record
+from gateway.recorder import metrics_pools
 from gateway.recorder.drops import Drops
 from gateway.recorder.facts import tool_result
 from gateway.recorder.metrics_calls import Calls, Models
@@ -99,6 +100,8 @@ class MetricsProjection:
                     if self._every_trace:
                         self._calls.exemplify(record)
                     self._runs.observe(record)
+                    if record.notes:
+                        metrics_pools.observe(self._store, record)
                     for tool in record.tools:
                         self._tool(tool, record)
                 elif isinstance(record, OutcomeRecord):

@@ -76,6 +76,8 @@ class Span:
     ATTEMPTS = "tollgate.attempts"
     REUSED = "tollgate.connection.reused"
     RETRY_WITHHELD = "tollgate.retry.withheld"
+    BULKHEAD = "tollgate.bulkhead.pool"
+    BULKHEAD_WAITED = "tollgate.bulkhead.waited"
     CLIENT_RETRY = "tollgate.client.retry_count"
     TOOL_EXACT = "tollgate.tool.duration_exact"
     TOOL_SERVER = "tollgate.tool.server"
@@ -122,6 +124,8 @@ SPAN_HELP: dict[str, str] = {
     Span.ATTEMPTS: "requests sent upstream for this call",
     Span.REUSED: "whether the attempt used a kept-alive connection",
     Span.RETRY_WITHHELD: "why a failure was not tried again where it was: sdk, attempts, wait, deadline or budget",
+    Span.BULKHEAD: "the pool of calls in which this one found no place free",
+    Span.BULKHEAD_WAITED: "what it waited for one, in seconds",
     Span.CLIENT_RETRY: "how often the client's SDK says it sent this call again",
     Span.TOOL_SERVER: "the configured tool or MCP server that an execution passed through the gate to",
     Span.TOOL_EXACT: "whether the duration was reported; otherwise it is an upper bound",

@@ -51,7 +51,7 @@ from gateway.process.control import (
     Stop,
     run_child,
 )
-from gateway.recorder import budget_gauges, cache_gauges, canary_gauges, process_gauges
+from gateway.recorder import budget_gauges, bulkhead_gauges, cache_gauges, canary_gauges, process_gauges
 from gateway.recorder.budget_gauges import BudgetGauges
 from gateway.recorder.canaries import EVENTS, CanaryJudge, plans_of
 from gateway.recorder.keep import SnapshotFile
@@ -146,6 +146,7 @@ class Recorder:
                 cache=self._cache,
                 matcher=self._matcher,
                 config=lambda: self._config,
+                workers=lambda: list(read_gauges(self._inflight).values()),
                 canaries=self._canaries.standings,
                 in_force=self.in_force,
                 caught_up_at=lambda: self.loop.caught_up_at,
@@ -276,6 +277,7 @@ class Recorder:
         found = list(read_gauges(self._inflight).values())
         return {
             **process_gauges.workers(found),
+            **bulkhead_gauges.workers(found, tuple(self._config.bulkheads)),
             **process_gauges.configured(self._status),
             **budget_gauges.workers(found),
             **budget_gauges.keys(self._keys.listed, time.time_ns()),

@@ -30,6 +30,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 from gateway import __version__
 from gateway.call import PICO_USD, Outcome, ToolCall
 from gateway.journal.record import AttemptRecord, CallRecord
+from gateway.policy.pools import POOL, WAITED
 from gateway.policy.sampling import Decision
 from gateway.policy.trace_ids import agent_span_id, child_span_id, tool_span_id
 from gateway.recorder.facts import error_type_of, gen_ai_provider, tidy, trace_id_of
@@ -102,6 +103,8 @@ class CallSpans:
             Span.OVERHEAD: r.overhead_ns / NS,
             Span.ATTEMPTS: len(r.attempts),
             Span.RETRY_WITHHELD: r.notes.get("retry_withheld"),
+            Span.BULKHEAD: r.notes.get(POOL),
+            Span.BULKHEAD_WAITED: int(r.notes[WAITED]) / NS if r.notes.get(WAITED, "").isdecimal() else None,
             Span.CLIENT_RETRY: r.sdk_retry if r.sdk_retry > 0 else None,
             Span.BUDGET: r.budget,
             Span.BUDGET_ACCOUNT: tidy(r.budget_account, _NAME),

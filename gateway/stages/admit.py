@@ -10,6 +10,7 @@ Rules
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 from msgspec import Struct
@@ -65,8 +66,9 @@ class Case:
 
     def __init__(self, call: Call, down: Downstream, gw: Gateway, told: Told, worst: Worst) -> None:
         self.call, self.down, self.gw = call, down, gw
-        self.more = call.booked > 0 and call.hold is None  # an attempt of it was charged; the call itself is counted
-        self.op = f"{call.id}.{len(call.attempts)}" if self.more else call.id
+        before = call.hold.op if call.hold is not None else ""  # what is held anew takes the place of what was held
+        self.op = before or (f"{call.id}.{len(call.attempts)}" if call.booked else call.id)
+        self.more = self.op != call.id  # an attempt of it was charged; the call itself is counted
         self.told, self.worst = told, worst
         self.ask = Ask()
         self.at = call.started_at  # ns since the epoch: whose windows are asked
@@ -81,12 +83,22 @@ class Case:
 class Admitter:
     """Implements ports.Admission."""
 
-    def __init__(self, budgets: Budgets, limits: Limits, ceilings: Ceilings, links: Links, manner: Manner) -> None:
+    def __init__(
+        self,
+        budgets: Budgets,
+        limits: Limits,
+        ceilings: Ceilings,
+        links: Links,
+        manner: Manner,
+        *,
+        urgency: Callable[[Call], int] = lambda call: 0,
+    ) -> None:
         self._budgets = budgets
         self._limits = limits
         self._ceilings = ceilings
         self._links = links
         self._manner = manner
+        self._urgency = urgency  # the less the sooner, where several wait
         self.used = not limits.empty  # it has accounts to keep
 
     def relimit(self, limits: Limits) -> None:
@@ -235,7 +247,8 @@ class Admitter:
         note(call, "queued", budget_account=case.ask.demands[refusal.index].account)
         told: list[GatewayError] = []
         down.on_gone = told.append
-        await self._budgets.freed(min(left, LOOK_SECONDS))
+        rank = (self._urgency(call), case.ask.demands[refusal.index].amount)  # the urgent first, of those the cheap
+        await self._budgets.freed(min(left, LOOK_SECONDS), rank)
         if down.gone:
             raise ClientGone()
         if told:
@@ -326,4 +339,5 @@ def hold_of(case: Case, grant: Grant, *, stop_overruns: bool) -> Hold:
         watched = {"configured": worst.tokens_out, "session": tokens}.get(worst.basis, 0)
     held = usd if usd >= 0 else worst.nano_usd or 0
     tools, steps = (0, 0) if case.more else (told.tools, told.steps)
-    return Hold(case.op, held, tokens, tools, steps, watched, remaining, run_spent)
+    asked, levels = case.ask.demands, grant.levels
+    return Hold(case.op, held, tokens, tools, steps, watched, remaining, run_spent, asked, levels)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from gateway.call import Call
+from gateway.errors import UpstreamFault
 from gateway.ports import Gateway
 from gateway.stages.account import account
 
@@ -29,7 +30,7 @@ def steps_of(gw: Gateway) -> tuple[Callable[[Call], None], ...]:
     """The steps in their order; the same for every call of a configuration."""
     loops = gw.loops
     return (
-        lambda call: account(call, call.meter, gw),
+        lambda call: account(call, call.meter, gw, cut=isinstance(call.fault, UpstreamFault)),
         *((gw.admission.settle,) if gw.admission is not None else ()),
         *((gw.cache.settle,) if gw.cache is not None else ()),
         *((gw.router.learn,) if gw.router is not None else ()),

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from gateway.call import Call, Usage
 from gateway.errors import BadAnswer, ClientGone, GatewayError, StreamErrored, StreamTruncated, UpstreamFault
-from gateway.policy.encoding import Identity, decoder_for
+from gateway.policy.encoding import Bounded, Identity, decoder_for
 from gateway.policy.forward import rendered, response_block
 from gateway.ports import Downstream, Exchange, Gateway
 from gateway.stages.account import account
 from gateway.stages.ending import Ending
-from gateway.stages.passage import Passage
+from gateway.stages.passage import JSON, Passage
 from gateway.stages.peek import peek
 from gateway.stages.refuse import own_lines, whole
 from gateway.stages.translated import end_early
@@ -75,6 +75,15 @@ def refuse_opaque(passage: Passage) -> None:
         raise BadAnswer("the answer is compressed although that was declined, and cannot be looked through")
 
 
+def refuse_nonsense(passage: Passage) -> None:
+    """What says that it is JSON, and is not, is no answer of a model. Raises BadAnswer."""
+    if passage.exchange.status < 300 and passage.kind.startswith(JSON) and not passage.call.asked.gated:
+        if passage.decoder.broken and isinstance(passage.decoder, Bounded):  # an unknown coding may be right
+            raise BadAnswer("the content coding of the upstream's answer is broken")
+        if not passage.meter.readable():
+            raise BadAnswer("the upstream answered with what is not JSON, though it says so")
+
+
 async def pump_whole(passage: Passage) -> Ending:
     """An answer that means nothing before it is complete."""
     exchange, call, look = passage.exchange, passage.call, passage.looker()
@@ -94,6 +103,7 @@ async def pump_whole(passage: Passage) -> Ending:
         return await pump_rest(passage)
     if passage.stripper is not None:
         held.append(passage.rest())
+    refuse_nonsense(passage)
     settle(passage)
     call.committed = True
     call.status = exchange.status

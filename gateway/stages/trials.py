@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from msgspec import Struct
 
 from gateway.call import Call, Edit, Route
-from gateway.errors import BreakerOpen, BudgetsUnavailable, Forbidden, GatewayError, Rejected, UpstreamFault
+from gateway.errors import BreakerOpen, BudgetsUnavailable, Forbidden, GatewayError, NoPlace, Rejected, UpstreamFault
 from gateway.policy.chains import Chains, Goal
 from gateway.policy.keys import may_ask
 from gateway.policy.retry import Cause, RetryBudget, Verdict, backoff, of_answer, of_fault
@@ -29,6 +29,7 @@ from gateway.stages.arrive import readable
 from gateway.stages.attempt import ERROR_BODY_LIMIT, IDEMPOTENT, attempt, may_resend
 from gateway.stages.authorize import may_go
 from gateway.stages.breaking import Breakers, Pass
+from gateway.stages.bulkheads import Bulkheads, Seat
 from gateway.stages.ending import Ending
 from gateway.stages.pump import pump
 from gateway.stages.translated import may_lead, sayable
@@ -38,7 +39,7 @@ SDK = b"x-stainless-retry-count"
 ADVICE = b"x-should-retry"
 BUSY_TOOL = frozenset((429, 503))  # any other error of a tool is its answer
 HERE = Goal()
-CLOSED_TO_US = Verdict(Cause.REFUSED, here=False)  # by the breaker
+CLOSED_TO_US = Verdict(Cause.REFUSED, here=False)  # by the breaker, or for want of a place
 TROUBLE = {Cause.CONTEXT: "context", Cause.POLICY: "policy"}
 CHANCES = 1 << 32
 
@@ -64,11 +65,13 @@ class RetryingTrials:
         chains: Chains,
         pause: Callable[[Downstream, float], Awaitable[None]],
         breakers: Breakers | None = None,
+        bulkheads: Bulkheads | None = None,
     ) -> None:
         self.manner = manner
         self.chains = chains
         self.pause = pause
         self.breakers = breakers
+        self.bulkheads = bulkheads
         self._budgets: dict[str, RetryBudget] = {}  # by upstream
 
     def budget(self, upstream: str) -> RetryBudget:
@@ -89,12 +92,16 @@ class RetryingTrials:
             if self.breakers is not None:
                 trial.leave()
             trial.drop()
+            if self.bulkheads is not None:
+                trial.rise()
             call.trial = None  # the two would keep each other alive
 
     async def _tried(self, trial: CallTrial, call: Call, down: Downstream, gw: Gateway) -> Ending | None:
         """One attempt. None: another one follows."""
-        fault: UpstreamFault | None = None
+        fault: UpstreamFault | NoPlace | None = None
         try:
+            if self.bulkheads is not None:
+                trial.seat = await self.bulkheads.enter(call, down, gw)
             if self.breakers is not None:
                 trial.enter(self.breakers)
             elif gw.controls.forced:
@@ -104,7 +111,7 @@ class RetryingTrials:
                 ending = await passed(call, trial.give(), down, gw)
                 trial.ended = True
                 return ending
-        except UpstreamFault as error:
+        except (UpstreamFault, NoPlace) as error:
             if not trial.failed(error):
                 raise
             trial.drop()
@@ -144,6 +151,7 @@ class CallTrial(Struct, eq=False):
     hand: Exchange | None = None  # an answer that was not passed on yet
     ended: bool = False  # it was passed on to its end
     _pass: Pass | None = None  # through the breaker
+    seat: Seat | None = None  # in the pool of its target
     _verdict: Verdict | None = None  # on the attempt under way
     _broke: UpstreamFault | None = None  # what ended it behind the commit point
 
@@ -173,6 +181,12 @@ class CallTrial(Struct, eq=False):
             broke = call.fault if isinstance(call.fault, UpstreamFault) else self._broke
             verdict = of_fault(broke) if broke is not None else None
         self._trials.breakers.leave(one, call, verdict, well=self.ended, gw=self._gw)
+
+    def rise(self) -> None:
+        """Give its place in the pool to the next."""
+        seat, self.seat = self.seat, None
+        if seat is not None and self._trials.bulkheads is not None:
+            self._trials.bulkheads.leave(seat, self._call, self._gw)
 
     def give(self) -> Exchange:
         """The answer in hand, to be passed on: who does that closes it."""
@@ -227,7 +241,7 @@ class CallTrial(Struct, eq=False):
         if call.committed or self._down.gone:
             self._broke = fault if not self._down.gone and isinstance(fault, UpstreamFault) else None
             return False
-        if isinstance(fault, BreakerOpen):
+        if isinstance(fault, (BreakerOpen, NoPlace)):
             return self._decided(CLOSED_TO_US)
         if call.attempts and fault is call.attempts[-1].fault and call.attempts[-1].status >= 400:
             return True  # an error inside a 200: `again` has decided
@@ -340,6 +354,7 @@ class CallTrial(Struct, eq=False):
         the failure stands. Raises what ends the call. An answer in hand is an error, and costs nothing."""
         call, gw = self._call, self._gw
         self.leave()
+        self.rise()
         if self.hand is None and len(call.attempts) > call.booked:
             self._book()
         if self._wait > 0:

@@ -101,6 +101,20 @@ class LocalFlights:
         await paused(down, seconds)
 
 
+class Parking:
+    """Implements stages.bulkheads.Parking: one wait, which somebody else may end."""
+
+    def __init__(self) -> None:
+        self._future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    def wake(self) -> None:
+        if not self._future.done():
+            self._future.set_result(True)
+
+    async def until(self, down: Downstream, seconds: float) -> bool:
+        return await waited(self._future, down, seconds)
+
+
 async def paused(down: Downstream, seconds: float) -> None:
     """Wait. Raises what ends the call of `down` meanwhile."""
     await waited(asyncio.get_running_loop().create_future(), down, seconds)

@@ -26,7 +26,7 @@ WAITING = 256
 UNSENT = 1_048_576
 LATE = 4
 REST = 1.0
-AGAIN = 0.5  # seconds between two attempts to connect
+AGAIN = 0.1  # seconds between two attempts to connect
 
 _log = logging.getLogger("tollgate.cache")
 

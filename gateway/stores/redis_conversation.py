@@ -73,7 +73,7 @@ class Conversation:
         self._started = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._nudge: asyncio.TimerHandle | None = None
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: dict[asyncio.Future[None], tuple[int, int]] = {}  # with the rank of each
         self._freed = 0
         self._polled = 0.0
         self._most = MOST
@@ -130,17 +130,17 @@ class Conversation:
         except RedisAway as error:
             raise BudgetsUnavailable(f"the store of budgets is away: {error}") from error
 
-    async def freed(self, seconds: float) -> None:
+    async def freed(self, seconds: float, rank: tuple[int, int] = (0, 0)) -> None:
         """Wait until some hold was settled here or elsewhere, or so long."""
         waiting: asyncio.Future[None] = self._loop.create_future()
         timer = self._loop.call_later(seconds, _resolve, waiting)
-        self._waiting.add(waiting)
+        self._waiting[waiting] = rank
         self._nudge_in(POLL_SECONDS)
         try:
             await waiting
         finally:
             timer.cancel()
-            self._waiting.discard(waiting)
+            self._waiting.pop(waiting, None)
 
     def _nudge_in(self, seconds: float) -> None:
         if self._nudge is None:
@@ -327,7 +327,7 @@ class Conversation:
         self._queue.clear()
 
     def _wake_waiting(self) -> None:
-        for waiting in self._waiting:
+        for waiting in sorted(self._waiting, key=self._waiting.__getitem__):
             _resolve(waiting)
 
 

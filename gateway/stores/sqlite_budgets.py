@@ -76,7 +76,7 @@ class SqliteBudgets:
         self._blocked_at = 0
         self._rest_until = 0
         self._ticks = 0
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: dict[asyncio.Future[None], tuple[int, int]] = {}  # with the rank of each
         self._look: asyncio.TimerHandle | None = None
         self._seen = self._mark = -1  # how much was given back when waiters woke; and when one was refused last
         self._thread: ThreadPoolExecutor | None = None
@@ -105,10 +105,10 @@ class SqliteBudgets:
         if self._handle is None:
             self._flush_later()
 
-    async def freed(self, seconds: float) -> None:
+    async def freed(self, seconds: float, rank: tuple[int, int] = (0, 0)) -> None:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        self._waiters.add(future)
+        self._waiters[future] = rank
         timer = loop.call_later(seconds, _wake, future)
         if self._queue and not self._soon:
             self._flush_soon()
@@ -118,7 +118,7 @@ class SqliteBudgets:
             await future
         finally:
             timer.cancel()
-            self._waiters.discard(future)
+            self._waiters.pop(future, None)
 
     def configure(self, settings: Spending) -> None:
         """Take over reloaded settings."""
@@ -356,7 +356,7 @@ class SqliteBudgets:
 
     def _wake_all(self, freed: int) -> None:
         self._seen = self._mark = freed
-        for future in self._waiters:
+        for future in sorted(self._waiters, key=self._waiters.__getitem__):
             _wake(future)
         self._waiters.clear()
 

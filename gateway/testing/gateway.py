@@ -245,7 +245,7 @@ class RunningGateway:
             return 0
 
     def text(self, path: str) -> str:
-        """Raises urllib.error.HTTPError where the admin API refuses."""
+        """Raises urllib.error.HTTPError where the admin API refuses; to be closed by whoever takes it."""
         with urllib.request.urlopen(self.admin_url + path, timeout=10) as answer:  # noqa: S310 - our own http URL
             return str(answer.read().decode())
 
@@ -289,6 +289,7 @@ class RunningGateway:
                     return seen
                 state = str(seen)
             except urllib.error.HTTPError as fault:
+                fault.close()  # it holds its connection
                 if fault.code not in (404, 503):
                     raise
                 state = str(fault)

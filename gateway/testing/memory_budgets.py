@@ -16,6 +16,7 @@ from gateway.config.schema import Budget, Limits, Runs, Spending
 from gateway.policy import limits as policy
 from gateway.policy.book import Book, State
 from gateway.policy.ceiling import Ceiling
+from gateway.policy.priorities import Priorities
 from gateway.spend import Charge, Demand, Grant, Refusal
 from gateway.stages.admit import Admitter, Manner
 from gateway.testing.doubles import FlatPrices, Log, Stop, World
@@ -28,6 +29,7 @@ class MemoryBudgets:
 
     def __init__(self, log: Log) -> None:
         self.log = log
+        self.ranks: list[tuple[int, int]] = []  # of those that waited
         self.book = Book()
         self.charges: list[tuple[str, Charge]] = []
         self.asked: list[Sequence[Demand]] = []
@@ -45,7 +47,8 @@ class MemoryBudgets:
             self.charges.append((op, charge))
             self.log.append(("settle", charge))
 
-    async def freed(self, seconds: float) -> None:
+    async def freed(self, seconds: float, rank: tuple[int, int] = (0, 0)) -> None:
+        self.ranks.append(rank)
         await Stop("freed")
         self.on_wait()
 
@@ -82,5 +85,6 @@ def limit(
         Ceiling(FlatPrices(), output=settings.output_ceiling),
         world.links,
         Manner(**{"clamp_floor": settings.clamp_floor, "queue_seconds": settings.queue_seconds, **manner}),
+        urgency=Priorities(()).of,
     )
     return kept

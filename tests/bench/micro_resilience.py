@@ -1,7 +1,8 @@
 """`python -m tests.bench.micro_resilience [--rounds N]`: microseconds that resilience costs a call which goes well.
 
-The whole pipeline of a worker without its sockets (as in `micro`), in three configurations that take turns: every call
-one attempt; as it is without configuration (retries); with a breaker and a chain for every call. CPU time of the
+The whole pipeline of a worker without its sockets (as in `micro`), in configurations that take turns: every call one
+attempt; as it is without configuration (retries); with a breaker and a chain for every call; with a place in a pool;
+with a route, a breaker, a chain and a pool for every call. CPU time of the
 thread, of the quickest batch: what others do on the machine only adds to it, and makes it uncertain by some per cent.
 Function calls are the same in every run. The bar is half of what nginx takes.
 """
@@ -31,6 +32,24 @@ CHAIN = {
     "breakers": {"enabled": True, "refuse": True, "slow_seconds": 20},
 }
 
+POOL = {
+    "priorities": [{"agent": "nightly-*", "priority": "batch"}],
+    "bulkheads": {
+        "tools": {"upstream": "openai", "agent": "tool-*", "max": 20},
+        "agents": {"max": 50, "each": "model"},
+    },
+    "overload": {"lag_seconds": 1},
+}
+ROUTED = {"routes": [{"model": "gpt-*", "to": ["gpt-4o-mini", "gpt-4.1-mini"]}]}
+CONFIGS = {
+    "one attempt": ONCE,
+    "retries": {},
+    "retries, breaker, chain": CHAIN,
+    "retries, pool": POOL,
+    "route": ROUTED,
+    "all of it": {**CHAIN, **POOL, **ROUTED},
+}
+
 
 def calls_of(work: Callable[[Request], None], requests: Sequence[Request]) -> float:
     """Function calls, those into C too, for each request."""
@@ -56,7 +75,7 @@ def main() -> int:
     body = bodies()["chat_new"]
     with ExitStack() as stack:
         timed = {}
-        for name, config in (("one attempt", ONCE), ("retries", {}), ("retries, breaker, chain", CHAIN)):
+        for name, config in CONFIGS.items():
             place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             worker = stack.enter_context(worker_in(place, limits=config))
             bench = Bench(worker, CHAT, body, OPENAI_ANSWER, SDK, rounds)

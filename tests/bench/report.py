@@ -88,6 +88,14 @@ def limited_lines(rows: Rows) -> Iterable[Line]:
     yield Line("limited_rate", "calls/s with every scope limited, beside without", "×", kept, 0.75, rising=True)
 
 
+def resilient_lines(rows: Rows) -> Iterable[Line]:
+    def extra(name: str) -> Figure:
+        return over(rows, lambda row: (row[name]["cpu_us"] - row["tollgate"]["cpu_us"]) / row["nginx"]["cpu_us"])
+
+    yield Line("resilient", "routing, breaker and bulkhead", "× nginx", extra("tollgate_resilient"), 0.5)
+    yield Line("guarded", "breaker and bulkhead alone", "× nginx", extra("tollgate_guarded"))
+
+
 def cached_lines(rows: Rows) -> Iterable[Line]:
     hits = ratio(rows, "rps", "tollgate_refreshed", "tollgate_cached")
     yield Line("cached", "calls/s from the exact cache, beside misses", "×", hits, 1.5, rising=True)
@@ -138,6 +146,7 @@ LINES: dict[str, Callable[[Rows], Iterable[Line]]] = {
     "json": json_lines,
     "json_new": json_new_lines,
     "limited": limited_lines,
+    "resilient": resilient_lines,
     "cached": cached_lines,
     "latency": latency_lines,
     "burst": stream_lines("burst", "CPU of the worker per stream in bursts", 2),

@@ -63,6 +63,15 @@ PHASES = (
         headers=("x-tollgate-run-id: bench",),
     ),
     Phase(
+        "resilient",
+        "the same, every call routed, behind a breaker and a fallback, through a pool",
+        "chat",
+        ("nginx", "tollgate", "tollgate_guarded", "tollgate_resilient"),
+        0.7,
+        (3, 7, 12),
+        {"conns": 32},
+    ),
+    Phase(
         "cached",
         "the same, answered from the exact cache; beside calls that are looked up and stored every time",
         "chat",

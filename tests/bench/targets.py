@@ -51,6 +51,17 @@ LIMITED = {  # every scope, and its run
     "runs": {"budget_usd": PLENTY, "max_calls": 10**9},
     "limits": {"rates": [{"scope": "key", "rpm": 10**8}]},
 }
+GUARDED = {  # every call passes a breaker and needs a place in a pool
+    "breakers": {"enabled": True, "refuse": True, "slow_seconds": 20},
+    "priorities": [{"agent": "nightly-*", "priority": "batch"}],
+    "bulkheads": {"tools": {"agent": "tool-*", "max": 20}, "agents": {"max": 1000, "each": "model"}},
+    "overload": {"lag_seconds": 5},
+}
+RESILIENT = {  # and is routed, and has a fallback
+    **GUARDED,
+    "routes": [{"model": "gpt-*", "to": ["gpt-4o-mini", "gpt-4.1-mini"], "by": "latency"}],
+    "fallbacks": [{"model": "gpt-*", "to": [{"model": "gpt-4.1"}]}],
+}
 CACHED = {"cache": {"exact": {"enabled": True, "sampled": "all"}}}
 REFRESH = ("cache-control: no-cache",)  # asked, keyed and stored like a miss, every time
 LITELLM_ENV = {
@@ -118,6 +129,10 @@ class Rig:
             self.targets[name] = self.gateway()[1]
         elif name == "tollgate_limited":
             self.targets[name] = replace(self.gateway(limits=LIMITED)[1], name=name)
+        elif name == "tollgate_resilient":
+            self.targets[name] = replace(self.gateway(limits=RESILIENT)[1], name=name)
+        elif name == "tollgate_guarded":
+            self.targets[name] = replace(self.gateway(limits=GUARDED)[1], name=name)
         elif name == "tollgate_cached":
             self.targets[name] = replace(self.gateway(limits=CACHED)[1], name=name)
         elif name == "tollgate_refreshed":

@@ -46,7 +46,8 @@ def ask(gate: RunningGateway, agent: str, run: str, max_tokens: int = 50, script
         with urllib.request.urlopen(request, timeout=10) as answer:
             return answer.status, ""
     except urllib.error.HTTPError as refused:
-        return refused.code, json.loads(refused.read())["error"]["message"]
+        with refused:
+            return refused.code, json.loads(refused.read())["error"]["message"]
     except OSError:  # its worker was killed
         return 0, ""
 

@@ -82,6 +82,7 @@ def questions() -> Iterator[Question]:
         yield dialect, "[[fault first_frame]]", "", True
         for stream in (False, True):
             yield dialect, "[[fault html]]", "", stream
+            yield dialect, "[[fault garbage]]", "", stream
             yield dialect, "[[wait 5]]", "", stream
             for coding in ("", *CODERS):
                 yield dialect, f"[[say {TEXT}]]", coding, stream
@@ -305,6 +306,14 @@ def test_an_error_in_the_first_event_is_the_status_it_stands_for(stage: Stage, d
     assert "verloaded" in json.loads(got.body)["error"]["message"]
     assert (call["status"], call["outcome"]) == (status, "upstream_error")
     assert (call["cost_usd"], call["usage_source"]) == (0, "none")
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_what_is_not_json_though_it_says_so_is_no_answer(stage: Stage, dialect: str) -> None:
+    got, call = stage.ask(dialect, "[[fault garbage]]", stream=False)
+    assert (got.status, got.complete) == (502, True)
+    assert "not JSON" in json.loads(got.body)["error"]["message"]
+    assert (call["outcome"], call["error"]["code"]) == ("failed", "upstream_bad_answer")
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

@@ -269,6 +269,15 @@ async def test_every_dialect_learns_and_serves(name: str, upstream: FakeUpstream
 # -- what dies ------------------------------------------------------------------------------------------------------
 
 
+async def serves_again(gate: RunningGateway) -> None:
+    """A worker finds the next matcher a moment after people do."""
+    for seed in range(100, 140):
+        if (await learn(gate, 10, seed=seed)).results.get("semantic"):
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"nothing is served: {state(gate)}")
+
+
 async def test_a_killed_matcher_is_a_miss_and_its_evidence_is_there_again(upstream: FakeUpstream) -> None:
     with gateway(upstream) as gate:
         ready(gate)
@@ -291,6 +300,7 @@ async def test_a_killed_matcher_is_a_miss_and_its_evidence_is_there_again(upstre
         assert after["labels"] >= before["labels"]
         assert after["hits"] >= before["hits"]
         assert after["status"] == "serving"
+        await serves_again(gate)
         client = await learn(gate, 150, seed=8)
         assert client.results.get("semantic", 0) > 10
         assert client.wrong <= 1
@@ -305,6 +315,7 @@ async def test_a_killed_worker_leaves_the_evidence_to_the_next(upstream: FakeUps
         gate.kill_worker()
         gate.until(lambda: len(gate.pids("worker")), lambda count: count == 2)
         gate.until(lambda: gate.status("/readyz"), lambda status: status == 200)
+        await serves_again(gate)
         client = await learn(gate, 200, seed=5)
         assert client.wrong <= 1
         assert state(gate)["scopes"][0]["labels"] > labels

@@ -47,6 +47,7 @@ def post(url: str, body: dict[str, Any], **headers: str) -> int:
             answer.read()
             return int(answer.status)
     except urllib.error.HTTPError as refused:
+        refused.close()
         return refused.code
 
 

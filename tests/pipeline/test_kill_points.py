@@ -14,7 +14,7 @@ import pytest
 from msgspec import structs
 
 from gateway.call import Asked, Request, Route
-from gateway.config.schema import Budget, Cache, Fallback, Limits, Runs, Spending, TaperStep
+from gateway.config.schema import Budget, Bulkhead, Cache, Fallback, Limits, Runs, Spending, TaperStep
 from gateway.dialects.mcp_outputs import McpOutputs
 from gateway.dialects.openai_chat import OpenAIChat
 from gateway.dialects.tool_outputs import ToolOutputs
@@ -23,10 +23,14 @@ from gateway.errors import BadFraming, ClientGone, Draining, GatewayError, Strea
 from gateway.journal.convert import outcome_of
 from gateway.pipeline import serve
 from gateway.policy.breaker import Terms as Terms_
+from gateway.policy.bulkhead import Pool, Wish
 from gateway.policy.chains import Chains
+from gateway.policy.pools import PoolBook
+from gateway.policy.priorities import Priorities
 from gateway.ports import Downstream, Meter, Outputs
 from gateway.spend import Charge, Demand, Rule, Unit
 from gateway.stages.breaking import Breakers
+from gateway.stages.bulkheads import Bulkheads
 from gateway.stages.trials import Manner, RetryingTrials
 from gateway.testing.doubles import Stop, World, ask, drive
 from gateway.testing.memory_budgets import NOW, MemoryBudgets, limit
@@ -299,6 +303,43 @@ def retrying(make: Callable[[], World], *failures: GatewayError | int | bytes) -
     return made
 
 
+def crowded(make: Callable[[], World]) -> Callable[[], World]:
+    """The same through a pool whose one place another call has until this one waits for it."""
+
+    class Parking:
+        def __init__(self) -> None:
+            self.is_woken = False
+
+        def wake(self) -> None:
+            self.is_woken = True
+
+        async def until(self, down: Downstream, seconds: float) -> bool:
+            await Stop("place")
+            if down.gone:
+                raise ClientGone()
+            self.leave()
+            return self.is_woken
+
+        leave: Callable[[], None]
+
+    def made() -> World:
+        world = make()
+        book = PoolBook(0)
+        book.configure({"all": Bulkhead(max=1)}, Priorities(()), 1, 0)
+        pool = book._pools["all", "", ""] = Pool(book._terms[0])
+        other = pool.enter(Wish(tenant="other"), 0)
+        Parking.leave = staticmethod(lambda: pool.leave(other, 1))
+        trials = world.settings.setdefault("trials", RetryingTrials(Manner(attempts=1), Chains(()), no_pause))
+        trials.bulkheads = Bulkheads(book, Parking)
+        return world
+
+    return made
+
+
+async def no_pause(down: Downstream, seconds: float) -> None:
+    raise AssertionError("nothing is tried again")
+
+
 RPC = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add"}}'
 RPC_STREAM = (b'id: 1\ndata: {"method":"x"}\n\n', b'data: {"id":1,"result":{}}\n\n')
 RESULT = b'{"id":1,"result":{"content":[]}}'
@@ -359,6 +400,10 @@ SCENARIOS = [
     Scenario("limited, cut and retried", retrying(limited(json_answer), ANSWER[:60], ANSWER[:60]), ask(CHAT, CEILING)),
     Scenario("limited, reset and retried", retrying(limited(stream), UpstreamReset("reset")), ask(CHAT, STREAMED)),
     Scenario("cached, retried", retrying(remembering(limited(whole_stream)), 503, 503), ask(CHAT, STREAMED)),
+    Scenario("crowded", crowded(json_answer), ask(CHAT, QUESTION)),
+    Scenario("crowded stream", crowded(limited(stream)), ask(CHAT, STREAMED)),
+    Scenario("crowded tool", crowded(tool), ask("/tools/t/x")),
+    Scenario("crowded, retried", crowded(retrying(limited(stream), b": ping\n\n", 503)), ask(CHAT, STREAMED)),
     Scenario("refused: body", World, ask(CHAT, b'{"model":"a","model":"b"}')),
     Scenario("refused: path", World, ask("/v1/../admin", b"{}")),
     Scenario("refused: route", World, ask("/nowhere", b"{}")),
@@ -395,6 +440,11 @@ def check(world: World) -> None:
     assert call.trial is None, "nothing keeps the call alive"
     assert call.answer is not None
     assert call.money.status in {"priced", "no_price", "no_usage", "free"}
+    trials = world.settings.get("trials")
+    if trials is not None and trials.bulkheads is not None:
+        for pool in trials.bulkheads.book._pools.values():
+            assert not pool.waiting
+            assert {tenant for tenant, _ in pool._held} <= {"other"}, "its place is given back"
     if world.books is not None:
         check_books(world, world.books)
     if world.cache is not None:
@@ -493,7 +543,8 @@ def test_killed_anywhere_it_ends_once_and_is_recorded(scenario: Scenario, at: in
 
 def test_there_are_points_of_every_kind() -> None:
     stops = {stop for _, _, stop in points()}
-    assert stops == {"connect", "head", "read", "drained", "reserve", "freed", "moved", "pause", "look", "claim"}
+    waits = {"reserve", "freed", "moved", "pause", "look", "claim", "place"}
+    assert stops == {"connect", "head", "read", "drained", *waits}
     assert len(points()) > 50
 
 

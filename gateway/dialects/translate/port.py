@@ -60,6 +60,9 @@ class SeenMeter:
     def feed(self, data: bytes) -> None:
         pass
 
+    def readable(self) -> bool:
+        return True  # what could not be read was not translated either
+
     def produced(self, most: int) -> int:
         return self._meter.produced(most)
 

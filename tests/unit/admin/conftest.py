@@ -97,6 +97,7 @@ class Gate:
     keys: SqliteKeyStore = None  # type: ignore[assignment]
     matcher: Matcher = field(default_factory=Matcher)
     config: Config = field(default_factory=Config)
+    workers: list[dict[str, float]] = field(default_factory=list)
     seen: int = 10**9  # the revision that the workers have taken in
 
     def fill(self, records: Sequence[Record]) -> None:
@@ -169,6 +170,7 @@ async def gate(tmp_path: Path) -> AsyncIterator[Gate]:
         cache=CacheDesk(tmp_path / "cache.sqlite"),
         matcher=gate.matcher,
         config=lambda: gate.config,
+        workers=lambda: gate.workers,
         canaries=SqliteCanaries(tmp_path / "canaries.sqlite").standings,
         in_force=lambda revision: revision <= gate.seen,
         caught_up_at=lambda: float("-inf") if gate.lags else float("inf"),

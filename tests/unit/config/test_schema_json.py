@@ -91,7 +91,7 @@ def described(section, path=""):
     "name",
     [
         *("budgets", "runs", "loops", "spending", "limits", "limits.rates", "budgets.taper"),
-        *("cache", "cache.exact", "cache.semantic", "cache.semantic.rules"),
+        *("cache", "cache.exact", "cache.semantic", "cache.semantic.rules", "priorities", "overload"),
     ],
 )
 def test_the_full_example_sets_every_field_of_what_limits_spending(name):

@@ -202,6 +202,17 @@ def test_queue_waits_for_others_to_settle() -> None:
     assert (done.status, done.notes["budget"]) == (200, "queued")
 
 
+@pytest.mark.parametrize(("priority", "number"), [(b"urgent", 0), (b"interactive", 1), (b"batch", 2)])
+def test_the_urgent_and_of_those_the_cheap_are_the_first_to_ask_again(priority: bytes, number: int) -> None:
+    world, books = limited(runs=Runs(budget_usd=0.001, on_exceed="queue"))
+    other = Demand(RUN, Rule.TOTAL, Unit.USD, 900_000, 1_000_000)
+    books.book.reserve("other", [other], "me", 1)
+    books.on_wait = lambda: books.settle("other", Charge(usd=1))
+    done = call(world, b"", (b"x-tollgate-priority", priority))
+    assert done.hold is not None
+    assert books.ranks == [(number, done.hold.usd)]
+
+
 def test_queue_gives_up_in_time_and_where_waiting_is_in_vain() -> None:
     world, books = limited(runs=Runs(budget_usd=0.001, on_exceed="queue"), queue_seconds=0.005)
     books.book.reserve("other", [Demand(RUN, Rule.TOTAL, Unit.USD, 900_000, 1_000_000)], "me", 1)

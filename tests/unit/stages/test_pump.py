@@ -218,10 +218,36 @@ def test_content_is_kept_where_it_is_captured_and_only_so_much() -> None:
         assert world.call.captured == ANSWER[:limit]
 
 
-def test_a_coding_that_cannot_be_read_is_noted_and_passes() -> None:
-    world, _ = play(QUESTION, [JSON, (b"Content-Encoding", b"gzip")], b"no gzip")
-    assert world.down.sent == b"no gzip"
+def test_a_coding_that_nobody_here_knows_is_noted_and_passes() -> None:
+    world, _ = play(QUESTION, [JSON, (b"Content-Encoding", b"compress")], b"\x1f\x9d")
+    assert world.down.sent == b"\x1f\x9d"
     assert world.call.notes["answer"] == "content coding cannot be read"
+
+
+@pytest.mark.parametrize(
+    ("coding", "body"),
+    [
+        (b"gzip", b"no gzip"),
+        (b"gzip", gzip.compress(ANSWER)[:-20]),
+        (b"identity", b"\xff\x00"),
+        (b"identity", ANSWER[:-2]),
+        (b"identity", b'{"id":"c","model":"gpt-4o","choices":[nonsense]}'),
+        (b"identity", b"Service unavailable"),
+    ],
+)
+def test_what_is_not_json_though_it_says_so_is_no_answer(coding: bytes, body: bytes) -> None:
+    world, _ = play(QUESTION, [JSON, (b"Content-Encoding", coding)], body)
+    assert world.down.head is not None
+    assert world.down.head[0] == 502
+    assert b"upstream_bad_answer" in world.down.sent
+    assert world.call.notes.get("answer") is None
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'"ok"', b'{"object":"list","data":[]}', b' {"a": "\\ud800"}\n'])
+def test_json_of_another_shape_passes(body: bytes) -> None:
+    world, _ = play(QUESTION, [JSON], body)
+    assert world.down.sent == body
+    assert world.call.status == 200
 
 
 def left(world: World, at: int, *pieces: bytes) -> MemoryExchange:

@@ -505,6 +505,21 @@ def test_what_may_have_cost_something_is_charged_and_the_next_holds_for_itself()
     assert not books.held
 
 
+def test_what_the_second_held_and_did_not_use_is_for_the_third() -> None:
+    bench = Bench(Fallback(model="gpt-4*", to=("backup", "third")))
+    books = limited(bench)
+    bench.world.answer(200, (JSON,), [ANSWER[:80], UpstreamReset("cut", code="upstream_cut")])
+    bench.fails((503, BUSY))
+    bench.answers()
+    call = bench.call()
+    assert [attempt.target.upstream for attempt in call.attempts] == ["openai", "backup", "third"]
+    assert [op for op, _ in books.charges] == [call.id, call.id + ".1"]
+    assert [charge.calls for _, charge in books.charges] == [1, 1]
+    assert all(demand.unit == "usd" for asked in books.asked[1:] for demand in asked), "the call is counted once"
+    assert books.spent("run:run-1|calls|life") == 1
+    assert not books.held
+
+
 def test_no_second_attempt_where_the_first_has_spent_the_budget() -> None:
     bench = Bench()
     limited(bench)

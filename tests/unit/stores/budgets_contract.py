@@ -375,6 +375,29 @@ class BudgetsContract:
             waiter.settle("b", Charge())
             await kit.applied(waiter)
 
+    async def test_those_that_wait_ask_again_by_their_rank(self, kit: Kit) -> None:
+        store = await kit.worker()
+        await granted(store, "a", total("x", 100, 100))
+        order: list[str] = []
+
+        async def wait(op: str, rank: tuple[int, int]) -> None:
+            assert (await refused(store, op, total("x", 60, 100))).pending
+            await store.freed(60, rank)
+            order.append(op)
+            answer = await store.reserve(op, [total("x", 60, 100)])
+            assert isinstance(answer, Grant) == (op == "urgent")
+
+        ranks = {"dear": (1, 900), "cheap": (1, 20), "urgent": (0, 5000), "also dear": (1, 900), "batch": (2, 1)}
+        waiting = [asyncio.ensure_future(wait(op, rank)) for op, rank in ranks.items()]
+        await asyncio.sleep(0.05)
+        store.settle("a", Charge())
+        async with asyncio.timeout(10):
+            await asyncio.gather(*waiting)
+        assert order[:2] == ["urgent", "cheap"]
+        assert order[-1] == "batch"
+        store.settle("urgent", Charge())
+        await kit.applied(store)
+
     async def test_a_wait_without_a_settle_ends_in_time(self, kit: Kit) -> None:
         store = await kit.worker()
         async with asyncio.timeout(10):

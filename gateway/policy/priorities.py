@@ -1,0 +1,49 @@
+"""Priorities: which call goes first where not all can go. Pure.
+
+The first rule that matches says how urgent a call is; else the metadata of its key (`priority: batch`); else it is
+interactive. Its client may say less in a header, never more; only where there are no keys it is believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.call import Call
+from gateway.config.schema_bulkheads import PriorityRule
+from gateway.policy.bulkhead import BATCH, INTERACTIVE, Priority
+from gateway.policy.matching import FirstMatch
+
+HEADER = b"x-tollgate-priority"
+METADATA = "priority"
+RETRIED = (b"x-stainless-retry-count", b"x-retry-count")
+NAMED = {priority.name.lower(): priority for priority in Priority}
+_STATED = {name.encode(): priority for name, priority in NAMED.items()}
+
+
+class Priorities:
+    """The rules of one configuration."""
+
+    def __init__(self, rules: Sequence[PriorityRule]) -> None:
+        self._first = FirstMatch(rules) if rules else None
+        self._of = tuple([NAMED[rule.priority] for rule in rules])
+
+    def of(self, call: Call) -> Priority:
+        if call.request.checks:
+            return BATCH  # of the gateway's own making
+        key, usual = call.key, INTERACTIVE
+        at = self._first.at(call) if self._first is not None else -1
+        if at >= 0:
+            usual = self._of[at]
+        elif key is not None and METADATA in key.metadata:
+            usual = NAMED.get(key.metadata[METADATA].lower(), INTERACTIVE)
+        stated = call.request.names.get(HEADER)
+        wanted = _STATED.get(stated.strip().lower()) if stated is not None else None
+        if wanted is None:
+            return usual
+        return wanted if key is None else max(wanted, usual)
+
+
+def is_again(call: Call) -> bool:
+    """Does its client say that it sent the call before?"""
+    names = call.request.names
+    return any([names.get(name, b"0").strip() not in (b"", b"0") for name in RETRIED])
