@@ -200,40 +200,40 @@ COST = [
     one("cost", "TollgateSettlesWaiting", gauge("tollgate_budget_settles_waiting", "100x10 101x15 5x10"), 18, 22, 30),
 ]  # fmt: skip
 
-# Every sample is ten minutes, as is every evaluation.
+# Every sample is half an hour, as is every evaluation.
 COST_HISTORY = [
-    # Six dollars an hour for five weeks, then 24; another tenant has the same peak every week.
+    # Two dollars an hour for five weeks, then eight; another tenant has the same peak every week.
     Scenario(
         "cost-history",
         {
-            series("tollgate_cost_usd_total", _USD.format("steady")): rising((1, 5022), (4, 60)),
-            series("tollgate_cost_usd_total", _USD.format("weekly")): rising(*[(1, 990), (4, 18)] * 5, (1, 42)),
+            series("tollgate_cost_usd_total", _USD.format("steady")): rising((1, 1674), (4, 20)),
+            series("tollgate_cost_usd_total", _USD.format("weekly")): rising(*[(1, 330), (4, 6)] * 5, (1, 14)),
         },
-        {50_200: (), 50_320: (("TollgateCostAnomaly", "steady"),)},
-        by="tenant", step="10m",
+        {50_190: (), 50_310: (("TollgateCostAnomaly", "steady"),)},
+        by="tenant", step="30m",
     ),
     # Two days of history only: the last day is what is compared with.
     Scenario(
         "cost-history",
         {
-            series("tollgate_cost_usd_total", _USD.format("young")): rising((1, 288), (10, 40)),
-            series("tollgate_cost_usd_total", _USD.format("even")): rising((1, 328)),
-            series("tollgate_cost_usd_total", _USD.format("newborn")): "_x288 0+9x40",
+            series("tollgate_cost_usd_total", _USD.format("young")): rising((1, 96), (10, 14)),
+            series("tollgate_cost_usd_total", _USD.format("even")): rising((1, 110)),
+            series("tollgate_cost_usd_total", _USD.format("newborn")): "_x96 0+9x14",
         },
-        {2870: (), 2970: (("TollgateCostAnomaly", "young"),)},
-        by="tenant", step="10m",
+        {2850: (), 2970: (("TollgateCostAnomaly", "young"),)},
+        by="tenant", step="30m",
     ),
     # Runs of one agent cost 1 USD, and 2 after nine days; the other's 1 and 1.4.
     Scenario(
         "cost-history",
         {
-            series("tollgate_runs_total", 'agent="x",outcome="success"'): "0+1x1500",
-            series("tollgate_run_cost_usd_total", 'agent="x",outcome="success"'): "0+1x1000 1002+2x500",
-            series("tollgate_runs_total", 'agent="y",outcome="success"'): "0+1x1500",
-            series("tollgate_run_cost_usd_total", 'agent="y",outcome="success"'): "0+1x1000 1001.4+1.4x500",
+            series("tollgate_runs_total", 'agent="x",outcome="success"'): "0+1x500",
+            series("tollgate_run_cost_usd_total", 'agent="x",outcome="success"'): "0+1x334 336+2x166",
+            series("tollgate_runs_total", 'agent="y",outcome="success"'): "0+1x500",
+            series("tollgate_run_cost_usd_total", 'agent="y",outcome="success"'): "0+1x334 335.4+1.4x166",
         },
         {9900: (), 12_900: (("TollgateOutcomeCostDrift", "x"),)},
-        by="agent", step="10m",
+        by="agent", step="30m",
     ),
 ]  # fmt: skip
 
@@ -344,7 +344,7 @@ SCENARIOS: Mapping[str, Sequence[Scenario]] = {
     "slo": SLO,
     "slo-slow": SLO_SLOW,
 }
-EVALUATION = {"slo": "30s", "ordinary": "30s", "cost-history": "10m", "slo-slow": "10m"}
+EVALUATION = {"slo": "30s", "ordinary": "30s", "cost-history": "30m", "slo-slow": "10m"}
 """How often the rules of a file are evaluated; the others: each minute."""
 
 

@@ -51,6 +51,20 @@ def test_every_metric_in_dashboards_and_alerts_exists() -> None:
     assert not missing
 
 
+def test_every_metric_in_the_papers_exists() -> None:
+    """A name that ends in `_` stands for a family of them; `tollgate_code` is a field of errors."""
+    labels = {label for metric in names.METRICS.values() for label in metric.labels}
+    missing = {
+        (path.name, name)
+        for path in (*sorted((ROOT / "docs").glob("*.md")), ROOT / "alerts" / "RUNBOOK.md", ROOT / "README.md")
+        for name in re.findall(r"(?<![\w.:/-])((?:tollgate|gen_ai)_[a-z0-9_]+)\b", path.read_text())
+        if base(name) not in names.METRICS
+        and name not in labels | {"tollgate_code"}
+        and not (name.endswith("_") and any(known.startswith(name) for known in names.METRICS))
+    }
+    assert not missing
+
+
 @pytest.mark.parametrize("metric", names.METRICS.values(), ids=lambda metric: metric.name)
 def test_names_follow_the_rules(metric: names.Metric) -> None:
     assert re.fullmatch(r"(tollgate|gen_ai)_[a-z0-9_]+", metric.name)
