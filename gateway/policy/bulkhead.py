@@ -90,34 +90,41 @@ class Recent:
     """What the last calls took, ns. Nothing is known (0) from too few of them, or of long ago: who is refused for what
     it says would never bring better news."""
 
-    __slots__ = ("_at", "_last", "_seen", "_sorted")
+    __slots__ = ("_at", "_last", "_least", "_seen", "_sorted")
 
     def __init__(self) -> None:
         self._seen: list[int] = []
         self._sorted: list[int] | None = None
+        self._least = 0
         self._at = 0
         self._last = 0
 
     def add(self, took: int, now: int) -> None:
-        if len(self._seen) < REMEMBERED:
-            self._seen.append(took)
+        seen = self._seen
+        if len(seen) < REMEMBERED:
+            seen.append(took)
+            self._least = min(seen)
         else:
-            self._seen[self._at] = took
+            gone, seen[self._at] = seen[self._at], took
             self._at = (self._at + 1) % REMEMBERED
+            if took < self._least:
+                self._least = took
+            elif gone == self._least:
+                self._least = min(seen)
         self._sorted, self._last = None, now
 
     def median(self, now: int) -> int:
-        return self._of(REMEMBERED // 2, now)
-
-    def least(self, now: int) -> int:
-        return self._of(0, now)
-
-    def _of(self, rank: int, now: int) -> int:
-        if len(self._seen) < ENOUGH or now - self._last > FRESH:
+        if not self._knows(now):
             return 0
         if self._sorted is None:
             self._sorted = sorted(self._seen)
-        return self._sorted[rank * len(self._sorted) // REMEMBERED]
+        return self._sorted[len(self._sorted) // 2]
+
+    def least(self, now: int) -> int:
+        return self._least if self._knows(now) else 0
+
+    def _knows(self, now: int) -> bool:
+        return len(self._seen) >= ENOUGH and now - self._last <= FRESH
 
 
 Flow = tuple[str, str]  # tenant, key
@@ -128,7 +135,7 @@ class Pool:
 
     __slots__ = (
         *("_gradient", "_held", "_holds", "_firsts", "_lines", "_numbers", "_tags", "_turns", "_virtual", "batch"),
-        *("in_flight", "limit", "refused", "terms", "waiting"),
+        *("in_flight", "limit", "terms", "waiting"),
     )
 
     def __init__(self, terms: Terms) -> None:
@@ -136,7 +143,6 @@ class Pool:
         self._gradient = Gradient(terms.least, terms.limit) if terms.least else None
         self.limit = terms.limit
         self.in_flight = self.waiting = self.batch = 0
-        self.refused = 0
         self._held: dict[Flow, int] = {}
         self._lines: tuple[dict[Flow, list[Place]], ...] = ({}, {}, {})  # by priority
         self._holds = Recent()
@@ -368,7 +374,6 @@ class Pool:
 
     def _refuse(self, place: Place, why: str) -> Place:
         place.state, place.why = REFUSED, why
-        self.refused += 1
         return place
 
     def _end(self, place: Place, why: str) -> None:

@@ -70,14 +70,14 @@ class PoolBook:
 
     def wish(self, call: Call, at: int, pool: Pool, cost: Callable[[], int]) -> Wish:
         """What a call asks for; `cost` (in one unit for all) is asked where it matters."""
-        who, hold = call.who, call.hold
+        who, hold, key = call.who, call.hold, call.key
         left = seconds_left(call.request, call.started_at)
         waits = pool.in_flight >= pool.limit
         thrifty = waits and hold is not None and strain(hold) >= self._thrift[at]
         return Wish(
             self.priorities.of(call),
             who.team or who.tenant,
-            who.key_id,
+            (key.name or key.id) if key is not None else "",
             0 if left is None else max(1, call.began + int(left * NANO)),
             call.model_sent or call.asked.model,
             cost() if waits and (thrifty or pool.terms.order == "cost") else 0,

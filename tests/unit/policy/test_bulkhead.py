@@ -20,6 +20,7 @@ from gateway.policy.bulkhead import (
     INTERACTIVE,
     NANO,
     REFUSED,
+    REMEMBERED,
     TIMEOUT,
     URGENT,
     WAITING,
@@ -285,7 +286,7 @@ def test_what_was_long_ago_foretells_nothing():
         recent.add(took, 0)
     assert recent.median(0) == 0
     recent.add(7, 0)
-    assert (recent.least(0), recent.median(0)) == (0, 3)
+    assert (recent.least(0), recent.median(0)) == (0, 4)
     assert recent.median(FRESH + 1) == 0
 
 
@@ -308,6 +309,16 @@ def test_an_upstream_that_says_it_has_too_much_to_do_gets_less():
     assert pool.limit == 10
     pool.retune(Terms(limit=100), 99)
     assert pool.limit == 100
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=120))
+def test_what_was_seen_lately_is_reckoned_with(durations: list[int]) -> None:
+    recent = Recent()
+    for at, took in enumerate(durations, 1):
+        recent.add(took, 0)
+        last = sorted(durations[:at][-REMEMBERED:])
+        expected = (last[0], last[len(last) // 2]) if at >= ENOUGH else (0, 0)
+        assert (recent.least(0), recent.median(0)) == expected
 
 
 # -- random sequences ------------------------------------------------------------------------------------------------
