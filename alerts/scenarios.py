@@ -74,6 +74,21 @@ HEALTH = [
     one("health", "TollgateOverloaded",
         gauge("tollgate_rejected_total", BORN, 'reason="overloaded"')
         | gauge("tollgate_rejected_total", BORN, 'reason="budget_exceeded"'), 29, 31, 45),
+    one("health", "TollgateShedding", gauge("tollgate_overload_level", "1x10 2x10 1x20"), 9, 14, 25),
+    one("health", "TollgatePoolRefuses",
+        gauge("tollgate_bulkhead_refused_total", BORN, 'pool="p",reason="queue_timeout"')
+        | counts("tollgate_bulkhead_refused_total", 'pool="q",reason="queue_timeout"', 90, "0+1x1"), 29, 33, 45,
+        by="pool", who="p"),
+    one("health", "TollgatePoolFull",
+        gauge("tollgate_bulkhead_in_flight", "5x10 10x20 5x10", 'pool="p"')
+        | gauge("tollgate_bulkhead_limit", "10x40", 'pool="p"')
+        | gauge("tollgate_bulkhead_in_flight", "9x40", 'pool="q"')
+        | gauge("tollgate_bulkhead_limit", "10x40", 'pool="q"'),
+        18, 22, 33, by="pool", who="p"),
+    one("health", "TollgateQueueing",
+        {series("tollgate_bulkhead_wait_seconds_bucket", f'pool="{pool}",le="{le}"'): f"0+{per}x20 {20 * per}x20"
+         for pool, slow in (("p", 10), ("q", 0)) for le, per in (("5.0", 100 - slow), ("10.0", 100), ("+Inf", 100))},
+        5, 12, 35, by="pool", who="p"),
     one("health", "TollgateProviderRateLimited",
         counts("tollgate_upstream_attempts_total", 'provider="p",model="m",result="ok"', 10, "100+9x40")
         | counts("tollgate_upstream_attempts_total", 'provider="p",model="m",result="rate_limited"', 10, "1+1x20", 40)
@@ -356,6 +371,8 @@ class Ordinary:
         **gauge("tollgate_budget_spent_usd", "10+0.1x180", 'scope="global",budget="global|usd|month"'),
         **gauge("tollgate_budget_remaining_ratio", "0.9x180", 'scope="global",budget="global|usd|month"'),
         **gauge("tollgate_active_run_cost_usd", "0.5x180"), **gauge("tollgate_active_run_steps", "30x180"),
+        **gauge("tollgate_overload_level", "1x180"), **gauge("tollgate_bulkhead_in_flight", "8x180", 'pool="p"'),
+        **gauge("tollgate_bulkhead_limit", "10x180", 'pool="p"'),
         **gauge("tollgate_breakers_open", "0x180"), **gauge("tollgate_config_last_reload_success", "1x180"),
         **gauge("tollgate_budget_store_available", "1x180"), **gauge("tollgate_event_loop_lag_seconds", "0.01x180"),
         **gauge("tollgate_journal_lag_seconds", "0.2x180"), **gauge("tollgate_journal_lost_pending", "0x180"),

@@ -72,23 +72,17 @@ MODELS = Board(
                 Query(rate("tollgate_hedges_total", by="to, result"), "{{to}}: {{result}}"),
             ), stacked=True),
         ),
-        "Pools of places": (
-            Panel("Places", "Calls that have one, and how many there are, by pool.", COUNT, (
-                Query(f"sum by (pool) ({pick('tollgate_bulkhead_in_flight')})", "{{pool}}"),
-                Query(f"sum by (pool) ({pick('tollgate_bulkhead_limit')})", "{{pool}} at most"),
-            )),
+        "Bulkheads and queues": (
+            Panel("Places taken", "Share of the places of each pool.", SHARE, (
+                Query(f"sum by (pool) ({pick('tollgate_bulkhead_in_flight')}) / "
+                      f"(sum by (pool) ({pick('tollgate_bulkhead_limit')}) > 0)", "{{pool}}"),
+            ), high=1, steps=((0.9, "orange"),)),
             Panel("Waiting", "Calls that wait for a place.", COUNT, (
                 Query(f"sum by (pool) ({pick('tollgate_bulkhead_waiting')})", "{{pool}}"),
-            ), stacked=True),
-            Panel("Waits", "Of calls that found no place free.", "s", quantiles("tollgate_bulkhead_wait_seconds")),
-            Panel("Refused", "Calls per second that found no place, by pool and why.", PACE, (
+            )),
+            Panel("Wait", "Of calls that found no place free.", "s", quantiles("tollgate_bulkhead_wait_seconds")),
+            Panel("Turned away", "Calls per second that found no place, by pool and reason.", PACE, (
                 Query(rate("tollgate_bulkhead_refused_total", by="pool, reason"), "{{pool}}: {{reason}}"),
-            ), stacked=True),
-            Panel("Overload", "Of the worst worker: from 1 on calls are refused, the least urgent first.", COUNT, (
-                Query(f"max ({pick('tollgate_overload_level')})", "level"),
-            ), steps=((1, "orange"), (3, "red"))),
-            Panel("Sent away", "Calls per second refused under overload, by urgency and cause.", PACE, (
-                Query(rate("tollgate_shed_total", by="priority, cause"), "{{priority}}: {{cause}}"),
             ), stacked=True),
         ),
     },
@@ -262,6 +256,11 @@ GATEWAY = Board(
             )),
             Panel("In flight", "Calls in progress.", COUNT, (
                 Query(f"sum by (instance) ({pick('tollgate_inflight_requests')})", "{{instance}}"),
+            )),
+            Panel("Overload", "Level of the worst worker: 1 refuses batch calls, 2 interactive ones too, 3 all; "
+                  "and calls refused per second.", COUNT, (
+                Query(f"max ({pick('tollgate_overload_level')})", "level"),
+                Query(or_none(rate("tollgate_shed_total", by="cause, priority")), "{{cause}}: {{priority}}"),
             )),
             Panel("Bytes", "Of bodies per second.", "Bps", (
                 Query(rate("tollgate_request_bytes_total"), "received"),

@@ -172,6 +172,8 @@ class World:
                 await ask("Always the same question?")
                 await ask(f"What is this? {run} {number}", model="mystery-9", where="/strange")
                 await ask(f"Who goes first? {run} {number}", model="app", x_tollgate_run_id=f"{run}-canary-{number}")
+            crowd = (ask(f"[[wait 0.3]] {run} {number}", where="/narrow") for number in range(4))
+            await asyncio.gather(*crowd)
             await ask(f"[[tokens 300]] {run}", model="gold", x_tollgate_agent="spender")
             for path, times in (("find/it", 2), ("find/fail", 3), ("find/same", 2)):
                 for _ in range(times):
@@ -203,7 +205,7 @@ def settings(world: World, tool: str) -> dict[str, Any]:
     names = {
         **{name: {**one, "key": "sk-upstream"} for name, one in upstreams(world.fake.url).items()},
         "sick": sick, "limited": {**sick, "provider": "mistral"},
-        "strange": {**well, "provider": "cohere"}, "well": well,
+        "strange": {**well, "provider": "cohere"}, "well": well, "narrow": {**sick},
     }  # fmt: skip
     search = {
         "url": f"{tool}/v1", "paths": ["/find/*"], "read_only": True, "allow_private": True, "timeout": 5,
@@ -222,6 +224,8 @@ def settings(world: World, tool: str) -> dict[str, Any]:
             {"scope": "global", "usd": 100_000, "per": "month"},
             {"scope": "agent", "match": "spender", "usd": 110, "per": "month"},
         ],
+        "bulkheads": {"narrow": {"upstream": "narrow", "max": 1, "queue": 2, "wait": 5}},
+        "overload": {"lag_seconds": 30},
         "spending": {"unknown_price": "allow"},
         "loops": {"cycle": "stop", "repeated_call": "warn"},
         "identity": {"run_idle_seconds": 20},
@@ -252,7 +256,7 @@ TROUBLES = {
     "TollgateProviderRateLimited", "TollgateErrorSpike", "TollgateFallbacks", "TollgateBreakerOpen",
     "TollgateToolFailing", "TollgateTelemetryDropped", "TollgateBudgetHalfSpent", "TollgateRunawayRun",
     "TollgateAgentLooping", "TollgatePriceUnknown", "TollgateSloAvailability", "TollgateSloTools",
-    "TollgateConfigReloadFailed", "TollgateWorkerDied",
+    "TollgateConfigReloadFailed", "TollgateWorkerDied", "TollgatePoolRefuses",
 }  # fmt: skip
 HELD_BACK = {"TollgateErrorSpike", "TollgateFallbacks", "TollgateProviderRateLimited"}
 """While a breaker is open, which explains them."""
