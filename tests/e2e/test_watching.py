@@ -49,6 +49,8 @@ SIMILAR = f"not installed: {', '.join(parts.missing())}"
 WITHOUT = {
     ("cache", "tollgate_cache_feedback_total"): "nobody said that an answer was right or wrong",
     ("cache", "tollgate_cache_judged_total"): "no judge is configured",
+    ("cache", "tollgate_learned_quality_ratio"): "nothing is claimed before there are 500 labels",
+    ("cache", "tollgate_learned_cost_ratio"): "nothing is claimed before there are 500 labels",
 } | {("cache", f"tollgate_cache_{part}"): SIMILAR for part in (
     "false_hit_", "cut", "breaker_open", "verified_total", "similar_total", "lookup_seconds", "matcher_up",
     "embedder_up", "questions",
@@ -172,6 +174,10 @@ class World:
                 await ask("Always the same question?")
                 await ask(f"What is this? {run} {number}", model="mystery-9", where="/strange")
                 await ask(f"Who goes first? {run} {number}", model="app", x_tollgate_run_id=f"{run}-canary-{number}")
+                await ask(f"Which of them? {run} {number}", model="any")
+            for _ in range(12):
+                await ask(f"{self.rng.random()}", where="/late")
+            await ask(f"[[wait 1]] {run}", where="/late")
             crowd = (ask(f"[[wait 0.3]] {run} {number}", where="/narrow") for number in range(4))
             await asyncio.gather(*crowd)
             await ask(f"[[tokens 300]] {run}", model="gold", x_tollgate_agent="spender")
@@ -205,7 +211,7 @@ def settings(world: World, tool: str) -> dict[str, Any]:
     names = {
         **{name: {**one, "key": "sk-upstream"} for name, one in upstreams(world.fake.url).items()},
         "sick": sick, "limited": {**sick, "provider": "mistral"},
-        "strange": {**well, "provider": "cohere"}, "well": well, "narrow": {**sick},
+        "strange": {**well, "provider": "cohere"}, "well": well, "narrow": {**sick}, "late": {**sick},
     }  # fmt: skip
     search = {
         "url": f"{tool}/v1", "paths": ["/find/*"], "read_only": True, "allow_private": True, "timeout": 5,
@@ -217,7 +223,11 @@ def settings(world: World, tool: str) -> dict[str, Any]:
         "upstreams": names,
         "fallbacks": [{"upstream": "sick", "to": ["well"]}],
         "retries": {"base": 0.01, "longest": 0.05, "within": 5},
-        "routes": [{"model": "app", "to": ["gpt-4o-mini"], "canary": {"id": "next", "to": "gpt-4o", "share": 0.5}}],
+        "routes": [
+            {"model": "app", "to": ["gpt-4o-mini"], "canary": {"id": "next", "to": "gpt-4o", "share": 0.5}},
+            {"model": "any", "to": ["gpt-4o-mini", "gpt-4o"], "by": "learned", "learn": {"id": "any", "quality": 0.97}},
+        ],
+        "hedging": {"enabled": True, "upstream": "late", "quantile": 0.5, "sample": 10, "share": 1},
         "prices": {"models": {"gold": {"input": 100_000, "output": 100_000}}},
         "aliases": {"old-name": "gpt-4o"},
         "budgets": [
