@@ -1,7 +1,7 @@
 # make demo          the first thing to run: gateway, fake providers and a few agents, without any key
 # make test          everything that is checked here: lint, types, tests
 # make test-clients  Claude Code, Codex and opencode against the gateway (needs npm)
-# make prove         budgets under 200 seeds of 500 clients each, on SQLite and on Redis; long attacks on the semantic cache (minutes)
+# make prove         budgets under 200 seeds of 500 clients each, and long attacks on the semantic cache (minutes)
 # make bench         speed and memory, beside nginx and others (BENCH_ARGS=--quick: in a minute)
 # make bench-peers   calls per second beside LiteLLM and Portkey, which it installs (needs npm)
 # make dashboards    write dashboards, alerts, their tests and the chart anew, from the tables they are made of

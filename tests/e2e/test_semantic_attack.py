@@ -105,8 +105,8 @@ def sleeper(plan: Plan, text: str) -> list[str]:
 
 
 ATTACKS: tuple[Attack, ...] = (appended, brief, chosen, plain, pictures, hidden, flood, sleeper)
-# Victims that may be lied to, by attack. Seen: none, but for `chosen` 5 %, `sleeper` 8 %, `plain` 19 to 27 %, `flood`
-# 25 to 31 % of 16 to 60, and 1 to 4 % of the 200 of a long campaign that was replayed.
+# Victims that may be lied to, by attack. Seen: none, but for `chosen` 5 %, `sleeper` 8 %, `plain` 19 to 27 %,
+# `flood` 25 to 31 % of 16 to 60, and 1 to 4 % of the 200 of a long campaign that was replayed.
 MOST = {appended: 0.05, brief: 0.05, pictures: 0.05, hidden: 0.0, chosen: 0.15, sleeper: 0.2, plain: 0.45, flood: 0.55}
 MOST_OF_LONG, LONG = 0.15, 100
 THRESHOLD = 0.9  # of a cosine: what many caches go by
