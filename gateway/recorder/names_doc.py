@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.recorder.names import AGENTS, BUDGETS, CACHE, CANARIES, GEN_AI, MONEY, SELF, TRAFFIC, Metric
-from gateway.recorder.names_span import SPAN_HELP
+from gateway.recorder.names_span import CONVENTIONS_HELP, SPAN_HELP
 
 _SECTIONS = (
     ("Traffic", TRAFFIC),
@@ -66,6 +66,15 @@ Beside the attributes of the OpenTelemetry conventions for GenAI and HTTP.
 | attribute | meaning |
 |---|---|
 """
+_CONVENTIONS = """
+## Span attributes of other conventions
+
+Written beside the others where `telemetry.conventions` names the convention, for back ends that do not read those of
+OpenTelemetry in full.
+
+| attribute | convention | meaning |
+|---|---|---|
+"""
 
 
 def exposed_name(metric: Metric) -> str:
@@ -88,6 +97,8 @@ def markdown() -> str:
         page += [_row(metric) for metric in metrics]
     page.append(_SPANS)
     page += [f"| `{name}` | {meaning} |\n" for name, meaning in SPAN_HELP.items()]
+    page.append(_CONVENTIONS)
+    page += [f"| `{name}` | {of} | {meaning} |\n" for name, (of, meaning) in CONVENTIONS_HELP.items()]
     return "".join(page)
 
 
