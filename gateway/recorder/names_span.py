@@ -74,6 +74,7 @@ class Span:
     USAGE_SOURCE = "tollgate.usage.source"
     OVERHEAD = "tollgate.overhead"
     ATTEMPTS = "tollgate.attempts"
+    ATTEMPT_MODEL = "tollgate.attempt.model"  # as gen_ai.request.model back ends would take it for another operation
     REUSED = "tollgate.connection.reused"
     RETRY_WITHHELD = "tollgate.retry.withheld"
     CLIENT_RETRY = "tollgate.client.retry_count"
@@ -135,6 +136,7 @@ SPAN_HELP: dict[str, str] = {
     Span.USAGE_SOURCE: "provider, injected, estimated, cached or none",
     Span.OVERHEAD: "seconds spent in the gateway itself",
     Span.ATTEMPTS: "requests sent upstream for this call",
+    Span.ATTEMPT_MODEL: "model that an attempt asked for which was not the last",
     Span.REUSED: "whether the attempt used a kept-alive connection",
     Span.RETRY_WITHHELD: "why a failure was not tried again where it was: sdk, attempts, wait, deadline or budget",
     Span.CLIENT_RETRY: "how often the client's SDK says it sent this call again",
@@ -164,7 +166,7 @@ CONVENTIONS_HELP: dict[str, tuple[str, str]] = {
     Span.LLM_COMPLETION_COST: ("openinference", "US dollars of the output"),
     Span.LLM_COST: ("openinference", "US dollars of the operation, all attempts included"),
     Span.OI_TOOL_NAME: ("openinference", "the tool that ran"),
-    Span.MLFLOW_TYPE: ("mlflow", "as `openinference.span.kind`"),
+    Span.MLFLOW_TYPE: ("mlflow", "as `openinference.span.kind`, but CHAT_MODEL of chats"),
     Span.MLFLOW_COST: ("mlflow", "JSON of `input_cost`, `output_cost` and `total_cost` in US dollars; of tools, too"),
 }
 """Attribute -> (convention that it belongs to, what it means)."""

@@ -43,6 +43,8 @@ class Conventions:
     def operation(self, r: CallRecord) -> Said:
         """Of the span in which tokens pass."""
         found = self.kind("EMBEDDING" if r.operation == "embeddings" else "LLM", r.conversation_id)
+        if self._mlflow and r.operation == "chat":
+            found[Span.MLFLOW_TYPE] = "CHAT_MODEL"
         parts = [sum(r.cost_components.get(name, 0) for name in side) / PICO_USD for side in (_PROMPT, _COMPLETION)]
         if self._openinference:
             if model := r.model_used or r.model_requested:

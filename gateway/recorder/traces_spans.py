@@ -181,7 +181,7 @@ class CallSpans:
             Span.ERROR_TYPE: error,
             Span.UPSTREAM: attempt.upstream,
             Span.REUSED: attempt.reused,
-            Span.REQUEST_MODEL: attempt.model if number + 1 < len(self._r.attempts) else None,
+            Span.ATTEMPT_MODEL: attempt.model if number + 1 < len(self._r.attempts) else None,
             Span.COST: attempt.cost / PICO_USD if attempt.cost else None,
         })  # fmt: skip
         attributes |= self._also.kind("CHAIN")

@@ -73,7 +73,7 @@ def test_cache_writes_and_what_is_not_known() -> None:
     found = said(call(usage=written, cost=None, cost_components={}, model_used=""), "openinference", "mlflow")
     assert found["chat gpt-4o"] == {
         "openinference.span.kind": "LLM",
-        "mlflow.spanType": "LLM",
+        "mlflow.spanType": "CHAT_MODEL",
         "llm.model_name": "gpt-4o",
         "llm.token_count.prompt": 10,
         "llm.token_count.completion": 1,
@@ -95,7 +95,7 @@ def test_mlflow_is_told_the_cost_of_models_and_of_tools() -> None:
         "output_cost": 0.002,
         "total_cost": 0.00375,
     }
-    assert found["chat gpt-4o"] == {"mlflow.spanType": "LLM"}
+    assert found["chat gpt-4o"] == {"mlflow.spanType": "CHAT_MODEL"}
     tool = said(call(operation="execute_tool", tools=(PAID,)), "mlflow")["execute_tool search"]
     assert json.loads(tool["mlflow.llm.cost"])["total_cost"] == 0.002
     assert "mlflow.llm.cost" not in said(call(tools=(SEEN,)), "mlflow")["execute_tool look up"]
