@@ -49,7 +49,7 @@ test-clients: $(VENV)/.installed-dev
 
 test-backends: $(VENV)/.installed-dev
 	PYTHON=$(PYTHON) sh tests/e2e/install_backends.sh $(BACKENDS)
-	$(BIN)/python -m pytest tests/e2e/test_backends.py $(PYTEST_ARGS)
+	TOLLGATE_BACKENDS=$(abspath $(BACKENDS)) $(BIN)/python -m pytest tests/e2e/test_backends.py $(PYTEST_ARGS)
 
 prove: $(VENV)/.installed-dev tools
 	TOLLGATE_PROOF_SEEDS=200 $(BIN)/python -m pytest tests/e2e/test_budget_proof.py $(PYTEST_ARGS)

@@ -75,11 +75,11 @@ dollar.
 * **MLflow** works out costs from prices of its own. With `mlflow` it shows those of the ledger, also where a price was
   configured, and counts tools behind the gate: a trace costs what its run cost.
 * **Phoenix** reads no cost: it works out its own, from its table of prices, whatever it is told; the cost of tools is
-  but an attribute there. Without conventions it goes by the model asked for, which has no price or the wrong one behind
-  an alias or a route, leaves out embeddings, and takes tokens written to a cache for plain input (it reads the older
-  name alone: `telemetry.legacy_attributes`). With `openinference` it prices the model that answered and all of its
-  tokens: equal to the ledger where the prices are equal. A model that it does not know can be added to its table.
-  Its sum of tokens leaves out embeddings.
+  but an attribute there, and embeddings have neither a cost nor a part in its sums of tokens. Without conventions it
+  goes by the model asked for, which has no price or the wrong one behind an alias or a route, and takes tokens written
+  to a cache for plain input (it reads the older name alone: `telemetry.legacy_attributes`). With `openinference` it
+  prices the model that answered and all of its tokens: equal to the ledger where the prices are equal. Prices of your
+  own, as those under `prices`, it must be told as well (a test adds a model to its table).
 
 W3C: a client's `traceparent` is the parent of our SERVER span, and with `propagate_trace` our span is the parent that
 the upstream hears of, in the same trace. The client's own spans stand above in both back ends.

@@ -90,6 +90,7 @@ class Span:
     KIND = "openinference.span.kind"  # from here on: telemetry.conventions
     SESSION = "session.id"
     LLM_MODEL = "llm.model_name"
+    EMBEDDING_MODEL = "embedding.model_name"
     LLM_PROMPT = "llm.token_count.prompt"
     LLM_COMPLETION = "llm.token_count.completion"
     LLM_TOTAL = "llm.token_count.total"
@@ -155,7 +156,8 @@ SPAN_HELP: dict[str, str] = {
 CONVENTIONS_HELP: dict[str, tuple[str, str]] = {
     Span.KIND: ("openinference", "AGENT, LLM, EMBEDDING or TOOL; CHAIN of a call and its attempts"),
     Span.SESSION: ("openinference", "the run as the client stated it, as in `gen_ai.conversation.id`"),
-    Span.LLM_MODEL: ("openinference", "the model that answered, else the one asked for; of embeddings, too"),
+    Span.LLM_MODEL: ("openinference", "the model that answered, else the one asked for"),
+    Span.EMBEDDING_MODEL: ("openinference", "the same of embeddings"),
     Span.LLM_PROMPT: ("openinference", "input tokens, cache reads and writes included"),
     Span.LLM_COMPLETION: ("openinference", "output tokens, reasoning included"),
     Span.LLM_TOTAL: ("openinference", "both"),

@@ -42,13 +42,14 @@ class Conventions:
 
     def operation(self, r: CallRecord) -> Said:
         """Of the span in which tokens pass."""
-        found = self.kind("EMBEDDING" if r.operation == "embeddings" else "LLM", r.conversation_id)
+        embeds = r.operation == "embeddings"
+        found = self.kind("EMBEDDING" if embeds else "LLM", r.conversation_id)
         if self._mlflow and r.operation == "chat":
             found[Span.MLFLOW_TYPE] = "CHAT_MODEL"
         parts = [sum(r.cost_components.get(name, 0) for name in side) / PICO_USD for side in (_PROMPT, _COMPLETION)]
         if self._openinference:
             if model := r.model_used or r.model_requested:
-                found[Span.LLM_MODEL] = tidy(model)
+                found[Span.EMBEDDING_MODEL if embeds else Span.LLM_MODEL] = tidy(model)
             if r.usage is not None:
                 found |= _tokens(r.usage)
             if r.cost is not None:

@@ -129,6 +129,9 @@ class Backend:
 
     # what a test asks of it; `place` is where the spans of one play are kept apart from others
 
+    def teach(self, model: str, prompt: float, completion: float) -> None:
+        """Tell it prices of a model, in US dollars per million tokens, where it cannot do without."""
+
     def make(self, place: str) -> str:
         """Make room for a play; returns how the back end calls it."""
         raise NotImplementedError
@@ -165,6 +168,14 @@ class Phoenix(Backend):
             "PHOENIX_ALLOW_EXTERNAL_RESOURCES": "false",
             "PHOENIX_DISABLE_AGENT_ASSISTANT": "true",
         }
+
+    def teach(self, model: str, prompt: float, completion: float) -> None:
+        sides = (("input", "PROMPT", prompt), ("output", "COMPLETION", completion))
+        costs = ", ".join(
+            f'{{tokenType: "{kind}", kind: {side}, costPerMillionTokens: {usd}}}' for kind, side, usd in sides
+        )
+        wanted = f'{{name: "{model}", namePattern: "^{model}$", costs: [{costs}]}}'
+        self._query(f"mutation {{createModel(input: {wanted}) {{model {{id}}}}}}")
 
     def make(self, place: str) -> str:
         return place

@@ -33,7 +33,8 @@ T = TypeVar("T")
 
 USD = 1e-9  # how close costs must be; single ones are some 1e-5
 TOOL_USD = 0.002
-CALLS = 13
+CALLS = 14
+HOUSE = {"input": 3, "output": 9}  # US dollars per million tokens of a model that no price list has
 CONVENTIONS: dict[str, list[str]] = {"plain": [], "said": ["openinference", "mlflow"]}
 SLOW = {"OTEL_EXPORTER_OTLP_TIMEOUT": "120"}  # seconds: the first spans may find a server that still imports
 RULES = "You are a careful reader. Quote what you read, and say where it stands. " * 90
@@ -121,6 +122,7 @@ def play(url: str, run: str) -> None:
     ask(f"{url}/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse", gemini, **planner)
     ask(f"{url}/v1/chat/completions", chat("[[fault context]] too long"), **planner)
     ask(f"{url}/v1/chat/completions", chat("[[fault 503 times=1]] again"), **planner)
+    ask(f"{url}/v1/chat/completions", chat("[[tokens 70]] at home", "house-1"), **planner)
     ask(f"{url}/v1/chat/completions", chat("who am I?", "gpt-4o-mini"), **bearer)
 
 
@@ -146,6 +148,7 @@ def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         pytest.skip(missing)
     with made(tmp_path_factory.mktemp(made.name)) as running:
         wait(running.ready, bool, START_SECONDS)
+        running.teach("house-1", HOUSE["input"], HOUSE["output"])
         yield running
 
 
@@ -158,6 +161,7 @@ def told(request: pytest.FixtureRequest, backend: Backend) -> Told:
         settings: dict[str, Any] = {
             "telemetry": {"otlp": otlp, "conventions": CONVENTIONS[mode], "sampling": {"traces_per_second": 1000}},
             "tools": {"search": {"url": f"{fake.url}/v1", "allow_private": True, "price": {"usd": TOOL_USD}}},
+            "prices": {"models": {"house-1": HOUSE}},
             "aliases": {"fast": "gpt-4o-mini"},
         }
         known = {name: {**upstream, "propagate_trace": True} for name, upstream in upstreams(fake.url).items()}
@@ -268,12 +272,13 @@ def test_tokens_are_those_of_the_ledger(told: Told) -> None:
 
 
 def own_price(told: Told, call: dict[str, Any]) -> bool:
-    """Whether Phoenix, left to itself, prices such a call otherwise: by the name asked for, without cache writes, and
-    embeddings not at all."""
-    if told.said or told.backend.name != "phoenix":
-        return False
+    """Whether the back end, left to itself, prices such a call otherwise. MLflow does not know a price that we were
+    told; Phoenix goes by the name asked for, without cache writes. Embeddings it never prices."""
+    if told.backend.name == "mlflow":
+        return bool(call["model_requested"] == "house-1") and not told.said
     renamed = call["model_requested"] != call["model_used"]
-    return renamed or bool(call["usage"]["cache_write_tokens"]) or call["operation"] == "embeddings"
+    misread = renamed or bool(call["usage"]["cache_write_tokens"])
+    return call["operation"] == "embeddings" or (misread and not told.said)
 
 
 def test_costs_are_those_of_the_ledger(told: Told) -> None:
@@ -283,7 +288,7 @@ def test_costs_are_those_of_the_ledger(told: Told) -> None:
             continue
         assert span.cost == pytest.approx(call["cost_usd"], abs=USD, rel=0), call
         compared += 1
-    assert compared >= (12 if told.said else 9)
+    assert compared >= (12 if told.said else 10)
 
 
 def test_traces_cost_what_their_runs_cost(told: Told) -> None:
@@ -294,7 +299,9 @@ def test_traces_cost_what_their_runs_cost(told: Told) -> None:
         run, seen = told.runs[call["run_id"]], told.traces[call["trace_id"]]
         tools = TOOL_USD if call["run_id"] == told.run else 0
         counted = tools if told.backend.name == "mlflow" and told.said else 0
-        assert seen.cost == pytest.approx(run["cost_usd"] - tools + counted, abs=USD, rel=0)
+        calls = [call for call, _ in told.operations() if call["run_id"] == run["id"] and own_price(told, call)]
+        missed = tools - counted + sum(call["cost_usd"] for call in calls)
+        assert seen.cost == pytest.approx(run["cost_usd"] - missed, abs=USD, rel=0)
 
 
 def test_traces_count_the_tokens_of_their_runs(told: Told) -> None:

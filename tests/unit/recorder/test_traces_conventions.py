@@ -86,6 +86,8 @@ def test_cache_writes_and_what_is_not_known() -> None:
 def test_kinds_follow_the_operation(operation: str, kind: str) -> None:
     found = said(call(operation=operation), "openinference", "mlflow")[f"{operation} gpt-4o"]
     assert (found["openinference.span.kind"], found["mlflow.spanType"]) == (kind, kind)
+    named = {name: model for name, model in found.items() if name.endswith("model_name")}
+    assert named == {f"{kind.lower()}.model_name": "gpt-4o-2024-08-06"}
 
 
 def test_mlflow_is_told_the_cost_of_models_and_of_tools() -> None:
