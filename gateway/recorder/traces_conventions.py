@@ -19,7 +19,7 @@ from gateway.recorder.names_span import Span
 Kind = Literal["AGENT", "CHAIN", "EMBEDDING", "LLM", "TOOL"]
 Said = dict[str, str | int | float]
 
-_PROMPT, _COMPLETION = ("input", "cache_read", "cache_write"), ("output", "reasoning")  # components of a cost
+_SIDES = (("input", "cache_read", "cache_write"), ("output", "reasoning"))  # components of the cost of each
 
 
 class Conventions:
@@ -44,19 +44,21 @@ class Conventions:
         """Of the span in which tokens pass."""
         embeds = r.operation == "embeddings"
         found = self.kind("EMBEDDING" if embeds else "LLM", r.conversation_id)
-        if self._mlflow and r.operation == "chat":
-            found[Span.MLFLOW_TYPE] = "CHAT_MODEL"
-        parts = [sum(r.cost_components.get(name, 0) for name in side) / PICO_USD for side in (_PROMPT, _COMPLETION)]
+        prompt, completion = (sum(r.cost_components.get(name, 0) for name in side) / PICO_USD for side in _SIDES)
         if self._openinference:
             if model := r.model_used or r.model_requested:
                 found[Span.EMBEDDING_MODEL if embeds else Span.LLM_MODEL] = tidy(model)
             if r.usage is not None:
                 found |= _tokens(r.usage)
             if r.cost is not None:
-                costs = (*parts, r.cost / PICO_USD)
-                found |= zip((Span.LLM_PROMPT_COST, Span.LLM_COMPLETION_COST, Span.LLM_COST), costs, strict=True)
-        if self._mlflow and r.cost is not None:
-            found[Span.MLFLOW_COST] = _mlflow_cost(*parts, r.cost / PICO_USD)
+                found[Span.LLM_PROMPT_COST] = prompt
+                found[Span.LLM_COMPLETION_COST] = completion
+                found[Span.LLM_COST] = r.cost / PICO_USD
+        if self._mlflow:
+            if r.operation == "chat":
+                found[Span.MLFLOW_TYPE] = "CHAT_MODEL"
+            if r.cost is not None:
+                found[Span.MLFLOW_COST] = _mlflow_cost(prompt, completion, r.cost / PICO_USD)
         return found
 
     def tool(self, tool: ToolCall, session: str) -> Said:

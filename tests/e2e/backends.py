@@ -10,14 +10,22 @@ import json
 import os
 import signal
 import subprocess
+import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from gateway.testing.gateway import free_port
+
+T = TypeVar("T")
 
 PLACE = Path(os.environ.get("TOLLGATE_BACKENDS") or Path(__file__).parents[2] / ".backends")
 START_SECONDS = 300  # of a busy machine: both import a hundred packages and make a database
@@ -55,6 +63,16 @@ def fetch(url: str, body: Any = None) -> Any:
     request = urllib.request.Request(url, data, {"content-type": "application/json"})
     with urllib.request.urlopen(request, timeout=READ_SECONDS) as answer:
         return json.loads(answer.read())
+
+
+def wait(look: Callable[[], T], good: Callable[[T], bool], seconds: float = 120) -> T:
+    """What `look` returns as soon as it is `good`: back ends store what they get in their own time."""
+    end = time.monotonic() + seconds
+    while not good(seen := look()):
+        if time.monotonic() > end:
+            raise TimeoutError(f"still not so after {seconds} s: {str(seen)[:4000]}")
+        time.sleep(0.5)
+    return seen
 
 
 class Backend:
@@ -140,6 +158,15 @@ class Backend:
         """(section telemetry.otlp, environment) of a gateway whose spans go there."""
         raise NotImplementedError
 
+    def provider(self, place: str) -> TracerProvider:
+        """Of a client whose spans go to the same place; to be shut down."""
+        otlp, environ = self.otlp(place)
+        project = dict([environ["OTEL_RESOURCE_ATTRIBUTES"].split("=")]) if environ else {}
+        made = TracerProvider(resource=Resource({"service.name": "client", **project}), shutdown_on_exit=False)
+        exporter = OTLPSpanExporter(f"{otlp['endpoint']}/v1/traces", headers=otlp.get("headers"), timeout=120)
+        made.add_span_processor(SimpleSpanProcessor(exporter))
+        return made
+
     def spans(self, place: str) -> dict[str, Read]:
         """Span id -> span; all that have arrived."""
         raise NotImplementedError
@@ -176,6 +203,16 @@ class Phoenix(Backend):
         )
         wanted = f'{{name: "{model}", namePattern: "^{model}$", costs: [{costs}]}}'
         self._query(f"mutation {{createModel(input: {wanted}) {{model {{id}}}}}}")
+        wait(lambda: self._prices(model), bool)  # it reads its table again every few seconds
+
+    def _prices(self, model: str) -> bool:
+        """Whether a span of this model has come to a cost; sends another one."""
+        provider, tokens = self.provider("probe"), {"llm.token_count.prompt": 9, "llm.token_count.completion": 9}
+        said = {"openinference.span.kind": "LLM", "llm.model_name": model, **tokens}
+        with provider.get_tracer("probe").start_as_current_span("probe", attributes=said):
+            pass
+        provider.shutdown()
+        return any(span.cost for span in self.spans("probe").values())
 
     def make(self, place: str) -> str:
         return place

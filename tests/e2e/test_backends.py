@@ -7,29 +7,25 @@ attributes of OpenTelemetry, and with those of `telemetry.conventions` beside th
 from __future__ import annotations
 
 import json
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from gateway.policy.trace_ids import agent_span_id, child_span_id, run_trace_id, tool_span_id
 from gateway.testing.fake_upstream import FakeUpstream
 from gateway.testing.gateway import RunningGateway
-from tests.e2e.backends import BACKENDS, START_SECONDS, Backend, Read, Trace
+from tests.e2e.backends import BACKENDS, START_SECONDS, Backend, Read, Trace, wait
 from tests.e2e.conftest import upstreams
 
 pytestmark = pytest.mark.timeout(900)
-T = TypeVar("T")
+if all(missing := [made.missing() for made in BACKENDS.values()]):
+    pytest.skip("; ".join(missing), allow_module_level=True)
 
 USD = 1e-9  # how close costs must be; single ones are some 1e-5
 TOOL_USD = 0.002
@@ -39,16 +35,6 @@ CONVENTIONS: dict[str, list[str]] = {"plain": [], "said": ["openinference", "mlf
 SLOW = {"OTEL_EXPORTER_OTLP_TIMEOUT": "120"}  # seconds: the first spans may find a server that still imports
 RULES = "You are a careful reader. Quote what you read, and say where it stands. " * 90
 LOOKUP = {"type": "function", "function": {"name": "lookup", "parameters": {"type": "object", "properties": {}}}}
-
-
-def wait(look: Callable[[], T], good: Callable[[T], bool], seconds: float = 120) -> T:
-    """What `look` returns as soon as it is `good`: back ends store what they get in their own time."""
-    end = time.monotonic() + seconds
-    while not good(seen := look()):
-        if time.monotonic() > end:
-            raise TimeoutError(f"still not so after {seconds} s: {str(seen)[:4000]}")
-        time.sleep(0.5)
-    return seen
 
 
 @dataclass(slots=True)
@@ -128,11 +114,7 @@ def play(url: str, run: str) -> None:
 
 def instrumented(url: str, backend: Backend, place: str) -> trace.SpanContext:
     """A client with a tracer of its own that asks within a span; it exports to the same back end."""
-    otlp, environ = backend.otlp(place)
-    project = dict([environ["OTEL_RESOURCE_ATTRIBUTES"].split("=")]) if environ else {}
-    provider = TracerProvider(resource=Resource({"service.name": "client", **project}), shutdown_on_exit=False)
-    exporter = OTLPSpanExporter(endpoint=f"{otlp['endpoint']}/v1/traces", headers=otlp.get("headers"), timeout=120)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    provider = backend.provider(place)
     with provider.get_tracer("client").start_as_current_span("job") as span:
         headers = {"authorization": "Bearer any", "x-tollgate-run-id": f"job-{place}"}
         TraceContextTextMapPropagator().inject(headers)
@@ -144,8 +126,8 @@ def instrumented(url: str, backend: Backend, place: str) -> trace.SpanContext:
 @pytest.fixture(scope="module", params=BACKENDS)
 def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
     made = BACKENDS[request.param]
-    if missing := made.missing():
-        pytest.skip(missing)
+    if reason := made.missing():
+        pytest.skip(reason)
     with made(tmp_path_factory.mktemp(made.name)) as running:
         wait(running.ready, bool, START_SECONDS)
         running.teach("house-1", HOUSE["input"], HOUSE["output"])
