@@ -64,10 +64,12 @@ for the first four reasons. Exemplars lead to traces that were kept. Names are t
       #        headers: {x-mlflow-experiment-id: "0"}}
       conventions: [openinference]                                         # or [mlflow], or both
 
-Neither takes metrics. The project of Phoenix is named by `OTEL_RESOURCE_ATTRIBUTES=openinference.project.name=...` in
-the environment of the gateway. `make test-backends` plays agents with tools, a sub-agent, errors, streams and four APIs
-and reads what Arize Phoenix 20.26 and MLflow 3.17 show; it holds it against the ledger, costs to a billionth of a
-dollar.
+Neither takes metrics. The project of Phoenix is named in the environment of the gateway, by
+`OTEL_RESOURCE_ATTRIBUTES=openinference.project.name=...`. An export that takes longer than ten seconds is given up;
+`OTEL_EXPORTER_OTLP_TIMEOUT` (seconds) allows a slow back end more.
+
+`make test-backends` plays agents with tools, a sub-agent, errors, streams and four APIs, reads what Arize Phoenix 20.26
+and MLflow 3.17 show, and holds it against the ledger, costs to a billionth of a dollar:
 
 * **Both** show the whole tree with its errors; the run as session, where the client stated it; input, output and cached
   tokens as the ledger has them; AGENT, EMBEDDING and TOOL for what they are, and LLM (chats in MLflow: CHAT_MODEL).
