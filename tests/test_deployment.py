@@ -251,6 +251,7 @@ def test_the_makefile_explains_its_targets_and_has_them():
         "test",
         "pytest",
         "test-clients",
+        "test-backends",
         "prove",
         "bench",
         "bench-peers",

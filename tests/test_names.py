@@ -99,11 +99,14 @@ def test_every_family_is_counted_somewhere() -> None:
 
 def test_every_span_attribute_is_used_and_ours_are_explained() -> None:
     code = "".join((ROOT / "gateway" / "recorder").joinpath(name).read_text() for name in (
-        "traces_spans.py", "traces_runs.py", "traces_content.py"
+        "traces_spans.py", "traces_runs.py", "traces_content.py", "traces_conventions.py"
     ))  # fmt: skip
     attributes = {name: value for name, value in vars(names_span.Span).items() if name.isupper()}
     assert {name for name in attributes if f"Span.{name}" not in code} == set()
     assert {value for value in attributes.values() if value.startswith("tollgate.")} == set(names_span.SPAN_HELP)
+    words = ("openinference", "llm.", "embedding.", "mlflow.")
+    others = {value for value in attributes.values() if value.startswith(words)}
+    assert others | {"session.id", "tool.name"} == set(names_span.CONVENTIONS_HELP)
     assert len(set(attributes.values())) == len(attributes)
 
 

@@ -169,6 +169,7 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
         "otlp": "Export over OTLP; default: as OTEL_EXPORTER_OTLP_ENDPOINT and its kin say, null: never.",
         "sampling": "Which traces are kept, decided when a call has ended.",
         "legacy_attributes": "Also write the attribute names that the GenAI conventions have since renamed.",
+        "conventions": "Also write spans in the words of these, for back ends that read them: Phoenix, MLflow.",
         "log": 'One JSON line per call: "stdout", a file, or null for none.',
         "label_limit": "Values of one metric label before further ones are counted as __other__.",
     },

@@ -111,6 +111,7 @@ class Telemetry(Config_, frozen=True):
     otlp: Otlp | None = None  # also from OTEL_EXPORTER_OTLP_ENDPOINT
     sampling: Sampling = Sampling()
     legacy_attributes: bool = False  # also write gen_ai.system, gen_ai.usage.cache_creation.input_tokens
+    conventions: tuple[Literal["openinference", "mlflow"], ...] = ()  # also write the span attributes of these
     log: str | None = "stdout"  # one wide JSON line per call: "stdout", a file path, or null
     label_limit: Count = 200  # values per metric label before __other__
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.recorder.names import AGENTS, BUDGETS, CACHE, CANARIES, GEN_AI, LEARNED, MONEY, SELF, TRAFFIC, Metric
-from gateway.recorder.names_span import SPAN_HELP
+from gateway.recorder.names_span import CONVENTIONS_HELP, SPAN_HELP
 
 _SECTIONS = (
     ("Traffic", TRAFFIC),
@@ -57,6 +57,36 @@ budget, as `budget`, with the probability in `tollgate.sampling.probability`. Wh
 for the first four reasons. Exemplars lead to traces that were kept. Names are those of the newest conventions;
 `telemetry.legacy_attributes` adds `gen_ai.system` and `gen_ai.usage.cache_creation.input_tokens`.
 
+## Seen in Phoenix and MLflow
+
+    telemetry:
+      otlp: {endpoint: "http://127.0.0.1:6006", metrics: false}            # Phoenix
+      # otlp: {endpoint: "http://127.0.0.1:5000", metrics: false,          # MLflow
+      #        headers: {x-mlflow-experiment-id: "0"}}
+      conventions: [openinference]                                         # or [mlflow], or both
+
+Neither takes metrics. The project of Phoenix is named in the environment of the gateway, by
+`OTEL_RESOURCE_ATTRIBUTES=openinference.project.name=...`. An export that takes longer than ten seconds is given up;
+`OTEL_EXPORTER_OTLP_TIMEOUT` (seconds) allows a slow back end more.
+
+`make test-backends` plays agents with tools, a sub-agent, errors, streams and four APIs, reads what Arize Phoenix 20.26
+and MLflow 3.17 show, and holds it against the ledger, costs to a billionth of a dollar:
+
+* **Both** show the whole tree with its errors; the run as session, where the client stated it; input, output and cached
+  tokens as the ledger has them; AGENT, EMBEDDING and TOOL for what they are, and LLM (chats in MLflow: CHAT_MODEL).
+  Calls and attempts are of no known kind; with conventions they are CHAIN.
+* **MLflow** works out costs from prices of its own. With `mlflow` it shows those of the ledger, also where a price was
+  configured, and counts tools behind the gate: a trace costs what its run cost.
+* **Phoenix** reads no cost: it works out its own, from its table of prices, whatever it is told; the cost of tools is
+  but an attribute there, and embeddings have neither a cost nor a part in its sums of tokens. Without conventions it
+  goes by the model asked for, which has no price or the wrong one behind an alias or a route, and takes tokens written
+  to a cache for plain input (it reads the older name alone: `telemetry.legacy_attributes`). With `openinference` it
+  prices the model that answered and all of its tokens: equal to the ledger where the prices are equal. Prices of your
+  own, as those under `prices`, it must be told as well (a test adds a model to its table).
+
+W3C: a client's `traceparent` is the parent of our SERVER span, and with `propagate_trace` our span is the parent that
+the upstream hears of, in the same trace. The client's own spans stand above in both back ends.
+
 ## Metrics
 """
 _SPANS = """
@@ -66,6 +96,15 @@ Beside the attributes of the OpenTelemetry conventions for GenAI and HTTP.
 
 | attribute | meaning |
 |---|---|
+"""
+_CONVENTIONS = """
+## Span attributes of other conventions
+
+Written beside the others where `telemetry.conventions` names the convention, for back ends that do not read those of
+OpenTelemetry in full.
+
+| attribute | convention | meaning |
+|---|---|---|
 """
 
 
@@ -89,6 +128,8 @@ def markdown() -> str:
         page += [_row(metric) for metric in metrics]
     page.append(_SPANS)
     page += [f"| `{name}` | {meaning} |\n" for name, meaning in SPAN_HELP.items()]
+    page.append(_CONVENTIONS)
+    page += [f"| `{name}` | {of} | {meaning} |\n" for name, (of, meaning) in CONVENTIONS_HELP.items()]
     return "".join(page)
 
 

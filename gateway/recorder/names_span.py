@@ -74,6 +74,7 @@ class Span:
     USAGE_SOURCE = "tollgate.usage.source"
     OVERHEAD = "tollgate.overhead"
     ATTEMPTS = "tollgate.attempts"
+    ATTEMPT_MODEL = "tollgate.attempt.model"  # as gen_ai.request.model back ends would take it for another operation
     REUSED = "tollgate.connection.reused"
     RETRY_WITHHELD = "tollgate.retry.withheld"
     BULKHEAD = "tollgate.bulkhead.pool"
@@ -88,6 +89,22 @@ class Span:
     RUN_OUTCOME = "tollgate.run.outcome"
     RUN_CALLS = "tollgate.run.calls"
     RUN_COST = "tollgate.run.cost_usd"
+    KIND = "openinference.span.kind"  # from here on: telemetry.conventions
+    SESSION = "session.id"
+    LLM_MODEL = "llm.model_name"
+    EMBEDDING_MODEL = "embedding.model_name"
+    LLM_PROMPT = "llm.token_count.prompt"
+    LLM_COMPLETION = "llm.token_count.completion"
+    LLM_TOTAL = "llm.token_count.total"
+    LLM_CACHE_READ = "llm.token_count.prompt_details.cache_read"
+    LLM_CACHE_WRITE = "llm.token_count.prompt_details.cache_write"
+    LLM_REASONING = "llm.token_count.completion_details.reasoning"
+    LLM_PROMPT_COST = "llm.cost.prompt"
+    LLM_COMPLETION_COST = "llm.cost.completion"
+    LLM_COST = "llm.cost.total"
+    OI_TOOL_NAME = "tool.name"
+    MLFLOW_TYPE = "mlflow.spanType"
+    MLFLOW_COST = "mlflow.llm.cost"
 
 
 SPAN_HELP: dict[str, str] = {
@@ -122,6 +139,7 @@ SPAN_HELP: dict[str, str] = {
     Span.USAGE_SOURCE: "provider, injected, estimated, cached or none",
     Span.OVERHEAD: "seconds spent in the gateway itself",
     Span.ATTEMPTS: "requests sent upstream for this call",
+    Span.ATTEMPT_MODEL: "model that an attempt asked for which was not the last",
     Span.REUSED: "whether the attempt used a kept-alive connection",
     Span.RETRY_WITHHELD: "why a failure was not tried again where it was: sdk, attempts, wait, deadline or budget",
     Span.BULKHEAD: "the pool of calls in which this one found no place free",
@@ -138,3 +156,23 @@ SPAN_HELP: dict[str, str] = {
     Span.RUN_COST: "US dollars of these calls",
 }
 """What our own span attributes mean."""
+
+CONVENTIONS_HELP: dict[str, tuple[str, str]] = {
+    Span.KIND: ("openinference", "AGENT, LLM, EMBEDDING or TOOL; CHAIN of a call and its attempts"),
+    Span.SESSION: ("openinference", "the run as the client stated it, as in `gen_ai.conversation.id`"),
+    Span.LLM_MODEL: ("openinference", "the model that answered, else the one asked for"),
+    Span.EMBEDDING_MODEL: ("openinference", "the same of embeddings"),
+    Span.LLM_PROMPT: ("openinference", "input tokens, cache reads and writes included"),
+    Span.LLM_COMPLETION: ("openinference", "output tokens, reasoning included"),
+    Span.LLM_TOTAL: ("openinference", "both"),
+    Span.LLM_CACHE_READ: ("openinference", "input tokens read from the provider's cache"),
+    Span.LLM_CACHE_WRITE: ("openinference", "input tokens written to it"),
+    Span.LLM_REASONING: ("openinference", "output tokens spent on reasoning"),
+    Span.LLM_PROMPT_COST: ("openinference", "US dollars of the input"),
+    Span.LLM_COMPLETION_COST: ("openinference", "US dollars of the output"),
+    Span.LLM_COST: ("openinference", "US dollars of the operation, all attempts included"),
+    Span.OI_TOOL_NAME: ("openinference", "the tool that ran"),
+    Span.MLFLOW_TYPE: ("mlflow", "as `openinference.span.kind`, but CHAT_MODEL of chats"),
+    Span.MLFLOW_COST: ("mlflow", "JSON of `input_cost`, `output_cost` and `total_cost` in US dollars; of tools, too"),
+}
+"""Attribute -> (convention that it belongs to, what it means)."""

@@ -19,6 +19,7 @@ from gateway.recorder.drops import Drops
 from gateway.recorder.export import Exporting
 from gateway.recorder.facts import error_type_of, trace_id_of
 from gateway.recorder.names import NS
+from gateway.recorder.traces_conventions import Conventions
 from gateway.recorder.traces_runs import RunTrace, RunTraces, run_spans
 from gateway.recorder.traces_spans import CallSpans
 
@@ -54,6 +55,7 @@ class TracesProjection:
         sampling = config.sampling
         self._sampler = Sampler(sampling.traces_per_second, sampling.slow_seconds, sampling.expensive_usd)
         self._legacy = config.legacy_attributes
+        self._also = Conventions(config.conventions)
         self._exporter = exporter
         self._resource = resource
         self._clock = clock
@@ -124,9 +126,9 @@ class TracesProjection:
         spans: list[ReadableSpan] = []
         for item in items:
             if isinstance(item, RunTrace):
-                spans += run_spans(item, self._resource)
+                spans += run_spans(item, self._resource, self._also)
             else:
-                spans += CallSpans(*item, self._resource, legacy=self._legacy).spans()
+                spans += CallSpans(*item, self._resource, legacy=self._legacy, also=self._also).spans()
         try:
             sent = self._exporter.export(spans) is SpanExportResult.SUCCESS
         except (OSError, ValueError, RuntimeError):  # of a channel or session that was closed meanwhile

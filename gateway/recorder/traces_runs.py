@@ -20,6 +20,7 @@ from gateway.policy.trace_ids import agent_span_id, run_trace_id
 from gateway.recorder.facts import tidy
 from gateway.recorder.names import NS
 from gateway.recorder.names_span import Span
+from gateway.recorder.traces_conventions import PLAIN, Conventions
 from gateway.recorder.traces_spans import SCOPE, Attributes, context
 
 LIMIT = 10_000
@@ -114,7 +115,7 @@ class RunTraces:
         span.cost += r.cost or 0
 
 
-def run_spans(run: RunTrace, resource: Resource) -> list[ReadableSpan]:
+def run_spans(run: RunTrace, resource: Resource, also: Conventions = PLAIN) -> list[ReadableSpan]:
     """The root and the sub-agents of a run."""
     trace_id = run_trace_id(run.run_id)
     made = []
@@ -136,6 +137,7 @@ def run_spans(run: RunTrace, resource: Resource) -> list[ReadableSpan]:
         if not name:
             stated[Span.RUN_OUTCOME] = run.outcome
         attributes |= {key: tidy(value) for key, value in stated.items() if value}
+        attributes |= also.kind("AGENT", run.conversation_id)
         failed = not name and run.outcome == "failure"
         made.append(
             ReadableSpan(

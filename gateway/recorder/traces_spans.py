@@ -37,6 +37,7 @@ from gateway.recorder.facts import error_type_of, gen_ai_provider, tidy, trace_i
 from gateway.recorder.names import NS, SCHEMA_URL
 from gateway.recorder.names_span import Span
 from gateway.recorder.traces_content import content_attributes
+from gateway.recorder.traces_conventions import PLAIN, Conventions
 from gateway.spend import NANO_USD
 
 Value = str | bool | int | float | list[str]
@@ -52,11 +53,14 @@ _NAME = 256  # characters of a span or attribute text, but content
 class CallSpans:
     """The spans of one record."""
 
-    def __init__(self, r: CallRecord, decision: Decision, resource: Resource, *, legacy: bool) -> None:
+    def __init__(
+        self, r: CallRecord, decision: Decision, resource: Resource, *, legacy: bool, also: Conventions = PLAIN
+    ) -> None:
         self._r = r
         self._decision = decision
         self._resource = resource
         self._legacy = legacy
+        self._also = also
         self._state = TraceState.from_header([r.trace_state]) if r.trace_state else None
         self._trace_id = trace_id_of(r)
         self._server_id = r.span_id or child_span_id(r.id, "server")
@@ -120,6 +124,7 @@ class CallSpans:
             Span.SAMPLING_REASON: self._decision.reason,
             Span.SAMPLING_PROBABILITY: self._decision.probability,
         })  # fmt: skip
+        attributes |= self._also.kind("CHAIN", r.conversation_id)
         parent, remote = self._above()
         failed = r.status >= 500 or r.outcome in _BROKEN
         return self._span(
@@ -154,6 +159,7 @@ class CallSpans:
         for name, value in r.params.items():
             attributes[Span.REQUEST_PARAM + tidy(name, 64)] = _clean(value)
         attributes |= self._usage() | self._cost() | content_attributes(r.input_content, r.output_content)
+        attributes |= self._also.operation(r)
         model = tidy(r.model_requested or r.model_used, _NAME)
         start = r.started_at + r.attempts[0].offset_ns
         end = max(start, min(r.started_at + r.duration_ns, r.started_at + last.offset_ns + last.duration_ns))
@@ -178,9 +184,10 @@ class CallSpans:
             Span.ERROR_TYPE: error,
             Span.UPSTREAM: attempt.upstream,
             Span.REUSED: attempt.reused,
-            Span.REQUEST_MODEL: attempt.model if number + 1 < len(self._r.attempts) else None,
+            Span.ATTEMPT_MODEL: attempt.model if number + 1 < len(self._r.attempts) else None,
             Span.COST: attempt.cost / PICO_USD if attempt.cost else None,
         })  # fmt: skip
+        attributes |= self._also.kind("CHAIN")
         start = self._r.started_at + attempt.offset_ns
         return self._span(
             tidy(self._r.method, 16),
@@ -207,6 +214,7 @@ class CallSpans:
             Span.CONVERSATION: r.conversation_id,
             Span.RUN: r.run_id,
         })  # fmt: skip
+        attributes |= self._also.tool(tool, r.conversation_id)
         parent, remote = self._above() if not tool.server else (self._server_id, False)
         return self._span(
             f"execute_tool {name}",
