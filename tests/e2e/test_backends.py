@@ -1,7 +1,7 @@
 """Real back ends read what the gateway exports: Arize Phoenix and MLflow show what the ledger shows.
 
-`make test-backends` installs them; elsewhere these tests are skipped. Each plays the same agents twice: with the plain
-attributes of OpenTelemetry, and with those of `telemetry.conventions` beside them.
+`make test-backends` installs them; elsewhere these tests are skipped. Each plays the same agents three times: with the
+plain attributes of OpenTelemetry, with the older names beside them, and with those of `telemetry.conventions`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,11 @@ USD = 1e-9  # how close costs must be; single ones are some 1e-5
 TOOL_USD = 0.002
 CALLS = 14
 HOUSE = {"input": 3, "output": 9}  # US dollars per million tokens of a model that no price list has
-CONVENTIONS: dict[str, list[str]] = {"plain": [], "said": ["openinference", "mlflow"]}
+MODES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "legacy": {"legacy_attributes": True},
+    "said": {"conventions": ["openinference", "mlflow"]},
+}
 SLOW = {"OTEL_EXPORTER_OTLP_TIMEOUT": "120"}  # seconds: the first spans may find a server that still imports
 RULES = "You are a careful reader. Quote what you read, and say where it stands. " * 90
 LOOKUP = {"type": "function", "function": {"name": "lookup", "parameters": {"type": "object", "properties": {}}}}
@@ -134,14 +138,14 @@ def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield running
 
 
-@pytest.fixture(scope="module", params=CONVENTIONS)
+@pytest.fixture(scope="module", params=MODES)
 def told(request: pytest.FixtureRequest, backend: Backend) -> Told:
     mode: str = request.param
     run, place = f"team-{mode}", backend.make(mode)
     otlp, environ = backend.otlp(place)
     with FakeUpstream(11, cache_minimum=256) as fake:
         settings: dict[str, Any] = {
-            "telemetry": {"otlp": otlp, "conventions": CONVENTIONS[mode], "sampling": {"traces_per_second": 1000}},
+            "telemetry": {"otlp": otlp, "sampling": {"traces_per_second": 1000}, **MODES[mode]},
             "tools": {"search": {"url": f"{fake.url}/v1", "allow_private": True, "price": {"usd": TOOL_USD}}},
             "prices": {"models": {"house-1": HOUSE}},
             "aliases": {"fast": "gpt-4o-mini"},
@@ -246,8 +250,8 @@ def test_tokens_are_those_of_the_ledger(told: Told) -> None:
         wanted = {kind: count for kind, count in usage.items() if count or kind in ("input", "output")}
         if call["usage_source"] == "none":
             wanted = {}
-        if told.backend.name == "phoenix" and not told.said:
-            wanted.pop("cache_write", None)  # it reads the older name alone: telemetry.legacy_attributes
+        if told.backend.name == "phoenix" and told.mode == "plain":
+            wanted.pop("cache_write", None)  # it reads the older name alone
         assert span.tokens == wanted, call
         seen |= wanted.keys()
     assert {"input", "output", "cache_read"} <= seen
@@ -259,8 +263,9 @@ def own_price(told: Told, call: dict[str, Any]) -> bool:
     if told.backend.name == "mlflow":
         return bool(call["model_requested"] == "house-1") and not told.said
     renamed = call["model_requested"] != call["model_used"]
-    misread = renamed or bool(call["usage"]["cache_write_tokens"])
-    return call["operation"] == "embeddings" or (misread and not told.said)
+    if call["usage"]["cache_write_tokens"] and told.mode == "plain":
+        return True
+    return call["operation"] == "embeddings" or (renamed and not told.said)
 
 
 def test_costs_are_those_of_the_ledger(told: Told) -> None:
@@ -270,7 +275,7 @@ def test_costs_are_those_of_the_ledger(told: Told) -> None:
             continue
         assert span.cost == pytest.approx(call["cost_usd"], abs=USD, rel=0), call
         compared += 1
-    assert compared >= (12 if told.said else 10)
+    assert compared >= (10 if told.mode == "plain" else 11)
 
 
 def test_traces_cost_what_their_runs_cost(told: Told) -> None:

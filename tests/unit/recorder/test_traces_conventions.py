@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import pytest
 from opentelemetry.sdk.resources import Resource
 
@@ -116,3 +117,13 @@ def test_agents() -> None:
         "session.id": "run-1",
         "mlflow.spanType": "AGENT",
     }
+
+
+def test_an_attempt_is_not_taken_for_an_operation() -> None:
+    """Back ends call whatever has a gen_ai.request.model a call of a model."""
+    (last,) = call().attempts
+    first = msgspec.structs.replace(last, status=503, model="gpt-4o")
+    made = CallSpans(call(attempts=(first, last)), KEPT, RESOURCE, legacy=False).spans()
+    attempts = [dict(span.attributes or {}) for span in made if span.name == "POST"]
+    assert [attributes.get("tollgate.attempt.model") for attributes in attempts] == ["gpt-4o", None]
+    assert not any(name.startswith("gen_ai.") for attributes in attempts for name in attributes)
