@@ -33,6 +33,7 @@ class Stage:
         return str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
 
     def caller(self, agent: str, run: str, headers: dict[str, str]) -> Caller:
+        headers = {**headers, TEAM: SERVING if agent in SERVERS else BUILDING}
         return Caller(self.session, self.url, self.log, who=(agent, run), headers=headers)
 
     async def work(self) -> None:
@@ -41,6 +42,9 @@ class Stage:
 
 Play = Callable[[Stage], Awaitable[None]]
 
+TEAM = "x-team"
+BUILDING, SERVING = "engineering", "support"
+SERVERS = frozenset(("support-bot", "embedder", "summariser", "leaver", "stuck"))  # agents of the second team
 _FILES = ("app.py", "ledger.py", "README.md", "tests/test_ledger.py", "pyproject.toml")
 _CIRCLE = {"run_tests": "FAILED test_rounding: 0.29 != 0.30", "edit": "ledger.py: 1 line changed"}
 _TOPICS = ("vector clocks", "tail latency", "prompt caching", "write-ahead logs", "backpressure")
@@ -261,8 +265,31 @@ async def runaway(stage: Stage) -> None:
             continue  # it never gives up
         if not answer.tools:
             return
-        results = [{"type": "tool_result", "tool_use_id": t.id, "content": _CIRCLE[t.name]} for t in answer.tools]
+        told = {name: f"{text} (after {len(messages)} s)" for name, text in _CIRCLE.items()}  # never quite the same
+        results = [{"type": "tool_result", "tool_use_id": t.id, "content": told[t.name]} for t in answer.tools]
         messages += [answer.content, {"role": "user", "content": results}]
+
+
+async def stuck(stage: Stage) -> None:
+    """A bot that looks the same order up again and again, and is told the same each time."""
+    run = f"order-{stage.rng.randrange(10**6)}"
+    headers = {"user-agent": "OpenAI/Python 3.54.0", "authorization": "Bearer sk-demo", "x-tollgate-agent": "stuck"}
+    caller = stage.caller("stuck", run, {**headers, "x-tollgate-run-id": run})
+    schema = _tool("lookup_order", "order")
+    function = {"name": schema["name"], "description": schema["description"], "parameters": schema["schema"]}
+    prompt = f"Where is {run}? " + _script(*[_call("lookup_order", order=run)] * 24)
+    messages: list[dict[str, Any]] = [{"role": "user", "content": prompt}]
+    body = {"model": "gpt-4o-mini", "max_tokens": 200, "messages": messages}
+    body["tools"] = [{"type": "function", "function": function}]
+    while not caller.refused:
+        answer = await caller.ask(CHAT, "/v1/chat/completions", body)
+        if answer is None:
+            continue  # it never gives up
+        if not answer.tools:
+            return
+        await stage.work()
+        results = [{"role": "tool", "tool_call_id": t.id, "content": "not found"} for t in answer.tools]
+        messages += [answer.content, *results]
 
 
 CAST: dict[str, Play] = {
@@ -274,4 +301,5 @@ CAST: dict[str, Play] = {
     "leaver": leaver,
     "lost": lost,
     "runaway": runaway,
+    "stuck": stuck,
 }

@@ -1,8 +1,9 @@
 """`tollgate demo`: the gateway, a fake upstream and a cast of scripted agents, without any key.
 
-Starts both as processes of their own, as in production, plays agents against them for a while, shows what happens,
-then holds what the agents saw against what the gateway recorded, and leaves the gateway up until Ctrl-C. One of the
-agents goes round in a circle until the budget of its run stops it.
+Starts all as processes of their own, as in production, plays agents of two teams against them for a while, shows what
+happens, then holds what the agents saw against what the gateway recorded, and leaves the gateway up until Ctrl-C. One
+agent goes round in a circle until its budget tapers, then stops it; one asks for the same again and again until the
+breaker for runaways stops it; one provider fails now and then, and its calls go to another; one model is on trial.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import defaultdict
@@ -24,7 +26,7 @@ import aiohttp
 from rich.console import Console
 
 from gateway.testing.agent_wire import Seen
-from gateway.testing.agents import CAST, Stage
+from gateway.testing.agents import CAST, TEAM, Stage
 from gateway.testing.demo_view import Progress, by_run, gather, money, summary
 from gateway.testing.gateway import GatewayDied, RunningGateway, free_port, is_free
 
@@ -33,23 +35,45 @@ _REST = {
     "leaver": 5,
     "lost": 12,
     "runaway": 60,
+    "stuck": 30,
 }  # longest pause between two runs, in seconds; 1 for all others
 RUN_USD = 0.5
-LIMITS: Mapping[str, Any] = {
-    "runs": {"budget_usd": RUN_USD},
-    "loops": {"cycle": "warn", "repeated_call": "warn"},
+MINI = "gpt-4o-mini"
+BACKUP = "gemini-backup"
+SETTINGS: Mapping[str, Any] = {
+    "identity": {"tenant_header": TEAM},
+    "runs": {"budget_usd": RUN_USD, "taper": [{"at": 0.5, "max_tokens": 128}]},
+    "loops": {"cycle": "warn", "repeated_call": "stop"},
     "spending": {"unknown_price": "allow"},  # of a model that does not exist
+    "budgets": [{"scope": "team", "usd": 20, "per": "day"}],
+    "fallbacks": [{"upstream": "gemini", "to": [BACKUP]}],
+    "routes": [{"model": MINI, "to": [MINI], "canary": {"id": "newer", "to": "gpt-4.1", "share": 0.3}}],
 }
+OUTAGES = ", ".join(["1 ok", *["6 503, 12 ok"] * 50])  # of one provider, over and over
 _CHANCES = {"429": 0.03, "503": 0.02, "500": 0.01, "cut": 0.01, "first_frame": 0.01}
 
 
-@contextlib.contextmanager
-def fake_upstream(seed: int) -> Iterator[str]:
+def fake_upstream(seed: int) -> contextlib.AbstractContextManager[str]:
     """The URL of a fake upstream in a process of its own."""
     chances = [part for kind, chance in _CHANCES.items() for part in ("--chance", f"{kind}={chance}")]
-    command = [sys.executable, "-m", "gateway.testing.fake_upstream", "--latency", "realistic", "--seed", str(seed)]
+    return listening("fake_upstream", "--latency", "realistic", "--seed", str(seed), *chances, "--keep", "10")
+
+
+@contextlib.contextmanager
+def failing_upstream(seed: int) -> Iterator[str]:
+    """The URL of one that fails now and then."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write(f"{OUTAGES}, ok")
+        file.flush()
+        with listening("fault_upstream", "--scenario", file.name, "--seed", str(seed)) as url:
+            yield url
+
+
+@contextlib.contextmanager
+def listening(module: str, *options: str) -> Iterator[str]:
+    """The URL that a server of `gateway.testing` says it listens on."""
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-        [*command, *chances, "--keep", "10"],
+        [sys.executable, "-m", f"gateway.testing.{module}", *options],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
@@ -82,7 +106,7 @@ def ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def gateway(fake_url: str, console: Console, overrides: Mapping[str, Any]) -> RunningGateway:
+def gateway(fake_url: str, failing_url: str, console: Console, overrides: Mapping[str, Any]) -> RunningGateway:
     """Not started yet; on the standard ports, or on free ones where those are taken."""
     addresses = {"listen": "127.0.0.1:8787", "admin": "127.0.0.1:8788"}
     for name, address in addresses.items():
@@ -91,7 +115,9 @@ def gateway(fake_url: str, console: Console, overrides: Mapping[str, Any]) -> Ru
             console.print(f"{address} is taken: {name} is {addresses[name]}")
     providers = {"openai": "openai", "anthropic": "anthropic", "gemini": "google"}
     upstreams = {name: {"dialect": name, "url": fake_url, "provider": id_} for name, id_ in providers.items()}
-    config: dict[str, Any] = {"telemetry": {"log": None}, **LIMITS, **addresses, **overrides}
+    upstreams[BACKUP] = {**upstreams["gemini"], "key": "demo"}
+    upstreams["gemini"] = {**upstreams["gemini"], "url": failing_url}
+    config: dict[str, Any] = {"telemetry": {"log": None}, **SETTINGS, **addresses, **overrides}
     return RunningGateway(upstreams, **config)
 
 
@@ -187,8 +213,8 @@ def run(
     `runs` (per agent) bounds the play in place of `seconds`; `overrides` are fields of the configuration.
     """
     console = Console()
-    with ended_by_signals(), fake_upstream(seed) as fake_url:
-        gate = gateway(fake_url, console, overrides or {})
+    with ended_by_signals(), fake_upstream(seed) as fake_url, failing_upstream(seed) as failing_url:
+        gate = gateway(fake_url, failing_url, console, overrides or {})
         try:
             gate.start()
             console.print(f"gateway ready in {gate.ready_seconds:.1f} s: agents talk to {gate.url}")
@@ -214,6 +240,10 @@ def report(gate: RunningGateway, console: Console, log: Sequence[Seen]) -> bool:
         gate.calls(len(log), seconds=15, limit=500)
     calls = gate.calls(0, limit=500)
     summary(console, calls, RUN_USD)
+    if saved := sum(call["upstream"] == BACKUP and call["outcome"] == "ok" for call in calls):
+        console.print(f"{saved} calls were answered by {BACKUP} while gemini failed")
+    if tried := sum((call["notes"] or {}).get("canary_arm") == "canary" for call in calls):
+        console.print(f"{tried} calls went to a model on trial: tollgate canary status")
     faults = compare(log, calls) + overspent(calls)
     for fault in faults[:20]:
         console.print(f"differs: {fault}", markup=False, style="red")

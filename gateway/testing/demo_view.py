@@ -161,6 +161,6 @@ def summary(console: Console, calls: Sequence[dict[str, Any]], budget: float, *,
             cells = (cost, row.stopped)[: len(last)]
             table.add_row(name, *(f"{count:,}" for count in counts), *cells, style="red" if row.stopped else None)
         console.print(table)
-    for call in [call for call in calls if _code(call) in STOPS][-1:]:
+    for call in {_code(call): call for call in calls if _code(call) in STOPS}.values():
         console.print(f"{by_agent(call)} was told: {call['error']['message']}", style="red", markup=False)
     console.print(f"{len(calls)} calls, {money(sum(call['cost_usd'] or 0 for call in calls))} in all")

@@ -49,6 +49,14 @@ def test_the_demo_shows_an_agent_that_is_stopped_by_its_budget(ended: str) -> No
     assert "no run cost more than its budget of $0.50" in ended
 
 
+def test_the_demo_shows_a_loop_that_is_broken_an_outage_that_is_bridged_and_two_teams(ended: str) -> None:
+    told = " ".join(ended.split())
+    assert "stuck was told: " in told
+    assert any(line.rstrip().endswith(" breaker") for line in ended.splitlines())
+    assert "calls were answered by gemini-backup while gemini failed" in told
+    assert "calls went to a model on trial" in told
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_demo_stays_up_until_it_is_told_to_end(ports: tuple[int, int], number: signal.Signals) -> None:
     before = signal.signal(number, signal.SIG_IGN)  # as a shell starts what runs in its background

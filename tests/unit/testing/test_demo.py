@@ -109,13 +109,13 @@ def test_progress_says_who_was_stopped() -> None:
 def test_a_taken_port_is_said_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
     monkeypatch.setattr(demo, "is_free", lambda port: port != 8787)
-    gate = demo.gateway("http://127.0.0.1:1", Console(file=out, width=140), {"workers": 2})
+    gate = demo.gateway("http://127.0.0.1:1", "http://127.0.0.1:2", Console(file=out, width=140), {"workers": 2})
     try:
         assert "127.0.0.1:8787 is taken" in out.getvalue()
         gate.write_config(gate.settings)
         assert gate.config["admin"] == "127.0.0.1:8788"
         assert gate.config["listen"] != "127.0.0.1:8787"
         assert gate.config["workers"] == 2
-        assert set(gate.config["upstreams"]) == {"openai", "anthropic", "gemini"}
+        assert set(gate.config["upstreams"]) == {"openai", "anthropic", "gemini", "gemini-backup"}
     finally:
         gate.close()
