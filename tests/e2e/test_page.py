@@ -234,6 +234,19 @@ def test_new_calls_show_by_themselves(gate, watched):
     assert page.evaluate("performance.timeOrigin") == before, "without loading anew"
 
 
+def test_what_came_before_anybody_listened_shows_too(gate, watched):
+    seen = watched(gate)
+
+    def later(route):
+        assert call(gate, "in-between") == 200
+        gate.until(lambda: gate.status("/api/runs/in-between"), lambda status: status == 200)
+        route.continue_()
+
+    seen.page.route("**/api/events", later)
+    page = seen.go("runs")
+    expect(page.locator("a.row", has_text="in-between")).to_be_visible(timeout=MS)
+
+
 def test_a_run_is_stopped_and_let_go_on(gate, watched):
     assert call(gate, "to-stop") == 200
     gate.until(lambda: gate.status("/api/runs/to-stop"), lambda status: status == 200)

@@ -63,7 +63,10 @@ function line(state, seconds, reason) {
   live.className = `live ${state}`;
   live.lastElementChild.textContent = on ? "live" : "no connection";
   if (!on) trouble(`${reason ? `The gateway says: ${reason}.` : "The gateway does not answer."} ${heard ? `What is shown is from ${clock(heard)}. ` : ""}Next try in ${seconds} s.`);
-  else if (before.includes("off")) { banner.hidden = true; shown?.again?.(); }
+  else if (!before.includes("on")) { // also the first time: what came since the view was loaded was told to nobody
+    if (before.includes("off")) banner.hidden = true;
+    shown?.again?.();
+  }
 }
 
 // -- theme --------------------------------------------------------------------------------------------------------
