@@ -125,7 +125,10 @@ async def waited(future: asyncio.Future[bool], down: Downstream, seconds: float)
     if down.gone:
         raise ClientGone()
 
+    told: list[GatewayError] = []
+
     def tell(fault: GatewayError) -> None:
+        told.append(fault)
         if not future.done():
             future.set_exception(fault)
 
@@ -136,7 +139,10 @@ async def waited(future: asyncio.Future[bool], down: Downstream, seconds: float)
     timer = asyncio.get_running_loop().call_later(seconds, late)
     down.on_gone = tell
     try:
-        return await future
+        done = await future
     finally:
         timer.cancel()
         down.on_gone = None
+    if told:  # between the end of the wait and now: nobody else will hear of it
+        raise told[0]
+    return done

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from gateway.errors import ClientGone, RunStopped
-from gateway.stores.flights import LocalFlights
+from gateway.stores.flights import LocalFlights, Parking
 from gateway.testing.doubles import MemoryDown
 
 
@@ -89,3 +89,15 @@ async def test_a_pause_ends_by_itself_or_with_the_client() -> None:
     gone.gone = True
     with pytest.raises(ClientGone):
         await flights.pause(gone, 5)
+
+
+async def test_who_leaves_just_as_the_wait_ends_is_not_forgotten() -> None:
+    gone, parking = down(), Parking()
+    waiting = asyncio.create_task(parking.until(gone, 60))
+    await asyncio.sleep(0)
+    parking.wake()  # its place is free; before the call goes on its client leaves
+    assert gone.on_gone is not None
+    gone.on_gone(ClientGone())
+    with pytest.raises(ClientGone):
+        await waiting
+    assert gone.on_gone is None
