@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import msgspec
 
 from gateway.policy.canary import Canary, Decision, Memory, State
-from gateway.stores.sqlite_file import READ_SECONDS, WRITE_SECONDS, WatchedFile, open_durable
+from gateway.stores.sqlite_file import READ_SECONDS, WatchedFile, open_durable, writing
 
 _TABLES = (
     """
@@ -95,13 +96,8 @@ class SqliteCanaries:
         with self._open() as db:
             return [(msgspec.json.decode(text, type=Decision), at) for text, at in db.execute(_ALL)]
 
-    @contextlib.contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with contextlib.closing(_connect(self.path, WRITE_SECONDS)) as db:
-                yield db
-        except (sqlite3.Error, msgspec.MsgspecError, ValueError) as error:
-            raise CanariesUnusable(f"{self.path}: {error}") from error
+    def _open(self) -> AbstractContextManager[sqlite3.Connection]:
+        return writing(self.path, _connect, CanariesUnusable)
 
 
 class WatchedCanaries:

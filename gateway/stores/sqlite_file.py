@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -43,6 +43,18 @@ def open_durable(path: Path, patience: float, tables: Sequence[str], last: str) 
         db.close()
         raise
     return db
+
+
+@contextlib.contextmanager
+def writing(
+    path: Path, connect: Callable[[Path, float], sqlite3.Connection], unusable: type[OSError]
+) -> Iterator[sqlite3.Connection]:
+    """A connection for one use of the file. Raises `unusable`, saying which file and why."""
+    try:
+        with contextlib.closing(connect(path, WRITE_SECONDS)) as db:
+            yield db
+    except (sqlite3.Error, msgspec.MsgspecError, ValueError) as error:
+        raise unusable(f"{path}: {error}") from error
 
 
 class WatchedFile:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import msgspec
@@ -18,7 +19,7 @@ from msgspec import Struct
 from gateway.policy.selection import Model
 from gateway.policy.selection_standing import ScopeStanding
 from gateway.policy.selection_watch import Entry, Outcome
-from gateway.stores.sqlite_file import READ_SECONDS, WRITE_SECONDS, WatchedFile, open_durable
+from gateway.stores.sqlite_file import READ_SECONDS, WatchedFile, open_durable, writing
 
 _TABLES = (
     """
@@ -122,13 +123,8 @@ class SqliteLearned:
         with self._open() as db:
             return [(msgspec.json.decode(text, type=ScopeStanding), at) for text, at in db.execute(_STANDINGS)]
 
-    @contextlib.contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with contextlib.closing(_connect(self.path, WRITE_SECONDS)) as db:
-                yield db
-        except (sqlite3.Error, msgspec.MsgspecError, ValueError) as error:
-            raise LearnedUnusable(f"{self.path}: {error}") from error
+    def _open(self) -> AbstractContextManager[sqlite3.Connection]:
+        return writing(self.path, _connect, LearnedUnusable)
 
 
 class WatchedLearned:
