@@ -28,6 +28,7 @@ from tests.e2e.test_soak import Size, size_of
 TIMES = int(os.environ.get("TOLLGATE_CHAOS", "1"))
 CALLS, CLIENTS, SEED = 2400 * TIMES, 12, 20
 LEAVING, BREAKING = 0.05, 0.1  # shares of the clients that leave, and of the answers that break off in their middle
+LATE, LATENESS = 0.05, 0.2  # share of the answers whose first content is late, whoever gives them, and by how much (s)
 TIMEOUTS = {"connect": 0.5, "first_byte": 0.4, "first_content": 0.4, "idle": 0.4, "total": 5}
 DIALECTS = ("openai", "anthropic", "gemini")
 MODELS = {"openai": "gpt-4o", "anthropic": "claude-sonnet-4-5", "gemini": "gemini-2.5-flash"}
@@ -46,7 +47,10 @@ MOST_GROWTH = 12_000_000  # bytes of a worker over the run; tables of links fill
 
 def weather(draw: random.Random) -> list[tuple[int, str]]:
     """Fair and foul in turns; fair in the end."""
-    phases = [(draw.randint(1, 12), "ok" if draw.random() < 0.4 else draw.choice(WEATHER)) for _ in range(400 * TIMES)]
+    phases = [
+        (draw.randint(1, 40), "ok") if draw.random() < 0.5 else (draw.randint(1, 5), draw.choice(WEATHER))
+        for _ in range(400 * TIMES)
+    ]
     return [*phases, (0, "ok")]
 
 
@@ -57,6 +61,7 @@ class Asked:
     stream: bool
     breaks: str  # how its answer breaks off, whoever gives it
     leaves: bool
+    late: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +80,15 @@ class Got:
 
 def drawn(draw: random.Random, number: int) -> Asked:
     breaks = draw.choice(IN_THE_MIDDLE) if draw.random() < BREAKING else ""
-    return Asked(number, draw.choice(DIALECTS), draw.random() < 0.6, breaks, draw.random() < LEAVING)
+    late = draw.random() < LATE
+    return Asked(number, draw.choice(DIALECTS), draw.random() < 0.6, breaks, draw.random() < LEAVING, late)
 
 
 def request_of(asked: Asked) -> bytes:
     words = " ".join(f"word{n}" for n in range(30))
     broken = f" [[fault {asked.breaks} after=5 seconds=2]]" if asked.breaks else ""
-    text = f"[[say {words} {asked.number}{ENDS_HERE}]]{broken}"
+    late = f" [[wait {LATENESS}]]" if asked.late else ""
+    text = f"[[say {words} {asked.number}{ENDS_HERE}]]{broken}{late}"
     model = MODELS[asked.dialect]
     body: dict[str, Any] = {"model": model, "max_tokens": 200, "messages": [{"role": "user", "content": text}]}
     path = {"openai": "/v1/chat/completions", "anthropic": "/v1/messages"}.get(asked.dialect, "")
@@ -144,7 +151,7 @@ def storm(request: pytest.FixtureRequest) -> Iterator[Storm]:
         gate = RunningGateway(
             upstreams,
             fallbacks=[{"upstream": one, "to": [f"{one}-second", f"{one}-backup"]} for one in DIALECTS],
-            breakers={"pause": 0.2, "longest": 0.5, "consecutive": 4, "window": 2},
+            breakers={"pause": 0.05, "longest": 0.1, "consecutive": 4, "window": 2},
             retries={"base": 0.01, "longest": 0.1},
             hedging=request.param,
             budgets=[{"scope": "global", "usd": 1000, "per": "month"}],
@@ -205,7 +212,9 @@ def test_hedges_are_made_where_they_are_asked_for(storm: Storm) -> None:
     if not storm.gate.config["hedging"]["enabled"]:
         assert not results
         return
-    assert results["won"] + results["lost"] + results["failed"] > 0, results
+    late = sum(asked.asked.late for asked in storm.got)
+    assert results["won"] + results["lost"] + results["failed"] > late * 0.3, results
+    assert {one for one in storm.providers if one.played.count("ok") > CALLS * 0.02} == set(storm.providers)
     for call in storm.calls.values():
         overtaken = [attempt for attempt in call["attempts"] if attempt["error_code"] == "overtaken"]
         assert len(overtaken) <= len(call["attempts"]) - (call["outcome"] == "ok")
