@@ -24,7 +24,8 @@ def wilson(wrong: float, count: float, z: float = NINETY_FIVE) -> Interval:
     share, square = min(1.0, wrong / count), z * z
     centre = (share + square / (2 * count)) / (1 + square / count)
     half = z * math.sqrt(share * (1 - share) / count + square / (4 * count * count)) / (1 + square / count)
-    return Interval(max(0.0, centre - half), min(1.0, centre + half))
+    # the ends are exact where nothing, or everything, is wrong: a difference of two roundings need not be
+    return Interval(max(0.0, centre - half) if wrong > 0 else 0.0, min(1.0, centre + half) if share < 1 else 1.0)
 
 
 class Seen(Struct, frozen=True, gc=False):

@@ -57,6 +57,7 @@ class RedisBudgets(Conversation):
         self.local = LocalShare(settings.local_share, self.worker)
         self._writing = False
         self._renewed = self._pruned = self._written = 0.0
+        self._named: set[str] = set()  # the members that the mirror has
 
     # -- ports.Budgets --------------------------------------------------------------------------------------------
 
@@ -132,7 +133,7 @@ class RedisBudgets(Conversation):
             self.renew()
         if now - self._written >= WRITE_SECONDS and not self._writing and not self.closing:
             self._written = now
-            if self.parts.unwritten or now - self._pruned >= PRUNE_SECONDS:
+            if self.parts.unwritten or set(self.session.members) != self._named or now - self._pruned >= PRUNE_SECONDS:
                 self._writing = True
                 self._loop.run_in_executor(self.disk, self._write, self.now() * 1000, now)
 
@@ -194,11 +195,13 @@ class RedisBudgets(Conversation):
     def _write(self, now: int, at: float) -> None:
         """In the thread of the mirror."""
         rows = [self.parts.unwritten.pop(key) for key in list(self.parts.unwritten)]
+        members = self.session.members
         try:
             if rows:
                 self.mirror.write(rows, now)
-            if self.session.members:
-                self.mirror.set_members(self.session.members)
+            if members:
+                self.mirror.set_members(members)
+                self._named = set(members)
             if at - self._pruned >= PRUNE_SECONDS:
                 self._pruned = at
                 self.mirror.prune(now)

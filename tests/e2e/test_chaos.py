@@ -1,6 +1,6 @@
 """Providers that fail at random, clients that leave at random, and nothing ends wrong.
 
-Ten minutes of bad weather compressed in time: the time limits are a twentieth of what an operator would set, and so are
+Ten minutes of bad weather compressed in time: the time limits are a tenth of what an operator would set, and so are
 the stalls. Faults are drawn from a seed. TOLLGATE_CHAOS=<times> makes it as many times longer.
 """
 
@@ -29,7 +29,7 @@ TIMES = int(os.environ.get("TOLLGATE_CHAOS", "1"))
 CALLS, CLIENTS, SEED = 2400 * TIMES, 12, 20
 LEAVING, BREAKING = 0.05, 0.1  # shares of the clients that leave, and of the answers that break off in their middle
 LATE, LATENESS = 0.05, 0.2  # share of the answers whose first content is late, whoever gives them, and by how much (s)
-TIMEOUTS = {"connect": 0.5, "first_byte": 0.4, "first_content": 0.4, "idle": 0.4, "total": 5}
+TIMEOUTS = {"connect": 1, "first_byte": 1, "first_content": 1, "idle": 1, "total": 10}
 DIALECTS = ("openai", "anthropic", "gemini")
 MODELS = {"openai": "gpt-4o", "anthropic": "claude-sonnet-4-5", "gemini": "gemini-2.5-flash"}
 TERMINAL = {"openai": b"data: [DONE]", "anthropic": b"event: message_stop", "gemini": b'"finishReason"'}

@@ -21,8 +21,13 @@ def test_nothing_is_known_of_nothing():
 def test_the_interval_holds_the_share_seen(count, part):
     wrong = round(count * part)
     found = wilson(wrong, count)
-    assert 0 <= found.lower <= wrong / count + 1e-9
-    assert wrong / count - 1e-9 <= found.upper <= 1
+    assert 0 <= found.lower <= wrong / count <= found.upper <= 1
+
+
+def test_the_ends_are_exact():
+    for count in range(1, 2000):
+        assert wilson(0, count).lower == 0.0
+        assert wilson(count, count).upper == 1.0
 
 
 def test_equal_weights_count_like_none():

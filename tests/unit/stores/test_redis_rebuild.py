@@ -102,6 +102,15 @@ async def back(store: RedisBudgets) -> None:
     raise AssertionError("it did not notice, or did not come back")
 
 
+async def have_met(*workers: RedisBudgets) -> None:
+    """Each has all of them on its disk."""
+    for _ in range(1000):
+        if all(len(store.mirror._members or ()) >= len(workers) for store in workers):
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("they have not heard of each other")
+
+
 async def test_a_flush_is_noticed_at_the_next_call_and_nothing_is_forgotten(
     server: RedisServer, machines: Machines
 ) -> None:
@@ -134,7 +143,7 @@ async def test_every_known_machine_must_have_told_before_anything_is_granted(
     one, two = await machines.worker("one"), await machines.worker("two")
     await spend(one, "a", 300)
     await spend(two, "b", 600)
-    await asyncio.sleep(1.3)  # both have heard of each other
+    await have_met(one, two)
     await machines.kill(two)
     server.ask("FLUSHALL")
     with pytest.raises(BudgetsUnavailable):
@@ -152,7 +161,7 @@ async def test_learning_ends_some_time_and_who_comes_later_is_counted_then(
     one, two = await machines.worker("one", learn=0.6), await machines.worker("two")
     await spend(one, "a", 300)
     await spend(two, "b", 600)
-    await asyncio.sleep(1.3)
+    await have_met(one, two)
     await machines.kill(two)
     server.ask("FLUSHALL")
     began = time.monotonic()
