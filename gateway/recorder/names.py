@@ -311,6 +311,8 @@ AGENTS = (
 
 SELF = (
     _gauge("tollgate_inflight_requests", "Calls in progress in all workers."),
+    _gauge("tollgate_descriptors_used_ratio",
+           "Of the worst worker: how much of the file descriptors that it may have it has, 0 to 1."),
     _gauge("tollgate_event_loop_lag_seconds", "Largest recent delay of a worker's event loop.", "s"),
     _gauge("tollgate_journal_lag_seconds", "Age of the oldest record that the recorder has not read yet.", "s"),
     _gauge("tollgate_journal_lag_bytes", "Bytes of the journal that the recorder has not read yet.", "By"),
