@@ -110,6 +110,8 @@ class Worker:
         self.purse.cap(self.controls.caps)
         self.purse.tell(self.journal)
         self.resilience = Resilience(self.journal, first.index)
+        self.resilience.answers = lambda: self.larder.local
+        self.resilience.links = self.links if isinstance(self.links, LocalTable) else None
         self.descriptors = Descriptors()
         self.pools = Pools(loop, descriptors=self.descriptors)
         self.gateway = self.build(config)

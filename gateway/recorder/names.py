@@ -249,6 +249,9 @@ CACHE = (
     _gauge("tollgate_cache_entries", "Answers in the cache that are still good."),
     _gauge("tollgate_cache_bytes", "Bytes that they take in the file or in Redis.", "By"),
     _gauge("tollgate_cache_store_available", "Whether every worker can use the store of answers."),
+    _counter("tollgate_cache_memory_dropped_bytes", "cache",
+             "Bytes that workers short of memory let go of: answers (still in the file) or links (what joins the calls "
+             "of runs).", unit="By"),
     _counter("tollgate_cache_writes_lost", "", "Answers that could not be written to the store."),
     _counter("tollgate_cache_similar", "reason",
              "Calls without an equal answer: given that of a similar question (hit), or why not."),
