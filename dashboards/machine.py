@@ -266,8 +266,8 @@ GATEWAY = Board(
                 Query(rate("tollgate_request_bytes_total"), "received"),
                 Query(rate("tollgate_response_bytes_total"), "sent"),
             )),
-            Panel("Memory given back", "Bytes that caches let go of for a worker short of memory, in the time of a point.",
-                  "bytes", (
+            Panel("Memory given back", "Bytes that caches let go of for workers short of memory, in the time of a "
+                  "point.", "bytes", (
                 Query(or_none(grown("tollgate_cache_memory_dropped_bytes_total", by="cache", over=RATE)), "{{cache}}"),
             )),
             Panel("File descriptors", "Of the worker that has most of what it may have; and refusals for want of one, "

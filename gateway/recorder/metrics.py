@@ -139,6 +139,11 @@ class MetricsProjection:
             gauges = {**self._reload, **self._runs.gauges(), **gauges}
             return Reading(self._store.copy(), gauges, self._started_ns)
 
+    def counted(self, name: str) -> dict[tuple[str, ...], int]:
+        """What a counter stands at, by the values of its labels."""
+        with self._lock:
+            return {labels: cell.value for labels, cell in self._store.counters[name].cells.items()}
+
     def snapshot(self) -> bytes:
         """Everything counted so far, for `restore` in the next process."""
         with self._lock:
