@@ -67,6 +67,17 @@ ALERTS = (
         "More `workers` or machines; mark what can wait as batch (docs/resilience.md).",
     ),
     Alert(
+        "TollgateDescriptorsShort",
+        "max by (job, instance) (tollgate_descriptors_used_ratio) > 0.85 or "
+        + grew('tollgate_rejected_total{reason="no_descriptors"}', "5m", above=0),
+        "1m", "page", "platform", "gateway",
+        "{{ $labels.instance }} has hardly a file descriptor left",
+        "A worker has nearly all that it may have, or had to refuse connections for want of one.",
+        "Connections and file descriptors on the dashboard; `prlimit -p` of a worker; who holds so many connections.",
+        "Raise the hard limit (`LimitNOFILE=` of the unit, `ulimit -Hn`, that of the container) and start anew, or run "
+        "more `workers`: each has its own. A call needs two. Until then who rests makes room (docs/resilience.md).",
+    ),
+    Alert(
         "TollgatePoolRefuses", grew("tollgate_bulkhead_refused_total", "5m", "pool", "reason", above=0), "", "ticket",
         "platform", "models",
         "The pool {{ $labels.pool }} turns calls away: {{ $labels.reason }}",

@@ -75,6 +75,11 @@ HEALTH = [
         gauge("tollgate_rejected_total", BORN, 'reason="overloaded"')
         | gauge("tollgate_rejected_total", BORN, 'reason="budget_exceeded"'), 29, 31, 45),
     one("health", "TollgateShedding", gauge("tollgate_overload_level", "1x10 2x10 1x20"), 9, 14, 25),
+    one("health", "TollgateDescriptorsShort", gauge("tollgate_descriptors_used_ratio", "0.84x10 0.86x10 0.84x20"),
+        10, 13, 25),
+    one("health", "TollgateDescriptorsShort",
+        gauge("tollgate_rejected_total", BORN, 'reason="no_descriptors"')
+        | gauge("tollgate_rejected_total", BORN, 'reason="budget_exceeded"'), 29, 33, 45),
     one("health", "TollgatePoolRefuses",
         gauge("tollgate_bulkhead_refused_total", BORN, 'pool="p",reason="queue_timeout"')
         | counts("tollgate_bulkhead_refused_total", 'pool="q",reason="queue_timeout"', 90, "0+1x1"), 29, 33, 45,
@@ -371,6 +376,7 @@ class Ordinary:
         **gauge("tollgate_budget_spent_usd", "10+0.1x180", 'scope="global",budget="global|usd|month"'),
         **gauge("tollgate_budget_remaining_ratio", "0.9x180", 'scope="global",budget="global|usd|month"'),
         **gauge("tollgate_active_run_cost_usd", "0.5x180"), **gauge("tollgate_active_run_steps", "30x180"),
+        **gauge("tollgate_descriptors_used_ratio", "0.5x180"),
         **gauge("tollgate_overload_level", "1x180"), **gauge("tollgate_bulkhead_in_flight", "8x180", 'pool="p"'),
         **gauge("tollgate_bulkhead_limit", "10x180", 'pool="p"'),
         **gauge("tollgate_breakers_open", "0x180"), **gauge("tollgate_config_last_reload_success", "1x180"),

@@ -266,6 +266,15 @@ GATEWAY = Board(
                 Query(rate("tollgate_request_bytes_total"), "received"),
                 Query(rate("tollgate_response_bytes_total"), "sent"),
             )),
+            Panel("Memory given back", "Bytes that caches let go of for workers short of memory, in the time of a "
+                  "point.", "bytes", (
+                Query(or_none(grown("tollgate_cache_memory_dropped_bytes_total", by="cache", over=RATE)), "{{cache}}"),
+            )),
+            Panel("File descriptors", "Of the worker that has most of what it may have; and refusals for want of one, "
+                  "per second.", "percentunit", (
+                Query(f"max by (instance) ({pick('tollgate_descriptors_used_ratio')})", "{{instance}}"),
+                Query(or_none(rate("tollgate_rejected_total", 'reason="no_descriptors"')), "refused"),
+            )),
             Panel("Worker deaths", "In the time of a point.", COUNT, (
                 Query(grown("tollgate_worker_deaths_total", over=RATE), "deaths"),
             )),

@@ -29,6 +29,7 @@ from gateway.dialects.routes import Table
 from gateway.dialects.translate.port import Translator
 from gateway.errors import GatewayError
 from gateway.journal.append import JournalWriter
+from gateway.net.descriptors import Descriptors
 from gateway.net.pool import Pools
 from gateway.net.server import Server
 from gateway.net.shadow import Shadows
@@ -109,9 +110,12 @@ class Worker:
         self.purse.cap(self.controls.caps)
         self.purse.tell(self.journal)
         self.resilience = Resilience(self.journal, first.index)
-        self.pools = Pools(loop)
+        self.resilience.answers = lambda: self.larder.local
+        self.resilience.links = self.links if isinstance(self.links, LocalTable) else None
+        self.descriptors = Descriptors()
+        self.pools = Pools(loop, descriptors=self.descriptors)
         self.gateway = self.build(config)
-        self.server = Server(loop, config.limits, self.handle)
+        self.server = Server(loop, config.limits, self.handle, self.descriptors)
         self.tls = ListenerTls(config.tls) if config.tls is not None else None
         self._tls_at = loop.time() + TLS_SECONDS
         self._lag = 0.0
@@ -220,6 +224,7 @@ class Worker:
         self.server.tick()
         self.pools.tick()
         self.journal.tick()
+        self.count_descriptors(now)
         self.purse.tell(self.journal)
         self.purse.tick(now)
         self.larder.tell(self.journal)
@@ -234,6 +239,11 @@ class Worker:
         gauges.set("inflight_requests", len(self.journal.table))
         gauges.set("controls_revision", self.controls.revision)
         gauges.set("event_loop_lag_seconds", self._lag)
+
+    def count_descriptors(self, now: float) -> None:
+        files = self.descriptors
+        files.look(len(self.server.connections), now, lambda said: self.journal.append_event("descriptors", **said))
+        self.journal.gauges.set("descriptors_used_ratio", min(1.0, files.used / max(1, files.limit)))
 
     async def drain(self, seconds: float) -> None:
         """Let the calls under way end by themselves for `seconds`, then end them with an error of their dialect."""

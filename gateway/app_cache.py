@@ -51,6 +51,7 @@ class Larder:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, check: Callable[[Request], bool]) -> None:
         self.store: Store | None = None
+        self.local: SqliteCache | None = None  # the same where this worker holds answers in its own memory
         self._close: Callable[[], Awaitable[None]] | None = None
         self._flights: LocalFlights | None = None
         self._files: FlightFiles | None = None  # through which the workers of this machine see each other's calls
@@ -66,6 +67,7 @@ class Larder:
         cache, identity = config.cache, config.identity
         if self.store is None:
             self.store, self._close = store_of(config)
+            self.local = self.store if isinstance(self.store, SqliteCache) else None
         self.store.configure(cache)
         if self._flights is None:
             self._flights = self._shared(config)

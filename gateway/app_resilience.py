@@ -19,7 +19,9 @@ from gateway.policy.chains import Chains
 from gateway.policy.overload import Marks, Overload
 from gateway.policy.pools import FIGURES, PoolBook
 from gateway.policy.priorities import Priorities
+from gateway.policy.relief import Relief, shared
 from gateway.policy.waits import WaitRules
+from gateway.process.heap import trim
 from gateway.stages.breaking import Breakers
 from gateway.stages.bulkheads import Bulkheads
 from gateway.stages.hedge import Hedges
@@ -45,6 +47,18 @@ class Teller(Protocol):
     def append_event(self, kind: str, **detail: str | int | float | bool) -> bool: ...
 
 
+class Yielding(Protocol):
+    """What a worker keeps in memory and could do without."""
+
+    @property
+    def held(self) -> int: ...
+
+    @property
+    def full(self) -> int: ...
+
+    def give_way(self, room: int | None) -> int: ...
+
+
 def waits_of(config: Config) -> Callable[[Call], Waits]:
     """How long to wait for what, by call."""
     return WaitRules(config.timeouts, {name: upstream.timeouts for name, upstream in config.upstreams.items()}).waits
@@ -60,6 +74,9 @@ class Resilience:
         self._shared: RedisBreakers | None = None  # with other gateways
         self._bulkheads = Bulkheads(PoolBook(index), Parking)
         self._overload: Overload | None = None
+        self._relief = Relief()
+        self.answers: Callable[[], Yielding | None] = lambda: None  # that a cache holds in memory
+        self.links: Yielding | None = None  # what joins the calls of runs
         self._stated = 0  # pools whose figures stand in the gauges
 
     def trials(self, config: Config) -> RetryingTrials:
@@ -106,9 +123,9 @@ class Resilience:
 
     def tick(self, late: float) -> None:
         """`late`: seconds that the event loop was."""
+        memory = self._relieved()
         if self._overload is not None:
             before = self._overload.level
-            memory = resident() if self._overload.marks.memory else 0
             self._overload.look(int(late * NANO), memory, time.monotonic_ns())
             if self._overload.level != before:
                 self._teller.append_event("overload", level=self._overload.level, cause=self._overload.cause)
@@ -117,6 +134,24 @@ class Resilience:
         if self._shared is not None and self._breakers is not None:
             self._shared.tick()
         self._teller.gauges.set("breakers_open", self._breakers.open if self._breakers is not None else 0)
+
+    def _relieved(self) -> int:
+        """Bytes of memory, after the caches gave back what they have to before calls are sent away; 0: they do not
+        matter."""
+        mark = self._overload.marks.memory if self._overload is not None else 0
+        if not mark and self._relief.room is None:
+            return 0
+        memory = resident() if mark else 0
+        answers, links = self.answers(), self.links
+        held, full = [sum([getattr(one, name) for one in (answers, links) if one]) for name in ("held", "full")]
+        room = self._relief.look(memory, mark, held, full, time.monotonic_ns())
+        rooms = shared(room, links.held if links is not None else 0)
+        given = [one.give_way(own) if one is not None else 0 for one, own in zip((answers, links), rooms, strict=True)]
+        if not any(given):
+            return memory
+        trim()
+        self._teller.append_event("caches_shrunk", answers=given[0], links=given[1], memory=memory, mark=mark)
+        return resident()
 
     def _tell_pools(self) -> None:
         rows = list(self._bulkheads.book.standing().values())

@@ -368,6 +368,7 @@ class Call(Struct, weakref=True):
     meter: Any = None  # ports.Meter of the answer under way
     translated: Any = None  # ports.OtherAnswer under way; None: the upstream speaks the client's API
     websocket: bool = False
+    marks: bool | None = None  # breakpoints for its prompt, where that is on trial; None: as is configured
     further: tuple[Any, ...] = ()  # policy.routing.Target: where else its rule sends it, in order
     hold: Hold | None = None  # of its worst case, in the accounts of budgets and limits
     lines: str = ""  # further x-tollgate-* lines for the client, each with its CRLF

@@ -69,7 +69,9 @@ def parser() -> argparse.ArgumentParser:
     breakers_options.add(breakers, _breakers, _add, _state_options)
     canary = _group(commands, "canary", "targets on trial for a share of the runs")
     status = _add(canary, "status", _status, "print how each canary stands, and on what evidence")
-    for command, name in ((status, "canary"), (learned, "learned")):
+    pools = _group(commands, "bulkheads", "pools of places: who has one, waits, or was refused")
+    listing = _add(pools, "list", _status, "show how full each pool is, also by worker")
+    for command, name in ((status, "canary"), (learned, "learned"), (listing, "bulkheads")):
         command.set_defaults(of=name)
         command.add_argument("--json", action="store_true", help="JSON instead of text")
         _state_options(command)
@@ -359,9 +361,9 @@ def _limits(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from gateway.commands import canary, route_status
+    from gateway.commands import bulkheads, canary, route_status
 
-    status = canary.status if options.of == "canary" else route_status.status
+    status = {"canary": canary.status, "learned": route_status.status, "bulkheads": bulkheads.status}[options.of]
     return status(options.config, os.environ, _overrides(options), as_json=options.json)
 
 

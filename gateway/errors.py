@@ -32,7 +32,8 @@
     └─ GatewayFault                   gateway  500     internal
        ├─ Draining                    gateway  503     draining
        ├─ Overloaded                  gateway  503     overloaded
-       │  └─ NoPlace                  gateway  503     bulkhead_full        its pool; also queue_timeout, deadline_...
+       │  ├─ NoPlace                  gateway  503     bulkhead_full        its pool; also queue_timeout, deadline_...
+       │  └─ NoDescriptor             gateway  503     no_descriptors       this worker may open no more files
        ├─ JournalUnavailable          gateway  503     journal_unavailable
        ├─ BudgetsUnavailable          gateway  503     budgets_unavailable  the store of budgets does not answer
        ├─ EmbedderUnavailable         gateway  503     embedder_unavailable nothing tells how alike questions are
@@ -206,6 +207,12 @@ class NoPlace(Overloaded):
     """Of a pool of calls that go at once: nothing was sent."""
 
     code = "bulkhead_full"
+
+
+class NoDescriptor(Overloaded):
+    """For a connection, of a client or to an upstream: nothing was sent."""
+
+    code = "no_descriptors"
 
 
 class JournalUnavailable(GatewayFault):

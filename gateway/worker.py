@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import signal
@@ -41,7 +42,9 @@ class Process:
         self.control: Control | None = None
         self.done = asyncio.Event()
         self.tasks: set[asyncio.Task[None]] = set()
+        self.sockets: list[socket.socket] = []
         self.listeners: list[asyncio.Server] = []
+        self.draining = False
 
     async def run(self) -> None:
         self.control = await Control.open(self.arguments.control, self.on_message, self.on_gone)
@@ -86,17 +89,46 @@ class Process:
 
     async def listen(self) -> None:
         assert self.worker is not None
-        context = self.worker.tls.context if self.worker.tls is not None else None
         for fd in self.arguments.listen:
             sock = socket.socket(fileno=fd)
             sock.setblocking(False)
-            self.listeners.append(
-                await self.loop.create_server(self.worker.server.protocol, sock=sock, ssl=context, backlog=BACKLOG)
-            )
+            self.sockets.append(sock)
+        await self.accept()
+        self.worker.descriptors.on_starved = self.starved
 
-    async def drain(self, seconds: float) -> None:
+    async def accept(self) -> None:
+        """Raises OSError; then some are accepted from, and others not."""
+        assert self.worker is not None
+        context = self.worker.tls.context if self.worker.tls is not None else None
+        for sock in self.sockets[len(self.listeners) :]:
+            protocol = self.worker.server.protocol
+            listener = await self.loop.create_server(protocol, sock=sock.dup(), ssl=context, backlog=BACKLOG)
+            self.listeners.append(listener)
+        if self.draining:  # meanwhile
+            self.refrain()
+
+    def refrain(self) -> None:
+        """Accept nothing; who connects waits in the kernel's queue, for the sockets go on listening."""
         for listener in self.listeners:
             listener.close()
+        self.listeners = []
+
+    def starved(self, without: bool) -> None:
+        """Without a file descriptor the loop would close who connects unheard, or be told of it again and again."""
+        if without:
+            self.refrain()
+        elif not self.draining and len(self.listeners) < len(self.sockets):
+            self.spawn(self.again())
+
+    async def again(self) -> None:
+        with contextlib.suppress(OSError):  # gone again: there will be a next time
+            await self.accept()
+
+    async def drain(self, seconds: float) -> None:
+        self.draining = True
+        self.refrain()
+        for sock in self.sockets:
+            sock.close()
         if self.worker is not None:
             await self.worker.drain(seconds)
         self.done.set()

@@ -7,6 +7,15 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 
+class WorkerShare(Struct, kw_only=True):
+    """What one worker has of a pool. Another worker's free places are not used."""
+
+    worker: int
+    in_flight: int
+    waiting: int
+    limit: Annotated[int, Meta(description="Places: its share of `max`, or less where the limit is adaptive.")]
+
+
 class BulkheadView(Struct, kw_only=True):
     """One configured pool; where it is one for `each` of something, all of them together."""
 
@@ -19,6 +28,13 @@ class BulkheadView(Struct, kw_only=True):
     queue: Annotated[int, Meta(description="Calls that may wait, in each worker.")]
     wait_seconds: float
     adaptive: bool
+    refused: Annotated[
+        dict[str, int],
+        Meta(description="Calls that found no place, by reason: bulkhead_full, queue_timeout or deadline_unreachable."),
+    ]
+    workers: Annotated[
+        list[WorkerShare], Meta(description="The same figures of each worker; they add up to those above.")
+    ]
 
 
 class BulkheadList(Struct, kw_only=True):

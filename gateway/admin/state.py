@@ -144,7 +144,8 @@ class AdminState:
     cache: Desk
     matcher: MatcherDesk
     config: Callable[[], Config]  # in force
-    workers: Callable[[], Sequence[Mapping[str, float]]]  # the gauges of each; takes its time
+    gauges: Callable[[], Mapping[str, Mapping[str, float]]]  # of each process, by its name as "w0"; takes its time
+    refused: Callable[[], Mapping[tuple[str, ...], int]]  # calls that found no place, by pool and reason
     canaries: Callable[[], list[tuple[CanaryDecision, int]]]  # how each stands, since when; raises OSError
     condition: Callable[[], Gauges]
     learned: Callable[[], list[tuple[ScopeStanding, int]]]  # how each scope stands, since when; raises OSError

@@ -8,7 +8,7 @@ from gateway.config.check_resilience import unmatched
 from gateway.config.patterns import covers
 from gateway.config.problems import Problem
 from gateway.config.schema import Config
-from gateway.config.schema_routing import Route, RouteTo
+from gateway.config.schema_routing import CanaryTo, Route, RouteTo
 from gateway.config.semantics_routing import PATTERNS
 
 _HOW = {
@@ -51,7 +51,7 @@ def where(rule: Route) -> str:
     if rule.sticky and len(names) > 1:
         text += ", each run with one" + ("" if rule.by == "weight" else f" while it is warm ({rule.warm:g} s)")
     if rule.canary is not None:
-        text += f"; canary {rule.canary.id}: {rule.canary.share:.0%} of the runs to {name_of(rule.canary.to)}"
+        text += f"; canary {rule.canary.id}: {rule.canary.share:.0%} of the runs {on_trial(rule.canary)}"
     return text
 
 
@@ -74,3 +74,10 @@ def _covers(before: Route, rule: Route) -> bool:
     if before.headers or before.tools is not None or before.hours or before.min_tokens or before.max_tokens:
         return False
     return all(covers(getattr(before, name), getattr(rule, name)) for name in PATTERNS)
+
+
+def on_trial(canary: CanaryTo) -> str:
+    """What its runs get that the others do not."""
+    if canary.to is not None:
+        return f"to {name_of(canary.to)}"
+    return "with breakpoints" if canary.breakpoints else "without breakpoints"

@@ -27,7 +27,7 @@ FIELDS: dict[type[Config_], dict[str, str]] = {
         "hours": "Only between these times of the day in UTC, as 22:00-06:00.",
         "sticky": "Whether a run stays with its target: while the provider's cache is warm, by weight for good.",
         "warm": "Seconds after its last call for which a run stays.",
-        "canary": "A target on trial for a share of the runs.",
+        "canary": "A target, or a prompt-cache policy, on trial for a share of the runs.",
         "learn": "What is learned of its targets from outcomes, whatever it chooses by; needed for `by: learned`.",
     },
     schema.Learn: {
@@ -51,7 +51,8 @@ FIELDS: dict[type[Config_], dict[str, str]] = {
     },
     schema.CanaryTo: {
         "id": "Name of this trial; another name begins a new one, with new evidence.",
-        "to": "The target on trial.",
+        "to": "The target on trial; null: `breakpoints` are.",
+        "breakpoints": "In place of `to`: `prompt_cache.breakpoints` of the runs on trial.",
         "share": "Share of the runs that it gets.",
         "alpha": "Chance, at most, that a target that changes nothing is rolled back.",
         "least_runs": "Runs that it must have had before it is promoted.",

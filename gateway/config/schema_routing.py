@@ -24,10 +24,11 @@ class RouteTo(Config_, frozen=True):
 
 
 class CanaryTo(Config_, frozen=True):
-    """A target on trial, for a share of the runs; see gateway.policy.canary."""
+    """A target, or a prompt-cache policy, on trial for a share of the runs; see gateway.policy.canary."""
 
     id: Name  # of this trial: another one begins a new trial
-    to: RouteTo | str
+    to: RouteTo | str | None = None
+    breakpoints: bool | None = None  # in place of `to`: that of `prompt_cache` for its runs, at the targets of the rule
     share: Annotated[float, Meta(gt=0, le=0.5)] = 0.1
     alpha: Annotated[float, Meta(gt=0, le=0.2)] = 0.01  # chance at most, that one that changes nothing is rolled back
     least_runs: Count = 200  # of its runs, before it is promoted

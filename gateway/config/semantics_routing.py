@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from gateway.config.problems import Path, Problem, did_you_mean
 from gateway.config.schema import Config
-from gateway.config.schema_routing import Route, RouteTo
+from gateway.config.schema_routing import CanaryTo, Route, RouteTo
 from gateway.config.semantics_resilience import OPAQUE, is_foreign, speaks
 
 MATCH_CHARS = 200
@@ -34,7 +34,7 @@ def faults(config: Config) -> Iterator[Problem]:
             if rule.canary.id in seen:
                 yield Problem((*path, "canary", "id"), reason="another canary has this id")
             seen[rule.canary.id] = path
-            yield from _target((*path, "canary", "to"), rule.canary.to, config)
+            yield from _canary((*path, "canary"), rule.canary, config)
     yield from _learned(config)
 
 
@@ -79,7 +79,7 @@ def _targets(path: Path, rule: Route, config: Config) -> Iterator[Problem]:
 def _apis(path: Path, rule: Route, config: Config) -> Iterator[Problem]:
     """Targets that speak another API than those before them are asked in translation, for a model of their own."""
     places = [((*path, "to", str(index)), to) for index, to in enumerate(rule.to)]
-    if rule.canary is not None:
+    if rule.canary is not None and rule.canary.to is not None:
         places.append(((*path, "canary", "to"), rule.canary.to))
     first = ""
     for place, to in places:
@@ -93,6 +93,19 @@ def _apis(path: Path, rule: Route, config: Config) -> Iterator[Problem]:
         elif to.model is None and (dialect != first or is_foreign(config, rule, to.upstream)):
             reason = "speaks another API than the others, or than those that the rule is for, and knows other models"
             yield Problem(place, reason=reason, hint="name a `model` of its own")
+
+
+def _canary(path: Path, canary: CanaryTo, config: Config) -> Iterator[Problem]:
+    if canary.to is not None:
+        yield from _target((*path, "to"), canary.to, config)
+        if canary.breakpoints is not None:
+            reason = "cannot be on trial beside a target: nobody could tell which of them it was"
+            yield Problem((*path, "breakpoints"), reason=reason)
+    elif canary.breakpoints is None:
+        yield Problem(path, reason="has nothing on trial", hint="name a target (`to`), or `breakpoints: true`")
+    elif canary.breakpoints == config.prompt_cache.breakpoints:
+        reason = "is what `prompt_cache.breakpoints` says for all runs: the arms do not differ"
+        yield Problem((*path, "breakpoints"), reason=reason)
 
 
 def _target(path: Path, to: RouteTo | str, config: Config) -> Iterator[Problem]:

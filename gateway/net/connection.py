@@ -27,7 +27,6 @@ from gateway.errors import (
     ClientGone,
     GatewayError,
     HeadersTooLarge,
-    Overloaded,
     SlowClient,
 )
 from gateway.net.head import RequestHead, RequestParser, apparent, size_line, status_line
@@ -51,6 +50,7 @@ class Host(Protocol):
     connections: set[ClientConnection]
     closing: bool  # every answer closes its connection
 
+    def crowded(self, connection: ClientConnection) -> GatewayError | None: ...
     def lost(self, connection: ClientConnection) -> None: ...
 
 
@@ -76,7 +76,7 @@ class ClientConnection(asyncio.Protocol):
         self._in = b""
         self._early: list[bytes] = []  # what came behind the request under way
         self._early_size = 0
-        self._resting = False  # between two requests: the deadline is that of keep-alive
+        self.resting = False  # between two requests: the deadline is that of keep-alive
         self._heads = HeadReader()
         self._head: RequestHead | None = None
         self._parser: RequestParser | None = None
@@ -106,8 +106,8 @@ class ClientConnection(asyncio.Protocol):
         self.deadline = self.server.loop.time() + self.server.limits.header_seconds
         self.server.connections.add(self)
         self._task = self.server.loop.create_task(self._carry())
-        if len(self.server.connections) > self.server.limits.connections:
-            self._refuse_unread(Overloaded("too many connections", retry_after=1))
+        if (fault := self.server.crowded(self)) is not None:
+            self._refuse_unread(fault)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.gone = True
@@ -150,8 +150,8 @@ class ClientConnection(asyncio.Protocol):
         if end < 0 and len(raw) <= limits.header_bytes:
             if raw.count(b"\n") != raw.count(b"\r\n"):
                 self._refuse_unread(BadFraming("lines must end with CRLF"))
-            elif raw and self._resting:
-                self._resting = False
+            elif raw and self.resting:
+                self.resting = False
                 self.deadline = self.server.loop.time() + limits.header_seconds
             return
         try:
@@ -276,7 +276,7 @@ class ClientConnection(asyncio.Protocol):
         self._head = None
         if self._keep_alive and not self.server.closing:
             self.state = State.HEAD
-            self._resting = True
+            self.resting = True
             self.deadline = self.server.loop.time() + self.server.limits.keepalive_seconds
         else:
             self._linger()

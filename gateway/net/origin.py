@@ -18,6 +18,7 @@ from msgspec import Struct, field
 
 from gateway.call import Target
 from gateway.config.schema import Timeouts
+from gateway.net.descriptors import Descriptors
 from gateway.net.repeat import AnswerReader
 
 RENEW_SECONDS = 55.0  # a connection to a named host is not reused longer: DNS changes are followed within a minute
@@ -45,6 +46,7 @@ class Origin(Struct):
     idle: deque[UpstreamConnection]
     guard: Callable[[str], str] | None = None  # why an address must not be connected to, "" where it may; None: any may
     answers: AnswerReader = field(default_factory=AnswerReader)
+    descriptors: Descriptors = field(default_factory=Descriptors)
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -65,6 +67,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
+        self.origin.descriptors.upstreams += 1
         sock = transport.get_extra_info("socket")
         self._poll.register(sock.fileno(), select.POLLIN | select.POLLRDHUP)
 
@@ -81,6 +84,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
+        self.origin.descriptors.upstreams -= 1
         if self.exchange is not None:
             self.exchange.lost(exc)
         else:

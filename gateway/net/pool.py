@@ -3,7 +3,8 @@
 Theory of operation: see `gateway.net.exchange` for one connection and one answer. Deadlines are numbers; `Pools.tick`
 fails what is overdue. A connection that the peer closed while idle is dropped at once, and before reuse the socket is
 asked once more, so that a request is never written into a connection that is known to be dead. Where one
-dies all the same in the moment of its use, `stages.attempt` asks for a fresh one.
+dies all the same in the moment of its use, `stages.attempt` asks for a fresh one. Where this process may open no more
+files, connecting waits a moment for others to give way (`gateway.net.descriptors`); that is no fault of the upstream.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from collections.abc import Awaitable, Callable
 from gateway.call import Attempt, Target
 from gateway.config.schema import Timeouts
 from gateway.errors import ConnectFailed, GatewayError, UpstreamTimeout
+from gateway.net.descriptors import Descriptors, is_out
 from gateway.net.exchange import UpstreamExchange
 from gateway.net.origin import IDLE_SECONDS, Origin, UpstreamConnection
 from gateway.ports import Downstream
 
 IDLE_LIMIT = 1_024  # kept connections per origin
+PATIENCE, PAUSE = 1.0, 0.02  # seconds to wait for a file descriptor, and between two looks
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 
@@ -30,8 +33,15 @@ class Pools:
     """Implements ports.Upstreams over every configured origin. `resolve`: the addresses of a host, for those origins
     that are guarded; the operating system's where None is given."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, resolve: Resolve | None = None) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        resolve: Resolve | None = None,
+        descriptors: Descriptors | None = None,
+    ) -> None:
         self.loop = loop
+        self._descriptors = descriptors or Descriptors()
+        self._descriptors.give_upstreams = self.close_resting
         self._resolve = resolve or self._addresses
         self.origins: dict[Target, Origin] = {}
         self.active: set[UpstreamExchange] = set()
@@ -51,7 +61,7 @@ class Pools:
             named = target.host != "localhost"
         if target in self.origins:
             self._close_idle(self.origins[target])
-        self.origins[target] = Origin(target, timeouts, tls, named, deque(), guard)
+        self.origins[target] = Origin(target, timeouts, tls, named, deque(), guard, descriptors=self._descriptors)
 
     async def open(
         self,
@@ -132,13 +142,11 @@ class Pools:
         return made[0]
 
     async def _dial(self, origin: Origin, seconds: float) -> UpstreamConnection:
-        """Open a connection. Raises ConnectFailed or UpstreamTimeout; foreign errors end here."""
+        """Open a connection. Raises ConnectFailed, UpstreamTimeout or NoDescriptor; foreign errors end here."""
         target = origin.target
         try:
             async with asyncio.timeout(seconds):
-                if origin.guard is None:
-                    return await self._connected(origin, target.host)
-                return await self._guarded(origin, origin.guard)
+                return await self._patiently(origin, self.loop.time() + min(PATIENCE, seconds / 2))
         except TimeoutError:
             raise UpstreamTimeout(f"no connection to {target.host} in time", code="upstream_connect_timeout") from None
         except ssl.SSLError as error:
@@ -152,6 +160,22 @@ class Pools:
             if origin.tls is not None and isinstance(error, ConnectionResetError | ConnectionAbortedError):
                 raise ConnectFailed(f"{target.host} broke off the TLS handshake", code="upstream_tls_failed") from None
             raise ConnectFailed(f"no connection to {target.host}:{target.port}: {error.strerror or error}") from None
+
+    async def _patiently(self, origin: Origin, until: float) -> UpstreamConnection:
+        """Open a connection; where there is no file descriptor for it, again until then. Raises NoDescriptor."""
+        while True:
+            try:
+                if origin.guard is None:
+                    return await self._connected(origin, origin.target.host)
+                return await self._guarded(origin, origin.guard)
+            except OSError as error:
+                # A name server is asked through one, too, and what a resolver says then is not to be trusted.
+                if not (is_out(error) or (isinstance(error, socket.gaierror) and self._descriptors.none_left())):
+                    raise
+            if self.loop.time() >= until:
+                raise self._descriptors.missing()
+            self._descriptors.spare()
+            await asyncio.sleep(PAUSE)
 
     async def _connected(self, origin: Origin, host: str) -> UpstreamConnection:
         target = origin.target
@@ -197,6 +221,15 @@ class Pools:
         for origin in self.origins.values():
             while origin.idle and now - origin.idle[0].idle_since > IDLE_SECONDS:
                 origin.idle.popleft().transport.close()
+
+    def close_resting(self, count: int) -> int:
+        """Close up to so many connections that nobody uses, of each origin the oldest first; how many that were."""
+        left = count
+        for origin in self.origins.values():
+            while left and origin.idle:
+                origin.idle.popleft().transport.close()
+                left -= 1
+        return count - left
 
     def close(self) -> None:
         for task in self._connecting:

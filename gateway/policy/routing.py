@@ -84,6 +84,7 @@ class Plan(Struct, frozen=True):
     canary: str = ""  # id of a trial under way that this call is watched for
     arm: str = ""  # canary | rest
     returns: bool = False  # its run keeps another target, and comes back to it
+    breakpoints: bool | None = None  # what is on trial in place of a target: of both arms
 
 
 Learned = Callable[[str, Sequence[str], bool], tuple[Sequence[int], str]]
@@ -104,6 +105,7 @@ class World(Struct, frozen=True):
     room: Callable[[Target, Facts], float] = lambda target, facts: 1.0  # share left of its rate limits; 0: too little
     kin: Callable[[str], bool] = lambda upstream: True  # does it speak the API of where the call was going?
     sayable: Callable[[Target], bool] = lambda target: True  # can its API say what the client asks? Costly
+    marked: bool = False  # does the API of the call cache what is marked, and nothing else?
     learned: Learned | None = None  # None: nothing is learned of any rule
 
 
@@ -168,10 +170,10 @@ def plan(rules: Sequence[Route], facts: Facts, world: World) -> Plan | None:
         return None
     rule = rules[index]
     allowed = [to for to in map(as_target, rule.to) if _usable(to, facts, world)]
-    canary, running = rule.canary, False
+    canary, taken, running = rule.canary, False, False
     if canary is not None and (found := _trial(canary, facts, world)) is not None:
         taken, running = found
-        if taken:
+        if taken and canary.to is not None:
             rest = tuple([at(to, facts) for to in allowed])
             first = at(as_target(canary.to), facts)
             return Plan((first, *rest), index, "canary", canary.id if running else "", "canary")
@@ -180,9 +182,10 @@ def plan(rules: Sequence[Route], facts: Facts, world: World) -> Plan | None:
         return None
     targets, why, returns = _ordered(rule, fitting, facts, world)
     targets = _said(targets, world)
-    if canary is None or not running:
+    if canary is None or not (running or taken):
         return Plan(targets, index, why, returns=returns)
-    return Plan(targets, index, why, canary.id, "rest", returns)
+    id, arm = canary.id if running else "", "canary" if taken else "rest"
+    return Plan(targets, index, why, id, arm, returns, canary.breakpoints)
 
 
 def _said(targets: tuple[Target, ...], world: World) -> tuple[Target, ...]:
@@ -205,14 +208,19 @@ def at(to: RouteTo, facts: Facts) -> Target:
 def _trial(canary: CanaryTo, facts: Facts, world: World) -> tuple[bool, bool] | None:
     """(is this call the canary's?, is it still on trial?); None where it was rolled back, or cannot be used now."""
     state = world.trials.get(canary.id, State.RUNNING)
-    first = at(as_target(canary.to), facts)
-    if state is State.ROLLED_BACK or not _usable(as_target(canary.to), facts, world):
-        return None
-    if (world.shut is not None and world.shut(first)) or not world.sayable(first):
+    if state is State.ROLLED_BACK or not _can_be_tried(canary, facts, world):
         return None
     if state is State.PROMOTED:
         return True, False
     return canary_arm(canary.id, facts.unit, canary.share), True
+
+
+def _can_be_tried(canary: CanaryTo, facts: Facts, world: World) -> bool:
+    if canary.to is None:
+        return world.marked
+    to = as_target(canary.to)
+    first = at(to, facts)
+    return _usable(to, facts, world) and not (world.shut is not None and world.shut(first)) and world.sayable(first)
 
 
 def _usable(to: RouteTo, facts: Facts, world: World) -> bool:

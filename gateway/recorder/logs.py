@@ -28,7 +28,7 @@ _MS = 10**6
 _SECONDS_KEPT = 256
 _LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z
 _DECIDED = {f"{scope}_{done}" for scope in Scope for done in ("killed", "resumed", "raised", "limited", "capped")}
-_QUIET = frozenset({"start", "stop", "reload", "budget_adjusted", *_DECIDED})
+_QUIET = frozenset({"start", "stop", "reload", "budget_adjusted", "caches_shrunk", *_DECIDED})
 
 
 class Clock:

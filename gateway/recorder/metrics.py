@@ -139,6 +139,11 @@ class MetricsProjection:
             gauges = {**self._reload, **self._runs.gauges(), **gauges}
             return Reading(self._store.copy(), gauges, self._started_ns)
 
+    def counted(self, name: str) -> dict[tuple[str, ...], int]:
+        """What a counter stands at, by the values of its labels."""
+        with self._lock:
+            return {labels: cell.value for labels, cell in self._store.counters[name].cells.items()}
+
     def snapshot(self) -> bytes:
         """Everything counted so far, for `restore` in the next process."""
         with self._lock:
@@ -173,6 +178,12 @@ class MetricsProjection:
         labels = (name, "tool_error" if result == "error" else "")
         self._store.observe("gen_ai_execute_tool_duration_seconds", labels, tool.duration_ns)
 
+    def _shrunk(self, detail: Mapping[str, object]) -> None:
+        for cache in ("answers", "links"):
+            given = detail.get(cache, 0)
+            if isinstance(given, int) and given:
+                self._store.add("tollgate_cache_memory_dropped_bytes", (cache,), given)
+
     def _event(self, record: EventRecord) -> None:
         if record.kind == "reload" or (record.kind == "start" and not self._reload):
             self._reload = {_RELOAD: 1.0, _RELOAD_AT: record.at / NS}
@@ -183,6 +194,8 @@ class MetricsProjection:
         elif record.kind == "breaker":
             detail = record.detail
             self._store.add("tollgate_breaker_changes", (str(detail.get("breaker", "")), str(detail.get("state", ""))))
+        elif record.kind == "caches_shrunk":
+            self._shrunk(record.detail)
         elif record.kind in MATCHER_EVENTS:
             count_event(self._store, record)
         elif record.kind in _COUNTED:

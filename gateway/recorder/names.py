@@ -249,6 +249,9 @@ CACHE = (
     _gauge("tollgate_cache_entries", "Answers in the cache that are still good."),
     _gauge("tollgate_cache_bytes", "Bytes that they take in the file or in Redis.", "By"),
     _gauge("tollgate_cache_store_available", "Whether every worker can use the store of answers."),
+    _counter("tollgate_cache_memory_dropped_bytes", "cache",
+             "Bytes that workers short of memory let go of: answers (still in the file) or links (what joins the calls "
+             "of runs).", unit="By"),
     _counter("tollgate_cache_writes_lost", "", "Answers that could not be written to the store."),
     _counter("tollgate_cache_similar", "reason",
              "Calls without an equal answer: given that of a similar question (hit), or why not."),
@@ -311,6 +314,8 @@ AGENTS = (
 
 SELF = (
     _gauge("tollgate_inflight_requests", "Calls in progress in all workers."),
+    _gauge("tollgate_descriptors_used_ratio",
+           "Of the worst worker: how much of the file descriptors that it may have it has, 0 to 1."),
     _gauge("tollgate_event_loop_lag_seconds", "Largest recent delay of a worker's event loop.", "s"),
     _gauge("tollgate_journal_lag_seconds", "Age of the oldest record that the recorder has not read yet.", "s"),
     _gauge("tollgate_journal_lag_bytes", "Bytes of the journal that the recorder has not read yet.", "By"),

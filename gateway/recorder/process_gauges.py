@@ -22,6 +22,7 @@ def workers(found: Sequence[Mapping[str, float]]) -> dict[str, Gauge]:
     """`found`: the gauges of each worker. One that was never set counts as 0."""
     return {
         "tollgate_breakers_open": sum(gauges.get("breakers_open", 0.0) for gauges in found),
+        "tollgate_descriptors_used_ratio": max((g.get("descriptors_used_ratio", 0.0) for g in found), default=0.0),
         "tollgate_inflight_requests": sum(gauges.get("inflight_requests", 0.0) for gauges in found),
         "tollgate_event_loop_lag_seconds": max((g.get("event_loop_lag_seconds", 0.0) for g in found), default=0.0),
         "tollgate_journal_lost_pending": sum(gauges.get("journal_lost_pending", 0.0) for gauges in found),

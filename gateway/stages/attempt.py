@@ -21,7 +21,7 @@ async def attempt(call: Call, down: Downstream, gw: Gateway) -> Exchange:
     if spec is None:
         raise UnknownRoute(f"no upstream is named {call.route.upstream}")
     if not is_translated(call, spec, gw):  # edits of the client's words say nothing there
-        if gw.mark_prefixes:
+        if gw.mark_prefixes if call.marks is None else call.marks:
             mark_prefix(call, gw)
         inject_usage(call, spec, gw)
     try:

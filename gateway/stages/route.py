@@ -62,12 +62,15 @@ class Router:
         target = found.targets[0]
         if self._learned is not None:
             self._learned.mark(call, found, gw)
-        if target.model != (call.model_sent or call.asked.model) or is_translated(call, gw.specs[target.upstream], gw):
+        translated = is_translated(call, gw.specs[target.upstream], gw)
+        if target.model != (call.model_sent or call.asked.model) or translated:
             call.request = plain  # a compressed body can be neither spliced nor translated
         retarget(call, gw, target.model, target.upstream)
         call.further = found.targets[1:]
         call.notes = {**call.notes, "route": str(found.rule), "route_why": found.why, "route_to": target.name}
-        if found.canary:
+        if found.breakpoints is not None and not translated and found.arm == "canary":
+            call.marks = found.breakpoints
+        if found.canary and not (translated and found.breakpoints is not None):  # marks say nothing there
             call.notes |= {"canary": found.canary, "canary_arm": found.arm}
         if call.who.run_id and not found.returns:
             gw.links.put(_place(call), f"{call.started_at // 10**9} {target.name}".encode()[:200])
@@ -156,6 +159,7 @@ class Router:
             room=room,
             kin=lambda upstream: here is not None and specs[upstream].family == here.family,
             shut=(lambda target: gw.trials.shut(target.upstream, target.model, gw)) if gw.trials.wary(gw) else None,
+            marked=gw.dialects[call.route.dialect].caches_marked,
             sayable=lambda target: sayable(call, specs[target.upstream], gw, plain.body),
         )
 

@@ -63,6 +63,7 @@ class SqliteCache:
         self.generation = -1  # unknown
         self._memory: OrderedDict[bytes, Entry] = OrderedDict()
         self._held = 0  # bytes in memory
+        self._room: int | None = None  # that those may be while memory is short
         self._uses: dict[bytes, tuple[int, int]] = {}  # key -> (last use, how many), not written yet
         self._touched = 0
         self._failing = False
@@ -80,6 +81,25 @@ class SqliteCache:
     @property
     def available(self) -> bool:
         return not self._failing
+
+    # -- memory ---------------------------------------------------------------------------------------------------
+
+    @property
+    def held(self) -> int:
+        """Bytes in memory."""
+        return self._held
+
+    @property
+    def full(self) -> int:
+        """Bytes that may be in memory."""
+        return self.memory_bytes
+
+    def give_way(self, room: int | None) -> int:
+        """Hold no more than so many bytes in memory from now on; None: as many as are configured. What is forgotten is
+        still in the file. Returns how many bytes that were."""
+        before, self._room = self._held, room
+        self._fit()
+        return before - self._held
 
     # -- the loop -------------------------------------------------------------------------------------------------
 
@@ -183,12 +203,19 @@ class SqliteCache:
 
     def _remember(self, entry: Entry) -> None:
         size = len(entry.body) + OVERHEAD
-        if size > self.memory_bytes:
+        if size > self._bound():
             return
         self._forget(entry.key)
         self._memory[entry.key] = entry
         self._held += size
-        while self._held > self.memory_bytes:
+        self._fit()
+
+    def _bound(self) -> int:
+        return self.memory_bytes if self._room is None else min(self.memory_bytes, self._room)
+
+    def _fit(self) -> None:
+        bound = self._bound()
+        while self._held > bound:
             self._forget(next(iter(self._memory)))
 
     def _forget(self, key: bytes) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from gateway.call import Request, Target
 from gateway.config.schema import Limits, Timeouts
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, Overloaded
 from gateway.net.connection import ClientConnection, Handler
 from gateway.net.exchange import UpstreamExchange
 from gateway.net.origin import Origin, UpstreamConnection
@@ -97,6 +97,10 @@ class MemoryServer:
     async def _handle(self, request: Request, down: ClientConnection, fault: GatewayError | None) -> None:
         self.calls.append((request, fault))
         await self._carry(request, down, fault)
+
+    def crowded(self, connection: ClientConnection) -> GatewayError | None:
+        many = len(self.connections) > self.limits.connections
+        return Overloaded("too many connections", retry_after=1) if many else None
 
     def lost(self, connection: ClientConnection) -> None:
         self.connections.discard(connection)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from gateway import cli
 from gateway.testing.faults import Script, Send, Wait, answer
 from gateway.testing.gateway import RunningGateway
 from gateway.testing.raw import NoAnswer, RawAnswer, RawClient, post
@@ -223,3 +224,38 @@ def test_a_worker_that_has_too_much_memory_sends_batch_calls_away_first(up: Scri
         assert ask(gate, b"x-tollgate-priority: batch").status == 503
         assert ask(gate, b"x-stainless-retry-count: 2").status == 503
         assert ask(gate).status == 200
+
+
+def test_the_figures_of_workers_add_up_in_the_api_the_metrics_and_the_command(
+    up: ScriptedUpstream, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rule = {"max": 5, "queue": 1, "wait": 600}
+    with RunningGateway(**settings(up, bulkheads={"all": rule}, workers=2)) as gate:
+        hanging: list[Client] = []
+
+        def filled() -> dict[str, Any]:
+            (found,) = gate.get("/api/bulkheads")["bulkheads"]
+            if len(hanging) < 60:
+                hanging.append(Client(gate, "", [], script="hangs"))  # to whichever worker the kernel says
+            return dict(found)
+
+        found = gate.until(filled, lambda one: one["in_flight"] == 5 and one["waiting"] == 2 and one["refused"], 30)
+        assert [own["limit"] for own in found["workers"]] == [3, 2]
+        assert [own["in_flight"] for own in found["workers"]] == [3, 2]
+        assert [own["waiting"] for own in found["workers"]] == [1, 1]
+        assert found["limit"] == found["max"] == 5
+        full = len(hanging) - 7
+        text = gate.until(lambda: gate.text("/metrics"), lambda text: f'reason="bulkhead_full"}} {full}.0' in text)
+        for line in ("in_flight", "limit"):
+            assert f'tollgate_bulkhead_{line}{{pool="all"}} 5.0' in text
+        assert 'tollgate_bulkhead_waiting{pool="all"} 2.0' in text
+        assert cli.main(["bulkheads", "list", "--config", str(gate.config_file)]) == 0
+        assert capsys.readouterr().out.splitlines() == [
+            "all: 5 of 5 places, 2 waiting",
+            f"  refused: {full} bulkhead_full",
+            "  worker 0: 3 of 3, 1 waiting",
+            "  worker 1: 2 of 2, 1 waiting",
+        ]
+        for client in hanging:
+            client.leave()
+        until(gate, "all", 0, 0)

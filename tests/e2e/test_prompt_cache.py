@@ -15,6 +15,8 @@ import anthropic
 import openai
 import pytest
 
+from gateway.policy.canary import State, canary_arm
+from gateway.stores.sqlite_canaries import SqliteCanaries
 from gateway.testing.fake_upstream import FakeUpstream
 from gateway.testing.gateway import RunningGateway
 from tests.e2e.conftest import upstreams
@@ -221,3 +223,71 @@ def test_off_means_off(provider: FakeUpstream) -> None:
         assert [call["prompt_cache"] for call in agent.calls()] == [None, None]
         assert gate.get("/api/runs/off")["prompt_cache"] is None
         assert "tollgate_prompt_cache_lost_usd_total{" not in gate.text("/metrics")
+
+
+# -- on trial ---------------------------------------------------------------------------------------------------------
+
+
+def on_trial(share: float = 0.5, least_runs: int = 200) -> dict[str, Any]:
+    canary = {"id": "marks", "breakpoints": True, "share": share, "least_runs": least_runs}
+    return {"routes": [{"model": "claude-*", "to": [MODEL], "canary": canary}], "telemetry": {"log": None}}
+
+
+def test_the_runs_of_a_canary_get_breakpoints_and_the_others_do_not() -> None:
+    """A run keeps its arm, and what the provider is sent is that of its arm."""
+    with FakeUpstream(6) as fake, RunningGateway(upstreams(fake.url), **on_trial()) as gate:
+        runs = {f"trial-{n}": Agent(gate, f"trial-{n}", marks=False) for n in range(8)}
+        for agent in runs.values():
+            agent.play(3)
+        arms = {run: canary_arm("marks", run, 0.5) for run in runs}
+        assert set(arms.values()) == {True, False}
+        for run, agent in runs.items():
+            notes = [call["notes"] for call in agent.calls()]
+            assert {one["canary"] for one in notes} == {"marks"}
+            assert {one["canary_arm"] for one in notes} == {"canary" if arms[run] else "rest"}
+            assert [("cache_marks" in one) for one in notes] == [arms[run]] * 3
+            read = sum(usage.cache_read_input_tokens for usage in agent.usage)
+            assert (read > 0) == arms[run]  # the provider saw them
+            assert agent.calls()[-1]["notes"]["route_why"] == "only"
+        sent = [b"cache_control" in request.body for request in fake.requests]
+        assert sum(sent) == 3 * sum(arms.values())
+        dear = max(agent.billed() for run, agent in runs.items() if arms[run])
+        assert dear < min(agent.billed() for run, agent in runs.items() if not arms[run])
+
+
+def test_other_apis_are_not_on_trial_and_a_client_that_marks_keeps_its_marks() -> None:
+    with FakeUpstream(6) as fake, RunningGateway(upstreams(fake.url), **on_trial()) as gate:
+        run = next(f"own-{n}" for n in range(50) if canary_arm("marks", f"own-{n}", 0.5))
+        agent = Agent(gate, run, marks=True)
+        agent.play(2)
+        assert not any("cache_marks" in call["notes"] for call in agent.calls())
+        with openai.OpenAI(base_url=f"{gate.url}/v1", api_key="sk-e2e", max_retries=0, timeout=20) as sdk:
+            sdk.chat.completions.create(
+                model="claude-x", messages=[{"role": "user", "content": "[[say hi]]"}],
+                extra_headers={"x-tollgate-run-id": "chat"},
+            )  # fmt: skip
+        (call,) = gate.calls(1, run="chat")
+        assert "canary" not in call["notes"]
+
+
+def test_breakpoints_that_save_money_are_promoted_and_all_runs_get_them() -> None:
+    """By the gateway itself, from what the runs of both arms cost; no run that does not get them is left."""
+    with FakeUpstream(6) as fake, RunningGateway(upstreams(fake.url), **on_trial(least_runs=60)) as gate:
+        for n in range(600):
+            Agent(gate, f"run-{n}", marks=False).play(1)
+            if n % 20 == 0 and "canary marks: promoted" in gate.log:
+                break
+        gate.until(lambda: gate.log, lambda log: "canary marks: promoted" in log)
+        ((decision, _),) = SqliteCanaries(gate.state / "canaries.sqlite").standings()
+        assert decision.state is State.PROMOTED
+        assert decision.runs[0] >= 60
+        assert decision.not_worse >= 20
+        other = next(f"later-{n}" for n in range(50) if not canary_arm("marks", f"later-{n}", 0.5))
+
+        def later() -> dict[str, Any]:
+            agent = Agent(gate, other, marks=False)
+            agent.play(1)
+            return dict(agent.calls()[-1]["notes"])
+
+        notes = gate.until(later, lambda notes: "cache_marks" in notes)
+        assert "canary" not in notes

@@ -99,6 +99,7 @@ class Gate:
     matcher: Matcher = field(default_factory=Matcher)
     config: Config = field(default_factory=Config)
     workers: list[dict[str, float]] = field(default_factory=list)
+    refused: dict[tuple[str, ...], int] = field(default_factory=dict)  # by pool and reason
     gauges: Gauges = field(default_factory=Gauges)
     at: int = 1_790_000_005_000_000_000
     seen: int = 10**9  # the revision that the workers have taken in
@@ -175,7 +176,8 @@ async def gate(tmp_path: Path) -> AsyncIterator[Gate]:
         cache=CacheDesk(tmp_path / "cache.sqlite"),
         matcher=gate.matcher,
         config=lambda: gate.config,
-        workers=lambda: gate.workers,
+        gauges=lambda: {"rec": {}, **{f"w{number}": one for number, one in enumerate(gate.workers)}},
+        refused=lambda: gate.refused,
         canaries=SqliteCanaries(tmp_path / "canaries.sqlite").standings,
         condition=lambda: gate.gauges,
         learned=SqliteLearned(tmp_path / "learned.sqlite").standings,

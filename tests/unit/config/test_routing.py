@@ -29,6 +29,12 @@ from gateway.config.check_routing import doubts, routing
         ("{to: [a], by: random}", "routes.0.by"),
         ("{to: [a], canary: {id: c, to: ''}}", "routes.0.canary.to: names no model"),
         ("{to: [a], canary: {id: c, to: b, share: 0.6}}", "routes.0.canary.share"),
+        ("{to: [a], canary: {id: c}}", "routes.0.canary: has nothing on trial"),
+        (
+            "{to: [a], canary: {id: c, to: b, breakpoints: true}}",
+            "routes.0.canary.breakpoints: cannot be on trial beside",
+        ),
+        ("{to: [a], canary: {id: c, breakpoints: false}}", "routes.0.canary.breakpoints: is what `prompt_cache"),
         ("{to: [a, b], by: learned}", "routes.0.learn: is needed to choose by what was learned"),
         ("{to: [a], learn: {id: s}}", "routes.0.learn: has nothing to choose between"),
         ("{to: [a, b], learn: {id: s}}, {to: [c, d], learn: {id: s}}", "routes.1.learn.id: another rule learns under"),

@@ -325,6 +325,28 @@ def test_a_canary_that_ended_is_no_longer_watched() -> None:
     assert {one.canary for one in promoted} == {""}
 
 
+def policies(trials: dict[str, State], *, marked: bool = True) -> list[Plan]:
+    rule = Route(to=("base", "spare"), canary=CanaryTo(id="new", breakpoints=True, share=0.2))
+    found = [plan([rule], facts(unit=f"r{n}"), world(trials=trials, marked=marked)) for n in range(1000)]
+    return [one for one in found if one is not None]
+
+
+def test_a_canary_of_a_prompt_cache_policy_changes_no_target() -> None:
+    found = policies({})
+    assert [one.arm == "canary" for one in found] == [canary_arm("new", f"r{n}", 0.2) for n in range(1000)]
+    assert {(*names(one), one.why, one.canary) for one in found} == {("openai/base", "openai/spare", "priority", "new")}
+    assert {one.breakpoints for one in found} == {True}
+
+
+def test_a_policy_that_ended_is_that_of_all_runs_or_of_none() -> None:
+    assert {(one.arm, one.canary) for one in policies({"new": State.PROMOTED})} == {("canary", "")}
+    assert {(one.arm, one.canary, one.breakpoints) for one in policies({"new": State.ROLLED_BACK})} == {("", "", None)}
+
+
+def test_a_policy_is_not_tried_where_an_api_caches_by_itself() -> None:
+    assert {(one.arm, one.canary) for one in policies({}, marked=False)} == {("", "")}
+
+
 def test_a_canary_that_may_not_be_used_is_none() -> None:
     rule = Route(to=("base",), canary=CanaryTo(id="new", to=RouteTo(upstream="far"), share=0.5))
     for n in range(50):

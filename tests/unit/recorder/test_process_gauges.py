@@ -5,10 +5,17 @@ from gateway.recorder.process_gauges import configured, workers
 
 
 def test_workers_are_summed_and_the_worst_lag_counts() -> None:
-    one = {"breakers_open": 1.0, "inflight_requests": 3.0, "event_loop_lag_seconds": 0.2, "journal_lost_pending": 1.0}
+    one = {
+        "breakers_open": 1.0,
+        "descriptors_used_ratio": 0.4,
+        "inflight_requests": 3.0,
+        "event_loop_lag_seconds": 0.2,
+        "journal_lost_pending": 1.0,
+    }
     two = {"breakers_open": 2.0, "inflight_requests": 4.0, "event_loop_lag_seconds": 0.1}
     assert workers([one, two]) == {
         "tollgate_breakers_open": 3.0,
+        "tollgate_descriptors_used_ratio": 0.4,
         "tollgate_inflight_requests": 7.0,
         "tollgate_event_loop_lag_seconds": 0.2,
         "tollgate_journal_lost_pending": 1.0,

@@ -348,3 +348,20 @@ def test_two_connections_of_one_process_keep_their_locks_against_another_process
 
 def test_entries_survive_their_encoding() -> None:
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(entry()), type=Entry) == entry()
+
+
+def test_what_gives_way_is_still_in_the_file(opening: Opening) -> None:
+    store = opening()
+    entries = [entry(f"n{number}", os.urandom(1000)) for number in range(10)]
+    keep(store, *entries)
+    size = store.held // 10
+    assert store.give_way(3 * size) == 7 * size
+    assert (store.held, store.full) == (3 * size, 1_000_000)
+    assert [find(store, one.key, NOW) for one in entries] == entries
+    assert store.held == 3 * size  # and what is read does not come back for good
+    assert store.give_way(0) == 3 * size
+    assert find(store, entries[0].key, NOW) == entries[0]
+    assert store.held == 0
+    assert store.give_way(None) == 0
+    assert [find(store, one.key, NOW) for one in entries] == entries
+    assert store.held == 10 * size
