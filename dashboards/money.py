@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dashboards.parts import RATE, Board, Panel, Query, grown, or_none, pick, quantiles, rate
+from alerts import month
+from dashboards.parts import ALWAYS, FILTERS, RATE, Board, Panel, Query, grown, or_none, pick, quantiles, rate
 
 USD, COUNT, SHARE, PACE = "currencyUSD", "short", "percentunit", "reqps"
 _GUESSED = 'estimated="true"'
@@ -18,6 +19,11 @@ def _slo(name: str) -> str:
 
 def _spent(*conditions: str, by: str = "", over: str = "$__range") -> str:
     return grown(_COST, *conditions, by=by, over=over)
+
+
+def _slices(recording: str) -> str:
+    chosen = ", ".join(f'{label}=~"${label}"' for label in (*ALWAYS, *FILTERS))
+    return f"sum ({recording}{{{chosen}}})"
 
 
 _LAST = _spent(by="agent", over="1h")
@@ -89,8 +95,11 @@ COSTS = Board(
         "Spend": (
             Panel("This hour", "US dollars of the last 60 minutes.", USD, (Query(_spent(over="1h")),), "stat", 4),
             Panel("24 hours", "US dollars of the last 24 hours.", USD, (Query(_spent(over="1d")),), "stat", 4),
-            Panel("Month, projected", "What a month comes to that goes on as the last 24 hours.", USD, (
-                Query(f"{_spent(over='1d')} * scalar(days_in_month())"),
+            Panel("Month, projected", "US dollars of this month (UTC) when it ends: spent in its full hours so far, "
+                  "and for each hour to come what the same hour of the same weekday cost in the last seven days. Of a "
+                  "gateway scraped for less than that, and of a name that began within the hour: as the last 24 hours, "
+                  "or as many as there are.", USD, (
+                Query(f"({or_none(_slices(month.SPENT))}) + {_slices(month.REST)}"),
             ), "stat", 4),
             Panel("Saved", "US dollars that stored answers would have cost, in the time shown.", USD, (
                 Query(or_none(grown("tollgate_cost_saved_usd_total"))),

@@ -22,7 +22,19 @@ from gateway.admin.live_views import (
 from gateway.admin.tally import Figures
 from gateway.config.schema_slo import Slo
 from gateway.policy.conditions import Condition
-from gateway.policy.spend_pace import DAY, FEW, HOUR, MINUTE, OBJECTIVE, Burn, Sums, pace, projected, within
+from gateway.policy.spend_pace import (
+    DAY,
+    FEW,
+    HOUR,
+    MINUTE,
+    OBJECTIVE,
+    Burn,
+    Sums,
+    days_to_come,
+    pace,
+    projected,
+    within,
+)
 from gateway.policy.window import Window
 
 By = Literal["agent", "model", "tenant"]
@@ -65,9 +77,10 @@ def spending(found: Figures) -> dict[str, SpendView]:
 
 
 def _month(found: Figures, day: Sums, by_midnight: int) -> SpendView:
-    """Each day to come is like those of the last week that had calls; without any, like today. Unknown while days are
-    missing."""
-    week = [found.days[since] for since in sorted(found.days)[-6:]]
+    """Each day to come is like the same weekday of the last seven days, of which today is one. Where the first call is
+    younger than those, like the mean of the days since. Unknown while days are missing."""
+    all_days = [found.days[since] for since in sorted(found.days)]
+    before, week = all_days[:-6], all_days[-6:]
     ours = [cost for since, cost in found.days.items() if since >= found.month.since]
     past = [cost for cost in (*week, *ours) if cost is None]
     if past:
@@ -80,10 +93,12 @@ def _month(found: Figures, day: Sums, by_midnight: int) -> SpendView:
         priced=day.priced + sum(cost.priced for cost in known),
         unknown=day.unknown + sum(cost.unknown for cost in known),
     )
-    lately = [cost.cost for cost in week if cost is not None and cost.calls]
-    per_day = sum(lately) / len(lately) if lately else by_midnight
-    to_come = (found.month.until - found.day.until) / DAY
-    return _spend(found.month, whole, whole.cost + (by_midnight - day.cost) + round(per_day * to_come))
+    busy = [cost is not None and cost.calls > 0 for cost in week]
+    old = any(cost is not None and cost.calls for cost in before)
+    began = 0 if old else [*busy, True].index(True)
+    costs = [*(cost.cost for cost in week if cost is not None), by_midnight]
+    rest = days_to_come(costs, began, round((found.month.until - found.day.until) / DAY))
+    return _spend(found.month, whole, whole.cost + (by_midnight - day.cost) + rest)
 
 
 def _spend(window: Window, so_far: Sums, by_then: int | None, *, known: bool = True) -> SpendView:
