@@ -75,7 +75,7 @@ def days_to_come(week: Sequence[int], began: int, days: int) -> int:
     today last; the ones before number `began` are older than all calls, and where there are such, a day is like the
     mean of the others."""
     if began:
-        week = [round(sum(week[began:]) / len(week[began:]))]
+        return sum(week[began:]) * days // len(week[began:])
     return sum(week[day % len(week)] for day in range(days))
 
 
