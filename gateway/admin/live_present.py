@@ -20,6 +20,7 @@ from gateway.admin.live_views import (
     SumsView,
 )
 from gateway.admin.tally import Figures
+from gateway.admin.tally_past import Range
 from gateway.config.schema_slo import Slo
 from gateway.policy.conditions import Condition
 from gateway.policy.spend_pace import (
@@ -147,8 +148,9 @@ def spenders(names: Mapping[str, Sums], limit: int) -> list[SpenderView]:
     return [SpenderView(name=name or None, **sums(part)) for name, part in ranked[:limit]]  # type: ignore[arg-type]
 
 
-def spender_list(found: Figures, by: By, limit: int) -> SpenderList:
-    return SpenderList(by=by, since=present.moment(found.day.since), spenders=spenders(found.today[by], limit))
+def spender_list(by: By, over: Range, names: Mapping[str, Sums], since: int, limit: int, *, whole: bool) -> SpenderList:
+    shown = spenders(names, limit)
+    return SpenderList(by=by, range=over, since=present.moment(since), complete=whole, spenders=shown)
 
 
 def objective_of(slos: Sequence[Slo]) -> float:
