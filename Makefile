@@ -6,6 +6,7 @@
 # make bench         speed and memory, beside nginx and others (BENCH_ARGS=--quick: in a minute)
 # make bench-peers   calls per second beside LiteLLM and Portkey, which it installs (needs npm)
 # make dashboards    write dashboards, alerts, their tests and the chart anew, from the tables they are made of
+# make pictures      draw the pictures of dashboards anew, from the demo, in a quarter of an hour (needs chromium, prometheus)
 # make check         lint and types alone
 # make pytest        tests alone
 # make constraints   write down what is installed, after an upgrade that the tests passed with
@@ -37,7 +38,7 @@ HELM := helm-python-sdk==0.2.2
 TOOLS := openssl:openssl promtool:prometheus nginx:nginx-light gcc:build-essential \
 	redis-server:redis-server amtool:prometheus-alertmanager chromium:chromium
 
-.PHONY: demo test pytest test-clients test-backends prove bench bench-peers dashboards check constraints clean tools
+.PHONY: demo test pytest test-clients test-backends prove bench bench-peers dashboards pictures check constraints clean tools
 
 demo: $(VENV)/.installed
 	$(BIN)/tollgate demo
@@ -70,6 +71,9 @@ bench-peers: $(VENV)/.installed-dev tools
 
 dashboards: $(VENV)/.installed-dev
 	$(BIN)/python -m dashboards.generate $(DASHBOARDS_ARGS)
+
+pictures: $(VENV)/.installed-dev tools
+	$(BIN)/python -m dashboards.picture
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alerts import alertmanager, cache, cost, health, scenarios
+from alerts import alertmanager, cache, cost, health, month, scenarios
 from alerts.parts import Alert, Links
 from gateway.commands.slo import written
 from gateway.config.schema_slo import DEFAULTS
@@ -75,6 +75,8 @@ def files(links: Links) -> dict[str, str]:
     groups = {name: [group["name"] for group in content["groups"]] for name, content in contents.items()}
     for name in (*scenarios.SCENARIOS, "ordinary"):
         found[f"alerts/tests/{name}.yaml"] = HEAD + written(scenarios.tests(name, groups))
+    for name, tests in month.tests(groups["cost"]).items():
+        found[f"alerts/tests/{name}.yaml"] = HEAD + written(tests)
     receivers = "# Put your own receivers in the place of these webhooks.\n"
     found["deploy/alertmanager.yml"] = HEAD + receivers + written(alertmanager.configuration())
     return {**found, "alerts/RUNBOOK.md": runbook()}

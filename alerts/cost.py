@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from alerts import month
 from alerts.parts import Alert, grew
 
 HOUR = "tenant:tollgate_cost_usd:increase1h"
@@ -32,6 +33,7 @@ RECORDINGS = (
         "record": OUTCOME,
         "expr": f"sum by (agent, outcome) (increase(tollgate_run_cost_usd_total[1d])) / ({_RUNS} >= 10)",
     },
+    *month.RECORDINGS,
 )
 
 # Only of windows so long that to run out before their end matters.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dashboards.parts import RATE, Board, Panel, Query, grown, or_none, pick, quantiles, rate
+from alerts import month
+from dashboards.parts import ALWAYS, FILTERS, RATE, Board, Panel, Query, grown, or_none, pick, quantiles, rate
 
 USD, COUNT, SHARE, PACE = "currencyUSD", "short", "percentunit", "reqps"
 _GUESSED = 'estimated="true"'
 _BROKEN = 'outcome=~"failed|error|truncated|abandoned"'
 _COST = "tollgate_cost_usd_total"
 _LEFT = f"({pick('tollgate_budget_limit_usd')} - {pick('tollgate_budget_spent_usd')})"
+_LEFT_OVER = ((0.001, "orange"), (0.2, "green"))  # as the alerts on budgets
 
 
 def _slo(name: str) -> str:
@@ -17,6 +19,11 @@ def _slo(name: str) -> str:
 
 def _spent(*conditions: str, by: str = "", over: str = "$__range") -> str:
     return grown(_COST, *conditions, by=by, over=over)
+
+
+def _slices(recording: str) -> str:
+    chosen = ", ".join(f'{label}=~"${label}"' for label in (*ALWAYS, *FILTERS))
+    return f"sum ({recording}{{{chosen}}})"
 
 
 _LAST = _spent(by="agent", over="1h")
@@ -55,7 +62,7 @@ OVERVIEW = Board(
         "Goals of service": (
             Panel("Error budget left", "Of 30 days; below zero the goal is missed.", SHARE, (
                 Query(_slo("slo:period_error_budget_remaining:ratio"), "{{sloth_slo}}"),
-            ), "bars", 8, low=None, high=1),
+            ), "bars", 8, high=1, steps=_LEFT_OVER, base="red"),
             Panel("Burn rate", "1: the budget lasts exactly 30 days. 14.4 for an hour pages.", COUNT, (
                 Query(_slo("slo:current_burn_rate:ratio"), "{{sloth_slo}}"),
             )),
@@ -76,7 +83,7 @@ OVERVIEW = Board(
             Panel("Alerts", "What fires now.", COUNT, (
                 Query('sum by (alertname, severity) (ALERTS{alertname=~"Tollgate.*", alertstate="firing"})',
                       "{{alertname}}"),
-            ), "table", 6),
+            ), "table", 6, hidden=("Time", "Value")),
         ),
     },
 )  # fmt: skip
@@ -88,11 +95,14 @@ COSTS = Board(
         "Spend": (
             Panel("This hour", "US dollars of the last 60 minutes.", USD, (Query(_spent(over="1h")),), "stat", 4),
             Panel("24 hours", "US dollars of the last 24 hours.", USD, (Query(_spent(over="1d")),), "stat", 4),
-            Panel("Month, projected", "What a month comes to that goes on as the last 24 hours.", USD, (
-                Query(f"{_spent(over='1d')} * scalar(days_in_month())"),
+            Panel("Month, projected", "US dollars of this month (UTC) when it ends: spent in its full hours so far, "
+                  "and for each hour to come what the same hour of the same weekday cost in the last seven days. Of a "
+                  "gateway scraped for less than that, and of a name that began within the hour: as the last 24 hours, "
+                  "or as many as there are.", USD, (
+                Query(f"({or_none(_slices(month.SPENT))}) + {_slices(month.REST)}"),
             ), "stat", 4),
             Panel("Saved", "US dollars that stored answers would have cost, in the time shown.", USD, (
-                Query(grown("tollgate_cost_saved_usd_total")),
+                Query(or_none(grown("tollgate_cost_saved_usd_total"))),
             ), "stat", 4),
             Panel("Calls without a price", "In the time shown; they are in no total.", COUNT, (
                 Query(or_none(grown("tollgate_cost_unknown_total", 'reason="no_price"'))),
@@ -148,7 +158,7 @@ COSTS = Board(
         "Budgets": (
             Panel("Left of budgets", "What is not spent, in the current window of each.", SHARE, (
                 Query(f"bottomk(20, max by (budget) ({pick('tollgate_budget_remaining_ratio')}))", "{{budget}}"),
-            ), "bars", 8, high=1),
+            ), "bars", 8, high=1, steps=_LEFT_OVER, base="red"),
             Panel("Spent and held", "US dollars: spent in the window, and held by calls under way.", USD, (
                 Query(f"topk(10, max by (budget) ({pick('tollgate_budget_spent_usd')}))", "{{budget}} spent"),
                 Query(f"topk(10, max by (budget) ({pick('tollgate_budget_reserved_usd')}))", "{{budget}} held"),
@@ -157,7 +167,7 @@ COSTS = Board(
                   "s", (
                 Query(f"max by (budget) ({_LEFT} / (deriv({pick('tollgate_budget_spent_usd')}[30m]) > 0))",
                       "{{budget}}"),
-            ), "bars", 8),
+            ), "bars", 8, steps=((3600, "orange"), (6 * 3600, "green")), base="red"),
             Panel("Decisions", "Calls per second that met a limit, by what was decided last.", PACE, (
                 Query(rate("tollgate_budget_decisions_total", by="decision"), "{{decision}}"),
             ), stacked=True),

@@ -42,7 +42,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Panel:
-    """`kind`: stat, series, table or bars; `width` in columns of 24; `good`: thresholds, from value to colour."""
+    """`kind`: stat, series, table or bars; `width` in columns of 24; `low` and `high`: of the axis or the bar."""
 
     title: str
     description: str
@@ -54,7 +54,9 @@ class Panel:
     exemplars: bool = False
     low: float | None = 0
     high: float | None = None
-    steps: tuple[tuple[float, str], ...] = ()  # from so much on this colour; green below
+    steps: tuple[tuple[float, str], ...] = ()  # from so much on this colour
+    base: str = "green"  # below the first of them
+    hidden: tuple[str, ...] = ()  # columns of a table that say nothing
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ def _panel(panel: Panel) -> Any:
         made = made.min(panel.low)
     if panel.high is not None:
         made = made.max(panel.high)
-    steps = [models.Threshold(value=None, color="green")]
+    steps = [models.Threshold(value=None, color=panel.base)]
     steps += [models.Threshold(value=value, color=color) for value, color in panel.steps]
     made = made.thresholds(dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps))
     for index, query in enumerate(panel.queries):
@@ -210,6 +212,9 @@ def _drawn(made: Any, panel: Panel) -> Any:
         made = made.show_points(common.VisibilityMode.NEVER)
         if panel.stacked:
             made = made.stacking(shared.StackingConfig().mode(common.StackingMode.NORMAL)).fill_opacity(40)
+    elif panel.kind == "table" and panel.hidden:
+        hidden = {"excludeByName": dict.fromkeys(panel.hidden, True)}
+        made = made.with_transformation(models.DataTransformerConfig(id_val="organize", options=hidden))
     elif panel.kind in ("stat", "bars"):
         made = made.reduce_options(shared.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
     return made

@@ -22,13 +22,15 @@ from gateway import __version__
 from gateway.admin import live_present, params, present
 from gateway.admin.breakers import READ, standing
 from gateway.admin.budgets import account_view
-from gateway.admin.live_views import ChangedRuns, SummaryView
+from gateway.admin.live_views import ChangedRuns, SpenderList, SummaryView
 from gateway.admin.problems import ApiError, bad_parameter
 from gateway.admin.state import STATE, AdminState, answer
 from gateway.admin.tally import DIMENSIONS, Figures, Tally
+from gateway.admin.tally_past import RANGES, Past, Range, stretches
 from gateway.errors import GatewayError
 from gateway.policy import conditions
-from gateway.policy.spend_pace import HOUR, MINUTE, burns, within
+from gateway.policy.spend_pace import HOUR, MINUTE, Sums, burns, total, within
+from gateway.policy.window import Window
 from gateway.recorder.ledger_rows import decode_detail
 from gateway.recorder.ledger_spend import SpendReader
 from gateway.spend import Rule
@@ -52,6 +54,7 @@ class Live:
         self._state = state
         self._spend = SpendReader(state.ledger)
         self.tally = Tally(self._spend, state.now, lambda: state.config().spending.timezone)
+        self._past = Past(self._spend)
         self.listeners: set[asyncio.Queue[bytes]] = set()
         self._task: asyncio.Task[None] | None = None
         self._used: tuple[float, list[conditions.Used]] = (float("-inf"), [])
@@ -63,6 +66,18 @@ class Live:
     def summary(self) -> SummaryView:
         """Raises LedgerUnavailable."""
         return self.tally.look(self._summed)
+
+    def spenders(self, by: live_present.By, over: Range, limit: int) -> SpenderList:
+        """Raises LedgerUnavailable."""
+
+        def today(found: Figures) -> tuple[int, int, Window, dict[str, Sums]]:
+            return found.now, found.row, found.day, {name: total((part,)) for name, part in found.today[by].items()}
+
+        now, row, day, names = self.tally.look(today)
+        wanted = stretches(over, now, day, self._state.config().spending.timezone)
+        read = self._past.add(by, wanted, row, names)
+        since = wanted[read - 1][0] if read else day.since
+        return live_present.spender_list(by, over, names, since, limit, whole=read == len(wanted))
 
     def _summed(self, found: Figures) -> SummaryView:
         state, now = self._state, found.now
@@ -253,12 +268,14 @@ async def live_summary(request: web.Request) -> web.Response:
 
 async def spenders(request: web.Request) -> web.Response:
     state, live = request.app[STATE], request.app[LIVE]
-    values = params.given(request, ("by", "limit"))
-    by, limit = values.get("by", "agent"), params.limit(values)
+    values = params.given(request, ("by", "range", "limit"))
+    by, over, limit = values.get("by", "agent"), values.get("range", "today"), params.limit(values)
     if by not in DIMENSIONS:
         raise bad_parameter("by", f"expected one of {', '.join(DIMENSIONS)}")
-    kind = cast(live_present.By, by)
-    return answer(await state.ask(lambda: live.tally.look(lambda found: live_present.spender_list(found, kind, limit))))
+    if over not in RANGES:
+        raise bad_parameter("range", f"expected one of {', '.join(RANGES)}")
+    kind, span = cast(live_present.By, by), cast(Range, over)
+    return answer(await state.ask(lambda: live.spenders(kind, span, limit)))
 
 
 async def live_events(request: web.Request) -> web.StreamResponse:

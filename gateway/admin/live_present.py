@@ -20,9 +20,22 @@ from gateway.admin.live_views import (
     SumsView,
 )
 from gateway.admin.tally import Figures
+from gateway.admin.tally_past import Range
 from gateway.config.schema_slo import Slo
 from gateway.policy.conditions import Condition
-from gateway.policy.spend_pace import DAY, FEW, HOUR, MINUTE, OBJECTIVE, Burn, Sums, pace, projected, within
+from gateway.policy.spend_pace import (
+    DAY,
+    FEW,
+    HOUR,
+    MINUTE,
+    OBJECTIVE,
+    Burn,
+    Sums,
+    days_to_come,
+    pace,
+    projected,
+    within,
+)
 from gateway.policy.window import Window
 
 By = Literal["agent", "model", "tenant"]
@@ -65,9 +78,10 @@ def spending(found: Figures) -> dict[str, SpendView]:
 
 
 def _month(found: Figures, day: Sums, by_midnight: int) -> SpendView:
-    """Each day to come is like those of the last week that had calls; without any, like today. Unknown while days are
-    missing."""
-    week = [found.days[since] for since in sorted(found.days)[-6:]]
+    """Each day to come is like the same weekday of the last seven days, of which today is one. Where the first call is
+    younger than those, like the mean of the days since. Unknown while days are missing."""
+    all_days = [found.days[since] for since in sorted(found.days)]
+    before, week = all_days[:-6], all_days[-6:]
     ours = [cost for since, cost in found.days.items() if since >= found.month.since]
     past = [cost for cost in (*week, *ours) if cost is None]
     if past:
@@ -80,10 +94,12 @@ def _month(found: Figures, day: Sums, by_midnight: int) -> SpendView:
         priced=day.priced + sum(cost.priced for cost in known),
         unknown=day.unknown + sum(cost.unknown for cost in known),
     )
-    lately = [cost.cost for cost in week if cost is not None and cost.calls]
-    per_day = sum(lately) / len(lately) if lately else by_midnight
-    to_come = (found.month.until - found.day.until) / DAY
-    return _spend(found.month, whole, whole.cost + (by_midnight - day.cost) + round(per_day * to_come))
+    busy = [cost is not None and cost.calls > 0 for cost in week]
+    old = any(cost is not None and cost.calls for cost in before)
+    began = 0 if old else [*busy, True].index(True)
+    costs = [*(cost.cost for cost in week if cost is not None), by_midnight]
+    rest = days_to_come(costs, began, round((found.month.until - found.day.until) / DAY))
+    return _spend(found.month, whole, whole.cost + (by_midnight - day.cost) + rest)
 
 
 def _spend(window: Window, so_far: Sums, by_then: int | None, *, known: bool = True) -> SpendView:
@@ -132,8 +148,9 @@ def spenders(names: Mapping[str, Sums], limit: int) -> list[SpenderView]:
     return [SpenderView(name=name or None, **sums(part)) for name, part in ranked[:limit]]  # type: ignore[arg-type]
 
 
-def spender_list(found: Figures, by: By, limit: int) -> SpenderList:
-    return SpenderList(by=by, since=present.moment(found.day.since), spenders=spenders(found.today[by], limit))
+def spender_list(by: By, over: Range, names: Mapping[str, Sums], since: int, limit: int, *, whole: bool) -> SpenderList:
+    shown = spenders(names, limit)
+    return SpenderList(by=by, range=over, since=present.moment(since), complete=whole, spenders=shown)
 
 
 def objective_of(slos: Sequence[Slo]) -> float:

@@ -36,16 +36,18 @@ class SumsView(Struct, kw_only=True):
 
 
 class SpenderView(SumsView, kw_only=True):
-    """An agent, a model or a tenant, today. `name` is null for calls of which it is not known."""
+    """An agent, a model or a tenant. `name` is null for calls of which it is not known."""
 
     name: str | None
 
 
 class SpenderList(Struct, kw_only=True):
-    """Who spent what today, the dearest first."""
+    """Who spent what, the dearest first, of calls begun since then."""
 
     by: Literal["agent", "model", "tenant"]
+    range: Literal["today", "24h", "7d", "30d"]
     since: Time
+    complete: Annotated[bool, Meta(description="false: earlier calls are still being read; ask again.")]
     spenders: list[SpenderView]
 
 

@@ -23,6 +23,7 @@ from gateway.admin import (
 )
 from gateway.admin.cache import CHOICES
 from gateway.admin.params import LIMIT_DEFAULT, LIMIT_MAX, TEXT_MAX
+from gateway.admin.tally_past import RANGES
 from gateway.call import Outcome
 from gateway.policy.limits import SCOPES
 
@@ -77,7 +78,9 @@ ROUTES: Final = (
     Route("GET", "/metrics", "metrics", "Prometheus metrics; OpenMetrics where accepted.", {200: None}),
     Route("GET", "/openapi.json", "openapi", "This document.", {200: dict}),
     Route("GET", "/api/summary", "live_summary", "Spending, and what is the matter.", {200: live_views.SummaryView}),
-    Route("GET", "/api/spenders", "spenders", "Who spent what today.", {200: live_views.SpenderList}, ("by", "limit")),
+    Route(
+        "GET", "/api/spenders", "spenders", "Who spent what.", {200: live_views.SpenderList}, ("by", "range", "limit")
+    ),
     Route(
         "GET", "/api/events", "live_events", "Server-sent events: `summary`, `runs` (with new calls), `trouble`.",
         {200: live_views.ChangedRuns}, events=True,
@@ -211,6 +214,11 @@ _QUERY: Final[dict[str, dict[str, Any]]] = {
     "by": {
         "description": "Who decides, for the audit; of spenders: agent (default), model or tenant.",
         "schema": _TEXT,
+    },
+    "range": {
+        "description": "Calls begun today, in the last 24 hours from a full hour on, or today and in the 6 or 29 days "
+        "before, days being those of budgets.",
+        "schema": {"type": "string", "enum": list(RANGES), "default": "today"},
     },
     "over": {
         "description": "Also of windows that are over.",

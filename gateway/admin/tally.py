@@ -109,12 +109,12 @@ class Tally:
 
     def _add_minutes(self, rows: list[Row]) -> None:
         for row in rows:
-            self._minutes.setdefault(row["minute"], Sums()).add(_sums(row))
+            self._minutes.setdefault(row["minute"], Sums()).add(sums_of(row))
 
     def _add_names(self, rows: list[Row]) -> None:
         for row in rows:
             for of in DIMENSIONS:
-                self._named_sums(of, row[of]).add(_sums(row))
+                self._named_sums(of, row[of]).add(sums_of(row))
 
     def _named_sums(self, of: str, name: str) -> Sums:
         names = self._today[of]
@@ -139,5 +139,5 @@ class Tally:
             return None
 
 
-def _sums(row: Row) -> Sums:
+def sums_of(row: Row) -> Sums:
     return Sums(**{name: row[name] for name in Sums.__struct_fields__})

@@ -5,7 +5,7 @@ Times are ns since the epoch, money pico-USD.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -68,6 +68,15 @@ def pace(cost: int, first: int | None, now: int, span: int) -> float:
 def projected(spent: int, per_ns: float, now: int, until: int) -> int:
     """What a window will have come to when it ends, if things go on so."""
     return spent + round(per_ns * max(0, until - now))
+
+
+def days_to_come(week: Sequence[int], began: int, days: int) -> int:
+    """What so many days after today cost, each like the same weekday of the last seven days. `week`: what those cost,
+    today last; the ones before number `began` are older than all calls, and where there are such, a day is like the
+    mean of the others."""
+    if began:
+        return sum(week[began:]) * days // len(week[began:])
+    return sum(week[day % len(week)] for day in range(days))
 
 
 class Burn(Struct, frozen=True):

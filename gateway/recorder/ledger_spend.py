@@ -26,7 +26,8 @@ _SUMS: Final = """
 FROM calls WHERE
 """
 _MINUTE: Final = "SELECT started_at / 60000000000 AS minute," + _SUMS
-_NAMED: Final = "SELECT tenant, agent, iif(model_used <> '', model_used, model_requested) AS model," + _SUMS
+_MODEL: Final = "iif(model_used <> '', model_used, model_requested)"
+_NAMED: Final = "SELECT tenant, agent, " + _MODEL + " AS model," + _SUMS
 _AT_TIME: Final = "started_at >= :since AND started_at < :until AND +rowid <= :upto"
 _AT_ROW: Final = "rowid > :after AND rowid <= :upto AND +started_at >= :since"
 _BY_MINUTE, _BY_NAME = " GROUP BY 1", " GROUP BY 1, 2, 3"
@@ -39,6 +40,13 @@ _DAY: Final = """
 SELECT ifnull(sum(cost), 0) AS cost, count(cost) AS priced, ifnull(sum(cost_unknown), 0) AS unknown, count(*) AS calls
 FROM calls WHERE started_at >= :since AND started_at < :until
 """
+_ONE_AT_TIME: Final[Mapping[str, str]] = {
+    "agent": "SELECT agent AS name," + _SUMS + _AT_TIME + " GROUP BY 1",
+    "model": "SELECT " + _MODEL + " AS name," + _SUMS + _AT_TIME + " GROUP BY 1",
+    "tenant": "SELECT tenant AS name," + _SUMS + _AT_TIME + " GROUP BY 1",
+}
+# The plus keeps it to the new rows: the index of times would be searched from the oldest call on.
+_EARLIEST: Final = "SELECT min(+started_at) AS at FROM calls WHERE rowid > :after AND rowid <= :upto"
 _CHANGED: Final = """
 SELECT DISTINCT run_id FROM calls WHERE rowid > :after AND rowid <= :upto AND run IS NOT NULL LIMIT :limit
 """
@@ -68,6 +76,10 @@ class SpendReader:
         """The same by tenant, agent and model."""
         return self._ask(_NAMES_AT_TIME, {"since": since, "until": until, "upto": upto})
 
+    def named(self, by: str, since: int, until: int, upto: int) -> Rows:
+        """The same by `name`: the agent, the model or the tenant alone."""
+        return self._ask(_ONE_AT_TIME[by], {"since": since, "until": until, "upto": upto})
+
     def new_minutes(self, after: int, upto: int, since: int) -> Rows:
         """Sums by minute of the rows that came in between, of calls begun since then."""
         return self._ask(_MINUTES_AT_ROW, {"after": after, "upto": upto, "since": since})
@@ -80,6 +92,11 @@ class SpendReader:
         """(pico-USD, calls with a known cost, calls with an unknown one, calls) of a time that is over."""
         (row,) = self._ask(_DAY, {"since": since, "until": until})
         return row["cost"], row["priced"], row["unknown"], row["calls"]
+
+    def earliest(self, after: int, upto: int) -> int | None:
+        """When the earliest began of the calls that came in between; None: there are none."""
+        at: int | None = self._ask(_EARLIEST, {"after": after, "upto": upto})[0]["at"]
+        return at
 
     def changed(self, after: int, upto: int, limit: int) -> list[str]:
         """Ids of the runs that these rows belong to."""

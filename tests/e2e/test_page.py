@@ -304,6 +304,72 @@ def test_a_breaker_is_held_and_let_go(gate, watched):
     expect(overview.locator("main")).not_to_contain_text("openai/gpt-nobody", timeout=MS)
 
 
+@pytest.fixture(scope="module")
+def month_gate(fake_provider: FakeUpstream) -> Iterator[RunningGateway]:
+    """Agents and models of today, of some days ago, and of weeks ago."""
+    now, hour, day = time.time_ns(), 3600 * 10**9, 86_400 * 10**9
+    ages = {"today": 0, "yesterday": 23 * hour, "days-ago": 5 * day, "weeks-ago": 20 * day, "long-ago": 45 * day}
+    records = [
+        call_record(f"{name}-{n}", now - age - n * 10**6, agent=f"of-{name}", model_used=f"model-{name}", run_id=name)
+        for name, age in ages.items()
+        for n in range(3)
+    ]
+    with filled(RunningGateway(upstreams(fake_provider.url)), records) as running:
+        yield running
+
+
+@pytest.mark.parametrize(("view", "prefix"), [("agents", "of-"), ("models", "model-")])
+def test_agents_and_models_over_days(month_gate, watched, view, prefix):
+    page = watched(month_gate).go(view)
+    names = page.locator("tbody a.mono")
+    expect(names.filter(has_text=f"{prefix}today")).to_be_visible()
+    expect(page.get_by_role("button", name="Today", exact=True)).to_have_attribute("aria-pressed", "true")
+    expect(names.filter(has_text="days-ago")).to_have_count(0)
+    for button, known in (
+        ("24 hours", ["today", "yesterday"]),
+        ("30 days", ["today", "yesterday", "days-ago", "weeks-ago"]),
+        ("7 days", ["today", "yesterday", "days-ago"]),
+    ):
+        page.get_by_role("button", name=button, exact=True).click()
+        expect(page.get_by_role("button", name=button, exact=True)).to_have_attribute("aria-pressed", "true")
+        expect(page.get_by_role("button", pressed=True)).to_have_count(1)
+        expect(names).to_have_count(len(known))
+        for name in known:
+            expect(names.filter(has_text=f"{prefix}{name}")).to_be_visible()
+    assert page.url.endswith(f"#/{view}?range=7d")
+    page.reload()
+    expect(names).to_have_count(3)
+    expect(page.get_by_role("button", name="7 days")).to_have_attribute("aria-pressed", "true")
+    page.goto(f"{month_gate.admin_url}/#/{view}?range=nonsense")
+    expect(page.get_by_role("button", name="Today", exact=True)).to_have_attribute("aria-pressed", "true")
+
+
+def test_a_new_call_is_in_every_range(month_gate, watched):
+    page = watched(month_gate).go("agents?range=30d")
+    row = page.get_by_role("row").filter(has_text="fresh")
+    expect(page.get_by_role("row").filter(has_text="of-weeks-ago")).to_be_visible()
+    assert call(month_gate, "fresh-run", "fresh") == 200
+    expect(row.get_by_role("cell").nth(3)).to_have_text("1", timeout=MS)
+
+
+def test_what_is_still_being_read_is_said_and_comes(month_gate, watched):
+    page = watched(month_gate).go("models")
+    answers: list[bool] = []
+
+    def half(route: Any) -> None:
+        found = route.fetch().json()
+        answers.append(True)
+        if len(answers) < 3:
+            found |= {"complete": False, "spenders": found["spenders"][:1]}
+        route.fulfill(json=found)
+
+    page.route("**/api/spenders*range=30d*", half)
+    page.get_by_role("button", name="30 days").click()
+    expect(page.get_by_role("status").filter(has_text="are being read")).to_be_visible()
+    expect(page.locator("tbody a.mono").filter(has_text="model-weeks-ago")).to_be_visible(timeout=MS)
+    expect(page.get_by_role("status").filter(has_text="are being read")).to_have_count(0)
+
+
 def test_an_agent_is_stopped(gate, watched):
     assert call(gate, "one-of-many", "swarm") == 200
     gate.until(lambda: gate.status("/api/runs/one-of-many"), lambda status: status == 200)
@@ -488,7 +554,7 @@ def test_hostile_names_are_text(full_gate, watched):
         page.locator("button.span").first.click()
         expect(page.get_by_role("dialog")).to_contain_text(name)
         page.keyboard.press("Escape")
-    for view in ("agents", "models", ""):
+    for view in ("agents?range=24h", "models?range=24h", ""):  # the day may be young
         page.goto(f"{full_gate.admin_url}/#/{view}")
         expect(page.get_by_text(HOSTILE[0]).first).to_be_visible()
     assert page.locator("main img, main script, main iframe").count() == 0

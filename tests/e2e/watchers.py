@@ -33,7 +33,7 @@ from gateway.testing.gateway import free_port
 PROGRAMS = {"prometheus": "prometheus", "promtool": "prometheus", "prometheus-alertmanager": "prometheus-alertmanager"}
 MISSING = sorted({package for program, package in PROGRAMS.items() if shutil.which(program) is None})
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_WINDOW = re.compile(r"(\[|offset )(\d+)([smhdw])\b")
+_WINDOW = re.compile(r"(\[|:|offset )(\d+)([smhdw])\b")
 _DURATION = re.compile(r"(\d+)([smhdw])\Z")
 RUNBOOK_PATH = "/user/RUNBOOK.md"
 

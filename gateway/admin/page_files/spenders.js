@@ -1,32 +1,47 @@
-// Agents or models: what each spent today.
+// Agents or models: what each spent today, or in a longer time up to now.
 
 import { get, post } from "./api.js";
 import { ask, say } from "./dialogs.js";
 import { badge, empty, h, put, renew, table } from "./dom.js";
-import { count, percent, short, usd } from "./format.js";
+import { count, percent, short, usd, when } from "./format.js";
 
-const EVERY = 3000; // ms between two looks, at most
+const EVERY = 3000, SOON = 300; // ms between two looks, at most; and while there is more to read
+const RANGES = [["today", "Today"], ["24h", "24 hours"], ["7d", "7 days"], ["30d", "30 days"]];
 
-export const spenders = (by) => (root) => {
+export const spenders = (by) => (root, { query }) => {
   const title = by === "agent" ? "Agents" : "Models";
-  const body = h("div", {});
-  put(root, h("div", { class: "title" }, h("h1", {}, title), h("span", { class: "soft" }, "today")), h("div", { class: "card" }, body));
-  let looked = 0, stopped = new Map(), prices = new Map();
+  const body = h("div", {}), note = h("span", { class: "soft", role: "status" });
+  let range = RANGES.some(([name]) => name === query.get("range")) ? query.get("range") : "today";
+  const buttons = RANGES.map(([name, text]) => h("button", { type: "button", "aria-pressed": String(name === range), onclick: () => choose(name) }, text));
+  put(root, h("div", { class: "title" }, h("h1", {}, title), note, h("div", { class: "end" }, h("div", { class: "switch", role: "group", "aria-label": "Time" }, buttons))), h("div", { class: "card" }, body));
+  let asked = 0, timer = 0, looked = 0, stopped = new Map(), prices = new Map();
+
+  function choose(name) {
+    range = name;
+    buttons.forEach((button, n) => button.setAttribute("aria-pressed", String(RANGES[n][0] === range)));
+    history.replaceState(null, "", `#/${title.toLowerCase()}${range === "today" ? "" : `?range=${range}`}`);
+    load();
+  }
 
   async function load() {
+    clearTimeout(timer);
+    const number = asked += 1; // an answer to what was asked before the last choice is of no use
     looked = Date.now();
     try {
-      const [page, kept, priced] = await Promise.all([get(`/api/spenders?by=${by}&limit=500`), by === "agent" ? get("/api/controls") : null, by === "model" ? get("/api/prices") : null]);
+      const [page, kept, priced] = await Promise.all([get(`/api/spenders?by=${by}&range=${range}&limit=500`), by === "agent" ? get("/api/controls") : null, by === "model" ? get("/api/prices") : null]);
+      if (number !== asked) return;
+      note.textContent = page.complete ? `since ${when(page.since)}` : `since ${when(page.since)}; earlier calls are being read …`;
+      if (!page.complete) timer = setTimeout(load, SOON);
       stopped = new Map((kept?.stopped ?? []).filter((one) => one.scope === "agent").map((one) => [one.value, one]));
       prices = new Map((priced?.models ?? []).map((one) => [one.model, one.known]));
       renew(body, [page.spenders, [...stopped.values()], [...prices]], () => draw(page.spenders));
     } catch (error) {
-      put(body, empty(`The ${title.toLowerCase()} cannot be shown`, error.message));
+      if (number === asked) put(body, empty(`The ${title.toLowerCase()} cannot be shown`, error.message));
     }
   }
 
   function draw(list) {
-    if (!list.length) return empty("No calls today");
+    if (!list.length) return empty(range === "today" ? "No calls today" : "No calls in this time");
     const all = list.reduce((sum, one) => sum + (one.cost_usd ?? 0), 0);
     const columns = [[by === "agent" ? "Agent" : "Model", ""], ["Cost", "num"], ["Share", "num"], ["Calls", "num"], ["Failed", "num"], ["Refused", "num"], ["Tokens in", "num"], ["From caches", "num"], ["Tokens out", "num"], ["Tool calls", "num"], ["", ""]];
     return table(title, columns, list.map((one) => [
@@ -49,5 +64,5 @@ export const spenders = (by) => (root) => {
   }
 
   load();
-  return { summary() { if (Date.now() - looked > EVERY) load(); }, again: load };
+  return { summary() { if (Date.now() - looked > EVERY) load(); }, again: load, close() { asked += 1; clearTimeout(timer); } };
 };

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -101,6 +102,42 @@ async def test_what_is_to_come_is_the_pace_of_the_last_hour(gate: Gate) -> None:
     assert found["hour"]["projected_usd"] == pytest.approx(0.31 + 0.30, rel=0.03)
     assert found["day"]["projected_usd"] == pytest.approx(0.60 + 11.5 * 0.60, rel=0.03)
     assert found["month"]["projected_usd"] > found["day"]["projected_usd"]
+
+
+def days_left(gate: Gate) -> list[dt.date]:
+    """Of the month, after today."""
+    day = dt.datetime.fromtimestamp(gate.at / 1e9, dt.UTC).date()
+    days = [day + dt.timedelta(number) for number in range(1, 31)]
+    return [one for one in days if one.month == day.month]
+
+
+def daily(gate: Gate, costs: dict[int, int]) -> list[Any]:
+    """A call of so many cents at the noon of so many days ago."""
+    noon = gate.at // DAY * DAY + DAY // 2
+    return calls(*({"started_at": noon - ago * DAY, "cost": cents * CENT} for ago, cents in costs.items()))
+
+
+async def test_the_rest_of_the_month_has_the_weekends_of_the_last_week(gate: Gate) -> None:
+    gate.at = START // DAY * DAY + DAY - MINUTE  # nothing more comes today
+    today = dt.datetime.fromtimestamp(gate.at / 1e9, dt.UTC).date()
+
+    def cents(day: dt.date) -> int:
+        return 0 if day.weekday() == 6 else 2 if day.weekday() == 5 else 100
+
+    gate.fill(daily(gate, {n: cents(today - dt.timedelta(n)) for n in range(9) if cents(today - dt.timedelta(n))}))
+    found = await summary(gate)
+    left = days_left(gate)
+    assert len(left) > 7
+    so_far = found["month"]["cost_usd"]
+    assert found["month"]["projected_usd"] == pytest.approx(so_far + sum(map(cents, left)) / 100)
+
+
+async def test_a_month_of_a_young_gateway_goes_on_as_the_days_that_there_are(gate: Gate) -> None:
+    gate.at = START // DAY * DAY + DAY - MINUTE
+    gate.fill(daily(gate, {3: 100, 1: 20}))  # two days without a call among the four
+    found = await summary(gate)
+    so_far = found["month"]["cost_usd"]
+    assert found["month"]["projected_usd"] == pytest.approx(so_far + len(days_left(gate)) * 1.2 / 4)
 
 
 async def test_what_came_in_since_is_added_and_counted_once(gate: Gate) -> None:

@@ -14,6 +14,7 @@ from gateway.policy.spend_pace import (
     Sums,
     burn_rate,
     burns,
+    days_to_come,
     pace,
     projected,
     total,
@@ -77,3 +78,10 @@ def test_both_windows_must_burn(parts: list[tuple[int, int, int]], firing: list[
     found = burns(minutes(*parts), NOW)
     assert [burn.severity for burn in found] == ["page", "page", "ticket"]
     assert [burn.firing for burn in found] == firing
+
+
+def test_days_to_come_are_those_of_the_week_again_and_of_a_young_one_its_mean() -> None:
+    week = [5, 0, 0, 7, 8, 9, 6]  # the day after today is like the first
+    assert [days_to_come(week, 0, days) for days in (0, 1, 3, 7, 9)] == [0, 5, 5, 35, 40]
+    assert days_to_come(week, 3, 4) == 30, "of 7, 8, 9 and 6"
+    assert days_to_come([0, 0, 0, 0, 0, 0, 6], 6, 3) == 18
