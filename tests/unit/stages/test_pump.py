@@ -109,6 +109,15 @@ def test_an_error_in_the_first_event_is_the_answer_it_should_have_been() -> None
     assert facts(world.call) == (503, "upstream_error", "none")
 
 
+@pytest.mark.parametrize(
+    "pieces", [[ERROR + DONE], [PING + ERROR + DONE], [PING, (ERROR + DONE).replace(b"\n", b"\r\n")]]
+)
+def test_also_where_the_end_comes_along_with_it(pieces: list[bytes]) -> None:
+    world, _ = play(STREAM, [SSE], *pieces)
+    assert world.down.head is not None
+    assert (world.down.head[0], json.loads(world.down.sent)["error"]["message"]) == (503, "busy")
+
+
 def test_also_where_it_is_compressed() -> None:
     world, _ = play(STREAM, [SSE, (b"Content-Encoding", b"gzip")], gzip.compress(ERROR))
     assert json.loads(world.down.sent)["error"]["message"] == "busy"
