@@ -5,6 +5,7 @@
 # make prove         budgets under 200 seeds of 500 clients each, and long attacks on the semantic cache (minutes)
 # make bench         speed and memory, beside nginx and others (BENCH_ARGS=--quick: in a minute)
 # make bench-peers   calls per second beside LiteLLM and Portkey, which it installs (needs npm)
+# make bench-outage  calls through a provider's outage (BENCH_ARGS="--peer litellm": beside LiteLLM, which it installs)
 # make dashboards    write dashboards, alerts, their tests and the chart anew, from the tables they are made of
 # make pictures      draw the pictures of dashboards anew, from the demo, in a quarter of an hour (needs chromium, prometheus)
 # make check         lint and types alone
@@ -38,7 +39,8 @@ HELM := helm-python-sdk==0.2.2
 TOOLS := openssl:openssl promtool:prometheus nginx:nginx-light gcc:build-essential \
 	redis-server:redis-server amtool:prometheus-alertmanager chromium:chromium
 
-.PHONY: demo test pytest test-clients test-backends prove bench bench-peers dashboards pictures check constraints clean tools
+.PHONY: demo test pytest test-clients test-backends prove bench bench-peers bench-outage dashboards pictures check \
+	constraints clean tools
 
 demo: $(VENV)/.installed
 	$(BIN)/tollgate demo
@@ -68,6 +70,9 @@ bench-peers: $(VENV)/.installed-dev tools
 	BENCH_LITELLM=$(PEERS)/litellm/bin/litellm \
 		BENCH_PORTKEY=$(PEERS)/node_modules/@portkey-ai/gateway/build/start-server.js \
 		$(BIN)/python -m tests.bench --only peers $(BENCH_ARGS)
+
+bench-outage: $(VENV)/.installed-dev
+	PYTHON=$(PYTHON) $(BIN)/python -m tests.bench.outage --peers $(PEERS) $(BENCH_ARGS)
 
 dashboards: $(VENV)/.installed-dev
 	$(BIN)/python -m dashboards.generate $(DASHBOARDS_ARGS)

@@ -44,8 +44,11 @@ def parse(block: bytes) -> Event | None:
 
 
 def parse_frame(frame: bytes) -> Event | None:
-    """Read a first event as it came: with CRLF or LF, a byte order mark, empty lines around it."""
-    return parse(frame.replace(b"\r\n", b"\n").lstrip(_BOM).strip(b"\n"))
+    """Read the first event that has data and is no ping, as it came: with any line ends, a byte order mark, comments
+    and empty lines before it, and whatever behind it."""
+    text = frame.replace(b"\r\n", b"\n").replace(b"\r", b"\n").lstrip(_BOM)
+    events = (parse(block.strip(b"\n")) for block in text.split(b"\n\n"))
+    return next((event for event in events if event is not None and event[0] != b"ping"), None)
 
 
 class Splitter:

@@ -15,7 +15,7 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 from msgspec import Struct
 
 from gateway.call import Answer, Asked
-from gateway.dialects.meters import Draft, decode_error
+from gateway.dialects.meters import Draft, decode_error, is_json
 from gateway.dialects.shape import DECODE_FAULTS, Shape
 from gateway.dialects.sse import Event, Splitter
 from gateway.ports import Meter
@@ -71,6 +71,7 @@ class EventMeter(Generic[E]):
         self._beginning = b"\xff"  # of the last harmless event; no text begins so
         self._calm = False  # nothing is awaited, and everything kept ends with an event
         self._cut = False
+        self._garbled = False  # events came that are no JSON, and none that are
         self.stopped = False
         self.unfinished: tuple[int, ...] = ()  # choices that had no finish reason when the stream was stopped
 
@@ -108,10 +109,10 @@ class EventMeter(Generic[E]):
         if self._cut:
             self._exactly(self._cutter.end())
         self.settle()
-        return self.draft.answer(self.asked, self.finished() and not self.stopped)
+        return self.draft.answer(self.asked, self.finished() and not self.stopped and not self._garbled)
 
     def readable(self) -> bool:
-        return True
+        return not self._garbled
 
     def produced(self, most: int) -> int:
         """While it stays below `most`, what is kept undecoded counts as if all of it were output."""
@@ -158,8 +159,10 @@ class EventMeter(Generic[E]):
             self._exactly(self._cutter.feed(data))
         else:
             self._cutter.passed()
-            if not events or self.take(events):  # none at all: the terminal event alone
+            if not events:  # the terminal event alone
                 self.started = True
+            elif self.take(events):
+                self.started, self._garbled = True, False
         if self._cutter.overflowed:
             self.started = True
         self._calm = self.started and not self.failed and self._cutter.idle
@@ -213,24 +216,31 @@ class EventMeter(Generic[E]):
 
     def _exactly(self, events: list[Event]) -> None:
         data: list[bytes] = []
+        ended = False
         for name, text in events:
             if name == b"error":
                 self.error_event(text)
             elif text == _DONE:
-                self.started = True
-                self.done()
+                ended = True
             else:
                 data.append(text)
-        if not data:
-            return
+        if data:
+            self._decode(data)
+        if ended:
+            self.started = True
+            self.done()
+
+    def _decode(self, data: list[bytes]) -> None:
         try:
             decoded = self.shape.many.decode(b"[" + b",".join(data) + b"]")
         except DECODE_FAULTS:
             decoded = []
         if len(decoded) != len(data):
             decoded = [event for event in map(self.shape.salvage, data) if event is not None]
-        if self.take(decoded) or not decoded:  # what cannot be read is content all the same
-            self.started = True
+        if self.take(decoded) or (not decoded and any(map(is_json, data))):  # unknown is content all the same
+            self.started, self._garbled = True, False
+        elif not decoded and not self.started:
+            self._garbled = True
 
 
 class Sniffer:

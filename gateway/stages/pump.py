@@ -7,7 +7,8 @@ Rules
 3. A stream is looked at until its first meaningful event before it is committed, so that a 200 that carries an error is
    answered as that error (see stages.peek).
 4. From the terminal event on, bytes are held back until the record is written (see `Ending`).
-5. A stream that ends without its terminal event, or with an error event, never ends cleanly.
+5. A stream that ends without its terminal event, or with an error event, or of which no event could be read, never ends
+   cleanly.
 """
 
 from __future__ import annotations
@@ -120,6 +121,8 @@ async def pump_stream(passage: Passage) -> Ending:
     elif not await peek(passage):
         return await end_of_stream(passage, [passage.held])
     held, open_ = passage.held, not call.committed
+    if open_ and not meter.readable():
+        raise BadAnswer("nothing that came before the end of the stream is JSON")
     if open_ and meter.failed and exchange.status < 400 and (ending := restated(passage, held)) is not None:
         return ending
     if passage.stopped:
@@ -178,7 +181,7 @@ async def end_of_stream(passage: Passage, tail: list[bytes]) -> Ending:
         ensure_committed(passage)
         return Ending(rest, complete=False)
     if passage.streaming and call.route.operation and not call.answer.complete:
-        if rest and (meter.started or call.committed):
+        if rest and (meter.started or call.committed) and meter.readable():
             ensure_committed(passage)
             passage.down.write(rest)
         raise StreamTruncated("the upstream ended the stream without its terminal event")

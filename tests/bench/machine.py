@@ -64,6 +64,11 @@ def core_seconds(core: int) -> tuple[float, float]:
     raise SystemExit(f"there is no core {core}")
 
 
+def load_average() -> float:
+    """Processes that ran or wanted to, on average over the last minute."""
+    return os.getloadavg()[0]
+
+
 def speed(core: int) -> float:
     """CPU milliseconds of a fixed mix of hashing, dictionary work and system calls: how fast this core is now."""
     before, best = os.sched_getaffinity(0), 9e9

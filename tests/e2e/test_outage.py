@@ -52,10 +52,11 @@ OUTAGES: dict[str, Script] = {
     "pings without content": [Send(chunked(end=b"")), Repeat(b"8\r\n" + PING + b"\r\n", 200, 0.1)],
     "error in a 200": [Send(chunked(b"data: " + ERROR + b"\n\n")), Close()],
     "ends without content": [Send(chunked(PING))],
+    "broken events": [Send(chunked(b'data: {"id": "c", "choi\n\n', b"data: [DONE]\n\n"))],
     "garbage": [Send(bytes(range(256))), Close()],
     "a web page": [Send(answer(b"<html></html>").replace(b"application/json", b"text/html"))],
 }  # fmt: skip
-STREAMED = {"stalls before content", "pings without content", "error in a 200", "ends without content"}
+STREAMED = {"stalls before content", "pings without content", "error in a 200", "ends without content", "broken events"}
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.dialects.sse import MAX_EVENT, Splitter, parse
+from gateway.dialects.sse import MAX_EVENT, Splitter, parse, parse_frame
 
 
 def reference(stream):
@@ -119,3 +119,16 @@ def test_parse_needs_data():
     assert parse(b": comment") is None
     assert parse(b"event: x") is None
     assert parse(b"data") == (b"", b"")
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("before", [b"", b"\n\n", b": hold on\n\n", b"event: ping\ndata: {}\n\n"])
+@pytest.mark.parametrize("behind", [b"", b"\n\n", b"\n\ndata: [DONE]\n\n", b"\n\nevent: b\ndata: 3"])
+def test_a_frame_is_its_first_event(end, before, behind):
+    text = before + b"event: a\ndata: 1\ndata: 2" + behind
+    assert parse_frame(b"\xef\xbb\xbf" + text.replace(b"\n", end)) == (b"a", b"1\n2")
+
+
+def test_a_frame_may_have_no_event():
+    assert parse_frame(b'[{"error": {}}]') is None
+    assert parse_frame(b": ping\n\nevent: ping\ndata: {}\n\n") is None

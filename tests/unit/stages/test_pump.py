@@ -24,6 +24,7 @@ PING = b": ping\n\n"
 CHUNK = b'data: {"id":"c","model":"gpt-4o","choices":[{"index":0,"delta":{"content":"Hi there"}}]}\n\n'
 COUNT = b'"usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7}'
 USAGE = b'data: {"id":"c","model":"gpt-4o","choices":[],' + COUNT + b"}\n\n"
+HALF = CHUNK[:60] + b"\n\n"
 DONE = b"data: [DONE]\n\n"
 ERROR = b'data: {"error":{"message":"busy","type":"server_error","code":"server_is_overloaded"}}\n\n'
 ANSWER = b'{"id":"c","model":"gpt-4o","choices":[{"index":0,"message":{"content":"Hi"}}],' + COUNT + b"}"
@@ -106,6 +107,15 @@ def test_an_error_in_the_first_event_is_the_answer_it_should_have_been() -> None
     assert b"X-Up: 1" in block
     assert b"event-stream" not in block
     assert facts(world.call) == (503, "upstream_error", "none")
+
+
+@pytest.mark.parametrize(
+    "pieces", [[ERROR + DONE], [PING + ERROR + DONE], [PING, (ERROR + DONE).replace(b"\n", b"\r\n")]]
+)
+def test_also_where_the_end_comes_along_with_it(pieces: list[bytes]) -> None:
+    world, _ = play(STREAM, [SSE], *pieces)
+    assert world.down.head is not None
+    assert (world.down.head[0], json.loads(world.down.sent)["error"]["message"]) == (503, "busy")
 
 
 def test_also_where_it_is_compressed() -> None:
@@ -248,6 +258,31 @@ def test_json_of_another_shape_passes(body: bytes) -> None:
     world, _ = play(QUESTION, [JSON], body)
     assert world.down.sent == body
     assert world.call.status == 200
+
+
+@pytest.mark.parametrize("pieces", [[HALF, DONE], [PING, HALF + DONE], [b"data: It works!\n\n", HALF, DONE]])
+def test_a_stream_of_which_nothing_can_be_read_is_no_answer(pieces: list[bytes]) -> None:
+    world, _ = play(STREAM, [SSE], *pieces)
+    assert world.down.head is not None
+    assert (world.down.head[0], outcome_of(world.call)) == (502, "failed")
+    assert b"upstream_bad_answer" in world.down.sent
+
+
+def test_also_where_it_was_held_for_too_long() -> None:
+    world = World()
+    world.step = 2_000_000_000
+    world, _ = play(STREAM, [SSE], HALF, HALF, HALF, DONE, world=world)
+    assert world.down.endings == ["abort"]
+    assert b"[DONE]" not in world.down.sent
+    assert outcome_of(world.call) == "truncated"
+
+
+@pytest.mark.parametrize("odd", [HALF, b"data: one moment\n\n", b"data: []\n\n", b'data: "ok"\n\n'])
+def test_what_cannot_be_read_beside_what_can_passes_as_it_came(odd: bytes) -> None:
+    for pieces in ([odd, CHUNK, USAGE, DONE], [CHUNK, odd, USAGE, DONE], [odd + CHUNK + USAGE + DONE]):
+        world, _ = play(STREAM, [SSE], *pieces)
+        assert world.down.sent == b"".join(pieces)
+        assert facts(world.call) == (200, "ok", "provider")
 
 
 def left(world: World, at: int, *pieces: bytes) -> MemoryExchange:
