@@ -11,7 +11,7 @@ from gateway.dialects.items import read_item
 from gateway.policy.canary import State
 from gateway.policy.headroom import Headroom
 from gateway.policy.pace import Paces
-from gateway.policy.routing import Rules
+from gateway.policy.routing_rules import Rules
 from gateway.stages.learned import LearnedChoice
 from gateway.stages.route import Router
 from gateway.stores.sqlite_canaries import WatchedCanaries

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -29,7 +30,13 @@ def decoded(raw: Any) -> Any:
 
 def whole(raw: Any) -> int | None:
     """A JSON number of tokens; a fraction counts upwards, as no upstream gives a part of one. None for all else."""
-    value = decoded(raw) if len(raw) <= 24 else None
+    return _whole(bytes(raw)) if len(raw) <= 24 else None
+
+
+@lru_cache(256)
+def _whole(text: bytes) -> int | None:
+    """Clients ask for the same numbers again and again."""
+    value = decoded(text)
     if type(value) is float and 0 <= value < 1e15:
         return -int(-value // 1)
     return value if type(value) is int and value >= 0 else None

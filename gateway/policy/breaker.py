@@ -55,6 +55,10 @@ class Terms(Struct, frozen=True):
     longest: int = 60 * NANO
     probes: int = 1
 
+    def tenth(self, now: int) -> int:
+        """In which tenth of a window a moment lies."""
+        return now * BUCKETS // self.window
+
 
 class Permit(Struct, frozen=True):
     """A call may go; what became of it is to be told with this."""
@@ -118,6 +122,17 @@ class Breaker:
         if self.state is State.OPEN:
             return now < self.until
         return bool(self._probe_at) and now - self._probe_at < PROBE_SECONDS * NANO
+
+    def went_well(self, permit: Permit, tenth: int) -> bool:
+        """`report` of a success of a closed one, where nothing changes by it: what nearly all calls have to tell.
+        `tenth`: see Terms. False: it is for `report`."""
+        if permit is not self._pass:
+            return False
+        if tenth != self._begun:
+            self._move(tenth)
+        self._good[tenth % BUCKETS] += 1
+        self._in_a_row = 0
+        return True
 
     def report(self, permit: Permit, outcome: Outcome, now: int, wait: int = 0) -> Change | None:
         """What became of a call. `wait`: for how long the upstream asked to be left alone, ns."""
@@ -196,10 +211,13 @@ class Breaker:
 
     def _slot(self, now: int) -> int:
         """The place of the present tenth; what has left the window is forgotten."""
-        at = now * BUCKETS // self._terms.window
+        at = self._terms.tenth(now)
+        if at != self._begun:
+            self._move(at)
+        return at % BUCKETS
+
+    def _move(self, at: int) -> None:
         gone = at - self._begun
-        if gone == 0:
-            return at % BUCKETS
         if gone >= BUCKETS or gone < 0:
             self._clear(at)
         else:
@@ -207,4 +225,3 @@ class Breaker:
                 place = past % BUCKETS
                 self._good[place] = self._bad[place] = self._slow[place] = 0
             self._begun = at
-        return at % BUCKETS

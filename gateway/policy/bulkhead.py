@@ -15,8 +15,9 @@ Rules
 from __future__ import annotations
 
 import enum
+from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -84,47 +85,35 @@ class Place(Struct, eq=False):
     entered: int = 0
     number: int = 0
     tell: Callable[[], None] | None = None
+    pool: Any = None  # that it is of
 
 
 class Recent:
     """What the last calls took, ns. Nothing is known (0) from too few of them, or of long ago: who is refused for what
-    it says would never bring better news."""
+    it says would never bring better news. Every call adds to it, few ask: so what is asked is found out then."""
 
-    __slots__ = ("_at", "_last", "_least", "_seen", "_sorted")
+    __slots__ = ("last", "seen")
 
     def __init__(self) -> None:
-        self._seen: list[int] = []
-        self._sorted: list[int] | None = None
-        self._least = 0
-        self._at = 0
-        self._last = 0
+        self.seen: deque[int] = deque(maxlen=REMEMBERED)
+        self.last = 0  # when the latest was added
 
     def add(self, took: int, now: int) -> None:
-        seen = self._seen
-        if len(seen) < REMEMBERED:
-            seen.append(took)
-            self._least = min(seen)
-        else:
-            gone, seen[self._at] = seen[self._at], took
-            self._at = (self._at + 1) % REMEMBERED
-            if took < self._least:
-                self._least = took
-            elif gone == self._least:
-                self._least = min(seen)
-        self._sorted, self._last = None, now
+        self.seen.append(took)
+        self.last = now
 
     def median(self, now: int) -> int:
-        if not self._knows(now):
-            return 0
-        if self._sorted is None:
-            self._sorted = sorted(self._seen)
-        return self._sorted[len(self._sorted) // 2]
+        return sorted(self.seen)[len(self.seen) // 2] if self._knows(now) else 0
 
     def least(self, now: int) -> int:
-        return self._least if self._knows(now) else 0
+        return min(self.seen) if self._knows(now) else 0
+
+    def reaches(self, took: int, now: int) -> bool:
+        """Is `least` so long? Mostly the latest says no."""
+        return bool(self.seen) and took <= self.seen[-1] and took <= self.least(now)
 
     def _knows(self, now: int) -> bool:
-        return len(self._seen) >= ENOUGH and now - self._last <= FRESH
+        return len(self.seen) >= ENOUGH and now - self.last <= FRESH
 
 
 Flow = tuple[str, str]  # tenant, key
@@ -135,11 +124,11 @@ class Pool:
 
     __slots__ = (
         *("_gradient", "_held", "_holds", "_firsts", "_lines", "_numbers", "_tags", "_turns", "_virtual", "batch"),
-        *("in_flight", "limit", "terms", "waiting"),
+        *("in_flight", "limit", "name", "terms", "waiting"),
     )
 
-    def __init__(self, terms: Terms) -> None:
-        self.terms = terms
+    def __init__(self, terms: Terms, name: str = "") -> None:
+        self.terms, self.name = terms, name  # the name is that of its rule
         self._gradient = Gradient(terms.least, terms.limit) if terms.least else None
         self.limit = terms.limit
         self.in_flight = self.waiting = self.batch = 0
@@ -156,10 +145,10 @@ class Pool:
 
     def enter(self, wish: Wish, now: int) -> Place:
         """A place that is held, waits or is refused."""
-        place = Place(wish, now)
-        if wish.deadline and self._is_late(wish, now):
+        place = Place(wish, now, pool=self)
+        if wish.deadline and self._is_late(wish, now + self.expected(wish, now), now):
             return self._refuse(place, DEADLINE)
-        if self.has_room(wish.priority):
+        if self.in_flight < self.limit and (wish.priority is not BATCH or self.has_room(BATCH)):
             self._take(place, now)
             return place
         if self.waiting >= self.terms.queue:
@@ -175,14 +164,17 @@ class Pool:
         """It is given back, or no longer waited for; once. `first`: ns to the first byte of its answer, 0: there was
         none; `dropped`: the upstream said that it has too much to do."""
         state, place.state = place.state, GONE
-        if state is WAITING:
-            self._unqueue(place)
-            self._rest()
-        elif state is HELD:
+        if state is HELD:
             self._give_back(place, now)
-            self._learn(place.wish.kind, first, now, dropped=dropped)
+            if first:
+                self._first(place.wish.kind).add(first, now)
+            if self._gradient is not None:
+                self._adapt(self._gradient, first, now, dropped=dropped)
             if self.waiting:
                 self._fill(now)
+        elif state is WAITING:
+            self._unqueue(place)
+            self._rest()
 
     def late(self, place: Place, now: int) -> None:
         """It has waited for as long as it may."""
@@ -230,39 +222,38 @@ class Pool:
 
     def _take(self, place: Place, now: int) -> None:
         wish = place.wish
-        flow = (wish.tenant, wish.key)
-        self._held[flow] = self._held.get(flow, 0) + 1
+        flow, held = (wish.tenant, wish.key), self._held
+        held[flow] = held.get(flow, 0) + 1
         self.in_flight += 1
-        self.batch += wish.priority is BATCH
+        if wish.priority is BATCH:
+            self.batch += 1
         place.state, place.entered = HELD, now
 
     def _give_back(self, place: Place, now: int) -> None:
         wish = place.wish
-        flow = (wish.tenant, wish.key)
-        left = self._held[flow] - 1
+        flow, held = (wish.tenant, wish.key), self._held
+        left = held.pop(flow) - 1
         if left:
-            self._held[flow] = left
-        else:
-            del self._held[flow]
+            held[flow] = left
         self.in_flight -= 1
-        self.batch -= wish.priority is BATCH
+        if wish.priority is BATCH:
+            self.batch -= 1
         self._holds.add(now - place.entered, now)
 
-    def _learn(self, kind: str, first: int, now: int, *, dropped: bool) -> None:
-        if first:
-            known = self._firsts.get(kind)
-            if known is None:
-                if len(self._firsts) >= KINDS:  # names of models come from clients
-                    self._firsts.clear()
-                known = self._firsts[kind] = Recent()
-            known.add(first, now)
-        if self._gradient is None:
-            return
+    def _first(self, kind: str) -> Recent:
+        known = self._firsts.get(kind)
+        if known is None:
+            if len(self._firsts) >= KINDS:  # names of models come from clients
+                self._firsts.clear()
+            known = self._firsts[kind] = Recent()
+        return known
+
+    def _adapt(self, gradient: Gradient, first: int, now: int, *, dropped: bool) -> None:
         if dropped:
-            self._gradient.dropped()
+            gradient.dropped()
         elif first:
-            self._gradient.sample(first, self.in_flight + 1, now)
-        self.limit = self._gradient.limit
+            gradient.sample(first, self.in_flight + 1, now)
+        self.limit = gradient.limit
 
     def _fill(self, now: int) -> None:
         """Give free places to who is next."""
@@ -270,7 +261,7 @@ class Pool:
             while self._lines[priority] and self.has_room(priority):
                 place = self._next(priority)
                 self._unqueue(place)
-                if place.wish.deadline and now + self._quickest(place.wish, now) >= place.wish.deadline:
+                if place.wish.deadline and self._is_late(place.wish, now, now):
                     self._end(place, DEADLINE)
                     continue
                 self._count_turn(place.wish, priority)
@@ -365,12 +356,10 @@ class Pool:
 
     # -- refusals ------------------------------------------------------------------------------------------------
 
-    def _is_late(self, wish: Wish, now: int) -> bool:
-        return now + self.expected(wish, now) + self._quickest(wish, now) >= wish.deadline
-
-    def _quickest(self, wish: Wish, now: int) -> int:
-        known = self._firsts.get(wish.kind)
-        return known.least(now) if known is not None else 0
+    def _is_late(self, wish: Wish, turn: int, now: int) -> bool:
+        """Does its client give up before an answer can come? `turn`: when it has its place."""
+        left, known = wish.deadline - turn, self._firsts.get(wish.kind)
+        return left <= 0 or (known is not None and known.reaches(left, now))
 
     def _refuse(self, place: Place, why: str) -> Place:
         place.state, place.why = REFUSED, why

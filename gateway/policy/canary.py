@@ -96,7 +96,16 @@ def canary_arm(id: str, run: str, share: float) -> bool:
 
 def place(salt: str, run: str) -> float:
     """Where a run stands between 0 and 1, evenly."""
-    return int.from_bytes(blake2b(run.encode(errors="replace"), key=salt.encode()[:64], digest_size=6).digest()) / 2**48
+    return drawn(salt_of(salt), run.encode(errors="replace"))
+
+
+def salt_of(name: str) -> bytes:
+    return name.encode()[:64]
+
+
+def drawn(salt: bytes, run: bytes) -> float:
+    """The same, of what is encoded."""
+    return int.from_bytes(blake2b(run, key=salt, digest_size=6).digest()) / 2**48
 
 
 class Usual(Struct):

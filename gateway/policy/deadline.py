@@ -14,8 +14,14 @@ SECONDS = (b"x-stainless-timeout", b"x-stainless-read-timeout", b"x-server-timeo
 ENVOY = b"x-envoy-expected-rq-timeout-ms"
 ABSOLUTE = b"x-request-deadline"
 DIGITS = 20
+_ANY = frozenset((*SECONDS, ENVOY, ABSOLUTE))
 NS = 10**9
 _MILLIS = 10**11  # seconds since the epoch stay below that for three thousand years
+
+
+def states_one(names: Mapping[bytes, bytes]) -> bool:
+    """Is there a header that may say so?"""
+    return not _ANY.isdisjoint(names)
 
 
 def seconds_left(request: Request, now: int) -> float | None:

@@ -28,19 +28,26 @@ class Priorities:
         self._of = tuple([NAMED[rule.priority] for rule in rules])
 
     def of(self, call: Call) -> Priority:
+        return self.stated(call, self.usual(call))
+
+    def usual(self, call: Call) -> Priority:
+        """Of a call that says nothing itself: the same for all of its scopes and its key."""
+        at, key = self._first.at(call) if self._first is not None else -1, call.key
+        if at >= 0:
+            return self._of[at]
+        if key is not None and METADATA in key.metadata:
+            return NAMED.get(key.metadata[METADATA].lower(), INTERACTIVE)
+        return INTERACTIVE
+
+    def stated(self, call: Call, usual: Priority) -> Priority:
+        """With what it says itself."""
         if call.request.checks:
             return BATCH  # of the gateway's own making
-        key, usual = call.key, INTERACTIVE
-        at = self._first.at(call) if self._first is not None else -1
-        if at >= 0:
-            usual = self._of[at]
-        elif key is not None and METADATA in key.metadata:
-            usual = NAMED.get(key.metadata[METADATA].lower(), INTERACTIVE)
         stated = call.request.names.get(HEADER)
         wanted = _STATED.get(stated.strip().lower()) if stated is not None else None
         if wanted is None:
             return usual
-        return wanted if key is None else max(wanted, usual)
+        return wanted if call.key is None else max(wanted, usual)
 
 
 def is_again(call: Call) -> bool:

@@ -31,8 +31,23 @@ from zlib import crc32
 
 from msgspec import Struct, structs
 
-from gateway.call import Answer, CacheHealth, Call, Usage, UsageSource
-from gateway.policy.prompt_cache_chain import MESSAGES, PARTS, State, chain_like, is_system, numbers, place, root_of
+from gateway.call import Answer, Asked, CacheHealth, Call, Usage, UsageSource
+from gateway.policy.prompt_cache_chain import (
+    HEAD,
+    INLINE,
+    MESSAGES,
+    MOST,
+    PARTS,
+    VERSION,
+    State,
+    chain,
+    chain_like,
+    is_system,
+    numbers,
+    place,
+    root_of,
+    state_of,
+)
 from gateway.policy.prompt_cache_memory import Key, Prefixes
 from gateway.policy.prompt_cache_words import hint
 from gateway.ports import Links, Prices
@@ -49,6 +64,7 @@ SCOPES_KEPT = 4096
 CHOICE = ("tool_choice", "toolConfig")
 THINKING = ("thinking", "reasoning", "reasoning_effort", "output_config")
 ASKED = frozenset((*CHOICE, *THINKING))
+RETENTION = "prompt_cache_retention"
 STATED = frozenset((UsageSource.PROVIDER, UsageSource.INJECTED))
 MARKED_NOTE = "cache_marks"  # in Call.notes: breakpoints that the gateway set
 _MARK = b'"cache_control"'
@@ -72,6 +88,7 @@ class PromptCacheHealth:
     """`marked`: the dialects whose providers cache only what the client marks."""
 
     def __init__(self, links: Links, prices: Prices, marked: Collection[str]) -> None:
+        self._links = links
         self._prefixes = Prefixes(links)
         self._prices = prices
         self._marked = frozenset(marked)
@@ -84,11 +101,43 @@ class PromptCacheHealth:
         messages = call.asked.messages
         if not messages or not who.run_id or not call.attempts or call.websocket or answer.usage_source not in STATED:
             return
-        scope = _scope(who.tenant, who.run_id, who.agent)
-        key = (scope, root_of(messages).to_bytes(4, "little"))
-        here = self._next(self._prefixes.state(key), call, usage, key)
-        if here is not None:
-            self._prefixes.keep(key, here)
+        scope, root = _scope(who.tenant, who.run_id, who.agent), root_of(messages).to_bytes(4, "little")
+        name = scope + b"H" + root
+        value = self._links.get(name)
+        kept = self._gone_on(value, call, usage) if value is not None else None
+        if kept is None:
+            here = self._next(state_of(value), call, usage, (scope, root))
+            kept = here.pack() if here is not None else None
+        if kept is not None:
+            self._links.put(name, kept)
+
+    def _gone_on(self, value: bytes, call: Call, usage: Usage) -> bytes | None:
+        """What is kept behind a call that adds a few messages to those before, and was read as far as it could: as
+        nearly all are, so that `_next` would find the same at three times the cost. None: it is to be looked at."""
+        asked, fields, messages = call.asked, call.asked.fields, call.asked.messages
+        if len(value) < HEAD.size or not ASKED.isdisjoint(fields) or RETENTION in fields:
+            return None
+        version, at, ttl, _, _, _, extent, _, front, count, tools, system, _, _, flags, _ = HEAD.unpack_from(value)
+        now, new = call.started_at // NS_PER_MS, len(messages)
+        if not at <= now <= at + ttl * 60_000 or not count < new <= INLINE or new.bit_length() != count.bit_length():
+            return None
+        total, read, write = usage.input_tokens, usage.cache_read_tokens, usage.cache_write_tokens
+        readable = extent if extent < total else total
+        marked = call.route.dialect in self._marked
+        if readable < MINIMUM or readable - read > (0 if marked else STEP) or usage.detail:
+            return None
+        if front != _front(asked) or version != VERSION or ttl == HOUR:
+            return None
+        call.prompt_cache = CacheHealth(readable, read, total)
+        began = call.upstream_first_byte or call.ended or call.began
+        at = (call.started_at + began - call.began if began > call.began else call.started_at) // NS_PER_MS
+        model = _named(call.route.upstream, call.model_sent or asked.model)
+        extent = read + write if write or marked else total // STEP * STEP
+        flags |= SEEN if read or write else 0
+        head = HEAD.pack(
+            VERSION, at, MINUTES, 0, 0, model, extent, total, front, new, tools, system, 0, 0, flags, 0
+        )  # fmt: skip
+        return head + value[HEAD.size :] + chain(messages[count:])
 
     def _next(self, before: State | None, call: Call, usage: Usage, key: Key) -> State | None:
         """The state behind this call; None where it stays as it is."""
@@ -126,24 +175,27 @@ class PromptCacheHealth:
     def _seen(self, call: Call, usage: Usage) -> State:
         """What there is to say of the call by itself; nothing of its text is read yet."""
         asked = call.asked
+        fields, total = asked.fields, usage.input_tokens
         read, write = usage.cache_read_tokens, usage.cache_write_tokens
         automatic = not write and call.route.dialect not in self._marked
-        fields = asked.fields
-        asks = not ASKED.isdisjoint(fields)
-        began = call.started_at + max(0, (call.upstream_first_byte or call.ended or call.began) - call.began)
+        choice = thinking = 0
+        if not ASKED.isdisjoint(fields):
+            choice, thinking = _of(fields, CHOICE), _of(fields, THINKING)
+        took = (call.upstream_first_byte or call.ended or call.began) - call.began
         ttl = HOUR if usage.detail and usage.detail.get("cache_write_1h_tokens") else MINUTES
-        if "prompt_cache_retention" in fields and bytes(fields["prompt_cache_retention"]) == b'"24h"':
+        if RETENTION in fields and bytes(fields[RETENTION]) == b'"24h"':
             ttl = DAY
+        count = len(asked.messages)
         return State(
-            began // NS_PER_MS,
+            (call.started_at + took if took > 0 else call.started_at) // NS_PER_MS,
             ttl,
-            _of(fields, CHOICE) if asks else 0,
-            _of(fields, THINKING) if asks else 0,
+            choice,
+            thinking,
             _named(call.route.upstream, call.model_sent or asked.model),
-            usage.input_tokens // STEP * STEP if automatic else read + write,
-            usage.input_tokens,
-            (len(asked.tools) * 31 + len(asked.system)) & 0xFFFF_FFFF,
-            len(asked.messages),
+            total // STEP * STEP if automatic else read + write,
+            total,
+            _front(asked),
+            count if count < MOST else MOST,
             flags=SEEN if read or write else 0,
         )
 
@@ -161,7 +213,7 @@ class PromptCacheHealth:
         if not part and not lost and not (lost is None and here.flags & SEEN):
             return None
         if part:
-            number, at = PARTS.index(part), max(index, 0)
+            number, at = PARTS.index(part), min(max(index, 0), MOST)
             again = before.streak and (before.part, before.index) == (number, at)
             here.part, here.index, here.streak = number, at, min(before.streak + 1, MOST_STREAK) if again else 1
         text = hint(part, index, cause, streak=here.streak, idle_ms=case.idle, ttl_minutes=before.ttl)
@@ -281,6 +333,10 @@ def _tokens_before(case: Case, index: int) -> float:
     sizes = [len(raw) for raw in asked.messages]
     front = len(asked.tools) + len(asked.system)
     return case.usage.input_tokens * (front + sum(sizes[:index])) / max(1, front + sum(sizes))
+
+
+def _front(asked: Asked) -> int:
+    return (len(asked.tools) * 31 + len(asked.system)) & 0xFFFF_FFFF
 
 
 def _of(fields: Mapping[str, Any], names: Sequence[str]) -> int:

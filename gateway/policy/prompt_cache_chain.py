@@ -20,6 +20,7 @@ from zlib import crc32
 
 import msgspec
 from msgspec import Raw, Struct
+from msgspec.structs import astuple
 
 from gateway.policy.identity_history import unmarked
 
@@ -30,20 +31,22 @@ PAGES = 4
 MESSAGES = INLINE + PAGE * PAGES
 TOOLS, BLOCKS = 76, 24  # whose fingerprints are kept
 LOOK_AHEAD = 32  # items that may have been put in or left out where a list goes on as before
-_VERSION = 1
-_HEAD = Layout("<BQHHHIIIIHBBHBBB")
+VERSION = 1
+MOST = 0xFFFF  # messages, and places among them, that are told apart
+HEAD = Layout("<BQHHHIIIIHBBHBBB")
 _LONE = (  # how a message with a lone block of text begins, and with a string
     (b'"content":[{"type":"text","text":"', b'"content":"'),
     (b'"content": [{"type": "text", "text": "', b'"content": "'),
 )
 _MARK = b'"cache_control"'
+_USERS = (b'{"role":"user"', b'{"role": "user"')  # mostly it begins so
 _list = msgspec.json.Decoder(list[Raw])
 
 PARTS = ("", "tool", "system", "message", "model", "tool_choice", "thinking")
 
 
 class State(Struct, gc=False):
-    """The last call of a conversation; in the order of `_HEAD`."""
+    """The last call of a conversation; in the order of `HEAD`."""
 
     at: int = 0  # ms since the epoch: its answer began, so what it wrote could be read
     ttl: int = 0  # seconds that its provider keeps what is cached
@@ -63,14 +66,9 @@ class State(Struct, gc=False):
     chain: bytes = b""  # of the first messages
 
     def pack(self) -> bytes:
-        return (
-            _HEAD.pack(
-                _VERSION, self.at, self.ttl, self.choice, self.thinking, self.model, self.extent, self.input,
-                self.front, min(self.messages, 0xFFFF), self.tools, self.system, min(self.index, 0xFFFF), self.part,
-                self.flags, self.streak,
-            )
-            + self.chain
-        )  # fmt: skip
+        *head, text = astuple(self)
+        packed: bytes = HEAD.pack(VERSION, *head) + text
+        return packed
 
 
 _new_state: Callable[..., State] = State
@@ -81,11 +79,10 @@ def state_of(value: bytes | None) -> State | None:
     if value is None:
         return None
     try:
-        fields = _HEAD.unpack_from(value)
+        fields = HEAD.unpack_from(value)
     except LayoutError:
         return None
-    state: State = _new_state(*fields[1:], value[_HEAD.size :])
-    return state if fields[0] == _VERSION and state.part < len(PARTS) else None
+    return _new_state(*fields[1:], value[HEAD.size :]) if fields[0] == VERSION else None
 
 
 def plain(raw: Any) -> bytes:
@@ -116,12 +113,15 @@ def root_of(messages: Sequence[Any]) -> int:
     """32 bits over the ends of the first message that is not the system's: what tells the conversations of an agent
     apart. Should it change though the message does not, the conversation is found again by a later one."""
     for raw in messages:
-        text = bytes(raw)
-        if text.find(b'"system"', 0, 64) >= 0 or text.find(b'"developer"', 0, 64) >= 0:
-            continue
-        if len(text) <= 2 * ROOT_BYTES:
-            return crc32(plain(text))
-        return crc32(plain(text[-ROOT_BYTES:]), crc32(text[:ROOT_BYTES]))
+        if len(raw) <= 2 * ROOT_BYTES:
+            text = bytes(raw)
+            if text.startswith(_USERS) or not is_system(text):
+                return crc32(text if text.rfind(_MARK) < 0 else unmarked(text))
+        else:
+            view = memoryview(raw)
+            text = bytes(view[:ROOT_BYTES])
+            if text.startswith(_USERS) or not is_system(text):
+                return crc32(plain(view[-ROOT_BYTES:]), crc32(text))
     return 0
 
 
@@ -133,7 +133,7 @@ def is_system(text: bytes) -> bool:
 
 def chain(items: Iterable[Any]) -> bytes:
     found = b""
-    for raw in items:  # a call has one or two that are new: this is most of what it costs
+    for raw in items:  # a call has one or two that are new
         text = bytes(raw)
         if text.rfind(_MARK) >= 0:
             text = unmarked(text)

@@ -43,9 +43,6 @@ class Prefixes:
     def state(self, key: Key) -> State | None:
         return state_of(self._links.get(key[0] + b"H" + key[1]))
 
-    def keep(self, key: Key, state: State) -> None:
-        self._links.put(key[0] + b"H" + key[1], state.pack())
-
     def blocks(self, key: Key) -> bytes | None:
         """Fingerprints of tools, then of system blocks, as last kept."""
         return self._links.get(key[0] + b"B" + key[1])

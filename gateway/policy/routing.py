@@ -17,61 +17,21 @@ Rules
    is left alone is no canary meanwhile, for neither arm.
 6. The plan names the rest of the targets, too, in the order in which they are tried.
 
-Cost: about 20 us for a call; nothing where there are no routes.
+Cost: about 5 us for a call by weight; nothing where there are no routes.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
+from math import log
+from typing import Protocol
 
 from msgspec import Struct
 
-from gateway.config.patterns import matches
-from gateway.config.schema_routing import By, CanaryTo, Route, RouteTo
-from gateway.policy.canary import State, canary_arm, place
-from gateway.policy.model_limits import most
-from gateway.policy.selection_rules import arm_of, terms_of
-
-BYTES_PER_TOKEN = 4
-MINUTES = 24 * 60
-_MINUTE_NS = 60 * 10**9
-
-
-class Facts(Struct, frozen=True):
-    """What rules look at."""
-
-    model: str  # as asked for
-    sent: str  # as an alias has it
-    route: str
-    upstream: str
-    agent: str = ""
-    agent_version: str = ""
-    key: tuple[str, str] = ("", "")  # id, name
-    team: str = ""
-    request_class: str = ""
-    size: int = 0  # bytes of the request
-    answer: int = 0  # tokens that it asks for at most; 0: not said
-    needs: frozenset[str] = frozenset()  # as `lacks` names it
-    names: Mapping[bytes, bytes] = {}
-    now: int = 0  # ns since the epoch
-    unit: str = ""  # the run, or the call itself where it has none
-    free: bool = True  # the first step of a run, or a sub-agent's
-
-    @property
-    def tokens(self) -> int:
-        return self.size // BYTES_PER_TOKEN
-
-
-class Target(Struct, frozen=True):
-    """A place to go: a model at an upstream."""
-
-    model: str
-    upstream: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.upstream}/{self.model}"
+from gateway.config.schema_routing import By, CanaryTo, Route
+from gateway.policy.canary import State, canary_arm, drawn
+from gateway.policy.routing_rules import Asking, Choice, Ruled, Target, Way
+from gateway.policy.selection_rules import arm_of
 
 
 class Plan(Struct, frozen=True):
@@ -92,254 +52,212 @@ Learned = Callable[[str, Sequence[str], bool], tuple[Sequence[int], str]]
 why)"""
 
 
-class World(Struct, frozen=True):
-    """What a decision needs to know beside the call."""
+class World(Protocol):
+    """What a decision needs to know beside the call; each is asked only where a rule needs it."""
 
-    usable: Callable[[str], bool]  # may the call go to this upstream at all?
-    price: Callable[[Target, Facts, bool], int | None]  # pico-USD, with its prompt cached or not; None: unknown
-    pace: Callable[[Target, int], float]  # what the first byte took lately, in ns; 0: not known
-    draw: Callable[[], float]  # by chance, from 0 to 1
-    kept: Callable[[float], str]  # name of its run's last target, if that was called within so many seconds
-    trials: Mapping[str, State]  # id of a canary -> how it ended
-    shut: Callable[[Target], bool] | None = None  # is it left alone for now? None: none is
-    room: Callable[[Target, Facts], float] = lambda target, facts: 1.0  # share left of its rate limits; 0: too little
-    kin: Callable[[str], bool] = lambda upstream: True  # does it speak the API of where the call was going?
-    sayable: Callable[[Target], bool] = lambda target: True  # can its API say what the client asks? Costly
-    marked: bool = False  # does the API of the call cache what is marked, and nothing else?
-    learned: Learned | None = None  # None: nothing is learned of any rule
+    @property
+    def shut(self) -> Callable[[Target], bool] | None:
+        """Is a target left alone for now? None: none is."""
+        ...
 
+    @property
+    def trials(self) -> Mapping[str, State]:
+        """Id of a canary -> how it ended."""
+        ...
 
-def rule_of(rules: Sequence[Route], facts: Facts) -> int:
-    """The first rule that matches; -1: none."""
-    for index, rule in enumerate(rules):
-        if _scopes_match(rule, facts) and _bounds_match(rule, facts):
-            return index
-    return -1
+    @property
+    def learned(self) -> Learned | None:
+        """None: nothing is learned of any rule."""
+        ...
 
+    @property
+    def marked(self) -> bool:
+        """Does the API of the call cache what is marked, and nothing else?"""
+        ...
 
-def _scopes_match(rule: Route, facts: Facts) -> bool:
-    return (
-        (matches(rule.model, facts.model) or matches(rule.model, facts.sent))
-        and matches(rule.route, facts.route)
-        and matches(rule.upstream, facts.upstream)
-        and matches(rule.agent, facts.agent)
-        and matches(rule.agent_version, facts.agent_version)
-        and any(matches(rule.key, name) for name in facts.key)
-        and matches(rule.team, facts.team)
-        and matches(rule.request_class, facts.request_class)
-    )
+    def price(self, target: Target, facts: Asking, warm: bool, /) -> int | None:
+        """Pico-USD, with its prompt cached or not; None: unknown."""
+        ...
 
+    def pace(self, target: Target, now: int, /) -> float:
+        """What the first byte took lately, in ns; 0: not known."""
+        ...
 
-def _bounds_match(rule: Route, facts: Facts) -> bool:
-    if rule.tools is not None and rule.tools != ("tools" in facts.needs):
-        return False
-    if rule.min_tokens is not None and facts.tokens < rule.min_tokens:
-        return False
-    if rule.max_tokens is not None and facts.tokens > rule.max_tokens:
-        return False
-    for name, pattern in rule.headers.items():
-        value = facts.names.get(name.lower().encode())
-        if value is None or not matches(pattern, value.decode("latin-1")):
-            return False
-    return rule.hours is None or within(rule.hours, facts.now)
+    def draw(self) -> float:
+        """By chance, from 0 to 1."""
+        ...
+
+    def kept(self, seconds: float, /) -> str:
+        """Name of its run's last target, if that was called within so many seconds."""
+        ...
+
+    def room(self, target: Target, facts: Asking, /) -> float:
+        """Share left of its rate limits; 0: too little."""
+        ...
+
+    def sayable(self, target: Target, /) -> bool:
+        """Can its API say what the client asks? Costly."""
+        ...
 
 
-def within(hours: str, now: int) -> bool:
-    """Is it between these times of the day (UTC)? The first may be later than the second: over midnight."""
-    first, last = (int(text[:2]) * 60 + int(text[3:]) for text in hours.split("-"))
-    minute = now // _MINUTE_NS % MINUTES
-    return first <= minute < last if first <= last else minute >= first or minute < last
-
-
-class Rules:
-    """The rules of one configuration."""
-
-    def __init__(self, rules: Sequence[Route]) -> None:
-        self._rules = tuple(rules)
-        self.terms = tuple([terms_of(rule) for rule in self._rules])  # of what is learned of each
-        self.look_for_images = any("images" in as_target(to).lacks for rule in rules for to in rule.to)
-
-    def plan(self, facts: Facts, world: World) -> Plan | None:
-        return plan(self._rules, facts, world)
-
-
-def plan(rules: Sequence[Route], facts: Facts, world: World) -> Plan | None:
+def decide(way: Way, facts: Asking, world: World) -> Plan | None:
     """None: no rule matches, or none of its targets may be used."""
-    index = rule_of(rules, facts)
-    if index < 0:
+    ruled = way[0] if way and not way[0].bounds else _first(way, facts)
+    if ruled is None:
         return None
-    rule = rules[index]
-    allowed = [to for to in map(as_target, rule.to) if _usable(to, facts, world)]
-    canary, taken, running = rule.canary, False, False
-    if canary is not None and (found := _trial(canary, facts, world)) is not None:
+    canary, taken, running = ruled.rule.canary, False, False
+    if canary is not None and (found := _trial(canary, ruled, facts, world)) is not None:
         taken, running = found
-        if taken and canary.to is not None:
-            rest = tuple([at(to, facts) for to in allowed])
-            first = at(as_target(canary.to), facts)
-            return Plan((first, *rest), index, "canary", canary.id if running else "", "canary")
-    fitting = [to for to in allowed if _fits(to, facts)] or allowed
+        if taken and ruled.trial is not None:
+            targets = (ruled.trial.target, *[choice.target for choice in ruled.choices])
+            return Plan(targets, ruled.index, "canary", canary.id if running else "", "canary")
+    fitting = ruled.choices
+    if ruled.lacking or facts.tokens + facts.answer > ruled.context:
+        fitting = tuple([choice for choice in fitting if _fits(choice, facts)]) or fitting
     if not fitting:
         return None
-    targets, why, returns = _ordered(rule, fitting, facts, world)
-    targets = _said(targets, world)
+    order, why, returns = _ordered(ruled.rule, fitting, facts, world)
+    targets = tuple([choice.target for choice in (order if ruled.fluent else _said(order, world))])
     if canary is None or not (running or taken):
-        return Plan(targets, index, why, returns=returns)
+        return Plan(targets, ruled.index, why, returns=returns)
     id, arm = canary.id if running else "", "canary" if taken else "rest"
-    return Plan(targets, index, why, id, arm, returns, canary.breakpoints)
+    return Plan(targets, ruled.index, why, id, arm, returns, canary.breakpoints)
 
 
-def _said(targets: tuple[Target, ...], world: World) -> tuple[Target, ...]:
+def _first(way: Way, facts: Asking) -> Ruled | None:
+    return next((ruled for ruled in way if all([holds(facts) for holds in ruled.bounds])), None)
+
+
+def _said(order: Sequence[Choice], world: World) -> Sequence[Choice]:
     """From the first on whose API can say what is asked; those behind it are looked at when it is their turn. All of
     them where none can."""
-    for index, target in enumerate(targets):
-        if world.sayable(target):
-            return targets[index:]
-    return targets
+    for index, choice in enumerate(order):
+        if choice.fluent or world.sayable(choice.target):
+            return order[index:]
+    return order
 
 
-def as_target(to: RouteTo | str) -> RouteTo:
-    return RouteTo(model=to) if isinstance(to, str) else to
-
-
-def at(to: RouteTo, facts: Facts) -> Target:
-    return Target(to.model or facts.sent, to.upstream or facts.upstream)
-
-
-def _trial(canary: CanaryTo, facts: Facts, world: World) -> tuple[bool, bool] | None:
+def _trial(canary: CanaryTo, ruled: Ruled, facts: Asking, world: World) -> tuple[bool, bool] | None:
     """(is this call the canary's?, is it still on trial?); None where it was rolled back, or cannot be used now."""
     state = world.trials.get(canary.id, State.RUNNING)
-    if state is State.ROLLED_BACK or not _can_be_tried(canary, facts, world):
+    if state is State.ROLLED_BACK or not _can_be_tried(canary, ruled, world):
         return None
     if state is State.PROMOTED:
         return True, False
     return canary_arm(canary.id, facts.unit, canary.share), True
 
 
-def _can_be_tried(canary: CanaryTo, facts: Facts, world: World) -> bool:
-    if canary.to is None:
-        return world.marked
-    to = as_target(canary.to)
-    first = at(to, facts)
-    return _usable(to, facts, world) and not (world.shut is not None and world.shut(first)) and world.sayable(first)
-
-
-def _usable(to: RouteTo, facts: Facts, world: World) -> bool:
-    """A model that is not named is one of the API that the call was going to."""
-    upstream = to.upstream or facts.upstream
-    return world.usable(upstream) and (to.model is not None or upstream == facts.upstream or world.kin(upstream))
-
-
-def _fits(to: RouteTo, facts: Facts) -> bool:
-    """Can it take this call, as far as is known?"""
-    if facts.needs and not facts.needs.isdisjoint(to.lacks):
+def _can_be_tried(canary: CanaryTo, ruled: Ruled, world: World) -> bool:
+    trial = ruled.trial
+    if trial is None:
+        return canary.to is None and world.marked
+    if world.shut is not None and world.shut(trial.target):
         return False
-    context = to.context
-    if context is None:
-        known = most(to.model or facts.sent)
-        context = known.context if known is not None else None
-    return context is None or facts.tokens + facts.answer <= context
+    return trial.fluent or world.sayable(trial.target)
 
 
-def _ordered(
-    rule: Route, fitting: Sequence[RouteTo], facts: Facts, world: World
-) -> tuple[tuple[Target, ...], str, bool]:
+def _fits(choice: Choice, facts: Asking) -> bool:
+    """Can it take this call, as far as is known?"""
+    if choice.to.lacks and not facts.needs.isdisjoint(choice.to.lacks):
+        return False
+    return facts.tokens + facts.answer <= choice.context
+
+
+def _ordered(rule: Route, fitting: Sequence[Choice], facts: Asking, world: World) -> tuple[Sequence[Choice], str, bool]:
     """The targets, why the first is it, and whether the run keeps another one that is left alone for now."""
-    targets = [at(to, facts) for to in fitting]
-    if len(targets) == 1:
-        return tuple(targets), "only", False
-    shut = [target for target in targets if world.shut(target)] if world.shut is not None else []
-    if len(shut) == len(targets):
-        shut = []  # a call that may fail is better than one that does
-    order, why = _chosen(rule, fitting, targets, facts, world)
-    if not shut:
-        return tuple(order), why, False
+    if len(fitting) == 1:
+        return fitting, "only", False
+    order, why = _chosen(rule, fitting, facts, world)
+    left_alone = world.shut
+    if left_alone is None:
+        return order, why, False
+    shut = [choice for choice in fitting if left_alone(choice.target)]
+    if not shut or len(shut) == len(fitting):
+        return order, why, False  # a call that may fail is better than one that does
     returns = why == "sticky" and order[0] in shut
     if returns:
-        order, why = _by(rule, fitting, targets, facts, world)
+        order, why = _by(rule, fitting, facts, world)
     why = "breaker" if returns or order[0] in shut else why
-    return (*[target for target in order if target not in shut], *shut), why, returns
+    return (*[choice for choice in order if choice not in shut], *shut), why, returns
 
 
-def _chosen(
-    rule: Route, fitting: Sequence[RouteTo], targets: list[Target], facts: Facts, world: World
-) -> tuple[list[Target], str]:
+def _chosen(rule: Route, fitting: Sequence[Choice], facts: Asking, world: World) -> tuple[Sequence[Choice], str]:
     """Their order, whether any of them is left alone or not, and why."""
     if rule.by == "weight":
-        unit = facts.unit if rule.sticky else str(world.draw())
-        return by_weight(fitting, targets, unit), "weight"
+        return by_weight(fitting, facts.unit if rule.sticky else str(world.draw())), "weight"
     if rule.sticky and not facts.free and (name := world.kept(rule.warm)):
-        kept = [target for target in targets if target.name == name]
-        if kept:
-            stays = [*kept, *[target for target in targets if target.name != name]]
-            if not _moves(rule.by, kept[0], targets, facts, world):
+        kept = next((choice for choice in fitting if choice.target.name == name), None)
+        if kept is not None:
+            stays = (kept, *[choice for choice in fitting if choice is not kept])
+            if not _moves(rule.by, kept, fitting, facts, world):
                 return stays, "sticky"
             if rule.by == "learned":
-                found, why = _by(rule, fitting, targets, facts, world)
-                moves = found[0] != kept[0] and _saves(kept[0], (found[0],), facts, world)
+                found, why = _by(rule, fitting, facts, world)
+                moves = found[0] is not kept and _saves(kept, (found[0],), facts, world)
                 return (found, why) if moves else (stays, "sticky")
-    return _by(rule, fitting, targets, facts, world)
+    return _by(rule, fitting, facts, world)
 
 
-def _by(
-    rule: Route, fitting: Sequence[RouteTo], targets: list[Target], facts: Facts, world: World
-) -> tuple[list[Target], str]:
-    if rule.by == "learned":
-        return _as_learned(rule, fitting, targets, facts, world)
-    order: Mapping[By, Callable[[], list[Target]]] = {
-        "priority": lambda: targets,
-        "latency": lambda: by_latency(targets, facts.now, world),
-        "cost": lambda: by_cost(targets, facts, world),
-        "headroom": lambda: sorted(targets, key=lambda target: -world.room(target, facts)),
-    }
-    return order[rule.by](), rule.by
+def _by(rule: Route, fitting: Sequence[Choice], facts: Asking, world: World) -> tuple[Sequence[Choice], str]:
+    by = rule.by
+    if by == "learned":
+        return _as_learned(rule, fitting, facts, world)
+    if by == "latency":
+        return by_latency(fitting, facts.now, world), by
+    if by == "cost":
+        return by_cost(fitting, facts, world), by
+    if by == "headroom":
+        return sorted(fitting, key=lambda choice: -world.room(choice.target, facts)), by
+    return fitting, by
 
 
-def _moves(by: By, kept: Target, targets: Sequence[Target], facts: Facts, world: World) -> bool:
+def _moves(by: By, kept: Choice, fitting: Sequence[Choice], facts: Asking, world: World) -> bool:
     """Does a run leave its target, though it is warm?"""
     if by == "headroom":
-        return world.room(kept, facts) <= 0
-    return by in ("cost", "learned") and _saves(kept, targets, facts, world)
+        return world.room(kept.target, facts) <= 0
+    return by in ("cost", "learned") and _saves(kept, fitting, facts, world)
 
 
-def _as_learned(
-    rule: Route, fitting: Sequence[RouteTo], targets: list[Target], facts: Facts, world: World
-) -> tuple[list[Target], str]:
+def _as_learned(rule: Route, fitting: Sequence[Choice], facts: Asking, world: World) -> tuple[Sequence[Choice], str]:
     """Among those that are not left alone; the others stand behind them."""
-    if world.learned is None or rule.learn is None:
-        return targets, "first"
-    places = range(len(targets))
-    left = [place for place in places if world.shut is None or not world.shut(targets[place])] or list(places)
-    found, why = world.learned(rule.learn.id, [arm_of(fitting[place]) for place in left], facts.free)
-    order = [left[place] for place in found]
-    return [targets[place] for place in (*order, *[place for place in places if place not in left])], why
+    learned, shut = world.learned, world.shut
+    if learned is None or rule.learn is None:
+        return fitting, "first"
+    left = [choice for choice in fitting if shut is None or not shut(choice.target)] or fitting
+    found, why = learned(rule.learn.id, [arm_of(choice.to) for choice in left], facts.free)
+    return (*[left[place] for place in found], *[choice for choice in fitting if choice not in left]), why
 
 
-def _saves(kept: Target, targets: Sequence[Target], facts: Facts, world: World) -> bool:
+def _saves(kept: Choice, fitting: Sequence[Choice], facts: Asking, world: World) -> bool:
     """Is this call cheaper elsewhere, though its prompt is cached where it was?"""
-    warm = world.price(kept, facts, True)
-    cold = [world.price(target, facts, False) for target in targets if target != kept]
+    warm = world.price(kept.target, facts, True)
+    cold = [world.price(choice.target, facts, False) for choice in fitting if choice is not kept]
     known = [price for price in cold if price is not None]
     return warm is not None and bool(known) and min(known) < warm
 
 
-def by_weight(choices: Sequence[RouteTo], targets: Sequence[Target], unit: str) -> list[Target]:
+def by_weight(fitting: Sequence[Choice], unit: str) -> Sequence[Choice]:
     """Weighted rendezvous hashing (Thaler and Ravishankar 1998): each target draws a number of its own for this unit,
     the least after division by its weight wins. So runs move only to or from a target that comes or goes."""
-    drawn = [-math.log(place(t.name, unit) or 1e-15) / to.weight for to, t in zip(choices, targets, strict=True)]
-    return [targets[index] for index in sorted(range(len(targets)), key=lambda index: drawn[index])]
+    run = unit.encode(errors="replace")
+    lots = [-log(drawn(choice.salt, run) or 1e-15) / choice.weight for choice in fitting]
+    return [fitting[place] for place in sorted(range(len(lots)), key=lots.__getitem__)]
 
 
-def by_latency(targets: Sequence[Target], now: int, world: World) -> list[Target]:
+def by_latency(fitting: Sequence[Choice], now: int, world: World) -> Sequence[Choice]:
     """The quicker of two drawn by chance, then the others from quick to slow."""
-    first = int(world.draw() * len(targets)) % len(targets)
-    second = (first + 1 + int(world.draw() * (len(targets) - 1)) % (len(targets) - 1)) % len(targets)
-    winner = min((first, second), key=lambda index: world.pace(targets[index], now))
-    rest = sorted([t for i, t in enumerate(targets) if i != winner], key=lambda target: world.pace(target, now))
-    return [targets[winner], *rest]
+    count, paces = len(fitting), [world.pace(choice.target, now) for choice in fitting]
+    if count == 2 and paces[0] != paces[1]:  # there is nothing to be drawn
+        return fitting if paces[0] < paces[1] else fitting[::-1]
+    first = int(world.draw() * count) % count
+    second = (first + 1 + int(world.draw() * (count - 1)) % (count - 1)) % count
+    winner = second if paces[second] < paces[first] else first
+    rest = sorted([place for place in range(count) if place != winner], key=paces.__getitem__)
+    return [fitting[winner], *[fitting[place] for place in rest]]
 
 
-def by_cost(targets: Sequence[Target], facts: Facts, world: World) -> list[Target]:
+def by_cost(fitting: Sequence[Choice], facts: Asking, world: World) -> Sequence[Choice]:
     """From cheap to dear; of equal ones as listed."""
-    prices = [world.price(target, facts, False) for target in targets]
-    order = sorted(range(len(targets)), key=lambda index: (prices[index] is None, prices[index] or 0))
-    return [targets[index] for index in order]
+    prices = [world.price(choice.target, facts, False) for choice in fitting]
+    order = sorted(range(len(fitting)), key=lambda place: (prices[place] is None, prices[place] or 0))
+    return [fitting[place] for place in order]

@@ -102,6 +102,9 @@ async def send(call: Call, spec: Spec, down: Downstream, gw: Gateway, *, fresh: 
 
 def spliced(body: bytes, edits: tuple[Edit, ...]) -> bytes:
     """Apply edits (see `merged`); all other bytes stay as they are."""
+    if len(edits) == 1:
+        (edit,) = edits
+        return b"".join((body[: edit.start], edit.text, body[edit.end :]))
     parts: list[bytes] = []
     at = 0
     for edit in merged(edits):

@@ -23,13 +23,15 @@ CELLS = 1024
 LIMITED = 429
 FORCED_CLOSED = "closed"
 CLOSED = State.CLOSED
+SUCCESS, SLOW, NEITHER = Outcome.SUCCESS, Outcome.SLOW, Outcome.NEITHER  # an attribute of an enum costs more
 Tell = Callable[[str, Change], None]
 
 
-class Pass(Struct):
-    """The permits of one attempt: of the upstream's cell, and of the model's."""
+class Pass(Struct, frozen=True, eq=False):
+    """The permits of one attempt: of the upstream's cell, and of the model's. Where all cells are closed, every attempt
+    has the same."""
 
-    where: list[tuple[str, Breaker, Permit]]
+    where: tuple[tuple[str, Breaker, Permit], ...]
 
 
 class Breakers:
@@ -41,6 +43,7 @@ class Breakers:
         self.ajar: set[str] = set()  # names of the cells that are not closed
         self._named: dict[str, Breaker] = {}
         self._cells: dict[tuple[str, str], tuple[tuple[str, Breaker], ...]] = {}  # by upstream and model
+        self._closed: dict[tuple[str, str], Pass] = {}  # the same, while every cell that there is is closed
 
     @property
     def open(self) -> int:
@@ -61,12 +64,17 @@ class Breakers:
             cell = self._cell(name)
         change = cell.adopt(opened=opened, until=until, at=at, now=now)
         if change is not None:
-            self.ajar.add(name)
+            self._turned(name, change)
         return change
 
     def enter(self, call: Call, gw: Gateway) -> Pass:
         """Raises BreakerOpen where a cell refuses."""
-        now, forced = gw.monotonic(), gw.controls.forced
+        forced = gw.controls.forced
+        if not self.ajar and not forced:
+            one = self._closed.get((call.route.upstream, call.model_sent or call.asked.model))
+            if one is not None:
+                return one
+        now = gw.monotonic()
         passed: list[tuple[str, Breaker, Permit]] = []
         for name, cell in self._of(call, gw):
             permit = self._permit(name, cell, now, forced) if forced or cell.state is not CLOSED else cell.admit(now)
@@ -75,7 +83,10 @@ class Breakers:
                     self._told(other, known.report(given, Outcome.NEITHER, now))
                 raise self._refusal(name, cell, now)
             passed.append((name, cell, permit))
-        return Pass(passed)
+        one = Pass(tuple(passed))
+        if not self.ajar and not forced:
+            self._closed[call.route.upstream, call.model_sent or call.asked.model] = one
+        return one
 
     def _of(self, call: Call, gw: Gateway) -> tuple[tuple[str, Breaker], ...]:
         """The cells of a call, the one for reaching its upstream first."""
@@ -100,16 +111,18 @@ class Breakers:
     def _forget(self) -> None:
         """All that is closed, or everything."""
         kept = {name: cell for name, cell in self._named.items() if cell.state is not CLOSED}
-        self._cells, self._named = {}, kept if len(kept) < CELLS else {}
+        self._cells, self._closed, self._named = {}, {}, kept if len(kept) < CELLS else {}
         self.ajar = set(self._named)
 
     def leave(self, one: Pass, call: Call, verdict: Verdict | None, *, well: bool, gw: Gateway) -> None:
         """The attempt is over. `verdict`: of one that failed; `well`: else, that it came to its end."""
         now = gw.monotonic()
         if verdict is None:
-            outcome = self._succeeded(call) if well else Outcome.NEITHER
+            outcome = self._succeeded(call) if well else NEITHER
+            tenth = self._terms.tenth(now)
             for name, cell, permit in one.where:
-                self._told(name, cell.report(permit, outcome, now))
+                if outcome is not SUCCESS or not cell.went_well(permit, tenth):
+                    self._told(name, cell.report(permit, outcome, now))
             return
         spec = gw.specs.get(call.route.upstream)
         if call.attempts and call.attempts[-1].status == LIMITED and not (spec is not None and spec.auth):
@@ -122,9 +135,9 @@ class Breakers:
     def _succeeded(self, call: Call) -> Outcome:
         last = call.attempts[-1]
         if not 100 < last.status < 400:
-            return Outcome.NEITHER
+            return NEITHER
         first = call.first_byte or last.ended
-        return Outcome.SLOW if self._slow and first - last.began > self._slow else Outcome.SUCCESS
+        return SLOW if self._slow and first - last.began > self._slow else SUCCESS
 
     def _permit(self, name: str, cell: Breaker, now: int, forced: Mapping[str, str]) -> Permit | None:
         if forced and name in forced:
@@ -137,8 +150,12 @@ class Breakers:
 
     def _told(self, name: str, change: Change | None) -> None:
         if change is not None:
-            (self.ajar.discard if change.state is CLOSED else self.ajar.add)(name)
+            self._turned(name, change)
             self._tell(name, change)
+
+    def _turned(self, name: str, change: Change) -> None:
+        self._closed.clear()  # whose permits are of another era now
+        (self.ajar.discard if change.state is CLOSED else self.ajar.add)(name)
 
     def _refusal(self, name: str, cell: Breaker, now: int) -> UpstreamFault:
         left = max(1, -(-(cell.until - now) // NANO)) if cell.state is State.OPEN else 1

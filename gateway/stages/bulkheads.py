@@ -8,15 +8,14 @@ a server of tools going needs none.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
-
-from msgspec import Struct
 
 from gateway.call import Call, Usage
 from gateway.errors import NoPlace, UpstreamTimeout
 from gateway.policy.asked_facts import output_limit
-from gateway.policy.bulkhead import DEADLINE, FULL, HELD, NANO, TIMEOUT, WAITING, Place, Pool
-from gateway.policy.pools import POOL, REFUSED, WAITED, PoolBook
+from gateway.policy.bulkhead import DEADLINE, FULL, HELD, NANO, TIMEOUT, WAITING, Place
+from gateway.policy.pools import POOL, REFUSED, WAITED, PoolBook, is_pressing
 from gateway.ports import Downstream, Gateway
 
 BUSY = frozenset((429, 503, 529))
@@ -40,14 +39,6 @@ class Parking(Protocol):
         ...
 
 
-class Seat(Struct, eq=False):
-    """The place of one attempt."""
-
-    name: str  # of the rule
-    pool: Pool
-    place: Place
-
-
 class Bulkheads:
     """The pools of a worker. `park` makes a wait."""
 
@@ -55,44 +46,44 @@ class Bulkheads:
         self.book = book
         self._park = park
 
-    async def enter(self, call: Call, down: Downstream, gw: Gateway) -> Seat | None:
-        """None: it needs no place. Raises NoPlace, and what ends the call while it waits."""
+    def enter(self, call: Call, gw: Gateway) -> Place | None:
+        """A place that is held, or that must be `waited` for. None: the call needs none."""
         if call.asked.aside:
             return None
-        found = self.book.pool(call)
-        if found is None:
+        ticket = self.book.ticket(call)
+        if ticket is None:
             return None
-        at, pool = found
-        wish = self.book.wish(call, at, pool, lambda: worst(call, gw))
-        seat = Seat(self.book.names[at], pool, pool.enter(wish, gw.monotonic()))
-        if seat.place.state is not HELD:
-            await self._waited(seat, call, down, gw)
-        return seat
+        pool, wish, request = ticket.pool, ticket.wish, call.request
+        if pool.in_flight >= pool.limit or request.checks or is_pressing(request):
+            wish = self.book.wish(call, ticket, partial(worst, call, gw))
+        return pool.enter(wish, gw.monotonic())
 
-    def beside(self, call: Call, gw: Gateway) -> Seat | None:
+    def beside(self, call: Call, gw: Gateway) -> Place | None:
         """A place for a second attempt beside one under way: at once. None: it needs none. Raises NoPlace."""
-        found = self.book.pool(call)
-        if found is None:
+        ticket = self.book.ticket(call)
+        if ticket is None:
             return None
-        at, pool = found
-        name, wish = self.book.names[at], self.book.wish(call, at, pool, lambda: 0)
+        pool, wish = ticket.pool, self.book.wish(call, ticket, lambda: 0)
         place = pool.enter(wish, gw.monotonic()) if pool.has_room(wish.priority) else None
         if place is None or place.state is not HELD:
-            raise NoPlace(SAID[FULL].format(name=name))
-        return Seat(name, pool, place)
+            raise NoPlace(SAID[FULL].format(name=pool.name))
+        return place
 
-    def leave(self, seat: Seat, call: Call, gw: Gateway) -> None:
+    def leave(self, place: Place, call: Call, gw: Gateway) -> None:
         """The attempt is over."""
-        first, dropped = 0, False
-        last = call.attempts[-1] if call.attempts else None
-        if last is not None and last.began >= seat.place.entered:  # it was sent in this place
-            dropped = last.status in BUSY or isinstance(last.fault, UpstreamTimeout)
-            if 100 < last.status < 400:
-                first = max(1, last.ended - last.began)
-        seat.pool.leave(seat.place, gw.monotonic(), first, dropped=dropped)
+        attempts = call.attempts
+        last = attempts[-1] if attempts else None
+        if last is None or last.began < place.entered:  # it was not sent in this place
+            place.pool.leave(place, gw.monotonic())
+            return
+        status, fault = last.status, last.fault
+        first = last.ended - last.began or 1 if 100 < status < 400 else 0
+        dropped = status in BUSY or (fault is not None and isinstance(fault, UpstreamTimeout))
+        place.pool.leave(place, gw.monotonic(), first, dropped=dropped)
 
-    async def _waited(self, seat: Seat, call: Call, down: Downstream, gw: Gateway) -> None:
-        pool, place, began = seat.pool, seat.place, gw.monotonic()
+    async def waited(self, place: Place, call: Call, down: Downstream, gw: Gateway) -> None:
+        """Wait until it is held. Raises NoPlace, and what ends the call meanwhile."""
+        pool, began = place.pool, gw.monotonic()
         try:
             if place.state is WAITING:
                 parking = self._park()
@@ -104,18 +95,18 @@ class Bulkheads:
             raise
         finally:
             place.tell = None
-            note_wait(call, seat, gw.monotonic() - began)
+            note_wait(call, place, gw.monotonic() - began)
         if place.state is not HELD:
             wait = -(-pool.expected(place.wish, gw.monotonic()) // NANO)  # until those before it have had their turn
-            raise NoPlace(SAID[place.why].format(name=seat.name), code=place.why, retry_after=max(1, wait))
+            raise NoPlace(SAID[place.why].format(name=pool.name), code=place.why, retry_after=max(1, wait))
 
 
-def note_wait(call: Call, seat: Seat, took: int) -> None:
+def note_wait(call: Call, place: Place, took: int) -> None:
     """`took`: ns, beside what earlier attempts waited."""
     call.queued += took
-    call.notes = {**call.notes, POOL: seat.name, WAITED: str(call.queued)}
-    if seat.place.why:
-        call.notes[REFUSED] = seat.place.why
+    call.notes = {**call.notes, POOL: place.pool.name, WAITED: str(call.queued)}
+    if place.why:
+        call.notes[REFUSED] = place.why
 
 
 def worst(call: Call, gw: Gateway) -> int:

@@ -21,7 +21,8 @@ from msgspec import Struct, structs
 
 from gateway.call import Call, Request
 from gateway.policy.answer_schema import ASKS, keeps_to
-from gateway.policy.routing import Learned, Plan, Target
+from gateway.policy.routing import Learned, Plan
+from gateway.policy.routing_rules import Target
 from gateway.policy.selection import Model
 from gateway.policy.selection_features import Features, Situation, features
 from gateway.policy.selection_rules import Terms

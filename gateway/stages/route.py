@@ -10,13 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from gateway.call import Call, Request, Usage
+from gateway.key import Key
 from gateway.policy.asked_facts import output_limit
 from gateway.policy.canary import State
 from gateway.policy.headroom import Headroom
 from gateway.policy.keys import uses
+from gateway.policy.matching import REMEMBERED
 from gateway.policy.pace import Paces
-from gateway.policy.routing import Facts, Plan, Rules, Target, World
+from gateway.policy.routing import Learned, Plan, decide
+from gateway.policy.routing_rules import BYTES_PER_TOKEN, Asking, Facts, Rules, Target, Way
 from gateway.ports import Exchange, Gateway
 from gateway.stages.cheaper import retarget
 from gateway.stages.learned import LearnedChoice, compared
@@ -25,6 +31,13 @@ from gateway.stages.translated import is_translated, may_lead, sayable
 USUAL_ANSWER = 500  # tokens, where the request names no limit
 CACHED = 0.9  # of a prompt that its run has sent before
 JSON = ("response_format", "text", "generationConfig", "generation_config", "output_format")
+
+
+class Known(Struct, frozen=True, eq=False):
+    """What was found out for calls of the same scopes."""
+
+    way: Way
+    key: Key | None  # with which they came: another one of the same id may have other rights
 
 
 class Router:
@@ -39,15 +52,38 @@ class Router:
         rooms: Headroom | None = None,
         learned: LearnedChoice | None = None,
     ) -> None:
-        self._rules, self._trials, self._paces, self._learned = rules, trials, paces, learned
-        self._rooms = rooms  # None: no rule looks at rate limits
+        self.rules, self.trials, self.learned = rules, trials, learned
+        self.paces = paces if rules.look_for_quick else None  # None: no rule looks at what answers take,
+        self.rooms = rooms  # or at rate limits
+        self._known: dict[tuple[str | bytes, ...], Known] = {}  # by scopes
 
     def plan(self, call: Call, gw: Gateway) -> Plan | None:
         """Its targets in order; None where no rule is about this call. Changes nothing."""
         return self._planned(call, call.request, gw)
 
     def _planned(self, call: Call, plain: Request, gw: Gateway) -> Plan | None:
-        return self._rules.plan(self._facts(call), self._world(call, plain, gw))
+        way = self._way(call, gw)
+        if not way:
+            return None
+        here = Here(self, call, plain, gw)
+        return decide(way, here, here)
+
+    def _way(self, call: Call, gw: Gateway) -> Way:
+        """What was found is remembered: about 0.5 us a call."""
+        asked, who, route, key = call.asked, call.who, call.route, call.key
+        scopes = (
+            *(asked.model, call.model_sent, route.template, route.upstream, route.dialect, call.request.method),
+            *(who.agent, who.agent_version, who.request_class, who.key_id),
+        )
+        known = self._known.get(scopes)
+        if known is None or known.key is not key or call.websocket:
+            land = Around(call, gw)
+            known = Known(self.rules.way(land.facts(), land), key)
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            if not call.websocket:
+                self._known[scopes] = known
+        return known.way
 
     def route(self, call: Call, plain: Request, gw: Gateway) -> None:
         """Send the call to the first of its targets, and note why. `plain`: its request with the body decoded."""
@@ -60,108 +96,176 @@ class Router:
         if found is None:
             return
         target = found.targets[0]
-        if self._learned is not None:
-            self._learned.mark(call, found, gw)
-        translated = is_translated(call, gw.specs[target.upstream], gw)
-        if target.model != (call.model_sent or call.asked.model) or translated:
+        if self.learned is not None:
+            self.learned.mark(call, found, gw)
+        tried = found.breakpoints  # what is marked in a prompt, in place of a target
+        if tried is not None and is_translated(call, gw.specs[target.upstream], gw):
+            tried, found = None, replace(found, canary="")  # marks say nothing there
+        if call.request is not plain and (
+            target.model != (call.model_sent or call.asked.model) or is_translated(call, gw.specs[target.upstream], gw)
+        ):
             call.request = plain  # a compressed body can be neither spliced nor translated
         retarget(call, gw, target.model, target.upstream)
         call.further = found.targets[1:]
         call.notes = {**call.notes, "route": str(found.rule), "route_why": found.why, "route_to": target.name}
-        if found.breakpoints is not None and not translated and found.arm == "canary":
-            call.marks = found.breakpoints
-        if found.canary and not (translated and found.breakpoints is not None):  # marks say nothing there
+        if tried is not None and found.arm == "canary":
+            call.marks = tried
+        if found.canary:
             call.notes |= {"canary": found.canary, "canary_arm": found.arm}
-        if call.who.run_id and not found.returns:
+        if self.rules.look_back and call.who.run_id and not found.returns:
             gw.links.put(_place(call), f"{call.started_at // 10**9} {target.name}".encode()[:200])
 
     def hear(self, call: Call, exchange: Exchange, gw: Gateway) -> None:
         """The head of an answer: what it says of the limits of the target's own key."""
-        if self._rooms is not None and gw.specs[call.route.upstream].auth:
+        if self.rooms is not None and gw.specs[call.route.upstream].auth:
             name = Target(call.attempts[-1].model, call.route.upstream).name
-            self._rooms.hear(name, exchange.status, exchange.names, gw.now())
+            self.rooms.hear(name, exchange.status, exchange.names, gw.now())
 
     def learn(self, call: Call, gw: Gateway) -> None:
         """After the end: what the first byte took, and whether the answer kept to its schema."""
-        if self._learned is not None:
-            self._learned.judge(call, gw)
+        if self.learned is not None:
+            self.learned.judge(call, gw)
+        if self.paces is None or "route" not in call.notes:
+            return
         for attempt in call.attempts:
-            if "route" in call.notes and attempt.ended:
-                name = Target(attempt.model, attempt.target.upstream).name
-                self._paces.learn(name, attempt.ended - attempt.began, call.ended)
+            if attempt.ended:
+                name = f"{attempt.target.upstream}/{attempt.model}"
+                self.paces.learn(name, attempt.ended - attempt.began, call.ended)
 
-    def _facts(self, call: Call) -> Facts:
-        asked, who, route, key = call.asked, call.who, call.route, call.key
+
+class Around(Struct):
+    """Implements policy.routing_rules.Land."""
+
+    call: Call
+    gw: Gateway
+
+    def facts(self) -> Facts:
+        """What is the same for all calls of its scopes."""
+        call, who, key = self.call, self.call.who, self.call.key
         return Facts(
-            model=asked.model,
-            sent=call.model_sent or asked.model,
-            route=route.template,
-            upstream=route.upstream,
+            model=call.asked.model,
+            sent=call.model_sent or call.asked.model,
+            route=call.route.template,
+            upstream=call.route.upstream,
             agent=who.agent,
             agent_version=who.agent_version,
             key=(key.id, key.name) if key is not None else ("", ""),
             team=key.team if key is not None else "",
             request_class=who.request_class,
-            size=len(call.request.body),
-            answer=output_limit(asked) or 0,
-            needs=self._needs(call),
-            names=call.request.names,
-            now=call.started_at,
-            unit=who.run_id or call.id,
-            free=who.step <= 1 or who.depth > 0 or bool(who.parent_agent),
         )
 
-    def _needs(self, call: Call) -> frozenset[str]:
-        asked, needs = call.asked, set[str]()
+    def usable(self, upstream: str) -> bool:
+        call, specs = self.call, self.gw.specs
+        spec, here = specs.get(upstream), specs.get(call.route.upstream)
+        if spec is None or here is None or spec.tool is not None:
+            return False
+        if spec.family != here.family and not may_lead(call, upstream, self.gw, home=here):
+            return False
+        return call.key is None or uses(call.key, upstream)
+
+    def kin(self, upstream: str) -> bool:
+        specs = self.gw.specs
+        here = specs.get(self.call.route.upstream)
+        return here is not None and specs[upstream].family == here.family
+
+    def fluent(self, upstream: str) -> bool:
+        spec = self.gw.specs.get(upstream)
+        return spec is not None and not is_translated(self.call, spec, self.gw)
+
+
+class Here(Struct):
+    """One call as rules look at it, and the world around it: policy.routing_rules.Asking, policy.routing.World. Nothing
+    is looked up before it is asked for."""
+
+    router: Router
+    call: Call
+    plain: Request  # its request with the body decoded
+    gw: Gateway
+
+    @property
+    def tokens(self) -> int:
+        return len(self.call.request.body) // BYTES_PER_TOKEN
+
+    @property
+    def answer(self) -> int:
+        return output_limit(self.call.asked) or 0
+
+    @property
+    def needs(self) -> frozenset[str]:
+        call, needs = self.call, set[str]()
+        asked = call.asked
         if asked.tools:
             needs.add("tools")
         if any(name in asked.fields and b"json" in bytes(asked.fields[name]).lower() for name in JSON):
             needs.add("json")
-        if self._rules.look_for_images and b'"image' in call.request.body:
+        if self.router.rules.look_for_images and b'"image' in call.request.body:
             needs.add("images")
         return frozenset(needs)
 
-    def _world(self, call: Call, plain: Request, gw: Gateway) -> World:
-        specs, key, now, rooms = gw.specs, call.key, call.started_at, self._rooms
-        here = specs.get(call.route.upstream)
+    @property
+    def names(self) -> Mapping[bytes, bytes]:
+        return self.call.request.names
 
-        def usable(upstream: str) -> bool:
-            spec = specs.get(upstream)
-            if spec is None or here is None or spec.tool is not None:
-                return False
-            if spec.family != here.family and not may_lead(call, upstream, gw, home=here):
-                return False
-            return key is None or uses(key, upstream)
+    @property
+    def now(self) -> int:
+        return self.call.started_at
 
-        def price(target: Target, facts: Facts, warm: bool) -> int | None:
-            tokens = facts.tokens
-            usage = Usage(tokens, facts.answer or USUAL_ANSWER, cache_read_tokens=int(tokens * CACHED) if warm else 0)
-            return gw.prices.price(specs[target.upstream].target.provider, target.model, usage, now / 1e9).total
+    @property
+    def unit(self) -> str:
+        return self.call.who.run_id or self.call.id
 
-        def kept(seconds: float) -> str:
-            stated = gw.links.get(_place(call)) if call.who.run_id else None
-            if stated is None:
-                return ""
-            at, _, name = stated.decode(errors="replace").partition(" ")
-            return name if at.isdigit() and now // 10**9 - int(at) < seconds else ""
+    @property
+    def free(self) -> bool:
+        who = self.call.who
+        return who.step <= 1 or who.depth > 0 or bool(who.parent_agent)
 
-        def room(target: Target, facts: Facts) -> float:
-            return 1.0 if rooms is None else rooms.room(target.name, facts.tokens + facts.answer, now)
+    @property
+    def shut(self) -> Callable[[Target], bool] | None:
+        return self._shut if self.gw.trials.wary(self.gw) else None
 
-        return World(
-            usable=usable,
-            price=price,
-            pace=lambda target, at: self._paces.expect(target.name, gw.monotonic()),
-            draw=lambda: int.from_bytes(gw.random(4), "little") / 2**32,
-            kept=kept,
-            trials=self._trials(),
-            learned=self._learned.chooser(call, gw) if self._learned is not None else None,
-            room=room,
-            kin=lambda upstream: here is not None and specs[upstream].family == here.family,
-            shut=(lambda target: gw.trials.shut(target.upstream, target.model, gw)) if gw.trials.wary(gw) else None,
-            marked=gw.dialects[call.route.dialect].caches_marked,
-            sayable=lambda target: sayable(call, specs[target.upstream], gw, plain.body),
-        )
+    def _shut(self, target: Target) -> bool:
+        return self.gw.trials.shut(target.upstream, target.model, self.gw)
+
+    @property
+    def trials(self) -> Mapping[str, State]:
+        return self.router.trials()
+
+    @property
+    def learned(self) -> Learned | None:
+        learned = self.router.learned
+        return learned.chooser(self.call, self.gw) if learned is not None else None
+
+    @property
+    def marked(self) -> bool:
+        return self.gw.dialects[self.call.route.dialect].caches_marked
+
+    def price(self, target: Target, facts: Asking, warm: bool) -> int | None:
+        tokens, gw = facts.tokens, self.gw
+        usage = Usage(tokens, facts.answer or USUAL_ANSWER, cache_read_tokens=int(tokens * CACHED) if warm else 0)
+        provider = gw.specs[target.upstream].target.provider
+        return gw.prices.price(provider, target.model, usage, self.call.started_at / 1e9).total
+
+    def pace(self, target: Target, now: int) -> float:
+        paces = self.router.paces
+        return paces.expect(target.name, self.gw.monotonic()) if paces is not None else 0.0
+
+    def draw(self) -> float:
+        return int.from_bytes(self.gw.random(4), "little") / 2**32
+
+    def kept(self, seconds: float) -> str:
+        call = self.call
+        stated = self.gw.links.get(_place(call)) if call.who.run_id else None
+        if stated is None:
+            return ""
+        at, _, name = stated.decode(errors="replace").partition(" ")
+        return name if at.isdigit() and call.started_at // 10**9 - int(at) < seconds else ""
+
+    def room(self, target: Target, facts: Asking) -> float:
+        rooms = self.router.rooms
+        return 1.0 if rooms is None else rooms.room(target.name, facts.tokens + facts.answer, self.call.started_at)
+
+    def sayable(self, target: Target) -> bool:
+        return sayable(self.call, self.gw.specs[target.upstream], self.gw, self.plain.body)
 
 
 def _place(call: Call) -> bytes:

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from gateway.call import Call
 from gateway.errors import BreakerOpen, BudgetsUnavailable, GatewayError, NoPlace, Rejected, UpstreamFault
+from gateway.policy.bulkhead import HELD, Place
 from gateway.policy.chains import Chains, Goal
 from gateway.policy.retry import Cause, RetryBudget, Verdict, backoff, of_answer, of_fault
 from gateway.ports import Downstream, Exchange, Gateway
@@ -26,7 +27,7 @@ from gateway.stages.account import book
 from gateway.stages.admit import SHARE_WAITED, patience_of
 from gateway.stages.attempt import ERROR_BODY_LIMIT, IDEMPOTENT, attempt, may_resend
 from gateway.stages.breaking import Breakers, Pass, shut
-from gateway.stages.bulkheads import Bulkheads, Seat
+from gateway.stages.bulkheads import Bulkheads
 from gateway.stages.ending import Ending
 from gateway.stages.goals import Goals
 from gateway.stages.hedge import Hedges
@@ -95,21 +96,23 @@ class RetryingTrials:
                 if ending is not None:
                     return ending
         finally:
-            if self.breakers is not None:
+            if trial.admitted is not None:
                 trial.leave()
             if self.hedges is not None:
                 self.hedges.learn(call, gw.monotonic())
-            trial.drop()
-            if self.bulkheads is not None:
+            if trial.hand is not None:
+                trial.drop()
+            if trial.seat is not None:
                 trial.rise()
             call.trial = None  # the two would keep each other alive
 
     async def _tried(self, trial: CallTrial, call: Call, down: Downstream, gw: Gateway) -> Ending | None:
         """One attempt. None: another one follows."""
-        fault: UpstreamFault | NoPlace | None = None
+        fault, pools = None, self.bulkheads
         try:
-            if self.bulkheads is not None:
-                trial.seat = await self.bulkheads.enter(call, down, gw)
+            seat = trial.seat = pools.enter(call, gw) if pools is not None else None
+            if pools is not None and seat is not None and seat.state is not HELD:
+                await pools.waited(seat, call, down, gw)
             if self.breakers is not None:
                 trial.enter(self.breakers)
             elif gw.controls.forced:
@@ -156,11 +159,11 @@ class CallTrial(Struct, eq=False):
     _wait: float = 0.0
     hand: Exchange | None = None  # an answer that was not passed on yet
     ended: bool = False  # it was passed on to its end
-    _pass: Pass | None = None  # through the breaker
-    seat: Seat | None = None  # in the pool of its target
+    admitted: Pass | None = None  # through the breaker
+    seat: Place | None = None  # in the pool of its target
     _verdict: Verdict | None = None  # on the attempt under way
     _broke: UpstreamFault | None = None  # what ended it behind the commit point
-    _side: tuple[Goal, Pass | None, Seat | None] = (HERE, None, None)  # of a second attempt beside the first
+    _side: tuple[Goal, Pass | None, Place | None] = (HERE, None, None)  # of a second attempt beside the first
 
     # -- the breaker ---------------------------------------------------------------------------------------------
 
@@ -168,7 +171,7 @@ class CallTrial(Struct, eq=False):
         """Raises BreakerOpen where another target is to be asked, or none."""
         self._verdict = None
         try:
-            self._pass = breakers.enter(self._call, self._gw)
+            self.admitted = breakers.enter(self._call, self._gw)
         except BreakerOpen:
             if breakers.refuse or self._is_forced() or self._goals.left("failure"):
                 raise
@@ -180,23 +183,24 @@ class CallTrial(Struct, eq=False):
 
     def leave(self) -> None:
         """Tell the breaker what became of the attempt; once."""
-        one, self._pass = self._pass, None
-        if one is None or self._trials.breakers is None:
+        one, breakers = self.admitted, self._trials.breakers
+        if one is None or breakers is None:
             return
-        call, verdict = self._call, self._verdict
-        if verdict is None:
+        call, verdict, self.admitted = self._call, self._verdict, None
+        if verdict is None and (call.fault is not None or self._broke is not None):
             broke = call.fault if isinstance(call.fault, UpstreamFault) else self._broke
             verdict = of_fault(broke) if broke is not None else None
-        self._trials.breakers.leave(one, call, verdict, well=self.ended, gw=self._gw)
+        breakers.leave(one, call, verdict, well=self.ended, gw=self._gw)
 
     def rise(self) -> None:
         """Give its place in the pool to the next."""
-        seat, self.seat = self.seat, None
-        self._free(seat, self._call)
+        self._free(self.seat, self._call)
+        self.seat = None
 
-    def _free(self, seat: Seat | None, call: Call) -> None:
-        if seat is not None and self._trials.bulkheads is not None:
-            self._trials.bulkheads.leave(seat, call, self._gw)
+    def _free(self, seat: Place | None, call: Call) -> None:
+        pools = self._trials.bulkheads
+        if seat is not None and pools is not None:
+            pools.leave(seat, call, self._gw)
 
     def give(self) -> Exchange:
         """The answer in hand, to be passed on: who does that closes it."""
@@ -243,10 +247,10 @@ class CallTrial(Struct, eq=False):
             self._trials.breakers.leave(one, other, verdict, well=False, gw=self._gw)
 
     def taken(self, first: Call, verdict: Verdict | None) -> None:
-        if self._pass is not None and self._trials.breakers is not None:
-            self._trials.breakers.leave(self._pass, first, verdict, well=False, gw=self._gw)
+        if self.admitted is not None and self._trials.breakers is not None:
+            self._trials.breakers.leave(self.admitted, first, verdict, well=False, gw=self._gw)
         self._free(self.seat, first)
-        self._goal, self._pass, self.seat = self._side
+        self._goal, self.admitted, self.seat = self._side
         self._goals.used(self._goal)
         self._tries = 1
 

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,17 @@ from gateway.net.origin import UpstreamConnection
 from gateway.worker import freeze
 from tests.bench.bodies import bodies
 from tests.bench.micro import EVENTS, OPENAI_ANSWER, SDK, response, worker_in
-from tests.bench.targets import CHAT, LIMITED
+from tests.bench.targets import CHAT, GUARDED, LIMITED, RESILIENT
 
-SHAPES = ("json", "json_new", "limited", "burst", "paced")
+TWO = {"model": "gpt-*", "to": ["gpt-4o-mini", "gpt-4.1-mini"]}
+CONFIGS: Mapping[str, Mapping[str, Any]] = {
+    "limited": LIMITED,
+    "guarded": GUARDED,
+    "resilient": RESILIENT,
+    "weight": {"routes": [{**TWO, "by": "weight"}], "bulkheads": {"agents": {"max": 50}}},
+    "latency": {"routes": [{**TWO, "by": "latency"}], "bulkheads": {"agents": {"max": 50}}},
+}  # two targets have breakers, too
+SHAPES = ("json", "json_new", "burst", "paced", *CONFIGS)
 WARM = 300
 CALLS = 2000
 
@@ -130,7 +138,7 @@ class Drive:
 
 def drive_of(worker: Worker, shape: str) -> Drive:
     made = bodies()
-    name = {"limited": "chat", "json": "chat", "json_new": "chat_new"}.get(shape, "chat_stream")
+    name = "chat" if shape in ("json", "limited") else "chat_stream" if shape in ("burst", "paced") else "chat_new"
     body = made[name]
     lines = [f"POST {CHAT} HTTP/1.1", "host: 127.0.0.1:8787", "content-type: application/json", *SDK]
     if shape == "limited":
@@ -201,8 +209,8 @@ def main() -> None:
     args = parser.parse_args()
     for shape in args.only or SHAPES:
         count = args.calls if shape not in ("burst", "paced") else args.calls // 4
-        limits = LIMITED if shape == "limited" else {}
-        with tempfile.TemporaryDirectory() as directory, worker_in(Path(directory), uvloop.new_event_loop, limits) as w:
+        config = CONFIGS.get(shape, {})
+        with tempfile.TemporaryDirectory() as directory, worker_in(Path(directory), uvloop.new_event_loop, config) as w:
             drive = drive_of(w, shape)
             freeze()
             if args.bare is not None:

@@ -57,54 +57,58 @@ def book_of(**rules: Bulkhead) -> PoolBook:
 def test_a_pool_is_for_the_calls_that_match_all_of_its_patterns(rule: Bulkhead, matches: bool) -> None:
     call = call_of(request_class="title", key=Key("k1", name="web", team="red"))
     book = book_of(one=rule)
-    assert (book.pool(call) is not None) is matches
-    assert (book.pool(call) is not None) is matches
+    assert (book.ticket(call) is not None) is matches
+    assert (book.ticket(call) is not None) is matches
 
 
 def test_an_alias_is_matched_by_its_name_and_by_what_it_stands_for() -> None:
     call = call_of("house", model_sent="gpt-4o")
-    assert book_of(one=Bulkhead(max=1, model="house")).pool(call) is not None
-    assert book_of(one=Bulkhead(max=1, model="gpt-*")).pool(call) is not None
-    assert book_of(one=Bulkhead(max=1, model="claude-*")).pool(call) is None
+    assert book_of(one=Bulkhead(max=1, model="house")).ticket(call) is not None
+    assert book_of(one=Bulkhead(max=1, model="gpt-*")).ticket(call) is not None
+    assert book_of(one=Bulkhead(max=1, model="claude-*")).ticket(call) is None
 
 
 def test_each_of_something_has_a_pool_of_its_own() -> None:
     book = book_of(one=Bulkhead(max=3, each="model"))
-    first, again, other = (book.pool(call_of(model)) for model in ("a", "a", "b"))
+    first, again, other = (book.ticket(call_of(model)) for model in ("a", "a", "b"))
     assert first is not None
     assert again is not None
     assert other is not None
-    assert first[1] is again[1]
-    assert first[1] is not other[1]
+    assert first.pool is again.pool
+    assert first.pool is not other.pool
     assert book.standing() == {"one": (0, 0, 6)}
 
 
 def test_pools_that_nobody_uses_are_forgotten_when_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pools, "POOLS", 3)
     book = book_of(one=Bulkhead(max=3, each="model"))
-    kept = book.pool(call_of("kept"))
+    kept = book.ticket(call_of("kept"))
     assert kept is not None
-    kept[1].enter(book.wish(call_of("kept"), 0, kept[1], lambda: 0), 1)
+    kept.pool.enter(book.wish(call_of("kept"), kept, lambda: 0), 1)
     for at in range(20):
-        book.pool(call_of(f"m{at}"))
+        book.ticket(call_of(f"m{at}"))
     assert len(book._pools) <= 3
-    assert book.pool(call_of("kept")) == kept
+    again = book.ticket(call_of("kept"))
+    assert again is not None
+    assert again.pool is kept.pool
     assert book.standing()["one"][0] == 1
 
 
 def test_what_a_call_asks_for() -> None:
     book = book_of(one=Bulkhead(max=1, order="cost"))
     call = call_of("m", (b"x-stainless-timeout", b"30"), key=Key("k1", name="web", team="red"), team="red")
-    found = book.pool(call)
-    assert found is not None
-    at, pool = found
-    wish = book.wish(call, at, pool, lambda: 7)
+    ticket = book.ticket(call)
+    assert ticket is not None
+    pool = ticket.pool
+    wish = book.wish(call, ticket, lambda: 7)
     assert (wish.priority, wish.tenant, wish.key, wish.kind) == (INTERACTIVE, "red", "web", "m")
     assert wish.deadline == call.began + 30 * NANO
     assert wish.cost == 0  # there is a place: nobody asks what it costs
     pool.enter(wish, 1)
-    assert book.wish(call, at, pool, lambda: 7).cost == 7
-    nameless = book.wish(call_of("m"), at, pool, lambda: 7)
+    assert book.wish(call, ticket, lambda: 7).cost == 7
+    other = book.ticket(call_of("m"))
+    assert other is not None
+    nameless = book.wish(call_of("m"), other, lambda: 7)
     assert (nameless.tenant, nameless.key, nameless.deadline) == ("default", "", 0)
 
 
@@ -133,10 +137,10 @@ def test_a_call_whose_budget_is_nearly_used_says_so_where_it_must_wait() -> None
     book = book_of(one=Bulkhead(max=1, thrift=0.7))
     hold = Hold("x", demands=(demand(Unit.USD, until=9),), levels=(Level("a", 100, 50, 25),))
     call = call_of(hold=hold)
-    found = book.pool(call)
-    assert found is not None
-    at, pool = found
-    assert not book.wish(call, at, pool, lambda: 7).thrifty
-    pool.enter(book.wish(call, at, pool, lambda: 7), 1)
-    wish = book.wish(call, at, pool, lambda: 7)
+    ticket = book.ticket(call)
+    assert ticket is not None
+    pool = ticket.pool
+    assert not book.wish(call, ticket, lambda: 7).thrifty
+    pool.enter(book.wish(call, ticket, lambda: 7), 1)
+    wish = book.wish(call, ticket, lambda: 7)
     assert (wish.thrifty, wish.cost) == (True, 7)

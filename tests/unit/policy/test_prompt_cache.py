@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from gateway.call import Answer, Attempt, Call, Money, Request, Target, Trace, Usage, UsageSource, Who
 from gateway.dialects.registry import DIALECTS
@@ -474,6 +475,34 @@ def test_a_stable_growing_conversation_never_churns(talk_turns, lossy):
         if health is not None:
             assert health.part == ""
             assert health.cause in ("", "provider")
+
+
+STEPS = st.tuples(
+    st.integers(-1, 3),  # further turns
+    st.sampled_from([5.0, 5.0, 5.0, 0.0, -2.0, 400.0]),  # seconds since the call before
+    st.sampled_from(["", "", "", "", "forgets", "thinks", "another prompt", "an hour"]),
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.sampled_from(["anthropic", "openai_chat"]), st.lists(STEPS, min_size=2, max_size=12))
+def test_the_short_way_of_ordinary_calls_comes_to_the_same(dialect, steps):
+    short, long = Talk(dialect), Talk(dialect)
+    long.health._gone_on = lambda value, call, usage: None
+    make, turns = (body if dialect == "anthropic" else chat), 1
+    for more, after, event in steps:
+        turns = max(1, turns + more)
+        made = make(turns, **({"thinking": {"type": "enabled"}} if event == "thinks" else {}))
+        if event == "another prompt":
+            made["tools"] = made["tools"][1:]
+        for talk in (short, long):
+            if event == "forgets":
+                talk.provider.forget()
+        usage = short.provider.usage(made)
+        if event == "an hour":
+            usage = structs.replace(usage, detail={"cache_write_1h_tokens": 10})
+        assert short.call(made, usage=usage, after=after) == long.call(made, usage=usage, after=after)
+        assert short.links.values == long.links.values
 
 
 @settings(max_examples=80, deadline=None)

@@ -4,18 +4,47 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
-from msgspec import structs
+from msgspec import Struct, structs
 
 from gateway.config.schema_routing import CanaryTo, Learn, Route, RouteTo
 from gateway.policy.canary import State, canary_arm
 from gateway.policy.pace import HALF_LIFE, Paces
-from gateway.policy.routing import Facts, Plan, Rules, World, plan, rule_of, within
+from gateway.policy.routing import Learned, Plan, decide
+from gateway.policy.routing_rules import Asking, Facts, Rules, Target, within
 
 FACTS = Facts(model="fast", sent="fast", route="/v1/chat/completions", upstream="openai", unit="t|run", free=False)
 HOUR = 3600 * 10**9
+
+
+class World(Struct, frozen=True):
+    """Implements policy.routing.World by what it is given."""
+
+    usable: Callable[[str], bool]
+    price: Callable[[Target, Asking, bool], int | None]
+    pace: Callable[[Target, int], float]
+    draw: Callable[[], float]
+    kept: Callable[[float], str]
+    trials: Mapping[str, State]
+    shut: Callable[[Target], bool] | None = None
+    room: Callable[[Target, Asking], float] = lambda target, facts: 1.0
+    kin: Callable[[str], bool] = lambda upstream: True
+    sayable: Callable[[Target], bool] = lambda target: True
+    fluent: Callable[[str], bool] = lambda upstream: False
+    marked: bool = False
+    learned: Learned | None = None
+
+
+def plan(rules: Sequence[Route], facts: Facts, world: World) -> Plan | None:
+    return decide(Rules(rules).way(facts, world), facts, world)
+
+
+def rule_of(rules: Sequence[Route], facts: Facts) -> int:
+    found = plan(rules, facts, world())
+    return -1 if found is None else found.rule
 
 
 def world(**given: Any) -> World:

@@ -687,7 +687,7 @@ def test_a_second_attempt_beside_the_first_never_waits():
         gw = bench.gateway()
         call = new_call(ask(CHAT, QUESTION % 5), gw)
         arrive(call, gw)
-        first, second = await bench.bulkheads.enter(call, Down([]), gw), bench.bulkheads.beside(call, gw)
+        first, second = bench.bulkheads.enter(call, gw), bench.bulkheads.beside(call, gw)
         assert first is not None
         assert second is not None
         with pytest.raises(NoPlace):
@@ -706,9 +706,9 @@ def test_nobody_who_needs_no_place_takes_one():
         call = new_call(ask(CHAT, QUESTION % 5), bench.gateway())
         arrive(call, bench.gateway())
         call.asked.aside = True
-        assert await bench.bulkheads.enter(call, Down([]), bench.gateway()) is None
+        assert bench.bulkheads.enter(call, bench.gateway()) is None
         call.asked.aside = False
-        seat = await bench.bulkheads.enter(call, Down([]), bench.gateway())
+        seat = bench.bulkheads.enter(call, bench.gateway())
         assert seat is not None
         bench.bulkheads.leave(seat, call, bench.gateway())
 

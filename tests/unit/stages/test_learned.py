@@ -12,7 +12,7 @@ from gateway.config.schema_routing import CanaryTo, Learn, Route, RouteTo
 from gateway.dialects.items import read_item
 from gateway.key import Key
 from gateway.policy.pace import Paces
-from gateway.policy.routing import Rules
+from gateway.policy.routing_rules import Rules
 from gateway.policy.selection import Model
 from gateway.policy.selection_features import Features, Situation, features
 from gateway.policy.selection_fit import Line, Weights

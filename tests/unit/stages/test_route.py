@@ -12,7 +12,7 @@ from gateway.pipeline import serve
 from gateway.policy.canary import State, canary_arm
 from gateway.policy.headroom import Headroom
 from gateway.policy.pace import Paces
-from gateway.policy.routing import Rules
+from gateway.policy.routing_rules import Rules
 from gateway.stages.arrive import arrive, new_call
 from gateway.stages.attempt import spliced
 from gateway.stages.close import close

@@ -25,7 +25,7 @@ from gateway.pipeline import serve
 from gateway.policy.breaker import NANO, Terms
 from gateway.policy.chains import Chains
 from gateway.policy.pace import Paces
-from gateway.policy.routing import Rules
+from gateway.policy.routing_rules import Rules
 from gateway.ports import Downstream
 from gateway.stages.account import FAILED
 from gateway.stages.breaking import CELLS, Breakers
