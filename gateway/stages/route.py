@@ -18,6 +18,7 @@ from gateway.policy.keys import uses
 from gateway.policy.pace import Paces
 from gateway.policy.routing import Facts, Plan, Rules, Target, World
 from gateway.ports import Exchange, Gateway
+from gateway.stages.cascade import Cascades
 from gateway.stages.cheaper import retarget
 from gateway.stages.learned import LearnedChoice, compared
 from gateway.stages.translated import is_translated, may_lead, sayable
@@ -38,8 +39,11 @@ class Router:
         paces: Paces,
         rooms: Headroom | None = None,
         learned: LearnedChoice | None = None,
+        *,
+        cascades: Cascades | None = None,
     ) -> None:
         self._rules, self._trials, self._paces, self._learned = rules, trials, paces, learned
+        self._cascades = cascades  # None: no rule has one
         self._rooms = rooms  # None: no rule looks at rate limits
 
     def plan(self, call: Call, gw: Gateway) -> Plan | None:
@@ -66,6 +70,8 @@ class Router:
             call.request = plain  # a compressed body can be neither spliced nor translated
         retarget(call, gw, target.model, target.upstream)
         call.further = found.targets[1:]
+        if self._cascades is not None:
+            self._cascades.watch(call, found)
         call.notes = {**call.notes, "route": str(found.rule), "route_why": found.why, "route_to": target.name}
         if found.canary:
             call.notes |= {"canary": found.canary, "canary_arm": found.arm}
