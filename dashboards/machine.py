@@ -6,6 +6,7 @@ from dashboards.money import COUNT, PACE, SHARE, USD
 from dashboards.parts import RATE, Board, Panel, Query, grown, or_none, pick, quantiles, rate
 
 _LIMITED = 'result="rate_limited"'
+_ESCALATED = 'then="escalated"'
 _OK = 'result="ok"'
 _KNOWN = 'result=~"ok|error"'
 _GIVEN = 'result=~"hit|joined"'
@@ -203,6 +204,13 @@ CACHE = Board(
             Panel("By rule", "Calls per second that rules sent somewhere, by rule, target and why.", PACE, (
                 Query(rate("tollgate_routed_calls_total", by="rule, target, why"), "{{rule}}: {{target}} ({{why}})"),
             ), stacked=True),
+            Panel("Cascades", "Answers per second that were checked, by rule, target and what was found; and the share "
+                  "of them that another target was asked for.", PACE, (
+                Query(rate("tollgate_cascade_answers_total", by="rule, target, verdict"),
+                      "{{rule}}: {{target}} ({{verdict}})"),
+                Query(f"({or_none(rate('tollgate_cascade_answers_total', _ESCALATED))}) / "
+                      f"{rate('tollgate_cascade_answers_total')}", "escalated"),
+            )),
             Panel("Learned from", "Weight of the labels by scope and target; and 1 where they are enough.", COUNT, (
                 Query(f"max by (scope, target) ({pick('tollgate_learned_labels')})", "{{scope}}: {{target}}"),
                 Query(f"max by (scope) ({pick('tollgate_learned_ready')})", "{{scope}} ready"),

@@ -91,7 +91,15 @@ class Resilience:
             config.bulkheads, Priorities(config.priorities), config.workers, time.monotonic_ns()
         )
         pools, hedges = self._bulkheads if config.bulkheads else None, self._hedges_of(config)
-        return RetryingTrials(manner, Chains(config.fallbacks), paused, self._breakers, hedges=hedges, bulkheads=pools)
+        return RetryingTrials(
+            manner,
+            Chains(config.fallbacks),
+            paused,
+            self._breakers,
+            hedges=hedges,
+            bulkheads=pools,
+            later=self._aside.later,
+        )
 
     def _hedges_of(self, config: Config) -> Hedges | None:
         """None where there are none. A new configuration learns anew what is late."""

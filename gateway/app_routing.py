@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 from gateway.call import Request
 from gateway.config import places
 from gateway.config.schema import Config
+from gateway.dialects.checkable import Checkable
 from gateway.dialects.items import read_item
 from gateway.policy.canary import State
 from gateway.policy.headroom import Headroom
 from gateway.policy.pace import Paces
 from gateway.policy.routing_rules import Rules
+from gateway.stages.cascade import Cascades
 from gateway.stages.learned import LearnedChoice
 from gateway.stages.route import Router
 from gateway.stores.sqlite_canaries import WatchedCanaries
@@ -39,7 +41,8 @@ class Crossroads:
         trials: Callable[[], Mapping[str, State]] = lambda: watched.ended if watched is not None else {}  # noqa: E731
         rules = Rules(config.routes)
         rooms = self._rooms if any(rule.by == "headroom" for rule in config.routes) else None
-        return Router(rules, trials, self._paces, rooms, self._choice(config, rules))
+        cascades = Cascades(rules.cascades, Checkable()) if any(rules.cascades) else None
+        return Router(rules, trials, self._paces, rooms, self._choice(config, rules), cascades=cascades)
 
     def _choice(self, config: Config, rules: Rules) -> LearnedChoice | None:
         """None where no rule learns."""

@@ -28,7 +28,9 @@
     │  ├─ BadAnswer                   upstream 502     upstream_bad_answer  not HTTP, lying length, broken encoding
     │  ├─ StreamErrored               upstream 502     upstream_stream_error     error event inside a 200
     │  ├─ StreamTruncated             upstream 502     upstream_truncated   ended without its terminal event
-    │  └─ StreamStalled               upstream 504     upstream_stalled     idle limit between bytes
+    │  ├─ StreamStalled               upstream 504     upstream_stalled     idle limit between bytes
+    │  └─ Unverified                  upstream 502     unverified           whole, but not of the form demanded; a
+    │                                                                       dearer model is asked
     └─ GatewayFault                   gateway  500     internal
        ├─ Draining                    gateway  503     draining
        ├─ Overloaded                  gateway  503     overloaded
@@ -47,6 +49,7 @@ be tried again. Foreign exceptions are translated into this tree once, at the ed
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 
 class Source(enum.StrEnum):
@@ -189,6 +192,13 @@ class StreamTruncated(UpstreamFault):
 
 class StreamStalled(UpstreamFault):
     code, status = "upstream_stalled", 504
+
+
+class Unverified(UpstreamFault):
+    """`spare`: the answer, to be passed on where nothing better can be asked; see stages.cascade."""
+
+    code = "unverified"
+    spare: Any = None
 
 
 class GatewayFault(GatewayError):

@@ -17,7 +17,7 @@ from gateway.ports_cache import CacheHealth, CacheStore, Entry, Flight, Flights
 from gateway.ports_dialect import Blame, Dialect, ErrorAnswer, Headers, LastTurn, Meter, Stripper, Tap, Used
 from gateway.ports_matcher import Feedback, Inquiry, Lesson, Match, Matcher, MatcherState, Noted, ScopeState, Topic
 from gateway.ports_outputs import Outputs, Wanted
-from gateway.ports_routing import Router
+from gateway.ports_routing import Checker, Form, Given, Reading, Router
 from gateway.ports_translation import OtherAnswer, OtherQuestion, Translator
 from gateway.ports_trial import Shedder, Trial, Trials
 from gateway.spend import Charge, Demand, Grant, Refusal, RunLimits
@@ -26,7 +26,7 @@ from gateway.tool import Terms
 __all__ = ["CacheStore", "Dialect", "Entry", "ErrorAnswer", "Flight", "Flights", "Headers", "Meter", "Stripper", "Tap"]
 __all__ += ["Blame", "LastTurn", "OtherAnswer", "OtherQuestion", "Outputs", "Router", "Translator", "Trial", "Trials"]
 __all__ += ["Feedback", "Inquiry", "Lesson", "Match", "Matcher", "MatcherState", "Noted", "ScopeState", "Topic"]
-__all__ += ["Shedder", "Used", "Wanted"]
+__all__ += ["Checker", "Form", "Given", "Reading", "Shedder", "Used", "Wanted"]
 
 
 class Prices(Protocol):

@@ -15,6 +15,19 @@ class Trial(Protocol):
         """Could a fallback still follow, so that nothing should be committed that says nothing?"""
         ...
 
+    @property
+    def above(self) -> bool:
+        """Is a dearer target of its cascade left?"""
+        ...
+
+    def rises(self) -> bool:
+        """Its answer has not the form that was demanded: shall that target be asked?"""
+        ...
+
+    def keep_waiting(self, passage: Any) -> None:
+        """A stream is held back (stages.passage.Passage): have its client wait."""
+        ...
+
     def again(self, status: int, body: bytes) -> bool:
         """The attempt brought an error inside a 200: shall another one follow?"""
         ...

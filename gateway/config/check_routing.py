@@ -50,6 +50,9 @@ def where(rule: Route) -> str:
     text = ", ".join(names) + (f" ({_HOW[rule.by]})" if len(names) > 1 else "")
     if rule.sticky and len(names) > 1:
         text += ", each run with one" + ("" if rule.by == "weight" else f" while it is warm ({rule.warm:g} s)")
+    if rule.cascade is not None:
+        most = rule.cascade.hold_bytes
+        text += f"; an answer that has not the form demanded is withheld (up to {most} bytes), and the next is asked"
     if rule.canary is not None:
         text += f"; canary {rule.canary.id}: {rule.canary.share:.0%} of the runs {on_trial(rule.canary)}"
     return text

@@ -29,6 +29,11 @@ FIELDS: dict[type[Config_], dict[str, str]] = {
         "warm": "Seconds after its last call for which a run stays.",
         "canary": "A target, or a prompt-cache policy, on trial for a share of the runs.",
         "learn": "What is learned of its targets from outcomes, whatever it chooses by; needed for `by: learned`.",
+        "cascade": "Whether an answer that has not the form that was demanded (JSON, its schema, a tool call) is "
+        "withheld, and the next dearer target asked. For `by: priority` (cheap ones first), cost and learned.",
+    },
+    schema.Cascade: {
+        "hold_bytes": "Bytes of an answer that are held back to be checked; a longer one is passed on unchecked.",
     },
     schema.Learn: {
         "id": "Name of what is learned; another name begins anew.",

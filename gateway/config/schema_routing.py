@@ -49,6 +49,12 @@ class Learn(Config_, frozen=True):
     shadow: Annotated[float, Meta(ge=0, le=0.05)] = 0  # share of those of the first target that another is asked, too
 
 
+class Cascade(Config_, frozen=True):
+    """The cheap target first; where its answer has not the form that was demanded, the next. See stages.cascade."""
+
+    hold_bytes: Annotated[int, Meta(ge=1024, le=8_388_608)] = 262_144  # of an answer that are held back to be checked
+
+
 class Route(Config_, frozen=True):
     """Where the calls that match all of its patterns go. The first rule that matches counts."""
 
@@ -71,3 +77,4 @@ class Route(Config_, frozen=True):
     warm: Seconds = 300  # for so long after its last call, as its provider's prompt cache does
     canary: CanaryTo | None = None
     learn: Learn | None = None
+    cascade: Cascade | None = None

@@ -13,6 +13,7 @@ from gateway.config.semantics_resilience import OPAQUE, is_foreign, speaks
 
 MATCH_CHARS = 200
 PATTERNS = ("model", "route", "upstream", "agent", "agent_version", "key", "team", "request_class")
+RANKED = ("priority", "cost", "learned")  # choices with an order from cheap to dear
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")  # RFC 9110, 5.6.2
 
 
@@ -30,6 +31,7 @@ def faults(config: Config) -> Iterator[Problem]:
         yield from _targets(path, rule, config)
         if rule.min_tokens is not None and rule.max_tokens is not None and rule.min_tokens > rule.max_tokens:
             yield Problem((*path, "min_tokens"), reason="is more than `max_tokens`, so nothing matches")
+        yield from _cascade((*path, "cascade"), rule)
         if rule.canary is not None:
             if rule.canary.id in seen:
                 yield Problem((*path, "canary", "id"), reason="another canary has this id")
@@ -53,6 +55,18 @@ def _learned(config: Config) -> Iterator[Problem]:
         seen.add(learn.id)
         if learn.labels is not None and not os.access(learn.labels, os.R_OK):
             yield Problem((*path, "labels"), reason=f"{learn.labels} cannot be read")
+
+
+def _cascade(path: Path, rule: Route) -> Iterator[Problem]:
+    if rule.cascade is None:
+        return
+    if len(rule.to) < 2:
+        yield Problem(path, reason="has nowhere to go on: the rule has one target")
+    if rule.by not in RANKED:
+        hint = "write `by: cost`, or list the cheap ones first"
+        yield Problem(path, reason=f"asks the cheap targets first, and `by: {rule.by}` has no such order", hint=hint)
+    if rule.canary is not None:
+        yield Problem(path, reason="would hide what the canary of this rule answers", hint="give one of them up")
 
 
 def pattern(path: Path, text: str) -> Iterator[Problem]:

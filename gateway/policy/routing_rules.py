@@ -132,6 +132,7 @@ class Rules:
     def __init__(self, rules: Sequence[Route]) -> None:
         self._rules = tuple([(rule, bounds_of(rule)) for rule in rules])
         self.terms = tuple([terms_of(rule) for rule in rules])  # of what is learned of each
+        self.cascades = tuple([rule.cascade for rule in rules])
         self.look_for_images = any("images" in as_target(to).lacks for rule in rules for to in rule.to)
         self.look_back = any(rule.sticky and rule.by != "weight" for rule in rules)  # to where a run went before
         self.look_for_quick = any(rule.by == "latency" for rule in rules)

@@ -41,6 +41,10 @@ OVERTAKEN = "overtaken"
 """Error code of an attempt that another one beside it was quicker than; see stages.hedge."""
 
 
+UNVERIFIED = "unverified"
+"""Error code of an attempt whose answer had not the form that was demanded; see stages.cascade."""
+
+
 def attempt_result(attempt: AttemptRecord) -> str:
     """ok, our error code, or the class of the status."""
     if attempt.error_code:

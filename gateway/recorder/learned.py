@@ -24,6 +24,7 @@ from gateway.policy.selection_learner import Fitted, Learner
 from gateway.policy.selection_rules import Terms, terms_of
 from gateway.policy.selection_standing import ScopeStanding
 from gateway.policy.selection_watch import Entry, Outcome, Result, Watch
+from gateway.recorder.facts import UNVERIFIED
 from gateway.recorder.learned_scope import Scope, read_labels
 
 MOST_SCOPES = 64
@@ -127,6 +128,7 @@ class LearnedDesk:
             return  # of a configuration before
         scope.traffic.take(record, arm)
         self._dirty = True
+        self._take_withheld(record, scope, arm)
         if not attempts or record.outcome != Ended.OK:
             return
         if f"{attempts[-1].upstream}/{attempts[-1].model}" != record.notes.get("route_to"):
@@ -151,6 +153,16 @@ class LearnedDesk:
             None if agreed is None else agreed == "yes",
         )
         self._label(self._watch.end(call, [Result(tool.id, tool.is_error) for tool in record.tools]))
+
+    def _take_withheld(self, record: CallRecord, scope: Scope, arm: str) -> None:
+        """An answer that a cascade withheld: its model was not good enough, whatever became of the call or its run."""
+        made = [one for one in record.attempts if one.error_code == UNVERIFIED]
+        if not made or f"{made[0].upstream}/{made[0].model}" != record.notes.get("route_to"):
+            return
+        scope.traffic.used(arm, made[0].usage)
+        ended = record.started_at + record.duration_ns
+        call = Outcome(record.id, scope.name, arm, "", ended, record.seen, record.request_bytes, (), False, None)
+        self._label(self._watch.end(call, ()))
 
     def _label(self, entries: Iterable[Entry]) -> None:
         for entry in entries:

@@ -126,7 +126,7 @@ class Calls:
         if r.attempts:
             metrics_trials.attempts(self._store, (cells.model, cells.billed), r.attempts)
         if r.notes:
-            metrics_trials.notes(self._store, self._models.label, cells.provider, r.notes)
+            metrics_trials.notes(self._store, self._models.label, cells.provider, r.notes, r.attempts)
         if r.sdk_retry > 0:
             self._store.add("tollgate_client_retries", (cells.provider,))
         self._money(cells, r)

@@ -181,6 +181,9 @@ TRAFFIC = (
              "Attempts at another upstream than the one before, by how that one ended."),
     _counter("tollgate_routed_calls", "rule target why",
              "Calls that a rule of `routes` sent somewhere: its place among them, upstream/model, and the reason."),
+    _counter("tollgate_cascade_answers", "rule target verdict then",
+             "Answers that a cascade of `routes` checked: ok, json, schema, call, arguments, length, refusal, size or "
+             "unread, and whether another target was asked (escalated) or it was passed on (passed)."),
     _counter("tollgate_hedges", "upstream to result",
              "Calls whose first content was late, by what became of the second attempt: won, lost, failed, refused (by "
              "a budget or breaker) or capped (the share was used up meanwhile)."),
@@ -213,7 +216,8 @@ MONEY = (
     _counter("tollgate_cost_unknown", "reason provider", "Calls whose cost is unknown (never counted as zero)."),
     _counter("tollgate_cost_wasted_usd", "provider model outcome",
              "US dollars of answers that the client did not get to the end, of attempts that another followed "
-             "(`retried`), or that another was quicker than (`overtaken`).", **_USD),
+             "(`retried`), that another was quicker than (`overtaken`), or whose answer a cascade withheld "
+             "(`unverified`).", **_USD),
     _counter("tollgate_prompt_cache_tokens", "agent type",
              "Tokens of calls that could hit their provider's cache: input, readable and read.", unit="{token}"),
     _counter("tollgate_prompt_cache_lost_tokens", "agent cause", "Readable tokens that were not read.", unit="{token}"),

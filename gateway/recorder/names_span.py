@@ -76,6 +76,7 @@ class Span:
     ATTEMPTS = "tollgate.attempts"
     ATTEMPT_MODEL = "tollgate.attempt.model"  # as gen_ai.request.model back ends would take it for another operation
     REUSED = "tollgate.connection.reused"
+    CASCADE = "tollgate.cascade"
     RETRY_WITHHELD = "tollgate.retry.withheld"
     BULKHEAD = "tollgate.bulkhead.pool"
     BULKHEAD_WAITED = "tollgate.bulkhead.waited"
@@ -141,6 +142,7 @@ SPAN_HELP: dict[str, str] = {
     Span.ATTEMPTS: "requests sent upstream for this call",
     Span.ATTEMPT_MODEL: "model that an attempt asked for which was not the last",
     Span.REUSED: "whether the attempt used a kept-alive connection",
+    Span.CASCADE: "what a cascade found of the answers to the call, in order: ok, json, schema, ...",
     Span.RETRY_WITHHELD: "why a failure was not tried again where it was: sdk, attempts, wait, deadline or budget",
     Span.BULKHEAD: "the pool of calls in which this one found no place free",
     Span.BULKHEAD_WAITED: "what it waited for one, in seconds",

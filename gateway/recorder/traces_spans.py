@@ -106,6 +106,7 @@ class CallSpans:
             Span.UPSTREAM: r.upstream,
             Span.OVERHEAD: r.overhead_ns / NS,
             Span.ATTEMPTS: len(r.attempts),
+            Span.CASCADE: r.notes.get("cascade"),
             Span.RETRY_WITHHELD: r.notes.get("retry_withheld"),
             Span.BULKHEAD: r.notes.get(POOL),
             Span.BULKHEAD_WAITED: int(r.notes[WAITED]) / NS if r.notes.get(WAITED, "").isdecimal() else None,

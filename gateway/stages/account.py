@@ -131,6 +131,19 @@ def added(left: Money, right: Money) -> Money:
     return Money(left.total + right.total, components, left.version, "priced")
 
 
+def without(whole: Money, part: Money) -> Money:
+    """What `added` made of another sum and this part."""
+    if whole.total is None or part.total is None:
+        return whole
+    components = {name: amount - part.components.get(name, 0) for name, amount in whole.components.items()}
+    return Money(
+        whole.total - part.total,
+        {name: amount for name, amount in components.items() if amount},
+        whole.version,
+        whole.status,
+    )
+
+
 def book_beside(lost: Call, call: Call, gw: Gateway, *, whole: bool) -> None:
     """An attempt beside the one that answers is over: what it cost is the call's. `lost`: the call as that attempt had
     it; `whole`: it holds for the call as such, not for an attempt alone."""
@@ -162,6 +175,8 @@ def book(call: Call, gw: Gateway) -> None:
     """An attempt is over, and another follows: what it cost is the call's, and what it brought is nobody's. Its money
     stands under one name of its own, so that the others are the tokens of the answer times their price."""
     spent, call.spent = call.spent, None
+    if call.answer is not None and spent is not None:  # it came to its end, and was counted with those before it
+        call.money = without(call.money, spent)
     account(call, call.meter, gw, cut=True)
     own = noted(call)
     if gw.admission is not None:

@@ -66,6 +66,18 @@ def may_resend(call: Call, spec: Spec) -> bool:
     return not call.asked.calls or call.request.method in IDEMPOTENT or (spec.tool is not None and spec.tool.resend)
 
 
+def is_repeatable(call: Call, gw: Gateway) -> bool:
+    """Can the call not be done twice by another attempt, or is no harm in it?"""
+    spec = gw.specs[call.route.upstream]
+    if len(call.attempts) == call.booked or not call.attempts[-1].sent:
+        return True
+    if call.websocket:
+        return False
+    if spec.tool is not None:
+        return may_resend(call, spec)
+    return bool(call.route.operation) or call.request.method in IDEMPOTENT
+
+
 async def send(call: Call, spec: Spec, down: Downstream, gw: Gateway, *, fresh: bool = False) -> Exchange:
     body = spliced(call.request.body, call.edits) if call.edits else call.request.body
     question = ask(call, spec, body, gw)

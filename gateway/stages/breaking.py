@@ -163,6 +163,13 @@ class Breakers:
         return BreakerOpen(f"{name} is not asked for now: {why}", retry_after=left)
 
 
+def is_held_open(call: Call, gw: Gateway) -> bool:
+    """By a person: where the call goes is not to be asked."""
+    upstream, forced = call.route.upstream, gw.controls.forced
+    model = call.model_sent or call.asked.model
+    return bool(forced) and "open" in (forced.get(upstream), forced.get(f"{upstream}/{model}"))
+
+
 def shut(breakers: Breakers | None, upstream: str, model: str, gw: Gateway) -> bool:
     """Would a call to this target be turned away? A half-open cell that has no probe under way turns none away."""
     forced = gw.controls.forced

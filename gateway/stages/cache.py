@@ -61,6 +61,13 @@ class Fill(Gathered):
         if self.flight is not None:
             self.flight.pieces.clear()
 
+    def forsake(self) -> None:
+        """What comes now is for its own client alone."""
+        self.pieces = None
+        flight, self.flight = self.flight, None
+        if flight is not None:
+            flight.end(whole=False, alone=True)
+
     def begin(self, exchange: Exchange, streaming: bool) -> None:
         """The answer is about to be passed on."""
         if self._begun:
@@ -265,6 +272,8 @@ def unkept(call: Call, answer: Answer | None, fill: Fill) -> str:
     """Why the answer that a call was given is not kept; "" where it is."""
     if answer is None or "answer" in call.notes:
         return "unread"
+    if call.check is not None and call.check.valid is False:
+        return "unverified"
     why = unkeepable(call, answer, fill.question.terms, carried=fill.carried)
     if not why and fill.pieces is not None and not call.asked.stream:
         try:

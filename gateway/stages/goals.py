@@ -19,11 +19,12 @@ CHANCES = 1 << 32
 class Goals:
     """The further targets of a call: those of its rule, then those of its chain."""
 
-    __slots__ = ("_call", "_chains", "_edits", "_gw", "_left", "_model", "_route", "_used")
+    __slots__ = ("_call", "_chains", "_edits", "_first", "_gw", "_left", "_model", "_route", "_used")
 
     def __init__(self, call: Call, gw: Gateway, chains: Chains) -> None:
         self._call, self._gw, self._chains = call, gw, chains
         self._route, self._edits, self._model = call.route, call.edits, call.model_sent  # before the first attempt
+        self._first = (call.route.upstream, call.model_sent or call.asked.model)
         self._left: dict[str, list[Goal]] = {}  # by trouble
         self._used: set[Goal] | None = None  # None: no other target was asked
 
@@ -45,6 +46,19 @@ class Goals:
         if self._used:
             known[:] = [goal for goal in known if goal not in self._used]
         return known
+
+    def above(self, *, well: bool = True) -> Goal | None:
+        """The next dearer target of its cascade than the one asked now. `well`: that is not left alone, and can be
+        asked what the client asks."""
+        call, rungs = self._call, self._call.check.rungs if self._call.check is not None else ()
+        here = (call.route.upstream, call.model_sent or call.asked.model)
+        at = next((at for at, target in enumerate(rungs) if (target.upstream, target.model) == here), len(rungs))
+        for target in rungs[at + 1 :]:
+            goal = Goal(target.upstream, target.model)
+            new = goal not in (self._used or ()) and (target.upstream, target.model) != self._first
+            if new and self._fits(goal) and (not well or self.is_well(goal)):
+                return goal
+        return None
 
     def chance(self) -> float:
         return int.from_bytes(self._gw.random(4), "little") / CHANCES

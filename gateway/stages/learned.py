@@ -118,13 +118,14 @@ class LearnedChoice:
     def judge(self, call: Call, gw: Gateway) -> None:
         """The call has ended: did the answer keep to what was asked for, and what does another target say?"""
         answer, pair = call.answer, call.request.pair
+        if call.check is not None and SCOPE in call.notes and call.check.valid is not None and _as_planned(call):
+            call.notes = {**call.notes, VALID: "yes" if call.check.valid else "no"}
         if not call.kept or call.fault is not None or call.status != 200 or call.translated is not None:
             return
         if answer is None or not answer.complete or answer.tool_uses or not 0 < len(call.captured) < call.kept:
             return
-        last = call.attempts[-1] if call.attempts else None
-        if last is None or f"{last.target.upstream}/{last.model}" != call.notes.get("route_to"):
-            return  # another target answered
+        if not _as_planned(call):
+            return
         dialect, asked = gw.dialects[call.route.dialect], call.asked
         text = dialect.answer_text(call.route, asked, call.captured, stream=asked.stream)
         if text is None:
@@ -134,7 +135,7 @@ class LearnedChoice:
             if verdict is not Verdict.UNKNOWN:
                 call.notes = {**call.notes, AGREED: "yes" if verdict is Verdict.SAME else "no"}
             return
-        if _asks_for_json(call):
+        if _asks_for_json(call) and VALID not in call.notes:
             call.notes = {**call.notes, VALID: "yes" if keeps_to(text, asked.fields) else "no"}
         if call.pair is not None and _only_words(call, dialect):
             self._shadow(structs.replace(call.request, checks=-1, pair=structs.replace(call.pair, text=text)))
@@ -171,6 +172,12 @@ def compared(call: Call, gw: Gateway) -> None:
         SCOPE: pair.scope,
         ARM: pair.arm,
     }
+
+
+def _as_planned(call: Call) -> bool:
+    """Did no other target answer?"""
+    last = call.attempts[-1] if call.attempts else None
+    return last is not None and f"{last.target.upstream}/{last.model}" == call.notes.get("route_to")
 
 
 def _chance(gw: Gateway) -> float:

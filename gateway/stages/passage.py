@@ -7,7 +7,7 @@ from collections.abc import Callable
 from gateway.call import Call
 from gateway.policy.encoding import PLAIN, Decoder, decoder_for
 from gateway.policy.forward import response_block
-from gateway.ports import Downstream, Exchange, Gateway, Meter, Spec, Stripper
+from gateway.ports import Downstream, Exchange, Gateway, Meter, Reading, Spec, Stripper
 from gateway.stages.refuse import own_lines
 
 NONE: frozenset[bytes] = frozenset()
@@ -21,7 +21,7 @@ class Passage:
 
     __slots__ = (
         "call", "decoder", "down", "exchange", "fill", "gw", "held", "interruptible", "kept", "kind", "meter", "most",
-        "spec", "stopped", "streaming", "stripper", "tail",
+        "seen", "spec", "stopped", "streaming", "stripper", "tail",
     )  # fmt: skip
 
     def __init__(self, call: Call, exchange: Exchange, down: Downstream, gw: Gateway) -> None:
@@ -43,6 +43,8 @@ class Passage:
         if call.sight is not None:
             self.stripper = dialect.sieve(call.sight, stream=b"event-stream" in kind.lower())
         self.fill = call.fill  # None: the answer is for nobody else
+        checked = call.check is not None and 200 <= exchange.status < 300
+        self.seen: Reading | None = call.check.reading(call.route) if checked else None  # to be checked at the end
         self.kept = max(gw.capture_bytes, call.kept)
         self.held = b""  # what came of a stream and is not passed on yet; see stages.peek
         self.tail = b""  # what `pass_on` did not send any more
@@ -60,6 +62,8 @@ class Passage:
             call.captured += plain[: self.kept - len(call.captured)]
         if self.most and self.meter.produced(self.most) >= self.most:
             data = self.stop(data)
+        if self.seen is not None:
+            self.seen.feed(plain)
         shown = data if self.stripper is None else self.stripper.feed(data)
         if self.fill is not None:
             self.fill.feed(plain, shown if self.stripper is not None else plain)
@@ -91,7 +95,7 @@ class Passage:
 
     def is_plain(self) -> bool:
         """Is nothing decoded, kept or taken out?"""
-        kept = self.kept or self.most or self.fill is not None
+        kept = self.kept or self.most or self.fill is not None or self.seen is not None
         return self.decoder is PLAIN and self.stripper is None and not kept
 
     def sink(self) -> Callable[[bytes], bool]:
@@ -119,15 +123,34 @@ class Passage:
             down.write(out)
         return not (down.paused or down.gone)
 
+    @property
+    def holds(self) -> bool:
+        """Could all of it still be withheld, because a dearer target is left that could be asked?"""
+        call = self.call
+        return self.seen is not None and not call.committed and call.trial is not None and call.trial.above
+
     def commit(self, data: bytes) -> None:
         """COMMIT: the head and the first bytes go to the client."""
         call = self.call
         call.committed = True
         call.interruptible = self.interruptible or self.stripper is not None
-        call.status = self.exchange.status
-        call.first_byte = self.gw.monotonic()
-        self.start(own_lines(call), resized=self.stripper is not None)
+        call.first_byte = call.first_byte or self.gw.monotonic()
+        if call.promised:
+            if self.fill is not None:
+                self.fill.begin(self.exchange, self.streaming)
+        else:
+            call.status = self.exchange.status
+            self.start(own_lines(call), resized=self.stripper is not None)
         self.down.write(data)
+
+    def promise(self) -> None:
+        """The head of an event stream goes to the client, with nothing behind it yet but pings: what it will be the
+        head of may still change."""
+        call, exchange = self.call, self.exchange
+        call.promised = call.early = True
+        call.status, call.first_byte = exchange.status, self.gw.monotonic()
+        block = response_block(exchange, dropped=SIZED if self.stripper is not None else NONE) + own_lines(call)
+        self.down.start(exchange.status, exchange.reason, block, None)
 
     def start(self, added: bytes, *, resized: bool) -> None:
         exchange = self.exchange

@@ -9,6 +9,7 @@ Rules
 4. From the terminal event on, bytes are held back until the record is written (see `Ending`).
 5. A stream that ends without its terminal event, or with an error event, or of which no event could be read, never ends
    cleanly.
+6. Where a dearer target of a cascade is left, nothing is committed before the answer was checked (see stages.cascade).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from gateway.policy.encoding import Bounded, Identity, decoder_for
 from gateway.policy.forward import rendered, response_block
 from gateway.ports import Downstream, Exchange, Gateway
 from gateway.stages.account import account
+from gateway.stages.cascade import weigh
 from gateway.stages.ending import Ending
 from gateway.stages.passage import JSON, Passage
 from gateway.stages.peek import peek
@@ -44,6 +46,8 @@ async def pump(call: Call, exchange: Exchange, down: Downstream, gw: Gateway) ->
                 refuse_page(passage)
             if call.sight is not None:
                 refuse_opaque(passage)
+            if call.promised and not (exchange.status == call.status and passage.interruptible):
+                raise BadAnswer("the client waits for an event stream, and what was answered is none")
             if call.route.operation and not passage.streaming:
                 ending = await pump_whole(passage)
             else:
@@ -52,7 +56,7 @@ async def pump(call: Call, exchange: Exchange, down: Downstream, gw: Gateway) ->
                 raise ClientGone()
             return ending
         except ClientGone:
-            if passage.fill is not None and passage.fill.followed:
+            if passage.fill is not None and passage.fill.followed and not passage.holds:
                 await carry_on(passage)
             elif passage.spec.drain:
                 await drain(passage)
@@ -87,7 +91,7 @@ def refuse_nonsense(passage: Passage) -> None:
 
 async def pump_whole(passage: Passage) -> Ending:
     """An answer that means nothing before it is complete."""
-    exchange, call, look = passage.exchange, passage.call, passage.looker()
+    exchange, look = passage.exchange, passage.looker()
     held: list[bytes] = []
     size = 0
 
@@ -106,11 +110,20 @@ async def pump_whole(passage: Passage) -> Ending:
         held.append(passage.rest())
     refuse_nonsense(passage)
     settle(passage)
+    body = held[0] if len(held) == 1 else b"".join(held)
+    if passage.seen is not None:
+        weigh(passage, lambda: whole_answer(passage, body))
+    return whole_answer(passage, body)
+
+
+def whole_answer(passage: Passage, body: bytes) -> Ending:
+    """COMMIT, of an answer that was accounted for."""
+    call = passage.call
     call.committed = True
-    call.status = exchange.status
+    call.status = passage.exchange.status
     call.first_byte = passage.gw.monotonic()
     passage.start(own_lines(call) + cost_lines(call, passage.gw), resized=passage.stripper is not None)
-    return Ending(held[0] if len(held) == 1 else b"".join(held), complete=True)
+    return Ending(body, complete=True)
 
 
 async def pump_stream(passage: Passage) -> Ending:
@@ -121,16 +134,37 @@ async def pump_stream(passage: Passage) -> Ending:
     elif not await peek(passage):
         return await end_of_stream(passage, [passage.held])
     held, open_ = passage.held, not call.committed
+    fresh = open_ and not call.promised
     if open_ and not meter.readable():
         raise BadAnswer("nothing that came before the end of the stream is JSON")
-    if open_ and meter.failed and exchange.status < 400 and (ending := restated(passage, held)) is not None:
+    if fresh and meter.failed and exchange.status < 400 and (ending := restated(passage, held)) is not None:
         return ending
+    holds = open_ and passage.holds
+    if holds and call.trial is not None:
+        call.trial.keep_waiting(passage)
     if passage.stopped:
         return stopped_stream(passage, held)
     if meter.terminal or meter.failed:
         return await end_of_stream(passage, [held])
+    if holds:
+        return await pump_held(passage, held)
     (passage.commit if open_ else passage.down.write)(held)
     return await pump_rest(passage)
+
+
+async def pump_held(passage: Passage, first: bytes) -> Ending:
+    """A stream that may still be withheld: read it to its end, within a bound, before anything of it is passed on."""
+    exchange, meter, seen, held = passage.exchange, passage.meter, passage.seen, [first]
+    assert seen is not None
+    while not (meter.terminal or meter.failed or passage.stopped):
+        if seen.full:  # too much to be checked
+            passage.commit(b"".join(held))
+            return await pump_rest(passage)
+        data = await exchange.read()
+        if not data:
+            break
+        held.append(passage.look(data))
+    return stopped_stream(passage, b"".join(held)) if passage.stopped else await end_of_stream(passage, held)
 
 
 def restated(passage: Passage, frame: bytes) -> Ending | None:
@@ -177,25 +211,43 @@ async def end_of_stream(passage: Passage, tail: list[bytes]) -> Ending:
     assert call.answer is not None
     rest = b"".join(tail)
     if meter.failed and exchange.status < 400:
-        call.fault = StreamErrored(f"the upstream reported an error in mid-stream: {meter.failed}")
+        fault = StreamErrored(f"the upstream reported an error in mid-stream: {meter.failed}")
+        if passage.holds:
+            raise fault  # nobody has read anything of it
+        call.fault = fault
         ensure_committed(passage)
         return Ending(rest, complete=False)
     if passage.streaming and call.route.operation and not call.answer.complete:
-        if rest and (meter.started or call.committed) and meter.readable():
+        if rest and (meter.started or call.committed) and meter.readable() and not passage.holds:
             ensure_committed(passage)
             passage.down.write(rest)
         raise StreamTruncated("the upstream ended the stream without its terminal event")
+    if passage.seen is not None:
+        weigh(passage, lambda: ended_stream(passage, rest, cut=cut))
+    return ended_stream(passage, rest, cut=cut)
+
+
+def ended_stream(passage: Passage, rest: bytes, *, cut: bool) -> Ending:
+    """A stream has come to its proper end, and was accounted for."""
+    call, gw = passage.call, passage.gw
     ensure_committed(passage)
-    if passage.gw.stream_cost_comment and call.money.total is not None and call.interruptible:
-        dialect = passage.gw.dialects[call.route.dialect]
+    assert call.answer is not None
+    if gw.stream_cost_comment and call.money.total is not None and call.interruptible:
+        dialect = gw.dialects[call.route.dialect]
         rest += dialect.remark(f"cost_usd={call.money.total / 1e12:.12f} usage_source={call.answer.usage_source}")
     return Ending(rest, complete=not cut)
 
 
 def stopped_stream(passage: Passage, tail: bytes) -> Ending:
     """The allowance of the call is used up: end the answer as its provider does at `max_tokens`, and keep what came."""
-    call, gw = passage.call, passage.gw
     settle(passage)
+    if passage.seen is not None:
+        weigh(passage, lambda: finished_early(passage, tail))
+    return finished_early(passage, tail)
+
+
+def finished_early(passage: Passage, tail: bytes) -> Ending:
+    call, gw = passage.call, passage.gw
     ensure_committed(passage)
     assert call.answer is not None
     call.notes = {**call.notes, "budget": "stopped"}

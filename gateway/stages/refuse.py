@@ -12,6 +12,7 @@ from gateway.spend import Hold
 from gateway.stages.ending import ABORT, Ending
 from gateway.stages.translated import interruption
 
+EVENTS = b"text/event-stream"
 FINAL = 402  # of a budget or a run: nothing is gained by asking again
 
 
@@ -20,6 +21,10 @@ def refuse(call: Call, fault: GatewayError, down: Downstream, gw: Gateway) -> En
     dialect = gw.dialects[call.route.dialect]
     if isinstance(fault, ClientGone) or down.gone:
         return ABORT
+    if call.promised and not call.committed:  # a stream of which nothing was said yet
+        call.committed = True
+        unheard = dialect.meter(call.route, call.asked, call.status, EVENTS)
+        return Ending(dialect.interruption(fault, unheard, call.id), complete=False)
     if call.committed:
         if call.meter is None or not call.interruptible:
             return ABORT  # half a document, a stated length, compressed bytes: only the cut connection can say so
@@ -45,6 +50,8 @@ def own_lines(call: Call) -> bytes:
     if call.attempts:
         lines += f"x-tollgate-upstream: {call.route.upstream}\r\nx-tollgate-attempts: {len(call.attempts)}\r\n"
     lines += call.lines
+    if call.check is not None and call.check.verdicts:
+        lines += f"x-tollgate-cascade: {', '.join(call.check.verdicts)}\r\n"
     if call.hold is not None:
         lines += money_lines(call.hold)
     return lines.encode("latin-1", "replace")

@@ -24,6 +24,7 @@ from gateway.policy.pace import Paces
 from gateway.policy.routing import Learned, Plan, decide
 from gateway.policy.routing_rules import BYTES_PER_TOKEN, Asking, Facts, Rules, Target, Way
 from gateway.ports import Exchange, Gateway
+from gateway.stages.cascade import Cascades
 from gateway.stages.cheaper import retarget
 from gateway.stages.learned import LearnedChoice, compared
 from gateway.stages.translated import is_translated, may_lead, sayable
@@ -51,11 +52,14 @@ class Router:
         paces: Paces,
         rooms: Headroom | None = None,
         learned: LearnedChoice | None = None,
+        *,
+        cascades: Cascades | None = None,
     ) -> None:
         self.rules, self.trials, self.learned = rules, trials, learned
         self.paces = paces if rules.look_for_quick else None  # None: no rule looks at what answers take,
         self.rooms = rooms  # or at rate limits
         self._known: dict[tuple[str | bytes, ...], Known] = {}  # by scopes
+        self._cascades = cascades  # None: no rule has one
 
     def plan(self, call: Call, gw: Gateway) -> Plan | None:
         """Its targets in order; None where no rule is about this call. Changes nothing."""
@@ -98,20 +102,19 @@ class Router:
         target = found.targets[0]
         if self.learned is not None:
             self.learned.mark(call, found, gw)
-        tried = found.breakpoints  # what is marked in a prompt, in place of a target
-        if tried is not None and is_translated(call, gw.specs[target.upstream], gw):
-            tried, found = None, replace(found, canary="")  # marks say nothing there
+        if found.breakpoints is not None and is_translated(call, gw.specs[target.upstream], gw):
+            found = replace(found, canary="", breakpoints=None)  # marks say nothing there
         if call.request is not plain and (
             target.model != (call.model_sent or call.asked.model) or is_translated(call, gw.specs[target.upstream], gw)
         ):
             call.request = plain  # a compressed body can be neither spliced nor translated
         retarget(call, gw, target.model, target.upstream)
         call.further = found.targets[1:]
+        if self._cascades is not None:
+            self._cascades.watch(call, found)
         call.notes = {**call.notes, "route": str(found.rule), "route_why": found.why, "route_to": target.name}
-        if tried is not None and found.arm == "canary":
-            call.marks = tried
-        if found.canary:
-            call.notes |= {"canary": found.canary, "canary_arm": found.arm}
+        if found.arm:
+            _tried(call, found)
         if self.rules.look_back and call.who.run_id and not found.returns:
             gw.links.put(_place(call), f"{call.started_at // 10**9} {target.name}".encode()[:200])
 
@@ -266,6 +269,14 @@ class Here(Struct):
 
     def sayable(self, target: Target) -> bool:
         return sayable(self.call, self.gw.specs[target.upstream], self.gw, self.plain.body)
+
+
+def _tried(call: Call, plan: Plan) -> None:
+    """A trial: what is another for the canary's calls, and which calls are watched."""
+    if plan.arm == "canary":
+        call.marks = plan.breakpoints
+    if plan.canary:
+        call.notes |= {"canary": plan.canary, "canary_arm": plan.arm}
 
 
 def _place(call: Call) -> bytes:

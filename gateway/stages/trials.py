@@ -8,29 +8,43 @@ Rules
    themselves.
 3. Every attempt is an attempt of its own: sent with the key of its target, held and charged at its price, recorded.
    What one has cost is booked before the next is held.
-4. What is not tried again is answered as it came: an error of the upstream stays in hand until the next attempt may go.
+4. An answer that a cascade finds wanting is followed by an attempt at its next target; that is neither a failure nor a
+   retry (see stages.cascade).
+5. What is not tried again is answered as it came: an error of the upstream stays in hand until the next attempt may go.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from msgspec import Struct
 
 from gateway.call import Call
-from gateway.errors import BreakerOpen, BudgetsUnavailable, GatewayError, NoPlace, Rejected, UpstreamFault
+from gateway.errors import (
+    BreakerOpen,
+    BudgetsUnavailable,
+    ClientGone,
+    GatewayError,
+    NoPlace,
+    Rejected,
+    Unverified,
+    UpstreamFault,
+)
 from gateway.policy.bulkhead import HELD, Place
 from gateway.policy.chains import Chains, Goal
 from gateway.policy.retry import Cause, RetryBudget, Verdict, backoff, of_answer, of_fault
 from gateway.ports import Downstream, Exchange, Gateway
 from gateway.stages.account import book
 from gateway.stages.admit import SHARE_WAITED, patience_of
-from gateway.stages.attempt import ERROR_BODY_LIMIT, IDEMPOTENT, attempt, may_resend
+from gateway.stages.attempt import ERROR_BODY_LIMIT, attempt, is_repeatable
 from gateway.stages.breaking import Breakers, Pass, shut
 from gateway.stages.bulkheads import Bulkheads
+from gateway.stages.cascade import Later, Pings, why_not, withhold
 from gateway.stages.ending import Ending
 from gateway.stages.goals import Goals
 from gateway.stages.hedge import Hedges
+from gateway.stages.passes import Attempted
 from gateway.stages.pump import pump
 from gateway.stages.tunnel import tunnel
 
@@ -66,6 +80,7 @@ class RetryingTrials:
         *,
         hedges: Hedges | None = None,
         bulkheads: Bulkheads | None = None,
+        later: Later | None = None,
     ) -> None:
         self.manner = manner
         self.chains = chains
@@ -73,6 +88,7 @@ class RetryingTrials:
         self.breakers = breakers
         self.hedges = hedges  # None: one attempt at a time
         self.bulkheads = bulkheads  # None: no pools
+        self.later = later  # calls something then; None: nobody is kept waiting for an answer that is held back
         self._budgets: dict[str, RetryBudget] = {}  # by upstream
 
     def budget(self, upstream: str) -> RetryBudget:
@@ -102,6 +118,8 @@ class RetryingTrials:
                 self.hedges.learn(call, gw.monotonic())
             if trial.hand is not None:
                 trial.drop()
+            if trial.pings is not None:
+                trial.pings.end()
             if trial.seat is not None:
                 trial.rise()
             call.trial = None  # the two would keep each other alive
@@ -127,14 +145,14 @@ class RetryingTrials:
                 return ending
         except (UpstreamFault, NoPlace) as error:
             if not trial.failed(error):
-                raise
+                return trial.instead(error)
             trial.drop()
             fault = error
         if await trial.prepared():
             trial.drop()
             return None
         if fault is not None:
-            raise fault
+            return trial.instead(fault)
         return await passed(call, trial.give(), down, gw)  # what was answered stands
 
 
@@ -145,81 +163,56 @@ async def passed(call: Call, exchange: Exchange, down: Downstream, gw: Gateway) 
     return await pump(call, exchange, down, gw)  # upstream -> meter -> client
 
 
-class CallTrial(Struct, eq=False):
+class CallTrial(Attempted, eq=False):
     """Implements ports.Trial: one call, and where it goes next."""
 
-    _trials: RetryingTrials
-    _call: Call
-    _down: Downstream
-    _gw: Gateway
-    _goals: Goals
     _goal: Goal = HERE  # asked now
     _next: Goal = HERE  # asked next
     _tries: int = 1  # of the present goal
     _wait: float = 0.0
-    hand: Exchange | None = None  # an answer that was not passed on yet
-    ended: bool = False  # it was passed on to its end
-    admitted: Pass | None = None  # through the breaker
-    seat: Place | None = None  # in the pool of its target
-    _verdict: Verdict | None = None  # on the attempt under way
-    _broke: UpstreamFault | None = None  # what ended it behind the commit point
     _side: tuple[Goal, Pass | None, Place | None] = (HERE, None, None)  # of a second attempt beside the first
+    _wanting: Unverified | None = None  # the last answer, which a dearer target is asked for
+    _rises: bool = False  # the next attempt is for that
+    pings: Pings | None = None
 
-    # -- the breaker ---------------------------------------------------------------------------------------------
+    @property
+    def _trials(self) -> RetryingTrials:
+        assert isinstance(self._shared, RetryingTrials)
+        return self._shared
 
-    def enter(self, breakers: Breakers) -> None:
-        """Raises BreakerOpen where another target is to be asked, or none."""
-        self._verdict = None
-        try:
-            self.admitted = breakers.enter(self._call, self._gw)
-        except BreakerOpen:
-            if breakers.refuse or self._is_forced() or self._goals.left("failure"):
-                raise
+    # -- a cascade ------------------------------------------------------------------------------------------------
 
-    def obey(self) -> None:
-        """Nothing is counted, but a person may have held it open. Raises BreakerOpen."""
-        if self._is_forced():
-            raise BreakerOpen(f"{self._call.route.upstream} is not asked for now: opened by hand", retry_after=1)
+    @property
+    def above(self) -> bool:
+        return self._goals.above(well=False) is not None
 
-    def leave(self) -> None:
-        """Tell the breaker what became of the attempt; once."""
-        one, breakers = self.admitted, self._trials.breakers
-        if one is None or breakers is None:
-            return
-        call, verdict, self.admitted = self._call, self._verdict, None
-        if verdict is None and (call.fault is not None or self._broke is not None):
-            broke = call.fault if isinstance(call.fault, UpstreamFault) else self._broke
-            verdict = of_fault(broke) if broke is not None else None
-        breakers.leave(one, call, verdict, well=self.ended, gw=self._gw)
+    def rises(self) -> bool:
+        call = self._call
+        goal = self._goals.above()
+        took = (self._gw.monotonic() - call.attempts[-1].began) / 1e9
+        if goal is None or self._left() <= took:  # a dearer model is hardly quicker
+            if self.above:
+                withhold(call, "target" if goal is None else "deadline")
+            return False
+        self._next, self._wait, self._verdict = goal, 0.0, None
+        self._rises = self.ended = True
+        return True
 
-    def rise(self) -> None:
-        """Give its place in the pool to the next."""
-        self._free(self.seat, self._call)
-        self.seat = None
+    def keep_waiting(self, passage: Any) -> None:
+        if self._trials.later is not None:
+            self.pings = self.pings or Pings(self._trials.later)
+            self.pings.begin(passage)
 
-    def _free(self, seat: Place | None, call: Call) -> None:
-        pools = self._trials.bulkheads
-        if seat is not None and pools is not None:
-            pools.leave(seat, call, self._gw)
-
-    def give(self) -> Exchange:
-        """The answer in hand, to be passed on: who does that closes it."""
-        hand, self.hand = self.hand, None
-        assert hand is not None
-        return hand
-
-    def drop(self) -> None:
-        """Let go of the answer in hand."""
-        hand, self.hand = self.hand, None
-        if hand is not None:
-            hand.close()
-
-    def _is_forced(self) -> bool:
-        upstream, forced = self._call.route.upstream, self._gw.controls.forced
-        return bool(forced) and "open" in (
-            forced.get(upstream),
-            forced.get(f"{upstream}/{self._call.model_sent or self._call.asked.model}"),
-        )
+    def instead(self, fault: UpstreamFault | NoPlace) -> Ending:
+        """Pass on an answer that was found wanting, as nothing was sent since. Raises the fault where there is none,
+        and ClientGone."""
+        call, wanting = self._call, self._wanting
+        if wanting is not None and self._down.gone:
+            raise ClientGone()
+        if wanting is None or len(call.attempts) > call.booked:
+            raise fault
+        ending: Ending = wanting.spare.give(call, self._gw, why_not(fault))
+        return ending
 
     # -- a second attempt beside the first: implements stages.hedge.Second ------------------------------------------
 
@@ -285,6 +278,11 @@ class CallTrial(Struct, eq=False):
     def failed(self, fault: GatewayError) -> bool:
         """An attempt brought nothing: shall another one follow?"""
         call = self._call
+        if isinstance(fault, Unverified):
+            self._wanting = fault
+            return True  # `rises` has decided
+        if call.promised and call.attempts[-1].status >= 400:
+            return False  # `refused` has
         if call.committed or self._down.gone:
             self._broke = fault if not self._down.gone and isinstance(fault, UpstreamFault) else None
             return False
@@ -302,7 +300,7 @@ class CallTrial(Struct, eq=False):
     def _decided(self, verdict: Verdict) -> bool:
         call, cause = self._call, verdict.cause
         self._verdict = verdict
-        if cause is Cause.FINAL or not self._repeatable() or self._left() <= 0:
+        if cause is Cause.FINAL or not is_repeatable(call, self._gw) or self._left() <= 0:
             return False
         if self._goals:
             goals = self._goals.left(TROUBLE.get(cause, "failure"))
@@ -345,18 +343,6 @@ class CallTrial(Struct, eq=False):
         call = self._call
         return patience_of(call) / SHARE_WAITED - (self._gw.monotonic() - call.began) / 1e9
 
-    def _repeatable(self) -> bool:
-        """Can the call not be done twice by this, or is no harm in it?"""
-        call = self._call
-        spec = self._gw.specs[call.route.upstream]
-        if len(call.attempts) == call.booked or not call.attempts[-1].sent:
-            return True
-        if call.websocket:
-            return False
-        if spec.tool is not None:
-            return may_resend(call, spec)
-        return bool(call.route.operation) or call.request.method in IDEMPOTENT
-
     # -- what is done --------------------------------------------------------------------------------------------
 
     async def prepared(self) -> bool:
@@ -365,6 +351,7 @@ class CallTrial(Struct, eq=False):
         call, gw = self._call, self._gw
         self.leave()
         self.rise()
+        rises, self._rises, self.ended = self._rises, False, False
         if self.hand is None and len(call.attempts) > call.booked:
             self._book()
         if self._wait > 0:
@@ -384,7 +371,8 @@ class CallTrial(Struct, eq=False):
         self._goal = self._next
         if moved:
             self._goals.used(self._goal)
-            call.notes = {**call.notes, "fallback": call.route.upstream}
+            if not rises:
+                call.notes = {**call.notes, "fallback": call.route.upstream}
         return True
 
     def _book(self) -> None:

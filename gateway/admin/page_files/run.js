@@ -9,7 +9,7 @@ import { state } from "./runs.js";
 const AT_ONCE = 400; // lines; more on demand
 const PAUSE = 1000; // ms between two looks at a run that goes on
 const TICKS = 5;
-const NOTES = { canary: "canary", fallback: "fallback", taper: "tapered", clamped_to: "clamped", retry_withheld: "not retried" };
+const NOTES = { canary: "canary", fallback: "fallback", taper: "tapered", clamped_to: "clamped", retry_withheld: "not retried", cascade: "checked", cascade_withheld: "not asked anew" };
 
 const tile = (name, value, note, kind = "") => h("div", { class: "card tile" }, h("div", { class: "name" }, name),
   h("div", { class: `value ${kind}` }, value), h("div", { class: "note" }, note));

@@ -41,6 +41,14 @@ from gateway.config.check_routing import doubts, routing
         ("{to: [a, b], learn: {id: s, labels: nowhere.jsonl}}", "nowhere.jsonl cannot be read"),
         ("{to: [a, b], learn: {id: s, explore: 0.03}}", "routes.0.learn.explore"),
         ("{to: [a, b], learn: {id: s, quality: 2}}", "routes.0.learn.quality"),
+        ("{to: [a], cascade: {}}", "routes.0.cascade: has nowhere to go on"),
+        (
+            "{to: [a, b], by: weight, cascade: {}}",
+            "routes.0.cascade: asks the cheap targets first, and `by: weight` has",
+        ),
+        ("{to: [a, b], cascade: {}, canary: {id: c, to: d}}", "routes.0.cascade: would hide what the canary"),
+        ("{to: [a, b], cascade: {hold_bytes: 100}}", "routes.0.cascade.hold_bytes"),
+        ("{to: [a, b], cascade: true}", "routes.0.cascade"),
         ("{to: [a], canary: {id: c, to: b}}, {to: [d], canary: {id: c, to: e}}", "routes.1.canary.id: another canary"),
     ],
 )
@@ -57,6 +65,7 @@ def test_what_each_rule_does(loading: Any) -> None:
       - {to: [d], agent_version: "1.*", max_tokens: 9, tools: false, canary: {id: next, to: e, share: 0.05}}
       - {to: [f], sticky: false}
       - {to: [g, h], by: learned, learn: {id: s}}
+      - {to: [i, j], by: cost, sticky: false, cascade: {hold_bytes: 4096}}
     """
     assert routing(loading(text)) == [
         "routes.0: model fast, team red, x-tier: batch: a 25%, b at openai 75% (by weight), each run with one",
@@ -65,6 +74,8 @@ def test_what_each_rule_does(loading: Any) -> None:
         "routes.2: agent_version 1.*, 0 to 9 tokens, without tools: d; canary next: 5% of the runs to e",
         "routes.3: all calls: f",
         "routes.4: all calls: g, h (as learned), each run with one while it is warm (300 s)",
+        "routes.5: all calls: i, j (the cheaper); an answer that has not the form demanded is withheld "
+        "(up to 4096 bytes), and the next is asked",
     ]
 
 

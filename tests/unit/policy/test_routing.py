@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from msgspec import Struct, structs
 
-from gateway.config.schema_routing import CanaryTo, Learn, Route, RouteTo
+from gateway.config.schema_routing import CanaryTo, Cascade, Learn, Route, RouteTo
 from gateway.policy.canary import State, canary_arm
 from gateway.policy.pace import HALF_LIFE, Paces
 from gateway.policy.routing import Learned, Plan, decide
@@ -456,3 +456,35 @@ def test_what_is_left_alone_is_not_chosen_by_what_was_learned() -> None:
     found = plan([LEARNS], facts(free=True), world(learned=learned, shut=shut))
     assert (names(found), found and found.why) == (["openai/cheap", "openai/dear"], "learned")
     assert asked == [("s", ("cheap",), True)]
+
+
+# -- cascades
+
+
+@pytest.mark.parametrize(
+    ("rule", "targets", "rungs"),
+    [
+        ({}, ["a", "b", "c"], ["a", "b", "c"]),
+        ({"by": "cost"}, ["b", "a", "c"], ["b", "a", "c"]),  # what has no price counts as the dearest
+        ({"by": "learned", "learn": Learn(id="s")}, ["a", "b", "c"], ["b", "a", "c"]),
+        ({"to": ("a", RouteTo(model="b", lacks=("json",)), "c")}, ["a", "c"], ["a", "c"]),
+        ({"cascade": None}, ["a", "b", "c"], []),
+    ],
+)
+def test_a_cascade_rises_from_cheap_to_dear_wherever_it_begins(
+    rule: dict[str, Any], targets: list[str], rungs: list[str]
+) -> None:
+    prices = {"a": 5, "b": 1}
+    known = world(price=lambda target, facts, warm: prices.get(target.model))
+    rules = [Route(**{"to": ("a", "b", "c"), "cascade": Cascade(), **rule})]
+    found = plan(rules, facts(needs=frozenset({"json"})), known)
+    assert found is not None
+    assert [target.model for target in found.targets] == targets
+    assert [target.model for target in found.rungs] == rungs
+
+
+def test_a_run_that_stays_with_a_dear_target_has_nowhere_cheaper_to_rise_to() -> None:
+    known = world(kept=lambda seconds: "openai/b")
+    found = plan([Route(to=("a", "b"), cascade=Cascade())], FACTS, known)
+    assert found is not None
+    assert (names(found), [target.model for target in found.rungs]) == (["openai/b", "openai/a"], ["a", "b"])

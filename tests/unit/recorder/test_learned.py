@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.call import Outcome, ToolCall, ToolUse, Usage
@@ -373,3 +374,18 @@ def test_work_is_done_beside_in_order() -> None:
     assert beside._thread is not None
     beside._thread.join(10)
     assert done == [0, 1, 2]
+
+
+def test_an_answer_that_a_cascade_withheld_is_a_label_of_the_model_that_gave_it(place: Path) -> None:
+    bench = Bench(place)
+    withheld = msgspec.structs.replace(attempt(CHEAP), error_code="unverified", usage=Usage(400, 50))
+    escalated = record("one", CHEAP, "a", attempts=(withheld, attempt(DEAR)))
+    left = record("two", CHEAP, "b", attempts=(withheld,), outcome=Outcome.CANCELLED)
+    elsewhere = record("three", CHEAP, "c", attempts=(attempt(DEAR), withheld, attempt(DEAR)))
+    elsewhere = msgspec.structs.replace(elsewhere, notes={**elsewhere.notes, "route_to": f"openai/{DEAR}"})
+    bench.apply(escalated, escalated, left, elsewhere)
+    bench.apply(report("run-one", "success"))  # which the dear one brought about
+    bench.now += PATIENCE + SECOND
+    dear, cheap = bench.standing().arms
+    assert (cheap.labels, cheap.score) == (1.6, 0.0)  # two, of 0.8 each
+    assert dear.labels == 0

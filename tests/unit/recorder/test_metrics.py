@@ -152,6 +152,34 @@ def test_routed_calls_by_rule_target_and_reason() -> None:
     assert value(metrics, "tollgate_routed_calls_total") == 3
 
 
+def test_answers_that_a_cascade_checked() -> None:
+    """What was withheld is neither a retry nor a fallback: its provider did what it was asked."""
+    metrics = projection()
+    cheap = AttemptRecord("local", "openai", "a", 1, 0, 5, 200, False, "unverified", "gpt-4o-mini", 250 * 10**6)
+    busy = AttemptRecord("openai", "openai", "b", 443, 9, 5, 503, False, "", "gpt-4o")
+    dear = AttemptRecord("openai", "openai", "b", 443, 15, 5, 200, False, "", "gpt-4o")
+    rule = {"route": "1", "route_why": "priority", "route_to": "local/gpt-4o-mini"}
+    metrics.apply([
+        call(attempts=(cheap, dear), notes={**rule, "cascade": "schema,ok"}),
+        call(attempts=(cheap, busy, dear), notes={**rule, "cascade": "json,call"}),
+        call(attempts=(cheap, busy), notes={**rule, "cascade": "length"}),
+        call(attempts=(dear,), notes={**rule, "cascade": "size"}),
+    ])  # fmt: skip
+
+    def checked(verdict: str, target: str, then: str) -> float:
+        return value(metrics, "tollgate_cascade_answers_total", rule="1", verdict=verdict, target=target, then=then)
+
+    for verdict in ("schema", "json", "length"):
+        assert checked(verdict, "local/other", "escalated") == 1
+    for verdict in ("ok", "call", "size"):
+        assert checked(verdict, "openai/gpt-4o", "passed") == 1
+    assert value(metrics, "tollgate_cascade_answers_total") == 6
+    assert value(metrics, "tollgate_fallbacks_total") == 0
+    assert value(metrics, "tollgate_retries_total") == 1  # of the busy one
+    assert value(metrics, "tollgate_upstream_attempts_total", result="unverified") == 3
+    assert value(metrics, "tollgate_cost_wasted_usd_total", outcome="unverified") == 0.00075
+
+
 def test_streams_are_timed_per_token() -> None:
     metrics = projection()
     metrics.apply([streamed(duration_ns=2_300_000_000, ttft_ns=300_000_000, usage=Usage(output_tokens=201))])
