@@ -42,11 +42,13 @@ ALERTS = (
         "Mend the discovery. Where no gateway shall run any more, take the rules away with it.",
     ),
     Alert(
-        "TollgateBreakerOpen", "sum by (job, instance) (tollgate_breakers_open) > 0", "1m", "ticket", "platform",
-        "models",
-        "Breakers of {{ $labels.instance }} are not closed",
-        "{{ $value }} breakers of workers leave an upstream, a model or a tool alone because it failed too often.",
-        "`tollgate breakers list` names them and why; the status page of the provider.",
+        "TollgateBreakerOpen", "sum by (job, instance, breaker) (tollgate_breaker_open) > 0", "1m", "ticket",
+        "platform", "models",
+        "{{ $labels.breaker }} is left alone by {{ $labels.instance }}",
+        "Its breaker is not closed in {{ $value }} workers: the upstream, the model of it (upstream/model) or the tool "
+        "failed too often.",
+        "`tollgate breakers list` says why, and since when; the status page of the provider. Where one model of an "
+        "upstream is named the others of it are asked as ever; where the upstream itself is, it cannot be reached.",
         "Nothing, where fallbacks carry the calls. Else add one (docs/resilience.md). `tollgate breakers close` only "
         "when you know that it works again: probes find that out by themselves.",
     ),

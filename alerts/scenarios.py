@@ -70,7 +70,14 @@ HEALTH = [
     Scenario("health", {}, {10: ()}),
     Scenario("health", {f"up{{{GATE}}}": "1x10 0x5 1x20"}, {11: (), 14: (("TollgateDown", "a"),), 20: ()}, alive=False),
     Scenario("health", {"other{}": "1x20"}, {4: (), 6: (("TollgateAbsent", ""),)}, alive=False),
-    one("health", "TollgateBreakerOpen", gauge("tollgate_breakers_open", "0x5 1x10 0x10"), 5, 8, 18),
+    one("health", "TollgateBreakerOpen",
+        gauge("tollgate_breaker_open", "_x5 1x10 stale _x10", 'breaker="openai/gpt-4o"')
+        | gauge("tollgate_breaker_open", "0x30", 'breaker="openai"'), 5, 8, 18, by="breaker", who="openai/gpt-4o"),
+    Scenario("health", gauge("tollgate_breaker_open", "2x30", 'breaker="openai"')
+             | gauge("tollgate_breaker_open", "_x10 1x20", 'breaker="tools/search"')
+             | gauge("tollgate_breaker_open", "_x10 1x1 stale _x20", 'breaker="blinks"'),  # shorter than its wait
+             {5: (("TollgateBreakerOpen", "openai"),),
+              14: (("TollgateBreakerOpen", "openai"), ("TollgateBreakerOpen", "tools/search"))}, by="breaker"),
     one("health", "TollgateOverloaded",
         gauge("tollgate_rejected_total", BORN, 'reason="overloaded"')
         | gauge("tollgate_rejected_total", BORN, 'reason="budget_exceeded"'), 29, 31, 45),
@@ -379,7 +386,8 @@ class Ordinary:
         **gauge("tollgate_descriptors_used_ratio", "0.5x180"),
         **gauge("tollgate_overload_level", "1x180"), **gauge("tollgate_bulkhead_in_flight", "8x180", 'pool="p"'),
         **gauge("tollgate_bulkhead_limit", "10x180", 'pool="p"'),
-        **gauge("tollgate_breakers_open", "0x180"), **gauge("tollgate_config_last_reload_success", "1x180"),
+        **gauge("tollgate_breaker_open", "0x180", 'breaker="openai"'),
+        **gauge("tollgate_config_last_reload_success", "1x180"),
         **gauge("tollgate_budget_store_available", "1x180"), **gauge("tollgate_event_loop_lag_seconds", "0.01x180"),
         **gauge("tollgate_journal_lag_seconds", "0.2x180"), **gauge("tollgate_journal_lost_pending", "0x180"),
         **gauge("tollgate_journal_lost_records_total", "0x180"), **gauge("tollgate_worker_deaths_total", "0x180"),

@@ -49,8 +49,9 @@ MODELS = Board(
             ), high=1),
         ),
         "What is done about it": (
-            Panel("Breakers not closed", "Of all workers.", COUNT, (
+            Panel("Breakers not closed", "Of all workers, and in how many each.", COUNT, (
                 Query(f"sum ({pick('tollgate_breakers_open')})", "open"),
+                Query(or_none(f"sum by (breaker) ({pick('tollgate_breaker_open')})"), "{{breaker}}"),
             ), steps=((1, "red"),)),
             Panel("Breaker changes", "In the time of a point, by breaker and state.", COUNT, (
                 Query(grown("tollgate_breaker_changes_total", by="breaker, state", over=RATE),

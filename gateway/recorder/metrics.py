@@ -16,7 +16,8 @@ from gateway import __version__
 from gateway.call import ToolCall
 from gateway.config.schema import Telemetry
 from gateway.journal.record import CallRecord, EventRecord, OutcomeRecord, Record
-from gateway.recorder import metrics_pools
+from gateway.recorder import breaker_gauges, metrics_pools
+from gateway.recorder.breaker_gauges import Ajar, OpenBreakers
 from gateway.recorder.drops import Drops
 from gateway.recorder.facts import tool_result
 from gateway.recorder.metrics_calls import Calls, Models
@@ -48,6 +49,7 @@ class Snapshot(Struct):
     runs: dict[str, Run]
     watermark: int
     reload: dict[str, float]
+    ajar: Ajar = []  # breakers that are not closed
 
 
 class Reading(Struct):
@@ -85,6 +87,7 @@ class MetricsProjection:
         self._store = Store(config.label_limit)
         self._calls = Calls(self._store, Models(models, knows, config.label_limit))
         self._runs = Runs(self._store, run_idle_seconds)
+        self._breakers = OpenBreakers(config.label_limit)
         self._started_ns = int(clock() * NS)
         self._applied_at = clock()
         self._reload: dict[str, float] = {}
@@ -136,6 +139,8 @@ class MetricsProjection:
         with self._lock:
             self._runs.expire(self._runs.watermark + int((self._clock() - self._applied_at) * NS))
             self._count_drops()
+            if ajar := self._breakers.read():
+                gauges["tollgate_breaker_open"] = ajar
             gauges = {**self._reload, **self._runs.gauges(), **gauges}
             return Reading(self._store.copy(), gauges, self._started_ns)
 
@@ -148,7 +153,8 @@ class MetricsProjection:
         """Everything counted so far, for `restore` in the next process."""
         with self._lock:
             self._count_drops()
-            state = Snapshot(self._started_ns, self._store.save(), self._runs.open, self._runs.watermark, self._reload)
+            runs, ajar = self._runs, self._breakers.save()
+            state = Snapshot(self._started_ns, self._store.save(), runs.open, runs.watermark, self._reload, ajar)
             return msgspec.msgpack.encode(state)
 
     def restore(self, data: bytes) -> None:
@@ -160,6 +166,7 @@ class MetricsProjection:
             self._runs.open = {**state.runs, **self._runs.open}
             self._runs.watermark = max(self._runs.watermark, state.watermark)
             self._reload = {**state.reload, **self._reload}
+            self._breakers.load(state.ajar)
 
     def _count_drops(self) -> None:
         for key, count in self._drops.counts().items():
@@ -185,6 +192,8 @@ class MetricsProjection:
                 self._store.add("tollgate_cache_memory_dropped_bytes", (cache,), given)
 
     def _event(self, record: EventRecord) -> None:
+        if record.kind in breaker_gauges.EVENTS:
+            self._breakers.see(record)
         if record.kind == "reload" or (record.kind == "start" and not self._reload):
             self._reload = {_RELOAD: 1.0, _RELOAD_AT: record.at / NS}
         elif record.kind == "reload_failed":

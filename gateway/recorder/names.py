@@ -190,6 +190,8 @@ TRAFFIC = (
     _counter("tollgate_breaker_changes", "breaker state",
              "Changes of a breaker of some worker to this state: open, half_open or closed."),
     _gauge("tollgate_breakers_open", "Breakers of workers that are not closed."),
+    _gauge("tollgate_breaker_open", "Workers in which a breaker is not closed; without a series it is closed in all.",
+           labels="breaker"),
     _gauge("tollgate_bulkhead_in_flight", "Calls that have a place in a pool, in all workers.", labels="pool"),
     _gauge("tollgate_bulkhead_waiting", "Calls that wait for a place.", labels="pool"),
     _gauge("tollgate_bulkhead_limit", "Places of a pool, as far as it is in use.", labels="pool"),

@@ -185,6 +185,8 @@ def test_once_it_is_known_to_fail_it_is_left_alone_and_healed_by_one_probe(
     alone = sum(got.get("x-tollgate-attempts") == "1" for got in made)
     assert alone > CALLS * 0.9, "most calls do not meet the failure"
     assert len(sick.of("500")) - before < 3 + 2 * AT_ONCE + CALLS * 0.1
+    named = 'tollgate_breaker_open{breaker="sick/gpt-4o"} 1.0'
+    guarded.until(lambda: guarded.text("/metrics"), lambda text: named in text)
     # healed: the next probe finds it out, and from then on everything goes there
     guarded.until(lambda: ask(guarded, "sick", "good", 0, "healing", stream=False), _of_the_first)
     assert all(map(_of_the_first, through(guarded, "sick", ["good"] * 40, "healed")))
@@ -194,6 +196,7 @@ def test_once_it_is_known_to_fail_it_is_left_alone_and_healed_by_one_probe(
     assert states[0]["workers"] == 0
     page = guarded.until(lambda: guarded.text("/metrics"), lambda text: "tollgate_breakers_open 0.0" in text)
     assert 'tollgate_breaker_changes_total{breaker="sick/gpt-4o",state="closed"} 1.0' in page
+    assert "tollgate_breaker_open{" not in page
 
 
 def _of_the_first(got: RawAnswer) -> bool:
