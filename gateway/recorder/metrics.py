@@ -99,9 +99,9 @@ class MetricsProjection:
         with self._lock:
             for record in batch:
                 if isinstance(record, CallRecord):
-                    self._calls.observe(record)
+                    cells = self._calls.observe(record)
                     if self._every_trace:
-                        self._calls.exemplify(record)
+                        self._calls.exemplify(record, cells)
                     self._runs.observe(record)
                     if record.notes:
                         metrics_pools.observe(self._store, record)

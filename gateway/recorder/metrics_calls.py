@@ -107,8 +107,8 @@ class Calls:
         self._cells: dict[Key, Cells] = {}
         self._overhead = store.histograms["tollgate_overhead_seconds"].cell("total")
 
-    def observe(self, r: CallRecord) -> None:
-        """Constant time; nothing is allocated for a combination that was seen before."""
+    def observe(self, r: CallRecord) -> Cells:
+        """Constant time; nothing is allocated for a combination that was seen before. Returns where it was counted."""
         key = _key(r)
         cells = self._cells.get(key)
         if cells is None:
@@ -134,10 +134,11 @@ class Calls:
             self._prompt_cache(r.agent, r.prompt_cache)
         if (waited := r.notes.get(SIMILAR_NS, "")).isdecimal():
             self._store.observe("tollgate_cache_lookup_seconds", ("semantic",), int(waited))
+        return cells
 
-    def exemplify(self, r: CallRecord) -> None:
-        """Make a call that was observed the exemplar of its buckets."""
-        cells = self._cells.get(_key(r))
+    def exemplify(self, r: CallRecord, cells: Cells | None = None) -> None:
+        """Make a call that was observed, and where if that is at hand, the exemplar of its buckets."""
+        cells = cells or self._cells.get(_key(r))
         if cells is None:  # the table was begun anew since
             return
         trace = (trace_id_of(r), r.span_id, r.started_at + r.duration_ns)
