@@ -282,7 +282,9 @@ def _moments(frame: Frame, x: Callable[[float], float], bottom: float) -> list[s
         f"<path d='M{x(at):.1f} 6V{bottom:.0f}' stroke='#22252b'/>"
         f"<text x='{x(at):.1f}' y='{bottom + 15:.0f}' text-anchor='middle'>"
         f"{time.strftime('%H:%M', time.gmtime(at))}</text>"
-        for at in range(int(first), int(frame.end) + 1, every)
+        for at in range(
+            int(first), int(frame.end - 0.04 * (frame.end - frame.start)) + 1, every
+        )  # no label at the edge
     ]
 
 
