@@ -69,8 +69,11 @@ class Meter(Protocol):
         ...
 
     def readable(self) -> bool:
-        """Is the body, which has come to its end, of the kind that it claims to be? To be asked before `end`. A stream
-        is not, where events came and no data of them is JSON; that may be asked at any time."""
+        """Is the body, which has come to its end, of the kind that it claims to be? To be asked before `end`."""
+        ...
+
+    def garbled(self) -> bool:
+        """Is it a stream of which events came, and no data of them is JSON? May be asked at any time."""
         ...
 
     def end(self) -> Answer:

@@ -255,6 +255,8 @@ def test_the_makefile_explains_its_targets_and_has_them():
         "prove",
         "bench",
         "bench-peers",
+        "bench-outage",
+        "pictures",
         "dashboards",
         "check",
         "constraints",

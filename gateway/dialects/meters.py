@@ -175,6 +175,9 @@ class NoStream:
     def readable(self) -> bool:
         return True
 
+    def garbled(self) -> bool:
+        return False
+
 
 class JsonMeter(NoStream):
     """A body that is one JSON document. Dialects override `read`; errors (status >= 400) are read here."""

@@ -112,7 +112,10 @@ class EventMeter(Generic[E]):
         return self.draft.answer(self.asked, self.finished() and not self.stopped and not self._garbled)
 
     def readable(self) -> bool:
-        return not self._garbled
+        return True
+
+    def garbled(self) -> bool:
+        return self._garbled
 
     def produced(self, most: int) -> int:
         """While it stays below `most`, what is kept undecoded counts as if all of it were output."""
@@ -276,6 +279,9 @@ class Sniffer:
 
     def readable(self) -> bool:
         return self._meter is None or self._meter.readable()
+
+    def garbled(self) -> bool:
+        return self._meter is not None and self._meter.garbled()
 
     def produced(self, most: int) -> int:
         return 0 if self._meter is None else self._meter.produced(most)

@@ -135,7 +135,7 @@ async def pump_stream(passage: Passage) -> Ending:
         return await end_of_stream(passage, [passage.held])
     held, open_ = passage.held, not call.committed
     fresh = open_ and not call.promised
-    if open_ and not meter.readable():
+    if open_ and meter.garbled():
         raise BadAnswer("nothing that came before the end of the stream is JSON")
     if fresh and meter.failed and exchange.status < 400 and (ending := restated(passage, held)) is not None:
         return ending
@@ -218,7 +218,7 @@ async def end_of_stream(passage: Passage, tail: list[bytes]) -> Ending:
         ensure_committed(passage)
         return Ending(rest, complete=False)
     if passage.streaming and call.route.operation and not call.answer.complete:
-        if rest and (meter.started or call.committed) and meter.readable() and not passage.holds:
+        if rest and (meter.started or call.committed) and not meter.garbled() and not passage.holds:
             ensure_committed(passage)
             passage.down.write(rest)
         raise StreamTruncated("the upstream ended the stream without its terminal event")

@@ -63,6 +63,9 @@ class SeenMeter:
     def readable(self) -> bool:
         return True  # what could not be read was not translated either
 
+    def garbled(self) -> bool:
+        return False  # see `readable`
+
     def produced(self, most: int) -> int:
         return self._meter.produced(most)
 

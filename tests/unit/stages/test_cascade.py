@@ -20,9 +20,10 @@ from gateway.errors import ClientGone, NoPlace, UpstreamReset
 from gateway.journal.convert import outcome_of
 from gateway.pipeline import serve
 from gateway.policy.breaker import NANO, Terms
+from gateway.policy.bulkhead import HELD, WAITING, Place, Wish
 from gateway.policy.chains import Chains
 from gateway.policy.pace import Paces
-from gateway.policy.routing import Rules
+from gateway.policy.routing_rules import Rules
 from gateway.ports import Downstream
 from gateway.stages.account import FAILED
 from gateway.stages.breaking import Breakers
@@ -409,11 +410,12 @@ class FullPools:
     def __init__(self) -> None:
         self.entered = self.left = 0
 
-    async def enter(self, call: Call, down: Downstream, gw: Any) -> Any:
+    def enter(self, call: Call, gw: Any) -> Place:
         self.entered += 1
-        if self.entered > 1:
-            raise NoPlace("full")
-        return self
+        return Place(Wish(), 0, state=HELD if self.entered == 1 else WAITING)
+
+    async def waited(self, place: Place, call: Call, down: Downstream, gw: Any) -> None:
+        raise NoPlace("full")
 
     def leave(self, seat: Any, call: Call, gw: Any) -> None:
         self.left += 1
