@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
 from gateway.call import Asked, Edit, Route
 from gateway.dialects.allowance import CHAT_LIMITS, count
@@ -235,8 +236,5 @@ def rename_in_path(route: Route, asked: Asked, model: str) -> tuple[Route, Edits
     if not found:
         return route, ()
     sent = b"%bodels/%b:%b%b%b" % (head, quote(model, safe="/@").encode(), last.partition(b":")[2], mark, query)
-    changed = Route(
-        route.template, route.dialect, route.operation, route.upstream, sent, route.run_id, route.agent
-    )  # fmt: skip
     prefix = "models/" if text(asked.fields.get("model")).startswith("models/") else ""
-    return changed, rename_in_body(asked, model, prefix)
+    return replace(route, path=sent), rename_in_body(asked, model, prefix)

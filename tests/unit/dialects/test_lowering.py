@@ -8,9 +8,11 @@ import json
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
-from gateway.call import Request, Route
+from gateway.call import Asked, Request, Route
 from gateway.dialects.body import splice
+from gateway.dialects.lowering import rename_in_path
 from gateway.dialects.registry import DIALECTS
 from gateway.policy.splices import merged
 
@@ -336,3 +338,13 @@ def test_another_model(talk, name, path, body, sent, text):
     route, edits = it.dialect.rename(it.route, it.read(body), 'b/"c')
     assert (route.path, splice(body, edits)) == (sent.encode(), text)
     assert (route.dialect, route.upstream) == (it.route.dialect, it.route.upstream)
+
+
+def test_a_model_in_the_path_is_renamed_and_all_else_of_the_route_stays():
+    route = Route(
+        *("/v1beta/models/*:generateContent", "gemini", "generate_content", "gemini"),
+        *(b"/v1beta/models/old:generateContent?key=k", "r1", "coder", b"0.02"),
+    )
+    renamed, edits = rename_in_path(route, Asked(model="old"), "new")
+    assert renamed.path == b"/v1beta/models/new:generateContent?key=k"
+    assert (structs.replace(renamed, path=route.path), edits) == (route, ())

@@ -417,8 +417,8 @@ class FullPools:
     async def waited(self, place: Place, call: Call, down: Downstream, gw: Any) -> None:
         raise NoPlace("full")
 
-    def leave(self, seat: Any, call: Call, gw: Any) -> None:
-        self.left += 1
+    def leave(self, place: Place, call: Call, gw: Any) -> None:
+        self.left += place.state is HELD
 
 
 def test_where_no_place_is_free_for_the_next_the_answer_in_hand_is_passed_on() -> None:
