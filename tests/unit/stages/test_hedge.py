@@ -535,6 +535,22 @@ def test_a_stream_whose_hedge_is_refused_goes_on_as_ever() -> None:
     assert len(bench.books.charges) == 1
 
 
+@pytest.mark.parametrize(
+    ("first", "status"), [(Plan(head=1.05, how="busy"), 503), (Plan(head=0.6, content=0.5, pings=True), 200)]
+)
+def test_a_first_that_has_answered_is_not_told_that_its_hedge_is_refused(first: Plan, status: int) -> None:
+    """It is passed on whole, also what of it is yet to come."""
+    bench = Bench()
+    bench.upstreams.plans["openai"] = [first]
+    bench.limited(runs=Runs(budget_usd=0.00025, max_calls=10))
+    call = bench.call()
+    assert (call.notes["hedge"], shape(call)) == ("refused", [("openai", status, "")])
+    assert bench.down.head is not None
+    assert bench.down.head[0] == status
+    assert bench.down.endings == ["finish"]
+    assert b"overtaken" not in bench.down.sent
+
+
 @pytest.mark.parametrize("at", [0.5, 1.0, 1.05, 1.15, 1.6])
 def test_a_client_that_leaves_ends_both(at: float) -> None:
     bench = Bench(CHAIN)
