@@ -217,7 +217,7 @@ class Race:
         """Without a second attempt the first goes on as ever: what is no content may be passed on, too."""
         self._result = why
         self._first.alone = True
-        if self._first.exchange is not None:
+        if self._first.exchange is not None and not self._first.done:  # else whoever reads on would be told
             self._first.side.tell(Overtaken())  # wakes it where it reads
 
     async def _carry(self, lane: Lane) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
@@ -87,7 +87,7 @@ class Plan(Struct):
 
 
 class TimedExchange(MemoryExchange):
-    """Pieces that come in their time; `interrupt` ends the wait, as that of net.exchange does."""
+    """Pieces that come in their time; `interrupt` ends the wait, or the next one, as that of net.exchange does."""
 
     def __init__(
         self, world: World, status: int, headers: Any, timed: list[tuple[float, bytes | GatewayError]]
@@ -103,13 +103,14 @@ class TimedExchange(MemoryExchange):
             self.waiter.set_result(None)
 
     async def wait(self, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        self.waiter = loop.create_future()
-        timer = loop.call_later(seconds, lambda: None if self.waiter.done() else self.waiter.set_result(None))  # type: ignore[union-attr]
-        try:
-            await self.waiter
-        finally:
-            timer.cancel()
+        if self.told is None:  # else it came while nothing was waited for
+            loop = asyncio.get_running_loop()
+            waiter = self.waiter = loop.create_future()
+            timer = loop.call_later(seconds, lambda: None if waiter.done() else waiter.set_result(None))
+            try:
+                await waiter
+            finally:
+                timer.cancel()
         fault, self.told = self.told, None
         if fault is not None:
             raise fault
@@ -122,11 +123,8 @@ class TimedExchange(MemoryExchange):
         if not self._timed:
             return b""
         seconds, piece = self._timed[0]
-        if seconds:
-            self._timed[0] = (0.0, piece)
-            await self.wait(seconds)
-        else:
-            await asyncio.sleep(0)
+        self._timed[0] = (0.0, piece)
+        await self.wait(seconds)
         self._timed.pop(0)
         if isinstance(piece, GatewayError):
             raise piece
@@ -537,6 +535,22 @@ def test_a_stream_whose_hedge_is_refused_goes_on_as_ever() -> None:
     assert len(bench.books.charges) == 1
 
 
+@pytest.mark.parametrize(
+    ("first", "status"), [(Plan(head=1.05, how="busy"), 503), (Plan(head=0.6, content=0.5, pings=True), 200)]
+)
+def test_a_first_that_has_answered_is_not_told_that_its_hedge_is_refused(first: Plan, status: int) -> None:
+    """It is passed on whole, also what of it is yet to come."""
+    bench = Bench()
+    bench.upstreams.plans["openai"] = [first]
+    bench.limited(runs=Runs(budget_usd=0.00025, max_calls=10))
+    call = bench.call()
+    assert (call.notes["hedge"], shape(call)) == ("refused", [("openai", status, "")])
+    assert bench.down.head is not None
+    assert bench.down.head[0] == status
+    assert bench.down.endings == ["finish"]
+    assert b"overtaken" not in bench.down.sent
+
+
 @pytest.mark.parametrize("at", [0.5, 1.0, 1.05, 1.15, 1.6])
 def test_a_client_that_leaves_ends_both(at: float) -> None:
     bench = Bench(CHAIN)
@@ -615,6 +629,21 @@ LEAVES = st.sampled_from([None, None, None, 0.0, 0.4, 1.0, 1.1, 1.5, 2.0, 4.0])
     LEAVES,
     st.booleans(),
     st.booleans(),
+)
+# The second has its head just as it is broken off: told while it waits for nothing, it ends where it would wait next.
+@example(
+    first=[Plan(head=2.0), Plan(head=0.9, content=0.9, pings=True)],
+    second=[Plan()],
+    leaves=2.0,
+    chained=False,
+    breaking=False,
+)
+@example(
+    first=[Plan(head=1.0, content=1.0), Plan(head=0.9, content=0.9, pings=True)],
+    second=[Plan()],
+    leaves=None,
+    chained=False,
+    breaking=False,
 )
 def test_exactly_one_answer_and_each_attempt_is_settled_once(
     first: list[Plan], second: list[Plan], leaves: float | None, chained: bool, breaking: bool
