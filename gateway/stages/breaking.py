@@ -132,6 +132,13 @@ class Breakers:
             outcome = failed(call, verdict, answers=at == len(one.where) - 1, reaches=at == 0)
             self._told(name, cell.report(permit, outcome, now, wait if outcome is Outcome.FAILURE else 0))
 
+    def overtaken(self, one: Pass, gw: Gateway) -> None:
+        """Another attempt, which began later, said something before this one. That is no failure; but a probe was to
+        show that an upstream is well again, and it would cost every call its hedge to let one after the other try."""
+        now = gw.monotonic()
+        for name, cell, permit in one.where:
+            self._told(name, cell.report(permit, SLOW if permit.probe else NEITHER, now))
+
     def _succeeded(self, call: Call) -> Outcome:
         last = call.attempts[-1]
         if not 100 < last.status < 400:

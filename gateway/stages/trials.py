@@ -240,8 +240,12 @@ class CallTrial(Attempted, eq=False):
             self._trials.breakers.leave(one, other, verdict, well=False, gw=self._gw)
 
     def taken(self, first: Call, verdict: Verdict | None) -> None:
-        if self.admitted is not None and self._trials.breakers is not None:
-            self._trials.breakers.leave(self.admitted, first, verdict, well=False, gw=self._gw)
+        breakers = self._trials.breakers
+        if self.admitted is not None and breakers is not None:
+            if verdict is None:
+                breakers.overtaken(self.admitted, self._gw)
+            else:
+                breakers.leave(self.admitted, first, verdict, well=False, gw=self._gw)
         self._free(self.seat, first)
         self._goal, self.admitted, self.seat = self._side
         self._goals.used(self._goal)

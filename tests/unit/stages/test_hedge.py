@@ -505,6 +505,25 @@ def test_overtaken_is_no_failure_to_a_breaker() -> None:
     assert bench.changes == []
 
 
+def test_a_probe_that_is_overtaken_was_too_slow_and_the_next_call_is_none() -> None:
+    bench = Bench(CHAIN, breaking=True)
+    bench.upstreams.plans = {"openai": [Plan(how="refused")], "backup": [Plan(head=0.2)]}
+    for _ in range(2):
+        bench.call()
+    assert bench.changes, "it is left alone"
+    assert bench.breakers is not None
+    for cell in bench.breakers._named.values():
+        cell.until = 0  # its time is over
+    bench.changes.clear()
+    bench.upstreams.plans["openai"] = LATE
+    bench.upstreams.sent.clear()
+    assert bench.call().notes["hedge"] == "won"
+    assert bench.took < 2, "the probe cost its call a hedge, not the time limit"
+    assert [state for _, state in bench.changes] == ["half_open", "open"]
+    assert "hedge" not in bench.call().notes
+    assert bench.upstreams.sent == ["openai", "backup", "backup"]
+
+
 def test_a_target_that_is_left_alone_gets_no_second_attempt() -> None:
     bench = Bench(Fallback(to=("backup", "third")))
     bench.world.controls.forced["backup"] = "open"
