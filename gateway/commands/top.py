@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import sys
 import termios
 import time
@@ -44,7 +45,7 @@ def run(
     every: float = 1.0,
     once: bool = False,
 ) -> int:
-    """Returns the exit status; raises ConfigError, NoGateway, Refused."""
+    """Returns the exit status; raises ConfigError, NoGateway, Refused, KeyboardInterrupt."""
     admin = admin_of(load(path, env, overrides))
     found = look(admin, Screen())
     console = Console()
@@ -52,12 +53,15 @@ def run(
         console.print(draw(found, Screen(), str(admin.address), console.width, 20 + len(found.runs)))
         return 0
     with (
+        noted() as interrupts,
         raw(sys.stdin.fileno()),
         Live(console=console, screen=True, auto_refresh=False) as live,
         Top(admin, found) as top,
     ):
-        while top.turn(live, every):
+        while not interrupts and top.turn(live, every):
             pass
+    if interrupts:
+        raise KeyboardInterrupt
     return 0
 
 
@@ -148,6 +152,17 @@ def pressed(fd: int) -> list[str]:
     if not select.select([fd], [], [], TICK)[0]:
         return []
     return read(os.read(fd, 1024)) or ["q"]
+
+
+@contextlib.contextmanager
+def noted() -> Iterator[list[int]]:
+    """Ctrl-C is noted, for the loop to see: raised in the midst of drawing, it would leave the terminal as it is."""
+    interrupts: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager
