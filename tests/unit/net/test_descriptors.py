@@ -12,13 +12,13 @@ import pytest
 from gateway.call import Attempt, Target
 from gateway.config.schema import Limits, Timeouts
 from gateway.errors import GatewayError
-from gateway.net.connection import ClientConnection
 from gateway.net.descriptors import CALM_SECONDS, Descriptors
 from gateway.net.pool import PAUSE, Pools
 from gateway.net.server import Server
 from gateway.testing.doubles import MemoryDown
 from gateway.testing.faults import Again, FaultUpstream, Receive, Send, answer
-from gateway.testing.transports import MemoryTransport, at_once
+from gateway.testing.transports import at_once
+from tests.unit.net.test_server import connected, settle
 
 GET = b"GET /x HTTP/1.1\r\nHost: gate\r\n\r\n"
 
@@ -115,18 +115,6 @@ def test_a_shortage_that_goes_on_is_told_now_and_then_with_how_many_were_refused
 
 
 # -- clients ------------------------------------------------------------------------------------------------------
-
-
-def connected(server: Server) -> tuple[ClientConnection, MemoryTransport]:
-    connection = server.protocol()
-    transport = MemoryTransport(server.loop, connection)
-    connection.connection_made(transport)
-    return connection, transport
-
-
-async def settle() -> None:
-    for _ in range(8):
-        await asyncio.sleep(0)
 
 
 async def test_those_that_rest_longest_are_closed_and_never_one_that_asks() -> None:
