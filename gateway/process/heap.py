@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
-
-_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc; others have none
+import importlib
 
 
 def trim() -> None:
     """Milliseconds per gigabyte; for when memory is short."""
-    if _trim is not None:
-        _trim(0)
+    ctypes = importlib.import_module("ctypes")  # 3 ms, which few processes ever need
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc; others have none
+    if malloc_trim is not None:
+        malloc_trim(0)
