@@ -201,7 +201,7 @@ class RedisBudgets(Conversation):
                 self.mirror.write(rows, now)
             if members:
                 self.mirror.set_members(members)
-                self._named = set(members)
+            self._named = set(members)
             if at - self._pruned >= PRUNE_SECONDS:
                 self._pruned = at
                 self.mirror.prune(now)
