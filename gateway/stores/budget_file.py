@@ -303,6 +303,7 @@ def connect(path: Path) -> sqlite3.Connection:
     create_private(path)
     db = sqlite3.connect(path, isolation_level=None, cached_statements=64, timeout=2.0)
     try:
+        db.execute("PRAGMA page_size = 2048")  # of a new file: each page a call changes is summed and written whole
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute("PRAGMA wal_autocheckpoint = 0")  # `checkpoint` does it, in a thread
