@@ -32,6 +32,7 @@ CHUNK = b'data: {"id":"c","model":"gpt-4o","choices":[{"index":0,"delta":{"conte
 COUNT = b'"usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7}'
 USAGE = b'data: {"id":"c","model":"gpt-4o","choices":[],' + COUNT + b"}\n\n"
 DONE = b"data: [DONE]\n\n"
+ERROR = b'data: {"error":{"message":"Overloaded","type":"server_error","code":null}}\n\n'
 ANSWER = b'{"id":"c","model":"gpt-4o","choices":[{"index":0,"message":{"content":"Hi"}}],' + COUNT + b"}"
 CHAT = "/v1/chat/completions"
 
@@ -136,6 +137,17 @@ SCRIPTS: dict[str, Any] = {
     "goes on behind the end": [
         Send(chunked(CHUNK, USAGE, DONE, end=b"")),
         Repeat(b"4000\r\n" + b": comment\n\n".ljust(0x4000, b"\n") + b"\r\n"),
+    ],
+    "error and done": [
+        Send(chunked(CHUNK, CHUNK, end=b"")),
+        Wait(0.2),
+        Send(chunked(ERROR + DONE).partition(b"\r\n\r\n")[2]),
+    ],
+    "error, then done": [
+        Send(chunked(CHUNK, CHUNK, end=b"")),
+        Wait(0.2),
+        Send(chunked(ERROR, end=b"").partition(b"\r\n\r\n")[2]),
+        Send(chunked(DONE).partition(b"\r\n\r\n")[2]),
     ],
     "only pings": [Send(chunked(b": ping\n\n", end=b"")), Repeat(b"8\r\n: ping\n\n\r\n", pause=0.2)],
     "pings, then nothing": [Send(chunked(b": ping\n\n", b": ping\n\n"))],
@@ -294,6 +306,14 @@ def test_an_error_in_mid_stream_passes_once_and_the_stream_is_cut(stage: Stage, 
     assert b"upstream_" not in got.body, "the provider's own words are enough"
     assert (call["outcome"], call["error"]["code"]) == ("truncated", "upstream_stream_error")
     assert call["cost_usd"] > 0
+
+
+@pytest.mark.parametrize("script", ["error and done", "error, then done"])
+def test_the_done_behind_an_error_in_mid_stream_is_not_passed_on(stage: Stage, script: str) -> None:
+    got, call = stage.play(script, stream=True)
+    assert (got.status, got.complete) == (200, False)
+    assert got.body.endswith(ERROR)
+    assert (call["outcome"], call["error"]["code"]) == ("truncated", "upstream_stream_error")
 
 
 @pytest.mark.parametrize(
