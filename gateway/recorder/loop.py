@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from gateway.errors import LedgerDamaged, LedgerUnavailable
 from gateway.journal.record import CallRecord, Record
 from gateway.recorder.ledger import DELIVERED, LEDGER, Ledger
-from gateway.recorder.projection import Batch, Feed, Positions, Projection, Source, behind_all
+from gateway.recorder.projection import Batch, Feed, Positions, Projection, Source, behind_all, breathe
 
 BATCH = 1_000  # records: some 20 ms of work
 IDLE_SECONDS = 0.05
@@ -155,13 +155,16 @@ class Loop:
     def _take(self, batch: Batch, positions: dict[str, int]) -> None:
         self.behind_ns = max(0, self._now() - _written(batch[-1][1]))
         self._write(batch, positions)
+        breathe()
         for counted in self.counted:
             counted.projection.apply(counted.feed.fresh(batch))
             counted.feed.reached = counted.feed.advanced(positions)
         sinks = self._sinks
         fresh = sinks.fresh(batch)
+        breathe()
         for projection in self.delivered:
             projection.apply(fresh)
+            breathe()
         sinks.reached = sinks.advanced(positions)
         self.records += len(batch)
 

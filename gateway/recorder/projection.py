@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -13,6 +14,8 @@ Positions = Mapping[str, int]
 
 Batch = Sequence[tuple[Position, Record]]
 """Records, each with the position just behind it; ascending within a segment."""
+
+BREATH = 2e-5  # seconds
 
 
 class Source(Protocol):
@@ -84,3 +87,9 @@ def behind_all(reached: Sequence[Positions]) -> dict[str, int]:
     """From where to read so that no consumer misses a record: per segment the least, if all have begun it."""
     first, *others = reached
     return {name: min(offset, *(r.get(name, 0) for r in others), offset) for name, offset in first.items()}
+
+
+def breathe() -> None:
+    """Between two pieces of work: let a call have the core. Who is woken waits for the end of the slice of whoever
+    runs there, which is milliseconds, and would have all of a batch before it."""
+    time.sleep(BREATH)

@@ -19,6 +19,7 @@ from gateway.recorder.drops import Drops
 from gateway.recorder.export import Exporting
 from gateway.recorder.facts import error_type_of, trace_id_of
 from gateway.recorder.names import NS
+from gateway.recorder.projection import breathe
 from gateway.recorder.traces_conventions import Conventions
 from gateway.recorder.traces_runs import RunTrace, RunTraces, run_spans
 from gateway.recorder.traces_spans import CallSpans
@@ -125,6 +126,7 @@ class TracesProjection:
         """How many spans could not be delivered."""
         spans: list[ReadableSpan] = []
         for item in items:
+            breathe()
             if isinstance(item, RunTrace):
                 spans += run_spans(item, self._resource, self._also)
             else:
