@@ -17,7 +17,7 @@ from tests.bench.targets import Rig
 RESULTS = Path(__file__).parent / "results.md"
 PEERS = {"portkey": "BENCH_PORTKEY", "litellm": "BENCH_LITELLM", "litellm granian": "BENCH_LITELLM"}
 QUICKER = 0.5  # length of a slice
-LONG = ("ready", "memory", "recorder")
+LONG = ("ready", "memory", "recorder", "bursts", "scrapes")
 MISSED, REGRESSED = 1, 2  # exit status
 
 
@@ -86,6 +86,8 @@ def main() -> int:
             "ready": lambda: report.ready_lines(endurance.ready(rig, (3, 5, 9)[size])),
             "memory": lambda: report.memory_lines(endurance.memory(rig, calls)),
             "recorder": lambda: report.recorder_lines(endurance.recorder(rig, seconds)),
+            "bursts": lambda: report.burst_lines(endurance.bursts(rig, (4.0, 20.0, 45.0)[size])),
+            "scrapes": lambda: report.scrape_lines(endurance.scrapes(rig, (3, 5, 7)[size], (250, 250, 400)[size])),
         }
         for name in LONG:
             if name in names:

@@ -7,6 +7,7 @@ at most, its CPU per 1,000 calls, what was dropped, and its memory after each th
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -16,6 +17,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
@@ -61,7 +63,7 @@ def resident_mb() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def measure(rate: int, seconds: float, root: Path) -> None:
+def measure(rate: int, seconds: float, root: Path) -> dict[str, Any]:
     journal, calls = root / "journal", int(rate * TENTH) * int(seconds / TENTH)
     journal.mkdir()
     drops, config = Drops(), Telemetry()
@@ -75,24 +77,23 @@ def measure(rate: int, seconds: float, root: Path) -> None:
     thread = threading.Thread(target=loop.run)
     thread.start()
     command = [sys.executable, "-m", "tests.bench.bursts", "--write", str(journal), str(rate), str(seconds)]
-    behind, memory, end, used = 0.0, list[str](), time.monotonic() + 10 * seconds, time.process_time()
+    behind, memory, end, used = 0.0, list[float](), time.monotonic() + 10 * seconds, time.process_time()
     with subprocess.Popen(command):
         while loop.records < calls and time.monotonic() < end:
             behind = max(behind, loop.behind_ns / 1e9)
             if loop.records >= calls / 3 * (len(memory) + 1):
-                memory.append(f"{resident_mb():.0f} MB")
+                memory.append(resident_mb())
             time.sleep(0.02)
     used = time.process_time() - used
     loop.stop()
     thread.join()
-    print(
-        f"{loop.records} of {calls} calls, {used / calls * 1e6:.0f} ms of CPU per 1,000; behind at most {behind:.2f} s"
-    )
-    print(
-        f"memory {', '.join([*memory, f'{resident_mb():.0f} MB at the end'])}; dropped: {drops.counts() or 'nothing'}"
-    )
     traces.close(10)
     ledger.close()
+    dropped = sum(drops.counts().values()) + calls - loop.records
+    return {
+        **{"rate": rate, "seconds": seconds, "dropped": dropped, "behind": behind},
+        **{"cpu_us": used / calls * 1e6, "memory_mb": [*memory, resident_mb()]},
+    }
 
 
 def main(words: list[str]) -> None:
@@ -103,7 +104,8 @@ def main(words: list[str]) -> None:
     core = max(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as root:
         os.sched_setaffinity(0, {core})
-        measure(rate, seconds, Path(root))
+        found = measure(rate, seconds, Path(root))
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from gateway.testing.gateway import RunningGateway
 from tests.bench import load, machine
@@ -124,6 +125,48 @@ def recorder(rig: Rig, seconds: float) -> Recording:
             ),
             (machine.cpu_seconds(target.others) - others) / made * 1e6,
         )
+
+
+@dataclass(frozen=True)
+class Bursts:
+    rate: int  # calls per second, ten bursts in each
+    seconds: float
+    dropped: int  # or missing
+    behind: float  # seconds, at most
+    cpu_us: float  # of the recorder per call
+    memory_mb: tuple[float, ...]  # after each third of the calls, and at the end
+
+
+def bursts(rig: Rig, seconds: float) -> Bursts:
+    """The recorder alone, fed by another process on the same core."""
+    found = program(rig, "bursts", "5000", str(seconds), patience=20 * seconds + 60)
+    return Bursts(**{**found, "memory_mb": tuple(found["memory_mb"])})
+
+
+@dataclass(frozen=True)
+class Scrapes:
+    lines: int
+    ratio: Figure  # p99 of calls beside scrapes, over that of calls alone
+
+
+def scrapes(rig: Rig, cycles: int, calls: int) -> Scrapes:
+    """Calls through a gateway with more than 20,000 series, in slices with and without scrapes."""
+    found = program(rig, "scrapes", str(cycles), str(calls), patience=300)
+    return Scrapes(found["lines"], figure(found["ratios"]))
+
+
+def program(rig: Rig, name: str, *words: str, patience: float) -> dict[str, Any]:
+    """What a program of the benchmark says in its last line, run on all cores. Raises BenchFailed."""
+    cores = ",".join(str(core) for core in sorted(rig.all_cores))
+    command = ["taskset", "-c", cores, sys.executable, "-m", f"tests.bench.{name}", *words]
+    try:
+        told = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=patience, stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired:
+        raise load.BenchFailed(f"{name} did not end in {patience:.0f} s") from None
+    if told.returncode:
+        raise load.BenchFailed(f"{name} ended with {told.returncode}")
+    found: dict[str, Any] = json.loads(told.stdout.splitlines()[-1])
+    return found
 
 
 def total(text: str, name: str) -> float:

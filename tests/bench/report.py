@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.bench.endurance import Memory, Recording, growth
+from tests.bench.endurance import Bursts, Memory, Recording, Scrapes, growth
 from tests.bench.load import EVENTS
 from tests.bench.slices import PHASES, Figure, Row, over
 
@@ -176,6 +176,20 @@ def recorder_lines(found: Recording) -> Iterable[Line]:
     yield Line("drops", f"{what}: dropped or missing", "", one(lost), 0, digits=0)
     yield Line("lag", f"{what}: largest lag", "s", one(max(found.lag.high, found.behind)), 5, 2, digits=1)
     yield Line("recorder_us", "CPU of recorder and supervisor per call", "µs", one(found.recorder_us), digits=0)
+
+
+def burst_lines(found: Bursts) -> Iterable[Line]:
+    what = f"recorder on one core, {found.rate:,} calls/s in bursts for {found.seconds:.0f} s"
+    yield Line("bursts_drops", f"{what}: dropped or missing", "", one(found.dropped), 0, digits=0)
+    yield Line("bursts_lag", f"{what}: behind at most", "s", one(found.behind), 5, 2, digits=1)
+    yield Line("bursts_us", "CPU of the recorder per call", "µs", one(found.cpu_us), digits=0)
+    memory = found.memory_mb
+    yield Line("bursts_rss", "its memory at the end", "MB", one(memory[-1]), digits=0)
+    yield Line("bursts_growth", "growth in the last third", "%", one(100 * (memory[-1] / memory[-2] - 1)), digits=1)
+
+
+def scrape_lines(found: Scrapes) -> Iterable[Line]:
+    yield Line("scrapes", f"p99 of calls beside scrapes of {found.lines:,} lines, over alone", "×", found.ratio)
 
 
 def one(value: float) -> Figure:
