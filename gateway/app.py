@@ -142,7 +142,7 @@ class Worker:
         return f"{time.time_ns() // 1_000_000:012x}{self.entropy.take(10).hex()}"
 
     def build(self, config: Config) -> Gateway:
-        prices = load_prices(self.catalogue, config.prices)
+        prices, estimator = load_prices(self.catalogue, config.prices), TokenEstimator()
         specs = {name: spec_of(name, upstream, prices) for name, upstream in config.upstreams.items()}
         contexts = {
             name: client_context(upstream.ca_file) if specs[name].target.tls else None
@@ -157,7 +157,7 @@ class Worker:
             specs=specs,
             aliases={name: alias_of(alias) for name, alias in config.aliases.items()},
             prices=prices,
-            estimator=TokenEstimator(),
+            estimator=estimator,
             identity=self.resolver(config),
             links=self.links,
             journal=self.journal,
@@ -180,7 +180,7 @@ class Worker:
             halt=self.halt,
             downshift=downshift_of(config.loops),
             prompt_cache=PromptCacheHealth(self.links, prices, MARKED) if config.prompt_cache.health else None,
-            translator=Translator(),
+            translator=Translator(estimator.expected),
             mark_prefixes=config.prompt_cache.breakpoints,
             cost_header=config.cost_header,
             stream_cost_comment=config.stream_cost_comment,

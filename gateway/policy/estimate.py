@@ -60,6 +60,11 @@ class TokenEstimator:
             return known  # said near the end of the answer, and so better than any estimate
         return msgspec.structs.replace(known, output_tokens=produced)
 
+    def expected(self, call: Call) -> int:
+        """Input tokens, before there is an answer."""
+        bare = call.route.operation in BARE
+        return input_tokens(call.asked, call.model_sent or call.asked.model, call.request.body, bare=bare)
+
 
 def input_tokens(asked: Asked, model: str, body: bytes = b"", *, bare: bool = False) -> int:
     """Tokens of a request, from its parts; from the whole `body` where a dialect read no parts.

@@ -47,6 +47,7 @@ BUILDING, SERVING = "engineering", "support"
 SERVERS = frozenset(("support-bot", "embedder", "summariser", "leaver", "stuck"))  # agents of the second team
 _FILES = ("app.py", "ledger.py", "README.md", "tests/test_ledger.py", "pyproject.toml")
 _CIRCLE = {"run_tests": "FAILED test_rounding: 0.29 != 0.30", "edit": "ledger.py: 1 line changed"}
+LEFT_TOKENS = 500  # at most, of an answer that is left, which is charged for all of them
 _TOPICS = ("vector clocks", "tail latency", "prompt caching", "write-ahead logs", "backpressure")
 
 
@@ -238,7 +239,7 @@ async def leaver(stage: Stage) -> None:
     headers = {"user-agent": "OpenAI/Python 3.54.0", "authorization": "Bearer sk-demo", "x-tollgate-agent": "leaver"}
     caller = stage.caller("leaver", stage.uuid(), headers)
     story = {"role": "user", "content": f"Tell me a long story, number {stage.rng.random()}. [[tokens 400]]"}
-    body = {"model": "gpt-4o", "messages": [story], "stream": True}
+    body = {"model": "gpt-4o", "max_tokens": LEFT_TOKENS, "messages": [story], "stream": True}
     await caller.ask(CHAT, "/v1/chat/completions", body, stream=True, leave_after=stage.rng.randint(5, 40))
 
 

@@ -45,7 +45,7 @@ SETTINGS: Mapping[str, Any] = {
     "runs": {"budget_usd": RUN_USD, "taper": [{"at": 0.5, "max_tokens": 128}]},
     "loops": {"cycle": "warn", "repeated_call": "stop"},
     "spending": {"unknown_price": "allow"},  # of a model that does not exist
-    "budgets": [{"scope": "team", "usd": 200, "per": "hour"}],  # about 3 a minute are held or spent: never out for long
+    "budgets": [{"scope": "team", "usd": 100, "per": "hour"}],  # about 1 a minute is spent: never out for long
     "fallbacks": [{"upstream": "gemini", "to": [BACKUP]}],
     "routes": [{"model": MINI, "to": [MINI], "canary": {"id": "newer", "to": "gpt-4.1", "share": 0.3}}],
 }

@@ -171,6 +171,8 @@ def test_vercel_17326_claude_code_learns_the_input_of_a_translated_stream(gate: 
     """There the usage was 0 and 0 in message_start, and nothing said it later: the cost shown was wrong."""
     got = ask(gate, "messages", "as-gpt", "[[tokens 9]] learn", 50, prefix="/run/learns", stream=True)
     assert got.status == 200
+    begun: dict[str, int] = events(got)[0]["message"]["usage"]
+    assert begun["input_tokens"] > 0, "an estimate: the provider says it at the end"
     usage: dict[str, Any] = {}
     for one in events(got):
         usage |= {k: v for k, v in (one.get("message") or one).get("usage", {}).items() if v is not None}

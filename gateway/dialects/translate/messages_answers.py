@@ -213,8 +213,12 @@ def _before_call(signature: str) -> dict[str, Any]:
 
 
 class MessagesWriter(Writer):
-    def __init__(self) -> None:
+    """`expected`: input tokens, as estimated: a stream begins with its usage, and other APIs end with theirs. Clients
+    that read the cost of a call from its first event would show none; the last event has the true figure."""
+
+    def __init__(self, expected: int = 0) -> None:
         super().__init__()
+        self._expected = Usage(input_tokens=expected)
         self._blocks = 0
         self._open = ""  # kind of the block under way
         self._key = -1
@@ -230,7 +234,7 @@ class MessagesWriter(Writer):
             "model": self.model,
             "content": [],
         }
-        message |= {"stop_reason": None, "stop_sequence": None, "usage": usage_of(None)}
+        message |= {"stop_reason": None, "stop_sequence": None, "usage": usage_of(self.usage or self._expected)}
         return _event({"type": "message_start", "message": message})
 
     def say(self, event: Said) -> bytes:

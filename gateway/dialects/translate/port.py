@@ -6,7 +6,7 @@ own dialect only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from gateway.call import Answer, Call, Request, Route, Usage
@@ -159,7 +159,10 @@ class Question:
 
 
 class Translator:
-    """Implements ports.Translator."""
+    """Implements ports.Translator. `expected` estimates the input tokens of a call."""
+
+    def __init__(self, expected: Callable[[Call], int] = lambda call: 0) -> None:
+        self._expected = expected
 
     def dialect(self, call: Call, family: str) -> str:
         """The dialect in which an upstream of this family is asked; "" where it is the client's own, or none is known.
@@ -198,6 +201,7 @@ class Translator:
             droppable=tuple(droppable),
             usage=usage,
             max_tokens=max_tokens,
+            expected=self._expected(call) if route.dialect == "anthropic" and call.asked.stream else 0,
             request_id=call.id,
             now=call.started_at // 1_000_000_000,
         )
