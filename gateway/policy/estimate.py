@@ -39,6 +39,7 @@ UNSEEN = frozenset(
 )  # fmt: skip
 DEPTH = 24
 THOROUGH, BRIEF = 32_768, 256  # after so many characters of a request, so many are looked at of each further text
+GLANCE = 2_048  # characters looked at of a whole request, for a figure that is only shown and soon replaced
 CIPHER_BASE, CIPHER_CHARS = 900, 6.2  # of encrypted reasoning: characters of its envelope, and per token
 
 _LEAST_SHARE = 0.5
@@ -61,9 +62,12 @@ class TokenEstimator:
         return msgspec.structs.replace(known, output_tokens=produced)
 
     def expected(self, call: Call) -> int:
-        """Input tokens, before there is an answer."""
-        bare = call.route.operation in BARE
-        return input_tokens(call.asked, call.model_sent or call.asked.model, call.request.body, bare=bare)
+        """Input tokens, roughly and at once, before there is an answer; 0 where bytes of media would count as text."""
+        body = call.request.body
+        if b'"base64"' in body:
+            return 0
+        kind = family(call.model_sent or call.asked.model)
+        return math.ceil(kind.text * units(bytes(body).decode("utf-8", "replace"), GLANCE))
 
 
 def input_tokens(asked: Asked, model: str, body: bytes = b"", *, bare: bool = False) -> int:

@@ -123,6 +123,21 @@ def test_a_body_no_dialect_could_read_still_has_a_size():
     assert 90 <= found.input_tokens <= 120
 
 
+@pytest.mark.parametrize("size", [200, 4_000, 200_000])
+def test_what_is_expected_at_a_glance_is_near_the_estimate(size: int):
+    said = {"role": "user", "content": "The tower in the middle of the town is old. " * (size // 44)}
+    question = asked(said, model=GPT)
+    body = msgspec.json.encode({"model": GPT, "max_tokens": 100, "messages": [said]})
+    full = input_tokens(question, GPT, body)
+    assert full < TokenEstimator().expected(call(question, body=body)) < 1.3 * full + 40
+
+
+def test_nothing_is_expected_of_media_whose_bytes_are_no_text():
+    source = {"type": "base64", "media_type": "image/png", "data": "iVBO" * 50_000}
+    body = msgspec.json.encode({"messages": [{"role": "user", "content": [{"type": "image", "source": source}]}]})
+    assert TokenEstimator().expected(call(asked(), body=body)) == 0
+
+
 def test_tools_and_schemas_count_once():
     tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]
     question = {"role": "user", "content": "hi"}
