@@ -276,7 +276,7 @@ class MessagesWriter(Writer):
         out = self._close()
         reason = self._reason or Stopped(0, STOP)
         delta = {"stop_reason": word_of(reason, refused=self._refused), "stop_sequence": reason.sequence or None}
-        out += _event({"type": "message_delta", "delta": delta, "usage": usage_of(self.usage)})
+        out += _event({"type": "message_delta", "delta": delta, "usage": usage_of(self.usage or self._expected)})
         return out + _event({"type": "message_stop"})
 
     def fail(self, event: Failed) -> bytes:
