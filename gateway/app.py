@@ -35,7 +35,7 @@ from gateway.net.server import Server
 from gateway.net.shadow import Shadows
 from gateway.net.tls import ListenerTls, client_context
 from gateway.pipeline import serve
-from gateway.policy.estimate import TokenEstimator
+from gateway.policy.estimate import TokenEstimator, expected_input
 from gateway.policy.identity import Resolver
 from gateway.policy.pricing import PriceTable
 from gateway.policy.prompt_cache import PromptCacheHealth
@@ -142,7 +142,7 @@ class Worker:
         return f"{time.time_ns() // 1_000_000:012x}{self.entropy.take(10).hex()}"
 
     def build(self, config: Config) -> Gateway:
-        prices, estimator = load_prices(self.catalogue, config.prices), TokenEstimator()
+        prices = load_prices(self.catalogue, config.prices)
         specs = {name: spec_of(name, upstream, prices) for name, upstream in config.upstreams.items()}
         contexts = {
             name: client_context(upstream.ca_file) if specs[name].target.tls else None
@@ -157,7 +157,7 @@ class Worker:
             specs=specs,
             aliases={name: alias_of(alias) for name, alias in config.aliases.items()},
             prices=prices,
-            estimator=estimator,
+            estimator=TokenEstimator(),
             identity=self.resolver(config),
             links=self.links,
             journal=self.journal,
@@ -180,7 +180,7 @@ class Worker:
             halt=self.halt,
             downshift=downshift_of(config.loops),
             prompt_cache=PromptCacheHealth(self.links, prices, MARKED) if config.prompt_cache.health else None,
-            translator=Translator(estimator.expected),
+            translator=Translator(expected_input),
             mark_prefixes=config.prompt_cache.breakpoints,
             cost_header=config.cost_header,
             stream_cost_comment=config.stream_cost_comment,

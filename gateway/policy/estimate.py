@@ -61,14 +61,6 @@ class TokenEstimator:
             return known  # said near the end of the answer, and so better than any estimate
         return msgspec.structs.replace(known, output_tokens=produced)
 
-    def expected(self, call: Call) -> int:
-        """Input tokens, roughly and at once, before there is an answer; 0 where bytes of media would count as text."""
-        body = call.request.body
-        if b'"base64"' in body:
-            return 0
-        kind = family(call.model_sent or call.asked.model)
-        return math.ceil(kind.text * units(bytes(body).decode("utf-8", "replace"), GLANCE))
-
 
 def input_tokens(asked: Asked, model: str, body: bytes = b"", *, bare: bool = False) -> int:
     """Tokens of a request, from its parts; from the whole `body` where a dialect read no parts.
@@ -95,6 +87,14 @@ def input_tokens(asked: Asked, model: str, body: bytes = b"", *, bare: bool = Fa
         + tally.media
         + tally.thought
     )
+
+
+def expected_input(call: Call) -> int:
+    """Input tokens, roughly and at once, before there is an answer; 0 where bytes of media would count as text."""
+    body = call.request.body
+    if b'"base64"' in body:
+        return 0
+    return math.ceil(family(call.model_sent or call.asked.model).text * _json_units(body, GLANCE))
 
 
 def output_tokens(answer: Answer, model: str) -> int:
@@ -178,5 +178,5 @@ def _declares(tools: bytes) -> bool:
     return len(tools) > len(b"null")  # nor is [] any
 
 
-def _json_units(raw: bytes) -> float:
-    return units(bytes(raw).decode("utf-8", "replace"))
+def _json_units(raw: bytes, sample: int = SAMPLE) -> float:
+    return units(bytes(raw).decode("utf-8", "replace"), sample)

@@ -90,6 +90,6 @@ def behind_all(reached: Sequence[Positions]) -> dict[str, int]:
 
 
 def breathe() -> None:
-    """Between two pieces of work: let a call have the core. Who is woken waits for the end of the slice of whoever
-    runs there, which is milliseconds, and would have all of a batch before it."""
+    """Give up the core between two pieces of work. The kernel lets whoever runs finish a slice of some milliseconds: a
+    call that needs this core would wait for all of a batch."""
     time.sleep(BREATH)

@@ -2,7 +2,7 @@
 
 Another process writes calls to a journal with the journal's own writer, a tenth of a second's worth at once; the loop
 of the recorder with ledger, metrics and sampled traces follows, on the same one core. Printed: how far it was behind
-at most, its CPU per 1,000 calls, what was dropped, and its memory after each third.
+at most, its CPU per call, what was dropped, and its memory after each third.
 """
 
 from __future__ import annotations
@@ -91,8 +91,12 @@ def measure(rate: int, seconds: float, root: Path) -> dict[str, Any]:
     ledger.close()
     dropped = sum(drops.counts().values()) + calls - loop.records
     return {
-        **{"rate": rate, "seconds": seconds, "dropped": dropped, "behind": behind},
-        **{"cpu_us": used / calls * 1e6, "memory_mb": [*memory, resident_mb()]},
+        "rate": rate,
+        "seconds": seconds,
+        "dropped": dropped,
+        "behind": behind,
+        "cpu_us": used / calls * 1e6,
+        "memory_mb": [*memory, resident_mb()],
     }
 
 

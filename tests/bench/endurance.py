@@ -134,13 +134,12 @@ class Bursts:
     dropped: int  # or missing
     behind: float  # seconds, at most
     cpu_us: float  # of the recorder per call
-    memory_mb: tuple[float, ...]  # after each third of the calls, and at the end
+    memory_mb: list[float]  # after each third of the calls, and at the end
 
 
 def bursts(rig: Rig, seconds: float) -> Bursts:
     """The recorder alone, fed by another process on the same core."""
-    found = program(rig, "bursts", "5000", str(seconds), patience=20 * seconds + 60)
-    return Bursts(**{**found, "memory_mb": tuple(found["memory_mb"])})
+    return Bursts(**program(rig, "bursts", "5000", str(seconds), patience=20 * seconds + 60))
 
 
 @dataclass(frozen=True)

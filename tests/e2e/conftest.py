@@ -13,6 +13,7 @@ pytest.register_assert_rewrite("gateway.testing.twice")  # before its import: it
 
 from gateway.testing.fake_upstream import FakeUpstream  # noqa: E402
 from gateway.testing.gateway import RunningGateway  # noqa: E402
+from gateway.testing.scripted import Background, ScriptedUpstream  # noqa: E402
 from gateway.testing.twice import Twice  # noqa: E402
 
 NOW = 1_790_000_000.0
@@ -44,6 +45,13 @@ def fake() -> Iterator[FakeUpstream]:
 def gate(fake: FakeUpstream) -> Iterator[RunningGateway]:
     """What goes through it is held against what goes without it, request by request: so it retries nothing itself."""
     with RunningGateway(upstreams(fake.url), retries={"attempts": 1}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def up(request: pytest.FixtureRequest) -> Iterator[ScriptedUpstream]:
+    """An upstream that plays the `SCRIPTS` of the module."""
+    with Background(ScriptedUpstream(request.module.SCRIPTS)) as running:
         yield running
 
 

@@ -10,7 +10,6 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ from gateway import cli
 from gateway.testing.faults import Script, Send, Wait, answer
 from gateway.testing.gateway import RunningGateway
 from gateway.testing.raw import NoAnswer, RawAnswer, RawClient, post
-from gateway.testing.scripted import Background, ScriptedUpstream
+from gateway.testing.scripted import ScriptedUpstream
 
 CHAT = "/v1/chat/completions"
 GOOD = (
@@ -33,12 +32,6 @@ SCRIPTS: dict[str, Script] = {
     "slow": [Wait(0.3), Send(answer(GOOD))],
     "late": [Wait(1), Send(answer(GOOD))],
 }
-
-
-@pytest.fixture(scope="module")
-def up() -> Iterator[ScriptedUpstream]:
-    with Background(ScriptedUpstream(SCRIPTS)) as running:
-        yield running
 
 
 def settings(up: ScriptedUpstream, **more: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import pytest
 from gateway.testing.faults import Script, Send, Wait, answer, chunked
 from gateway.testing.gateway import RunningGateway
 from gateway.testing.raw import NoAnswer, RawClient, post
-from gateway.testing.scripted import Background, ScriptedUpstream
+from gateway.testing.scripted import ScriptedUpstream
 
 CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
 GOOD = (
@@ -34,12 +34,6 @@ SCRIPTS: dict[str, Script] = {
     "": [Send(answer(GOOD))],
     "slow": [Send(SLOW[:HALF]), Wait(3), Send(SLOW[HALF:])],
 }
-
-
-@pytest.fixture(scope="module")
-def up() -> Iterator[ScriptedUpstream]:
-    with Background(ScriptedUpstream(SCRIPTS)) as running:
-        yield running
 
 
 def settings(up: ScriptedUpstream, **more: Any) -> dict[str, Any]:

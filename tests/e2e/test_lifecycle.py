@@ -21,7 +21,7 @@ from gateway.journal.record import CallRecord
 from gateway.testing.faults import Repeat, Script, Send, Wait, answer, chunked
 from gateway.testing.gateway import RunningGateway, free_port
 from gateway.testing.raw import NoAnswer, RawAnswer, RawClient, post, request
-from gateway.testing.scripted import Background, ScriptedUpstream
+from gateway.testing.scripted import ScriptedUpstream
 
 CHAT = "/v1/chat/completions"
 CHUNK = b'data: {"id":"c","model":"gpt-4o","choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'
@@ -39,12 +39,6 @@ SCRIPTS: dict[str, Script] = {
     "silent": [Wait(60)],
     "endless": [Send(BEGUN), Repeat(b"%x\r\n%b\r\n" % (len(CHUNK), CHUNK), pause=0.05)],
 }
-
-
-@pytest.fixture(scope="module")
-def up() -> Iterator[ScriptedUpstream]:
-    with Background(ScriptedUpstream(SCRIPTS)) as running:
-        yield running
 
 
 def upstreams(up: ScriptedUpstream) -> dict[str, Any]:

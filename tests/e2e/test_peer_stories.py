@@ -27,7 +27,7 @@ from gateway.testing.fake_upstream import FakeUpstream
 from gateway.testing.faults import Repeat, Send, Wait, answer, chunked
 from gateway.testing.gateway import RunningGateway
 from gateway.testing.raw import RawClient
-from gateway.testing.scripted import Background, ScriptedUpstream
+from gateway.testing.scripted import ScriptedUpstream
 from tests.e2e.conftest import upstreams
 from tests.e2e.money import FORMS, Answer, Waiting, ask, asked_of, port_of, request_of, under_way, until
 
@@ -95,12 +95,6 @@ SCRIPTS: dict[str, Any] = {
     "silent": [Wait(20)],
     "endless": [Send(chunked(end=b"")), Repeat(b"%x\r\n%b\r\n" % (len(DELTA), DELTA), times=5000)],
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def up() -> Iterator[ScriptedUpstream]:
-    with Background(ScriptedUpstream(SCRIPTS)) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -56,12 +56,6 @@ SCRIPTS: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def up() -> Iterator[ScriptedUpstream]:
-    with Background(ScriptedUpstream(SCRIPTS)) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def well() -> Iterator[ScriptedUpstream]:
     """Answers well whatever it is asked for."""
     scripts = {"": lambda raw: SCRIPTS["stream" if b'"stream"' in raw else "good"]}

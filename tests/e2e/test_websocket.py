@@ -19,7 +19,7 @@ from gateway.testing.fake_upstream import FakeUpstream
 from gateway.testing.faults import Close, Repeat, Reset, Script, Send, Wait
 from gateway.testing.gateway import RunningGateway
 from gateway.testing.raw import RawAnswer, RawClient, request
-from gateway.testing.scripted import Background, ScriptedUpstream, Seen
+from gateway.testing.scripted import ScriptedUpstream, Seen
 
 CREATE = {"type": "response.create", "model": "gpt-5", "input": "[[say one two three four five]]"}
 UPGRADE = (
@@ -44,12 +44,6 @@ def masked(payload: bytes, opcode: int = 1) -> bytes:
     size = len(payload)
     length = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2)
     return bytes([0x80 | opcode]) + length + bytes(4) + payload
-
-
-@pytest.fixture(scope="module")
-def up() -> Iterator[ScriptedUpstream]:
-    with Background(ScriptedUpstream(SCRIPTS)) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ class Asked(Struct, frozen=True):
     usage: bool = True  # streams of the upstream may be asked for usage
     max_tokens: int = 0  # the model's own limit of output; 0: unknown
     send_model: str = ""  # in place of the one asked for
-    expected: int = 0  # input tokens, for an API that states them before the upstream does; 0: unknown
+    expected: Callable[[], int] = int  # input tokens, for an API that states them before the upstream does; 0: unknown
     request_id: str = ""
     now: int = 0  # seconds since the epoch
 
@@ -103,7 +103,7 @@ SIDES: Mapping[str, Side] = MappingProxyType(
         ),
         "anthropic": Side(
             read=lambda body, losses, asked: messages_reader.read(body, losses),
-            writer=lambda question, body, asked: MessagesWriter(asked.expected),
+            writer=lambda question, body, asked: MessagesWriter(asked.expected()),
             whole=lambda events, body, asked: messages_answers.write(gather(events)),
             refuse=messages_answers.error_body,
             ask=lambda question, losses, asked: (

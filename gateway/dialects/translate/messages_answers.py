@@ -218,7 +218,7 @@ class MessagesWriter(Writer):
 
     def __init__(self, expected: int = 0) -> None:
         super().__init__()
-        self._expected = Usage(input_tokens=expected)
+        self.usage = Usage(input_tokens=expected)
         self._blocks = 0
         self._open = ""  # kind of the block under way
         self._key = -1
@@ -234,7 +234,7 @@ class MessagesWriter(Writer):
             "model": self.model,
             "content": [],
         }
-        message |= {"stop_reason": None, "stop_sequence": None, "usage": usage_of(self.usage or self._expected)}
+        message |= {"stop_reason": None, "stop_sequence": None, "usage": usage_of(self.usage)}
         return _event({"type": "message_start", "message": message})
 
     def say(self, event: Said) -> bytes:
@@ -276,7 +276,7 @@ class MessagesWriter(Writer):
         out = self._close()
         reason = self._reason or Stopped(0, STOP)
         delta = {"stop_reason": word_of(reason, refused=self._refused), "stop_sequence": reason.sequence or None}
-        out += _event({"type": "message_delta", "delta": delta, "usage": usage_of(self.usage or self._expected)})
+        out += _event({"type": "message_delta", "delta": delta, "usage": usage_of(self.usage)})
         return out + _event({"type": "message_stop"})
 
     def fail(self, event: Failed) -> bytes:

@@ -7,6 +7,7 @@ own dialect only.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 
 from gateway.call import Answer, Call, Request, Route, Usage
@@ -201,7 +202,7 @@ class Translator:
             droppable=tuple(droppable),
             usage=usage,
             max_tokens=max_tokens,
-            expected=self._expected(call) if route.dialect == "anthropic" and call.asked.stream else 0,
+            expected=partial(self._expected, call),
             request_id=call.id,
             now=call.started_at // 1_000_000_000,
         )

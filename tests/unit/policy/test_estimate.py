@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.call import Answer, Asked, Call, Request, Route, ToolUse, Trace, Usage, Who
-from gateway.policy.estimate import TokenEstimator, input_tokens, output_tokens
+from gateway.policy.estimate import TokenEstimator, expected_input, input_tokens, output_tokens
 from gateway.policy.token_families import family
 
 PATH = Path(__file__).parents[2] / "golden" / "estimates" / "calibrate.py"
@@ -129,13 +129,13 @@ def test_what_is_expected_at_a_glance_is_near_the_estimate(size: int):
     question = asked(said, model=GPT)
     body = msgspec.json.encode({"model": GPT, "max_tokens": 100, "messages": [said]})
     full = input_tokens(question, GPT, body)
-    assert full < TokenEstimator().expected(call(question, body=body)) < 1.3 * full + 40
+    assert full < expected_input(call(question, body=body)) < 1.3 * full + 40
 
 
 def test_nothing_is_expected_of_media_whose_bytes_are_no_text():
     source = {"type": "base64", "media_type": "image/png", "data": "iVBO" * 50_000}
     body = msgspec.json.encode({"messages": [{"role": "user", "content": [{"type": "image", "source": source}]}]})
-    assert TokenEstimator().expected(call(asked(), body=body)) == 0
+    assert expected_input(call(asked(), body=body)) == 0
 
 
 def test_tools_and_schemas_count_once():

@@ -512,7 +512,7 @@ def test_usage_that_is_not_stated_is_not_made_up():
 @pytest.mark.parametrize(("stated", "told"), [(True, 10), (False, 25)])
 def test_a_stream_of_messages_states_what_is_expected_until_the_provider_says(stated: bool, told: int):
     said = [delta(role="assistant", content="So."), delta("stop"), *([USAGE] if stated else []), b"[DONE]"]
-    first, *_, last, _ = streamed("anthropic", "openai_chat", *said, expected=25)[0]
+    first, *_, last, _ = streamed("anthropic", "openai_chat", *said, expected=lambda: 25)[0]
     assert first["message"]["usage"]["input_tokens"] == 25
     usage = last["usage"]
     assert usage["input_tokens"] + usage["cache_read_input_tokens"] == told
