@@ -16,7 +16,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -97,8 +96,17 @@ def listening(module: str, *options: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """SIGTERM ends the demo as Ctrl-C does, and both work where they came ignored, as in the background of a shell."""
-    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    """SIGTERM ends the demo as Ctrl-C does, and both work where they came ignored, as in the background of a shell.
+    Only the first counts: a group is often told twice, and a second would interrupt what puts things away."""
+    told = False
+
+    def end(number: int, frame: object) -> None:
+        nonlocal told
+        if not told:
+            told = True
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
@@ -222,7 +230,8 @@ def run(
             agreed = report(gate, console, log)
             if stay:
                 console.print("the gateway stays up; Ctrl-C stops it")
-                threading.Event().wait()
+                while True:
+                    time.sleep(1)
         except GatewayDied as fault:
             console.print(str(fault), markup=False)
             return 1

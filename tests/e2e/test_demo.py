@@ -73,7 +73,10 @@ def test_the_demo_stays_up_until_it_is_told_to_end(ports: tuple[int, int], numbe
         with urllib.request.urlopen(f"http://127.0.0.1:{ports[1]}/metrics", timeout=10) as answer:
             assert b"tollgate_" in answer.read()
         process.send_signal(number)
+        for again in (signal.SIGINT, signal.SIGTERM):  # a group is often told twice
+            process.send_signal(again)
         assert process.wait(40) == 0
+        assert process.stdout.read().split() == ["stopping"]
         assert all(is_free(port) for port in ports)
     finally:
         process.kill()
