@@ -32,6 +32,7 @@ class Pass(Struct, frozen=True, eq=False):
     has the same."""
 
     where: tuple[tuple[str, Breaker, Permit], ...]
+    probe: bool = False  # for one of them at least
 
 
 class Breakers:
@@ -54,6 +55,10 @@ class Breakers:
         """Would the cell of this name turn a call away?"""
         cell = self._named.get(name) if name in self.ajar else None
         return cell is not None and cell.refuses(now)
+
+    def are_closed(self, upstream: str, model: str) -> bool:
+        """Both cells of a target?"""
+        return not self.ajar or (upstream not in self.ajar and f"{upstream}/{model}" not in self.ajar)
 
     def adopt(self, name: str, *, opened: bool, until: int, at: int, now: int) -> Change | None:
         """What another gateway found of the cell of this name; times of the monotonic clock, in ns."""
@@ -83,7 +88,7 @@ class Breakers:
                     self._told(other, known.report(given, Outcome.NEITHER, now))
                 raise self._refusal(name, cell, now)
             passed.append((name, cell, permit))
-        one = Pass(tuple(passed))
+        one = Pass(tuple(passed), any([permit.probe for _, _, permit in passed]))
         if not self.ajar and not forced:
             self._closed[call.route.upstream, call.model_sent or call.asked.model] = one
         return one
@@ -118,7 +123,7 @@ class Breakers:
         """The attempt is over. `verdict`: of one that failed; `well`: else, that it came to its end."""
         now = gw.monotonic()
         if verdict is None:
-            outcome = self._succeeded(call) if well else NEITHER
+            outcome = self._succeeded(call, one) if well else NEITHER
             tenth = self._terms.tenth(now)
             for name, cell, permit in one.where:
                 if outcome is not SUCCESS or not cell.went_well(permit, tenth):
@@ -132,19 +137,25 @@ class Breakers:
             outcome = failed(call, verdict, answers=at == len(one.where) - 1, reaches=at == 0)
             self._told(name, cell.report(permit, outcome, now, wait if outcome is Outcome.FAILURE else 0))
 
+    def bound(self, one: Pass, call: Call, gw: Gateway) -> float:
+        """Seconds that a probe which was overtaken may still take until it is slow: see Breaker.bound."""
+        whole = one.where[-1][1].bound(stream=call.asked.stream)
+        return max(0.0, (call.attempts[-1].began + whole - gw.monotonic()) / NANO)
+
     def overtaken(self, one: Pass, gw: Gateway) -> None:
-        """Another attempt, which began later, said something before this one. That is no failure; but a probe was to
-        show that an upstream is well again, and it would cost every call its hedge to let one after the other try."""
+        """Another attempt, which began later, said something before this one. That is no failure; but a probe that says
+        nothing for as long as its `bound` shows that its upstream is not well."""
         now = gw.monotonic()
         for name, cell, permit in one.where:
             self._told(name, cell.report(permit, SLOW if permit.probe else NEITHER, now))
 
-    def _succeeded(self, call: Call) -> Outcome:
+    def _succeeded(self, call: Call, one: Pass) -> Outcome:
         last = call.attempts[-1]
         if not 100 < last.status < 400:
             return NEITHER
-        first = call.first_byte or last.ended
-        return SLOW if self._slow and first - last.began > self._slow else SUCCESS
+        took = (call.first_byte or last.ended) - last.began
+        one.where[-1][1].learn(took, stream=call.asked.stream)
+        return SLOW if self._slow and took > self._slow else SUCCESS
 
     def _permit(self, name: str, cell: Breaker, now: int, forced: Mapping[str, str]) -> Permit | None:
         if forced and name in forced:
