@@ -186,7 +186,15 @@ class Resilience:
             longest=int(said.longest * NANO),
             probes=said.probes,
         )
-        return Breakers(terms, slow=int((said.slow_seconds or 0) * NANO), refuse=said.refuse, tell=self._tell)
+
+        def tell(name: str, change: Change) -> None:
+            if (
+                made is self._breakers
+            ):  # else a call ended that began before a reload: nobody asks that breaker any more
+                self._tell(name, change)
+
+        made = Breakers(terms, slow=int((said.slow_seconds or 0) * NANO), refuse=said.refuse, tell=tell)
+        return made
 
     async def close(self) -> None:
         if self._shared is not None:
