@@ -3,13 +3,14 @@
 Rules
 1. An upstream has a cell for whether it can be reached and talks HTTP, and one for each model, for what it answers: a
    model that is overloaded takes no other with it. A tool has one for both.
-2. What a person forced (open or closed) stands, whatever was counted; the outcomes go on being counted.
+2. What a person forced (open or closed) stands, whatever was counted; the outcomes go on being counted. What was forced
+   of an upstream is so for each of its models, but for those of which something else was.
 3. Where no cell refuses, both are told the end; where one does, the other gets its permit back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from msgspec import Struct
 
@@ -82,7 +83,8 @@ class Breakers:
         now = gw.monotonic()
         passed: list[tuple[str, Breaker, Permit]] = []
         for name, cell in self._of(call, gw):
-            permit = self._permit(name, cell, now, forced) if forced or cell.state is not CLOSED else cell.admit(now)
+            how = forced.get(name, forced.get(call.route.upstream, "")) if forced else ""
+            permit = self._permit(name, cell, now, how) if how or cell.state is not CLOSED else cell.admit(now)
             if permit is None:
                 for other, known, given in passed:
                     self._told(other, known.report(given, Outcome.NEITHER, now))
@@ -157,9 +159,9 @@ class Breakers:
         one.where[-1][1].learn(took, stream=call.asked.stream)
         return SLOW if self._slow and took > self._slow else SUCCESS
 
-    def _permit(self, name: str, cell: Breaker, now: int, forced: Mapping[str, str]) -> Permit | None:
-        if forced and name in forced:
-            return Permit(cell.era) if forced[name] == FORCED_CLOSED else None
+    def _permit(self, name: str, cell: Breaker, now: int, forced: str) -> Permit | None:
+        if forced:
+            return Permit(cell.era) if forced == FORCED_CLOSED else None
         era = cell.era
         permit = cell.admit(now)
         if cell.era != era:
@@ -195,8 +197,8 @@ def shut(breakers: Breakers | None, upstream: str, model: str, gw: Gateway) -> b
         return False
     now = gw.monotonic()
     for name in (upstream, f"{upstream}/{model}"):
-        if forced and name in forced:
-            if forced[name] != FORCED_CLOSED:
+        if how := forced.get(name, forced.get(upstream, "")):
+            if how != FORCED_CLOSED:
                 return True
         elif breakers is not None and breakers.refuses(name, now):
             return True
