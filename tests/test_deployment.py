@@ -295,7 +295,8 @@ def ci(place: Path, recipe: str, *, lint: str = "echo fine", npm: bool = False) 
     )
     programs = place / "bin"
     programs.mkdir()
-    for name in "bash sh make tee grep mktemp rm dirname echo cat false setsid nice".split():
+    used = ("bash", "sh", "make", "tee", "grep", "mktemp", "rm", "dirname", "echo", "cat", "false", "setsid", "nice")
+    for name in used:
         (programs / name).symlink_to(shutil.which(name) or name)
     if npm:
         (programs / "npm").symlink_to(sys.executable)
