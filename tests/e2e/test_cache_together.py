@@ -16,10 +16,10 @@ import pytest
 from gateway.testing.fake_upstream import FakeUpstream
 from gateway.testing.fake_world import Latency
 from gateway.testing.gateway import RunningGateway
-from tests.e2e.redis_server import RedisServer, missing
 from tests.e2e.test_cache import CACHE, question, sent, upstreams
+from tests.redis_server import NEEDS_REDIS, RedisServer
 
-REDIS = pytest.param("redis", marks=pytest.mark.skipif(bool(missing()), reason=missing() or "redis-server is there"))
+REDIS = pytest.param("redis", marks=NEEDS_REDIS)
 MANY = 200
 
 
