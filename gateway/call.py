@@ -212,6 +212,7 @@ class Answer(Struct):
     error_message: str = ""
     complete: bool = True  # a stream: its terminal event was seen
     background: bool = False  # accepted for later: its usage comes with a fetch of the response
+    refused: bool = False  # the model says in a place of its own (`refusal`) that it will not answer
     executed: tuple[Executed, ...] = ()  # of `Asked.calls`, those whose result was seen
     offered: tuple[Offered, ...] = ()  # tools listed by a server, of those whose outputs may be given again
 

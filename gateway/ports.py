@@ -313,10 +313,10 @@ class Upstreams(Protocol):
         body: bytes,
         owner: Downstream,
         *,
-        patience: float = 0.0,
+        patience: Callable[[], float] | None = None,
         fresh: bool = False,
     ) -> Exchange:
-        """Send a request and wait for the head of the answer; for `patience` seconds also when the client has left.
+        """Send a request and wait for the head of the answer; for `patience()` seconds also when the client has left.
         `fresh`: on a new connection.
 
         Raises UpstreamFault or ClientGone.

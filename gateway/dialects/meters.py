@@ -35,6 +35,7 @@ class Draft(Struct):
     error_type: str = ""
     error_message: str = ""
     background: bool = False
+    refused: bool = False
     chars: int = 0
     extra: int = 0  # bytes of those characters in UTF-8, beyond one each
     _text: list[str] = []
@@ -56,11 +57,16 @@ class Draft(Struct):
             self._stored += len(value)
 
     def other(self, value: object) -> None:
-        """Reasoning, refusals, tool arguments: counts only."""
+        """Reasoning, tool arguments: counts only."""
         if type(value) is str:
             self.chars += len(value)
             if not value.isascii():
                 self.extra += extra_bytes(value)
+
+    def refusal(self, value: object) -> None:
+        """The model declines, in a place of its own."""
+        self.refused = self.refused or (type(value) is str and bool(value))
+        self.other(value)
 
     def tool(self, key: object, id: object, name: object) -> None:
         """A tool call, or what a later chunk adds to it under the same key."""
@@ -111,6 +117,7 @@ class Draft(Struct):
             self.error_message,
             complete,
             self.background,
+            self.refused,
         )
 
 

@@ -69,7 +69,7 @@ def note_output(draft: Draft, items: list[Item]) -> None:
                 draft.text(part.text)
             else:
                 draft.other(part.text)
-            draft.other(part.refusal)
+            draft.refusal(part.refusal)
             draft.other(part.transcript)
         for part in item.summary or ():
             draft.other(part.text)

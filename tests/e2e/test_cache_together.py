@@ -144,6 +144,22 @@ async def test_a_failing_leader_releases_the_others(gates: list[RunningGateway],
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_a_leader_that_leaves_before_its_answer_costs_no_other_call(
+    gates: list[RunningGateway], upstream: FakeUpstream, stream: bool
+) -> None:
+    text = f"gone early, {len(gates)} {stream}"
+    body = question(f"[[wait 1.5]] {text}", stream=stream)
+    leader = asyncio.create_task(ask(gates[0], body))
+    while not sent(upstream, text):
+        await asyncio.sleep(0.01)
+    others = asyncio.create_task(at_once(gates, body, 8))
+    await asyncio.sleep(0.4)  # they have joined
+    leader.cancel()
+    assert {(status, result) for status, result, _ in await others} == {(200, "exact")}
+    assert sent(upstream, text) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 async def test_a_killed_leader_costs_one_call_more_at_most(
     gates: list[RunningGateway], upstream: FakeUpstream, stream: bool
 ) -> None:

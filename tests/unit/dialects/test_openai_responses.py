@@ -83,6 +83,17 @@ def test_document(responses):
     assert answer.finish_reasons == ("completed",)
 
 
+def test_a_refusal_is_known_for_one(responses):
+    """It ends as any answer does: `completed`."""
+    said = {"type": "message", "content": [{"type": "refusal", "refusal": "I cannot"}]}
+    whole = responses.answer(response(usage=USAGE, output=[said]))
+    delta = event("response.refusal.delta", 4, delta="I cannot")
+    streamed = responses.stream(CREATED, delta, event("response.completed", 5, response=response(usage=USAGE))).end()
+    for answer in (whole, streamed):
+        assert (answer.refused, answer.finish_reasons, answer.output_chars) == (True, ("completed",), 8)
+    assert not responses.stream(CREATED, *TEXT).end().refused
+
+
 def test_stated_searches_count_before_seen_ones(responses):
     output = [{"type": "web_search_call"}]
     answer = responses.answer(response(usage=USAGE, output=output, tool_usage={"web_search": {"num_requests": 4}}))
