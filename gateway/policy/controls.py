@@ -34,6 +34,8 @@ class Kind(enum.StrEnum):
     AUTO = "auto"  # it goes by what it counts
 
 
+LOOP_BREAKER = "loop breaker"
+"""Who stopped a run that no person did."""
 FORCED = {Kind.OPEN: "open", Kind.CLOSE: "closed", Kind.AUTO: ""}
 
 
