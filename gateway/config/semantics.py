@@ -26,7 +26,8 @@ from gateway.config.schema import Alias, Config, McpServer, Tool, Upstream
 
 ALLOW_OPEN = "TOLLGATE_ALLOW_OPEN"
 TOKEN_CHARS = 16  # least length of an admin token
-RESERVED = frozenset({"v1", "v1beta", "run", "agent", "budget", "tools", "mcp", "healthz", "readyz", "metrics", "api"})
+_PREFIXES = {"run", "agent", "version", "budget", "tools", "mcp"}
+RESERVED = frozenset({"v1", "v1beta", "healthz", "readyz", "metrics", "api"} | _PREFIXES)
 """First path segments that are routes of their own, so no upstream may be named so."""
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")  # RFC 9110, 5.6.2
