@@ -26,7 +26,8 @@ from gateway.config.schema import Alias, Config, McpServer, Tool, Upstream
 
 ALLOW_OPEN = "TOLLGATE_ALLOW_OPEN"
 TOKEN_CHARS = 16  # least length of an admin token
-RESERVED = frozenset({"v1", "v1beta", "run", "agent", "budget", "tools", "mcp", "healthz", "readyz", "metrics", "api"})
+_PREFIXES = {"run", "agent", "version", "budget", "tools", "mcp"}
+RESERVED = frozenset({"v1", "v1beta", "healthz", "readyz", "metrics", "api"} | _PREFIXES)
 """First path segments that are routes of their own, so no upstream may be named so."""
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?|null")
