@@ -201,6 +201,19 @@ async def test_a_connection_made_for_one_who_left_is_kept_for_the_next() -> None
         bench.pools.close()
 
 
+async def test_what_is_not_wanted_any_more_once_it_is_connected_is_not_sent() -> None:
+    async with FaultUpstream(KEEPS) as up:
+        bench = Bench(target(up.port))
+        bench.down.gone = True
+        with pytest.raises(ClientGone):
+            await bench.open()
+        assert not bench.attempt.sent
+        bench.down.gone = False
+        assert await bench.whole() == b"{}"
+        assert up.connections == 1, "it is kept for the next"
+        bench.pools.close()
+
+
 async def test_who_leaves_while_waiting_closes_the_connection() -> None:
     async with FaultUpstream([Receive(), Wait(9)]) as up:
         bench = Bench(target(up.port))
