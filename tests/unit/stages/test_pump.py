@@ -70,6 +70,11 @@ def test_embeddings_without_usage_are_estimated_though_they_name_nothing(
     assert world.call.money.total is not None
 
 
+def test_a_byte_order_mark_hides_no_usage_and_passes() -> None:
+    world, _ = play(QUESTION, [JSON], b"\xef\xbb", b"\xbf" + ANSWER)
+    assert (world.down.sent, facts(world.call)) == (b"\xef\xbb\xbf" + ANSWER, (200, "ok", "provider"))
+
+
 def test_a_large_document_is_sent_as_it_comes() -> None:
     pieces = [ANSWER[:-1], b" " * WHOLE_LIMIT, b" " * 10, b"}"]
     world, _ = play(QUESTION, [JSON], *pieces)
