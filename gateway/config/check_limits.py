@@ -21,6 +21,8 @@ class Catalogue(Protocol):
 
     def guess_provider(self, host: str, url_path: str = "") -> str: ...
 
+    def provider_of(self, upstream: str, host: str, url_path: str = "") -> str: ...
+
     def names(self) -> frozenset[str]: ...
 
 
@@ -142,8 +144,14 @@ def _unpriced(budget: Budget, config: Config, priced: Catalogue) -> list[str]:
 
 
 def _has_price(model: str, config: Config, priced: Catalogue) -> bool:
-    providers = {_provider(upstream, priced) for upstream in config.upstreams.values()}
+    providers = {provider_of(name, upstream, priced) for name, upstream in config.upstreams.items()}
     return any(priced.knows(provider, model) for provider in providers | {""})
+
+
+def provider_of(name: str, upstream: Upstream, priced: Catalogue) -> str:
+    """Under which provider the calls of an upstream are priced."""
+    url = parse_url(upstream.url)
+    return upstream.provider or priced.provider_of(name, url.hostname or "", url.path)
 
 
 def _taper(path: Path, steps: Iterable[TaperStep], config: Config, priced: Catalogue) -> Iterator[Problem]:

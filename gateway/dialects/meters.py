@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8
 from typing import Any
 
 import msgspec
@@ -234,7 +235,7 @@ class JsonMeter(NoStream):
     def _take(self) -> bytes:
         """Fill the draft; returns what it was filled from, where that is the whole document."""
         self._read = True
-        body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        body = (self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)).removeprefix(BOM_UTF8)
         self._parts.clear()
         if self._status >= 400:
             facts = decode_error(body) if body else None

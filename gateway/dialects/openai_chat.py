@@ -21,7 +21,7 @@ from gateway.dialects.body import nested
 from gateway.dialects.injection import UsageStripper, asks_usage, is_rejection, usage_edit
 from gateway.dialects.meters import Draft, JsonMeter, decode_error, find_object
 from gateway.dialects.shape import DECODE_FAULTS, NO_RAW, Shape, is_set
-from gateway.dialects.sse import parse_frame
+from gateway.dialects.sse import parse_frame, without_done
 from gateway.dialects.streams import EventMeter
 from gateway.dialects.usage import as_dict, openai_usage
 from gateway.errors import GatewayError
@@ -275,6 +275,9 @@ class OpenAIFamily(BaseDialect):
     def interruption(self, fault: GatewayError, meter: Meter, request_id: str) -> bytes:
         error = msgspec.json.encode({"error": faults.openai_error(fault)})
         return b"%bdata: %b\n\n" % (closing(meter), error)
+
+    def unfinished(self, tail: bytes) -> bytes:
+        return without_done(tail)
 
 
 def _restated(name: bytes, data: bytes) -> ErrorAnswer | None:

@@ -21,6 +21,9 @@ class Catalogue:
         known = {"api.openai.com": "openai", "api.anthropic.com": "anthropic"}
         return known.get(host, "google" if "google" in host else "")
 
+    def provider_of(self, upstream, host, url_path=""):
+        return self.guess_provider(host, url_path) or upstream
+
 
 KEYS = Roster(frozenset({"k1", "ci", "k2"}), frozenset({"core", "research-a", "research-b"}), 2)
 LOCAL = "upstreams: {local: {dialect: openai, url: 'http://127.0.0.1:1'}}\n"
