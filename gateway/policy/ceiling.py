@@ -25,10 +25,12 @@ from urllib.parse import parse_qs
 from msgspec import Struct
 
 from gateway.call import Asked, Call
-from gateway.policy.asked_facts import choices_of, context_of, media_of, names_in, output_limit, refers, whole
+from gateway.policy.asked_facts import choices_of, context_of, continues_thread, media_of, output_limit, refers, whole
 from gateway.policy.hosted_tools import NONE, USES, Hosted, by_itself, hosted_tools
+from gateway.policy.inline_tools import inline_tools
 from gateway.policy.model_limits import most
-from gateway.policy.token_bound import AUDIO, HOUR, TOKENS, Pieces, around, text_bound
+from gateway.policy.passes import ONCE, Passes, models_beside, passes_of
+from gateway.policy.token_bound import AUDIO, HOUR, INLINE, STORED, TOKENS, Pieces, around, text_bound
 from gateway.policy.tool_price import held
 from gateway.policy.worst_rates import Features, WorstRates
 from gateway.ports import Prices
@@ -135,14 +137,17 @@ class Ceiling:
             costly = posts or OVERRIDE in call.request.names
             return Worst(nano_usd=None, estimated=True, basis="unknown") if costly else FREE
         model = model_of(call)
-        hosted = self._tools(asked, model)
         total = self._own(asked, model, call.request.body, route.operation in BARE)
-        tokens = (total & TOKENS) + self._kept(asked, model, known_history)
+        hosted = self._tools(asked, model, inline=total >= INLINE)
+        tokens = (total & TOKENS) + self._kept(asked, model, known_history, items=total % INLINE >= STORED)
         if hosted is not NONE:
             tokens = hosted.tokens(tokens)
         each, basis = (0, "client") if route.operation in NO_OUTPUT else self._limit(asked, model)
-        worst = Worst(tokens, 0, None, basis != "client", basis, each, choices_of(asked, route.operation))
-        return self._priced(call, provider, at, worst, (total, hosted))
+        passes = passes_of(asked.fields, tokens)
+        choices = choices_of(asked, route.operation) * passes.tries
+        each = max(each, passes.longest)
+        worst = Worst(passes.tokens(tokens), 0, None, basis != "client", basis, each, choices)
+        return self._priced(call, provider, at, worst, (total, hosted, passes))
 
     def tokens_in(self, asked: Asked, model: str, body: bytes, *, bare: bool = False) -> int:
         """The bound of the input by what the request itself holds; `bare`: its text goes without a template."""
@@ -167,23 +172,24 @@ class Ceiling:
         if "models" in fields or "provider" in fields:
             total += ROUTED
         constants = around(model)
+        declares = declares or total >= INLINE
         total += constants.message * len(parts)
         if bare:
             return total
         return total + constants.request + (constants.tools if declares else 0)
 
-    def _kept(self, asked: Asked, model: str, known: int | None) -> int:
-        """What the provider keeps and the request only refers to."""
+    def _kept(self, asked: Asked, model: str, known: int | None, *, items: bool) -> int:
+        """What the provider keeps and the request only refers to; `items`: single ones, of which nothing is known."""
         fields = asked.fields
         total = 0
-        if refers(asked, HISTORIES):
+        if items or refers(asked, HISTORIES) or continues_thread(asked):
             limits = most(model)
-            total = known if known is not None else limits.context if limits else self._history
+            total = known if known is not None and not items else limits.context if limits else self._history
         if "prompt" in fields and bytes(fields["prompt"])[:1] == b"{":
             total += STORED_PROMPT
         return total
 
-    def _tools(self, asked: Asked, model: str) -> Hosted:
+    def _tools(self, asked: Asked, model: str, *, inline: bool) -> Hosted:
         found = NONE
         if len(asked.tools) > 4:
             key = hash(asked.tools)
@@ -193,6 +199,9 @@ class Ceiling:
                     self._hosted.clear()
                 known = self._hosted[key] = hosted_tools(asked.tools, self._uses)
             found = known
+        if inline:
+            more = hosted_tools(inline_tools(asked.messages), self._uses)
+            found = Hosted(found.uses + more.uses, found.prompt + more.prompt, found.models + more.models)
         if extra := by_itself(model, asked.fields, self._uses):
             found = Hosted(found.uses + extra, found.prompt, found.models)
         if found.uses and "max_tool_calls" in asked.fields:
@@ -211,22 +220,21 @@ class Ceiling:
     def _session(self, call: Call, provider: str, at: float) -> Worst:
         known = most(model_of(call))
         context, output = (known.context, known.output) if known else (self._history, self._output)
-        return self._priced(call, provider, at, Worst(context, 0, None, True, "session", output), (AUDIO, NONE))
+        return self._priced(call, provider, at, Worst(context, 0, None, True, "session", output), (AUDIO, NONE, ONCE))
 
-    def _priced(self, call: Call, provider: str, at: float, worst: Worst, more: tuple[int, Hosted]) -> Worst:
-        flags, hosted = more
+    def _priced(self, call: Call, provider: str, at: float, worst: Worst, more: tuple[int, Hosted, Passes]) -> Worst:
+        flags, hosted, passes = more
         asked = call.asked
-        guessed = text_bound(bytes(asked.fields["prediction"])) if "prediction" in asked.fields else 0
-        out = worst.each * worst.choices + guessed  # what is guessed wrong is billed beside the answer
-        models = (model_of(call), *hosted.models)
-        if "models" in asked.fields:
-            models += names_in(asked.fields["models"])
+        beside = text_bound(bytes(asked.fields["prediction"])) if "prediction" in asked.fields else 0
+        beside += passes.summary * passes.tries
+        out = worst.each * worst.choices + beside  # what is guessed wrong is billed beside the answer
+        models = (model_of(call), *hosted.models, *models_beside(asked.fields))
         media = media_of(asked) if worst.basis != "session" else SESSION_MEDIA
-        features = Features(flags >= HOUR, flags & (HOUR - 1) >= AUDIO, media, context_of(asked))
+        features = Features(flags % STORED >= HOUR, flags % HOUR >= AUDIO, media, context_of(asked))
         rates = self._rates.of(provider, models, worst.tokens_in, at, features)
         nano, base, each = None, 0, 0
         if rates is not None:
-            base = rates.fixed + rates.input * worst.tokens_in + rates.use * hosted.uses + rates.output * guessed
+            base = rates.fixed + rates.input * worst.tokens_in + rates.use * hosted.uses + rates.output * beside
             each = rates.output
             nano = nano_of(base + each * worst.each * worst.choices)
         return Worst(

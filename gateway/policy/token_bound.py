@@ -25,6 +25,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.policy.inline_tools import declares_tools
 from gateway.policy.media_size import Pixels, decoded
 from gateway.policy.media_tokens import (
     HOLDERS,
@@ -42,6 +43,7 @@ from gateway.policy.token_families import OTHER, Family, family
 PLAIN = b"abcdefghijklmnopqrstuvwxyz "
 HUNDREDTHS = 67  # of a token, for each of them
 AUDIO, HOUR = 1 << 40, 1 << 52  # flags above the tokens of a piece: it holds a recording; asks to be cached for an hour
+STORED, INLINE = 1 << 64, 1 << 76  # it stands for an item that the provider keeps; it declares tools of its own
 TOKENS = AUDIO - 1
 
 BLOCK = 4  # of each JSON object: what marks a content block
@@ -143,7 +145,15 @@ def piece_bound(text: bytes, model: str) -> int:
         return min(len(text), text_bound(text) * percent // 100)
     walk = _Walk(model, kind)
     walk.value(value)
-    return walk.total(percent)
+    flags = (STORED if is_reference(value) else 0) + (INLINE if declares_tools(value) else 0)
+    return walk.total(percent) + flags
+
+
+def is_reference(value: object) -> bool:
+    """An item of the Responses API that holds nothing but the id of one that was answered before."""
+    if not isinstance(value, dict) or "id" not in value:
+        return False
+    return value.get("type") == "item_reference" or (value.get("type") is None and value.keys() <= {"id", "type"})
 
 
 class _Walk:

@@ -19,7 +19,7 @@ from gateway.call import Call
 from gateway.errors import BudgetExceeded, ClientGone, Forbidden, GatewayError, RunStopped
 from gateway.key import Key
 from gateway.policy.ceiling import Worst, model_of
-from gateway.policy.key_limits import limits_of
+from gateway.policy.key_limits import limits_of, owners_above
 from gateway.policy.limits import Ask, Limits, Scopes, Told, own_budget
 from gateway.policy.refused import clamped, explain
 from gateway.policy.taper import taper
@@ -31,7 +31,7 @@ from gateway.stages.settle import charge_of, history_key, settled
 from gateway.tool import Terms
 
 HEADER = b"x-tollgate-budget-usd"
-REFERS = frozenset(("previous_response_id", "conversation", "cachedContent"))
+REFERS = frozenset(("previous_response_id", "conversation", "cachedContent", "thread"))
 NAMELESS = "Models have budgets here, and this session does not say in its URL which model it will ask (?model=...)."
 USD, TOKENS = Unit.USD, Unit.TOKENS
 NOTHING = Worst(0, 0, basis="free")
@@ -310,14 +310,17 @@ def of_an_attempt(ask: Ask) -> Ask:
 
 
 def stated_budget(call: Call) -> int | None:
-    """What the client sets for its run, in its URL or a header; nano-USD. Raises Forbidden, Rejected."""
-    stated = call.route.budget or call.request.names.get(HEADER)
+    """What the client sets for its run, in its URL and in headers, the tightest of it; nano-USD. Raises Forbidden,
+    Rejected."""
+    stated = [call.route.budget] if call.route.budget else []
+    if HEADER in call.request.names:
+        stated += [value for name, value in call.request.headers if name.lower() == HEADER and value]
     if not stated:
         return None
     key: Key | None = call.key
     if key is not None and not key.may_limit_runs:
         raise Forbidden("this key may not set a budget for its runs", code="budget_not_allowed")
-    return own_budget(stated)
+    return min(map(own_budget, stated))
 
 
 def patience_of(call: Call) -> float:
@@ -339,6 +342,8 @@ def scopes_of(call: Call) -> Scopes:
         who.run_id,
         model_of(call),
         call.route.upstream,
+        key.id if key is not None else "",
+        owners_above(key) if key is not None else (),
     )
 
 

@@ -13,7 +13,7 @@ from gateway.ports import Budgets, Links
 from gateway.spend import Charge, Hold
 
 HITS = frozenset(("exact", "joined"))  # answered from the cache
-STORED = "input"  # the field by which a request of the Responses API is known: its answers can be continued
+STORED = frozenset(("input", "thread"))  # fields by which requests are known whose answers can be continued
 
 
 def settled(call: Call, budgets: Budgets, links: Links, *, learn: bool) -> None:
@@ -25,7 +25,7 @@ def settled(call: Call, budgets: Budgets, links: Links, *, learn: bool) -> None:
     answer = call.answer
     if is_hit(call) or answer is None or answer.usage is None:
         return
-    if answer.response_id and STORED in call.asked.fields:
+    if answer.response_id and not STORED.isdisjoint(call.asked.fields):
         total = answer.usage.input_tokens + answer.usage.output_tokens
         links.put(history_key(call.who.tenant, answer.response_id), total.to_bytes(8, "little"))
     if learn and call.money.total is not None:
