@@ -205,7 +205,7 @@ class Limits:
             amount = worst.tokens_in + worst.tokens_out
             if worst.basis == "unknown" and limit.rule is not Rule.RATE and self._unknown == "deny":
                 raise BudgetExceeded(
-                    f"{limit.label} is a budget in tokens, and what this call may use is not known.",
+                    f"The budget of {limit.label} is in tokens, and what this call may use is not known.",
                     code="usage_unknown",
                 )
             usual = told.usual_tokens
@@ -241,8 +241,8 @@ class Limits:
     def _unknown_nano(self, limit: _Limit) -> int:
         if self._unknown == "deny":
             raise BudgetExceeded(
-                f"{limit.label} is a budget in USD, and what this call may cost is not known: its model has no price. "
-                "Set one under prices.models, or choose spending.unknown_price.",
+                f"The budget of {limit.label} is in USD, and what this call may cost is not known: its model has no "
+                "price. Set one under prices.models, or choose spending.unknown_price.",
                 code="price_unknown",
                 param="model",
             )

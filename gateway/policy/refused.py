@@ -73,6 +73,10 @@ def _message(refusal: Refusal, demand: Demand) -> str:
     if demand.rule is Rule.RATE:
         asked = f"; this call may take {demand.amount}" if unit is Unit.TOKENS else ""
         return f"The limit of {who} is {shown(level.limit, unit)}{asked}."
+    if unit not in (Unit.USD, Unit.TOKENS):
+        under_way = f" and {level.reserved} reserved by calls under way" if level.reserved else ""
+        spent = f"{level.spent} spent{under_way}"
+        return f"The limit of {who} is {shown(level.limit, unit)}: {spent}, and this call brings {demand.amount}."
     reserved = f" and {shown(level.reserved, unit)} reserved by calls under way" if level.reserved else ""
     return (
         f"The budget of {who} is {shown(level.limit, unit)}: {shown(level.spent, unit)} spent{reserved}; "

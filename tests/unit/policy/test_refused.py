@@ -89,7 +89,10 @@ def test_rates_and_places_free_themselves():
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        (demand(1, 200, unit=Unit.CALLS, label="run r"), "The budget of run r is 200 calls: 200 calls spent"),
+        (
+            demand(1, 200, unit=Unit.CALLS, label="run r"),
+            "The limit of run r is 200 calls: 200 spent, and this call brings 1.",
+        ),
         (demand(0, 30, rule=Rule.AGE, unit=Unit.SECONDS, label="run r"), "30 seconds since its first call"),
         (
             demand(9, 3, rule=Rule.LEVEL, unit=Unit.DEPTH, label="run r"),
