@@ -213,6 +213,7 @@ class Answer(Struct):
     complete: bool = True  # a stream: its terminal event was seen
     background: bool = False  # accepted for later: its usage comes with a fetch of the response
     executed: tuple[Executed, ...] = ()  # of `Asked.calls`, those whose result was seen
+    items: tuple[str, ...] = ()  # ids of output items to which a later request may refer
     offered: tuple[Offered, ...] = ()  # tools listed by a server, of those whose outputs may be given again
 
 

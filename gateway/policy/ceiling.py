@@ -117,11 +117,18 @@ class Ceiling:
         self._hosted: dict[int, Hosted] = {}
 
     def worst(
-        self, call: Call, provider: str, at: float, known_history: int | None = None, tool: Terms | None = None
+        self,
+        call: Call,
+        provider: str,
+        at: float,
+        known_history: int | None = None,
+        tool: Terms | None = None,
+        *,
+        known_items: tuple[int, int] | None = None,
     ) -> Worst:
         """`provider` is that of the upstream it goes to, `at` its time in epoch seconds. `known_history`: tokens of the
-        response chain or conversation it continues, input and output, where the caller remembers them. `tool`: the
-        terms of the tool it goes to. Never raises.
+        response chain or conversation it continues, input and output, where the caller remembers them; `known_items`:
+        how many single items it refers to, and their tokens. `tool`: the terms of the tool it goes to. Never raises.
         """
         asked, route = call.asked, call.route
         if asked.gated:
@@ -139,7 +146,9 @@ class Ceiling:
         model = model_of(call)
         total = self._own(asked, model, call.request.body, route.operation in BARE)
         hosted = self._tools(asked, model, inline=total >= INLINE)
-        tokens = (total & TOKENS) + self._kept(asked, model, known_history, items=total % INLINE >= STORED)
+        count, items = known_items or (0, 0)
+        known = items if count == total % INLINE // STORED else None
+        tokens = (total & TOKENS) + self._kept(asked, model, known_history, known)
         if hosted is not NONE:
             tokens = hosted.tokens(tokens)
         each, basis = (0, "client") if route.operation in NO_OUTPUT else self._limit(asked, model)
@@ -178,13 +187,16 @@ class Ceiling:
             return total
         return total + constants.request + (constants.tools if declares else 0)
 
-    def _kept(self, asked: Asked, model: str, known: int | None, *, items: bool) -> int:
-        """What the provider keeps and the request only refers to; `items`: single ones, of which nothing is known."""
+    def _kept(self, asked: Asked, model: str, known: int | None, items: int | None) -> int:
+        """What the provider keeps and the request only refers to. None: nothing is known of it, so that it may be as
+        much as the model reads."""
         fields = asked.fields
-        total = 0
-        if items or refers(asked, HISTORIES) or continues_thread(asked):
+        history = known if refers(asked, HISTORIES) or continues_thread(asked) else 0
+        if history is None or items is None:
             limits = most(model)
-            total = known if known is not None and not items else limits.context if limits else self._history
+            total = limits.context if limits else self._history
+        else:
+            total = history + items
         if "prompt" in fields and bytes(fields["prompt"])[:1] == b"{":
             total += STORED_PROMPT
         return total

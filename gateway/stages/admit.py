@@ -27,11 +27,11 @@ from gateway.policy.usual import usual_key, usual_of
 from gateway.ports import Budgets, Downstream, Gateway, Links
 from gateway.spend import Charge, Grant, Hold, Refusal, Rule, Unit
 from gateway.stages.cheaper import cap, cheaper, note
-from gateway.stages.settle import charge_of, history_key, settled
+from gateway.stages.kept import history_tokens, item_tokens
+from gateway.stages.settle import charge_of, settled
 from gateway.tool import Terms
 
 HEADER = b"x-tollgate-budget-usd"
-REFERS = frozenset(("previous_response_id", "conversation", "cachedContent", "thread"))
 NAMELESS = "Models have budgets here, and this session does not say in its URL which model it will ask (?model=...)."
 USD, TOKENS = Unit.USD, Unit.TOKENS
 NOTHING = Worst(0, 0, basis="free")
@@ -46,7 +46,14 @@ class Ceilings(Protocol):
     """See policy.ceiling."""
 
     def worst(
-        self, call: Call, provider: str, at: float, known_history: int | None = None, tool: Terms | None = None
+        self,
+        call: Call,
+        provider: str,
+        at: float,
+        known_history: int | None = None,
+        tool: Terms | None = None,
+        *,
+        known_items: tuple[int, int] | None = None,
     ) -> Worst: ...
 
 
@@ -208,15 +215,9 @@ class Admitter:
     def _worst(self, call: Call, gw: Gateway) -> Worst:
         spec = gw.specs.get(call.route.upstream)
         provider = spec.target.provider if spec is not None else ""
-        known = self._remembered(call, gw) if not REFERS.isdisjoint(call.asked.fields) else None
         tool = spec.tool if spec is not None else None
-        return self._ceilings.worst(call, provider, call.started_at / 1e9, known, tool)
-
-    def _remembered(self, call: Call, gw: Gateway) -> int | None:
-        """Tokens of the response or conversation that this call goes on from."""
-        history = gw.dialects[call.route.dialect].bounds(call.route, call.asked).history
-        value = self._links.get(history_key(call.who.tenant, history)) if history else None
-        return int.from_bytes(value[:8], "little") if value else None
+        history, items = history_tokens(call, gw, self._links), item_tokens(call, self._links)
+        return self._ceilings.worst(call, provider, call.started_at / 1e9, history, tool, known_items=items)
 
     def _ask(self, case: Case) -> Ask:
         call = case.call

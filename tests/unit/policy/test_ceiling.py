@@ -261,6 +261,17 @@ def test_items_that_the_provider_keeps_count_as_all_it_may_read(item: dict[str, 
     assert (chained.tokens_in > 400_000) == kept  # nothing is known of an item
 
 
+def test_items_of_which_the_size_is_known_count_as_that_and_only_if_it_is_of_all_of_them():
+    body = {"dialect": "openai_responses", "model": "gpt-5", "max_output_tokens": 10}
+    made = read(input=[{"id": "msg_1"}, {"type": "item_reference", "id": "rs_1"}, *HELLO], **body)
+    bare = CEILING.worst(made, "openai", AT, known_items=(2, 0)).tokens_in
+    assert bare < 1000
+    assert CEILING.worst(made, "openai", AT, known_items=(2, 900)).tokens_in == bare + 900
+    assert CEILING.worst(made, "openai", AT, 5000, known_items=(1, 900)).tokens_in == bare + 400_000
+    many = read(input=[{"id": f"msg_{i}"} for i in range(4096)], **body)
+    assert CEILING.worst(many, "openai", AT).tokens_in > 400_000
+
+
 def test_an_id_as_the_argument_of_a_tool_is_no_reference():
     use = {"type": "tool_use", "id": "t", "name": "f", "input": {"id": "msg_1"}}
     claude = {"provider": "anthropic", "dialect": "anthropic", "model": "claude-sonnet-4-5", "max_tokens": 10}

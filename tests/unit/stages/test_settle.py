@@ -9,7 +9,8 @@ from msgspec import Raw
 
 from gateway.call import Answer, Asked, Attempt, Call, Money, Request, Route, Target, Trace, Usage, UsageSource, Who
 from gateway.spend import Charge, Hold
-from gateway.stages.settle import charge_of, history_key, settled
+from gateway.stages.kept import history_key
+from gateway.stages.settle import charge_of, settled
 from gateway.testing.calls import MemoryLinks
 from gateway.testing.memory_budgets import MemoryBudgets
 
