@@ -67,6 +67,7 @@ class Scopes(Struct, frozen=True, gc=False):
     upstream: str = ""
     key_id: str = ""  # where the key has a name: its other one
     above: tuple[Owner, ...] = ()  # the keys that it was made under, the nearest first
+    beside: tuple[str, ...] = ()  # models that may answer in the place of `model`
 
 
 class Terms(Struct, frozen=True):
@@ -225,7 +226,7 @@ class Limits:
         )  # fmt: skip
 
     def _matching(self, who: Scopes, extra: tuple[Budget | Rates, ...]) -> _Matched:
-        key = (who.team, who.key, who.key_id, who.agent, who.model, who.upstream, who.above, extra)
+        key = (who.team, who.key, who.key_id, who.agent, who.model, who.beside, who.upstream, who.above, extra)
         found = self._known.get(key)
         if found is None:
             if len(self._known) >= REMEMBERED:
@@ -298,7 +299,7 @@ def _matched(sources: Iterable[_Source], who: Scopes, scopes: Sequence[str]) -> 
 def _values(who: Scopes, scope: str) -> list[tuple[str, str]]:
     """Whose accounts of this scope a call counts in, from the outside to the inside: by its name, and another one."""
     if scope == "model":
-        return [(one_name(who.model), "")]
+        return [(name, "") for name in dict.fromkeys(map(one_name, (who.model, *who.beside)))]
     if scope != "key":
         return [(getattr(who, scope, ""), "")]
     return [*((owner.name, owner.id) for owner in reversed(who.above)), (who.key, who.key_id)]

@@ -21,6 +21,7 @@ from gateway.key import Key
 from gateway.policy.ceiling import Worst, model_of
 from gateway.policy.key_limits import limits_of, owners_above
 from gateway.policy.limits import Ask, Limits, Scopes, Told, own_budget
+from gateway.policy.passes import models_beside
 from gateway.policy.refused import clamped, explain
 from gateway.policy.taper import taper
 from gateway.policy.usual import usual_key, usual_of
@@ -345,6 +346,7 @@ def scopes_of(call: Call) -> Scopes:
         call.route.upstream,
         key.id if key is not None else "",
         owners_above(key) if key is not None else (),
+        models_beside(call.asked.fields),
     )
 
 

@@ -259,6 +259,12 @@ def test_a_model_has_one_account_by_all_of_its_names():
     assert ask(found, Scopes(model="gemini-x")).demands == ask(found, Scopes(model="models/Gemini-X")).demands != ()
 
 
+def test_models_that_may_answer_in_its_place_count_too_each_once():
+    found = limits(Budget(scope="model", match="gpt-*", usd=1, per="life"))
+    who = Scopes(model="gpt-5-mini", beside=("claude-x", "gpt-5", "GPT-5-mini", "gpt-5"))
+    assert [d.account for d in ask(found, who).demands] == ["model:gpt-5-mini|usd|life", "model:gpt-5|usd|life"]
+
+
 names = st.sampled_from(["", "a", "ab", "abc", "b", "b.c", "a*c"])
 patterns = st.sampled_from(["*", "a", "a*", "*c", "a*c", "b.c", "*b*"])
 who = st.builds(Scopes, names, names, names, names, names, names)
