@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from urllib.parse import parse_qs
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from gateway.call import Asked, Call
 from gateway.policy.asked_facts import choices_of, context_of, continues_thread, media_of, output_limit, refers, whole
@@ -40,8 +40,12 @@ from gateway.tool import Terms
 BARE = frozenset({"embeddings", "text_completion", "rerank", "moderation"})
 NO_OUTPUT = frozenset({"embeddings", "rerank", "moderation"})
 CONTENT = ("input", "prompt", "content", "requests")  # where a dialect read no messages
-COUNTED = frozenset({"messages", "contents", "system", "instructions", "systemInstruction", "system_instruction",
-                     "tools", "functions", "model", *CONTENT})  # fmt: skip
+SOURCES = {  # fields that a dialect reads its messages from: the first that is there
+    "openai_chat": ("messages", "prompt"), "openai_completions": ("messages", "prompt"), "openai_responses": ("input",),
+    "anthropic": ("messages",), "gemini": ("contents", "content"),
+}  # fmt: skip
+READ = frozenset({"system", "instructions", "systemInstruction", "system_instruction", "tools", "functions", *CONTENT,
+                  "messages", "contents"})  # what a dialect may read as pieces  # fmt: skip
 HISTORIES = ("previous_response_id", "conversation", "cachedContent", "cached_content")
 DEPLOYMENTS = b"/deployments/"
 FREE_POSTS = frozenset({"/v1/responses/{id}/cancel", "/v1/responses/input_tokens", "/v1/messages/count_tokens",
@@ -144,7 +148,7 @@ class Ceiling:
             costly = posts or OVERRIDE in call.request.names
             return Worst(nano_usd=None, estimated=True, basis="unknown") if costly else FREE
         model = model_of(call)
-        total = self._own(asked, model, call.request.body, route.operation in BARE)
+        total = self._own(asked, model, call.request.body, route.dialect, route.operation in BARE)
         hosted = self._tools(asked, model, inline=total >= INLINE)
         count, items = known_items or (0, 0)
         known = items if count == total % INLINE // STORED else None
@@ -158,11 +162,11 @@ class Ceiling:
         worst = Worst(passes.tokens(tokens), 0, None, basis != "client", basis, each, choices)
         return self._priced(call, provider, at, worst, (total, hosted, passes))
 
-    def tokens_in(self, asked: Asked, model: str, body: bytes, *, bare: bool = False) -> int:
+    def tokens_in(self, asked: Asked, model: str, body: bytes, dialect: str, *, bare: bool = False) -> int:
         """The bound of the input by what the request itself holds; `bare`: its text goes without a template."""
-        return self._own(asked, model, body, bare) & TOKENS
+        return self._own(asked, model, body, dialect, bare) & TOKENS
 
-    def _own(self, asked: Asked, model: str, body: bytes, bare: bool) -> int:
+    def _own(self, asked: Asked, model: str, body: bytes, dialect: str, bare: bool) -> int:
         """With the flags of its pieces."""
         fields = asked.fields
         if not fields:
@@ -174,12 +178,8 @@ class Ceiling:
         declares = len(asked.tools) > 4  # more than null
         if declares:
             pieces.append(asked.tools)
-        total = self._pieces.total(pieces, model)
-        for key, raw in fields.items():  # schemas, documents, and whatever else may be shown to the model
-            if len(raw) > SMALL and key not in COUNTED:
-                total += text_bound(bytes(raw))
-        if "models" in fields or "provider" in fields:
-            total += ROUTED
+        unread, more = rest_of(asked, dialect)
+        total = self._pieces.total((*pieces, *unread), model) + more
         constants = around(model)
         declares = declares or total >= INLINE
         total += constants.message * len(parts)
@@ -252,6 +252,30 @@ class Ceiling:
         return Worst(
             worst.tokens_in, out, nano, worst.estimated, worst.basis, worst.each, worst.choices, base, each
         )  # fmt: skip
+
+
+def rest_of(asked: Asked, dialect: str) -> tuple[list[Raw], int]:
+    """What a request holds beside what its dialect reads: fields that another one would read, for its upstream may read
+    both, and tokens of all else that may be shown to the model: schemas, documents, and whatever it is."""
+    fields = asked.fields
+    sources: tuple[str, ...] = CONTENT
+    if asked.messages:
+        sources = tuple([key for key in SOURCES.get(dialect, ()) if key in fields][:1])
+    unread, more = [], 0
+    for key, raw in fields.items():
+        if len(raw) <= SMALL or key == "model" or key in sources:
+            continue
+        if key not in READ:
+            more += text_bound(bytes(raw))
+        elif not (is_same(raw, asked.system) or is_same(raw, asked.tools)):
+            unread.append(raw)
+    if "models" in fields or "provider" in fields:
+        more += ROUTED
+    return unread, more
+
+
+def is_same(raw: Raw, text: bytes) -> bool:
+    return len(raw) == len(text) and bytes(raw) == text
 
 
 def model_of(call: Call) -> str:

@@ -115,7 +115,7 @@ def test_the_bound_over_the_requests_whose_tokens_can_be_seen(dialect: str, medi
     ratios = []
     for sample in calibrate.samples():
         if sample.dialect == dialect and not sample.source["file"].endswith("tool_call_streamed.yaml"):  # NOT_AS_SENT
-            bound = CEILING.tokens_in(sample.asked, sample.model, sample.body)
+            bound = CEILING.tokens_in(sample.asked, sample.model, sample.body, sample.dialect)
             assert bound >= sample.input_tokens, (sample.model, sample.source)
             if sample.input_tokens >= 300:
                 ratios.append(bound / sample.input_tokens)
@@ -270,6 +270,39 @@ def test_items_of_which_the_size_is_known_count_as_that_and_only_if_it_is_of_all
     assert CEILING.worst(made, "openai", AT, 5000, known_items=(1, 900)).tokens_in == bare + 400_000
     many = read(input=[{"id": f"msg_{i}"} for i in range(4096)], **body)
     assert CEILING.worst(many, "openai", AT).tokens_in > 400_000
+
+
+@pytest.mark.parametrize(
+    ("dialect", "body", "field"),
+    [
+        ("openai_chat", {"messages": HELLO}, "prompt"),
+        ("openai_chat", {"messages": HELLO}, "instructions"),
+        ("openai_chat", {"messages": HELLO, "tools": [{"type": "function", "function": {"name": "f"}}]}, "functions"),
+        ("openai_chat", {"prompt": "hi"}, "input"),
+        ("openai_responses", {"input": "hi"}, "prompt"),
+        ("openai_responses", {"input": "hi", "instructions": "be brief"}, "system"),
+        ("openai_responses", {"input": "hi"}, "messages"),
+        ("anthropic", {"messages": HELLO}, "input"),
+        ("anthropic", {"messages": HELLO, "system": "be brief"}, "instructions"),
+        ("gemini", {"contents": HELLO}, "requests"),
+        ("gemini", {"contents": HELLO}, "content"),
+    ],
+)
+def test_whatever_a_request_holds_beside_what_its_dialect_reads_counts(dialect: str, body: dict[str, Any], field: str):
+    """The variables of a stored prompt, for one."""
+    model = {} if dialect == "gemini" else {"model": "gpt-4o"}
+    alone = worst(dialect=dialect, **model, **body).tokens_in
+    for value in ("Pretty 1234 " * 500, {"id": "p", "variables": {"a": "Pretty 1234 " * 500}}):
+        assert worst(dialect=dialect, **model, **body, **{field: value}).tokens_in > alone + 5000
+    pdf = {"type": "input_file", "file_id": "file_1"}
+    assert worst(dialect=dialect, **model, **body, **{field: {"variables": {"a": pdf}}}).tokens_in > alone + 100_000
+
+
+def test_what_a_dialect_reads_counts_once():
+    text = "Pretty 1234 " * 500
+    whole = {"instructions": text, "input": text, "tools": [{"type": "function", "name": "f", "description": text}]}
+    found = worst(dialect="openai_responses", model="gpt-5", max_output_tokens=10, **whole).tokens_in
+    assert found < 3 * len(text) + 1000
 
 
 def test_an_id_as_the_argument_of_a_tool_is_no_reference():
