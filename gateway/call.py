@@ -215,6 +215,7 @@ class Answer(Struct):
     background: bool = False  # accepted for later: its usage comes with a fetch of the response
     refused: bool = False  # the model says in a place of its own (`refusal`) that it will not answer
     executed: tuple[Executed, ...] = ()  # of `Asked.calls`, those whose result was seen
+    items: tuple[str, ...] = ()  # ids of output items to which a later request may refer
     offered: tuple[Offered, ...] = ()  # tools listed by a server, of those whose outputs may be given again
 
 

@@ -42,6 +42,7 @@ class Draft(Struct):
     _text: list[str] = []
     _stored: int = 0
     _tools: dict[object, list[str]] = {}
+    _items: dict[str, None] = {}
 
     def text(self, value: str) -> None:
         """Assistant text: counts, and identifies the answer."""
@@ -81,6 +82,11 @@ class Draft(Struct):
         if type(name) is str and not known[1]:
             known[1] = name
 
+    def item(self, id: object) -> None:
+        """An output item that is no more than was made, by its id."""
+        if type(id) is str and len(self._items) < MAX_TOOLS:
+            self._items[id] = None
+
     def tokens(self, more: int = 0) -> int:
         """Tokens of the output so far and of `more` bytes of it: an upper estimate for what can be seen, or what the
         provider has stated. Reasoning that is not shown is not in it."""
@@ -119,6 +125,7 @@ class Draft(Struct):
             complete,
             self.background,
             self.refused,
+            items=tuple(self._items),
         )
 
 

@@ -107,6 +107,19 @@ def test_incomplete_document_says_why(responses):
     assert answer.finish_reasons == ("max_output_tokens",)
 
 
+def test_items_that_a_later_request_may_refer_to(responses):
+    """Those that are all output of the model: a search or a remote tool brought more."""
+    items = [
+        {"type": kind, "id": f"{kind}-1"}
+        for kind in ("reasoning", "message", "function_call", "web_search_call", "mcp_call", "compaction")
+    ]
+    wanted = ("reasoning-1", "message-1", "function_call-1")
+    assert responses.answer(response(output=items, usage=USAGE)).items == wanted
+    done = [event("response.output_item.done", n, item=item) for n, item in enumerate(items, 1)]
+    meter = responses.stream(CREATED, *done, event("response.completed", 9, response=response(output=[], usage=USAGE)))
+    assert meter.end().items == wanted
+
+
 @pytest.mark.parametrize("end", ["completed", "incomplete", "failed"])
 def test_stream(responses, end):
     call = {"type": "function_call", "id": "i", "call_id": "c1", "name": "f", "arguments": "{}"}
