@@ -94,7 +94,7 @@ async def send(call: Call, spec: Spec, down: Downstream, gw: Gateway, *, fresh: 
         this.waits = gw.waits(call)
     call.attempts = [*call.attempts, this]
     try:
-        patience = partial(patience_of, call, spec) if spec.drain or call.fill is not None else None
+        patience = partial(head_patience, call, spec) if spec.drain or call.fill is not None else None
         exchange = await gw.upstreams.open(this, head, body, down, patience=patience, fresh=fresh)
         if exchange.status == 101 and not call.websocket:
             exchange.close()
@@ -115,7 +115,7 @@ async def send(call: Call, spec: Spec, down: Downstream, gw: Gateway, *, fresh: 
     return exchange if question is None else answered(call, question, exchange)
 
 
-def patience_of(call: Call, spec: Spec) -> float:
+def head_patience(call: Call, spec: Spec) -> float:
     """Seconds to wait for the head of an answer whose client has left: for others, or to learn what it costs."""
     if call.fill is not None and call.fill.followed:
         return math.inf
