@@ -65,6 +65,7 @@ MAY: dict[str, set[str]] = {
 # Where things are put together: the only modules that may name any class. One per process, and the command line.
 ROOTS = {
     *(
+        "__main__.py",
         "app.py",
         "app_cache.py",
         "app_resilience.py",

@@ -110,6 +110,9 @@ class BaseDialect:
     def tap(self, extensions: bytes) -> Tap:
         return Unread()
 
+    def unfinished(self, tail: bytes) -> bytes:
+        return tail
+
     def remark(self, note: str) -> bytes:
         return finish.comment(note)
 

@@ -70,7 +70,7 @@ class Pools:
         body: bytes,
         owner: Downstream,
         *,
-        patience: float = 0.0,
+        patience: Callable[[], float] | None = None,
         fresh: bool = False,
     ) -> UpstreamExchange:
         """Send `head` + `body`; return at the head of the answer. Raises UpstreamFault or ClientGone."""

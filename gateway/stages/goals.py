@@ -8,9 +8,9 @@ from gateway.policy.chains import Chains, Goal
 from gateway.policy.keys import may_ask
 from gateway.policy.splices import merged
 from gateway.ports import Gateway, Spec
-from gateway.stages.admit import REFERS
 from gateway.stages.arrive import readable
 from gateway.stages.authorize import may_go
+from gateway.stages.kept import REFERS
 from gateway.stages.translated import may_lead, sayable
 
 CHANCES = 1 << 32

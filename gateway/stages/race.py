@@ -29,8 +29,8 @@ from gateway.errors import BudgetsUnavailable, GatewayError, GatewayFault, Overt
 from gateway.policy.retry import Verdict
 from gateway.ports import Downstream, Exchange, Gateway
 from gateway.stages.account import book_beside
-from gateway.stages.admit import REFERS
 from gateway.stages.attempt import attempt
+from gateway.stages.kept import REFERS
 from gateway.stages.lanes import Lane, Side, hear
 
 OPERATIONS = frozenset(("chat", "generate_content", "text_completion", "embeddings"))

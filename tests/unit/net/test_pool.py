@@ -173,7 +173,7 @@ async def test_who_leaves_while_connecting_waits_for_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         where = target(mute.getsockname()[1], tls=True)
         bench = Bench(where, Timeouts(connect=30), ssl.create_default_context())
-        waiting = asyncio.ensure_future(bench.open(patience=30))
+        waiting = asyncio.ensure_future(bench.open(patience=lambda: 30))
         await asyncio.sleep(0.05)
         assert bench.down.on_gone is not None
         bench.down.on_gone(ClientGone())

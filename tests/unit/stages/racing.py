@@ -138,7 +138,14 @@ class TimedUpstreams:
         self.sent: list[str] = []
 
     async def open(
-        self, attempt: Attempt, head: bytes, body: bytes, owner: Downstream, *, patience: float = 0, fresh: bool = False
+        self,
+        attempt: Attempt,
+        head: bytes,
+        body: bytes,
+        owner: Downstream,
+        *,
+        patience: object = None,
+        fresh: bool = False,
     ) -> TimedExchange:
         name = attempt.target.upstream
         plans = self.plans.get(name, [])
