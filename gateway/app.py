@@ -170,6 +170,7 @@ class Worker:
             controls=self.controls,
             live=self.live,
             keys=self.purse.keys,
+            origins=frozenset(config.allowed_origins),
             admission=self.purse.admitter(config, prices),
             cache=self.larder.cache(config, self.links),
             router=self.crossroads.router(config),

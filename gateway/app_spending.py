@@ -20,7 +20,7 @@ from gateway.dialects.steps import newest_step
 from gateway.journal.inflight import Gauges
 from gateway.policy.caps import configured
 from gateway.policy.ceiling import Ceiling
-from gateway.policy.controls import Caps, Decision, Kind, Scope
+from gateway.policy.controls import LOOP_BREAKER, Caps, Decision, Kind, Scope
 from gateway.policy.limits import Limits
 from gateway.policy.loop import LoopBreaker, active
 from gateway.policy.priorities import Priorities
@@ -122,7 +122,7 @@ class Purse:
 
     def halt(self, run_id: str, reason: str) -> None:
         """The breaker stops a run: as a person would, so that it stays stopped everywhere until a person resumes it."""
-        decision = Decision(Kind.KILL, Scope.RUN, run_id, reason=reason, who="loop breaker", at=time.time_ns())
+        decision = Decision(Kind.KILL, Scope.RUN, run_id, reason=reason, who=LOOP_BREAKER, at=time.time_ns())
         try:
             self._decisions.record(decision)
         except ControlsUnusable as error:

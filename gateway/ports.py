@@ -313,10 +313,10 @@ class Upstreams(Protocol):
         body: bytes,
         owner: Downstream,
         *,
-        patience: float = 0.0,
+        patience: Callable[[], float] | None = None,
         fresh: bool = False,
     ) -> Exchange:
-        """Send a request and wait for the head of the answer; for `patience` seconds also when the client has left.
+        """Send a request and wait for the head of the answer; for `patience()` seconds also when the client has left.
         `fresh`: on a new connection.
 
         Raises UpstreamFault or ClientGone.
@@ -362,8 +362,7 @@ class Learned(Struct):
 
 
 class Gateway(Struct, frozen=True, eq=False):
-    """Built once per configuration by app.py, the only place that knows concrete classes. Each is itself: what is
-    reckoned once for one of them is remembered under it."""
+    """Built once per configuration by app.py, and equal to none but itself: much is remembered under it."""
 
     dialects: Mapping[str, Dialect]
     routes: Routes
@@ -384,6 +383,7 @@ class Gateway(Struct, frozen=True, eq=False):
     live: Live
     trials: Trials
     keys: Keys | None = None  # None: there are none, and none are needed
+    origins: frozenset[str] = frozenset()  # web pages that may call where no key is asked for
     admission: Admission | None = None  # None: nothing is limited
     cache: Cache | None = None  # None: nothing is cached
     router: Router | None = None  # None: calls go where their path and alias say

@@ -29,6 +29,7 @@ from gateway.admin.tally import DIMENSIONS, Figures, Tally
 from gateway.admin.tally_past import RANGES, Past, Range, stretches
 from gateway.errors import GatewayError
 from gateway.policy import conditions
+from gateway.policy.controls import LOOP_BREAKER, Standing
 from gateway.policy.spend_pace import HOUR, MINUTE, Sums, burns, total, within
 from gateway.policy.window import Window
 from gateway.recorder.ledger_rows import decode_detail
@@ -150,15 +151,12 @@ class Live:
     def _stopped(self, now: int) -> list[conditions.Stopped]:
         """What people stopped, and runs that were stopped by themselves within the hour."""
         try:
-            kept = self._state.decisions.stopped()[:STOPPED]
+            kept = self._state.decisions.stopped()
         except OSError:
             kept = []
-        found = [
-            conditions.Stopped(
-                str(one.scope), one.value, f"Stopped by hand: {one.reason or 'no reason given'}.", one.killed_at
-            )
-            for one in kept
-        ]
+        people = [one for one in kept if one.who != LOOP_BREAKER][:STOPPED]
+        loops = [one for one in kept if one.who == LOOP_BREAKER and one.killed_at >= now - HOUR][:STOPPED]
+        found = [conditions.Stopped(str(one.scope), one.value, _why(one), one.killed_at) for one in (*people, *loops)]
         named = {(one.scope, one.value) for one in found}
         for row in self._spend.stopped(now - HOUR, STOPPED):
             if ("run", row["run_id"]) not in named:
@@ -247,6 +245,11 @@ LIVE = web.AppKey("live", Live)
 def event(name: str, value: object) -> bytes:
     """As the standard of server-sent events has it; JSON has no line ends."""
     return b"event: %b\ndata: %b\n\n" % (name.encode(), msgspec.json.encode(value))
+
+
+def _why(one: Standing) -> str:
+    who = "the loop breaker" if one.who == LOOP_BREAKER else "hand"
+    return f"Stopped by {who}: {(one.reason or 'no reason given').removesuffix('.')}."
 
 
 def _nanos(since: str | None) -> int:

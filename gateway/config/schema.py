@@ -355,6 +355,7 @@ class Config(Config_, frozen=True):
     listen: str = "127.0.0.1:8787"
     admin: str = "127.0.0.1:8788"
     admin_token: str | None = None  # required where admin is not on loopback
+    allowed_origins: tuple[str, ...] = ()
     tls: Tls | None = None
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
     state: str | None = None  # state directory; default $XDG_STATE_HOME/tollgate

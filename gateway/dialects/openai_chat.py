@@ -125,7 +125,7 @@ def _note_message(draft: Draft, index: int, message: _Message) -> None:
     elif message.reasoning is not None:
         draft.other(message.reasoning)
     if message.refusal is not None:
-        draft.other(message.refusal)
+        draft.refusal(message.refusal)
     for position, call in enumerate(message.tool_calls or ()):
         function = call.function or call.custom or _Function()
         key = call.index if type(call.index) is int else call.id if type(call.id) is str else position

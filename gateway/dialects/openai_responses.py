@@ -108,6 +108,8 @@ class ResponseStream(EventMeter[StreamEvent]):
         self.output.said((index_of(item), index_of(part), kind), text)
         if kind == "response.output_text.delta":
             self.draft.text(text)
+        elif kind == "response.refusal.delta":
+            self.draft.refusal(text)
         elif "audio.delta" not in kind:
             self.draft.other(text)
 

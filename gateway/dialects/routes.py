@@ -4,7 +4,8 @@ Rules
 1. What is routed is what is sent: dot segments (also `..;x`), `//`, `%2e`, `%2f`, `%5c`, letters, digits, `-` and `_`
    in percent-encoding, backslashes, fragments and anything outside printable ASCII are refused, so that no hop can read
    the path differently. A slash at the end changes no meaning, for many servers overlook it.
-2. `/run/{run_id}` and `/agent/{name}` may stand before any route, in either order, and are taken off.
+2. `/run/{run_id}`, `/agent/{name}`, `/version/{version}` (of the agent) and `/budget/{usd}` may stand before any route,
+   in any order, and are taken off.
 3. A first segment that names a configured upstream is taken off and selects it; otherwise the route's API family does.
 4. Under a known upstream every path passes; those without a known meaning are opaque (no tokens).
 5. `/tools/{name}` and `/mcp/{name}` lead to what is configured under these names; see gateway.dialects.tool_paths.
@@ -91,7 +92,7 @@ GEMINI = (
 )
 FAMILIES: Mapping[str, tuple[Known, ...]] = {"openai": OPENAI, "anthropic": ANTHROPIC, "gemini": GEMINI, "opaque": ()}
 _OTHER_DIALECT = {"openai": "opaque", "anthropic": "anthropic", "gemini": "gemini", "opaque": "opaque"}
-PREFIXES = ("run", "agent", "budget")
+PREFIXES = ("run", "agent", "version", "budget")
 _OF_TOOLS = {TOOLS: "tool", MCP: "mcp"}  # first segment -> dialect
 _VERSION = re.compile(r"/(?:[^?]*/)?v\d+(?:alpha|beta)?\d*/")
 
@@ -135,11 +136,12 @@ class Table:
             what = "dot segments, empty segments and encoded letters, digits or slashes"
             raise BadPath(f"the path is ambiguous: {what} are refused")
         text, said = _take_prefixes(path.decode("ascii"))
-        own = (said.get("run", ""), said.get("agent", ""), said.get("budget", "").encode())
+        run, agent, version = said.get("run", ""), said.get("agent", ""), said.get("version", "")
+        own = (run, agent, version, said.get("budget", "").encode())
         first, _, rest = text[1:].partition("/")
         if first in _OF_TOOLS and self.doors:
             found = tool_paths.route(self.doors, method.decode("latin-1"), text, mark + query)
-            return replace(found, run_id=own[0], agent=own[1], budget=own[2])
+            return replace(found, run_id=run, agent=agent, agent_version=version, budget=own[3])
         upstream, family = "", ""
         if first in self.families:
             upstream, family, text = first, self.families[first], "/" + rest
@@ -165,7 +167,7 @@ def _candidates(table: tuple[Known, ...], text: str) -> list[tuple[Known, str]]:
 
 
 def _take_prefixes(text: str) -> tuple[str, dict[str, str]]:
-    """The path behind /run/, /agent/ and /budget/, in any order, and what each of them says."""
+    """The path behind /run/, /agent/, /version/ and /budget/, in any order, and what each of them says."""
     said: dict[str, str] = {}
     for _ in PREFIXES:
         kind, _, rest = text[1:].partition("/")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,9 @@ class Seen:
     output_tokens: int | None = None
     tools: int = 0  # tool calls asked for in the answer
     code: str = ""  # x-tollgate-code: why the gateway itself refused it
+
+
+Log = list[Seen] | deque[Seen]
 
 
 @dataclass(slots=True)
@@ -66,7 +70,7 @@ class Caller:
         self,
         session: aiohttp.ClientSession,
         url: str,
-        log: list[Seen],
+        log: Log,
         *,
         who: tuple[str, str],
         headers: Mapping[str, str],

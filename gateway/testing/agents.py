@@ -16,7 +16,7 @@ from typing import Any
 
 import aiohttp
 
-from gateway.testing.agent_wire import CHAT, EMBEDDINGS, GEMINI, MESSAGES, RESPONSES, Caller, Seen
+from gateway.testing.agent_wire import CHAT, EMBEDDINGS, GEMINI, MESSAGES, RESPONSES, Caller, Log
 
 
 @dataclass(slots=True)
@@ -25,9 +25,10 @@ class Stage:
 
     session: aiohttp.ClientSession
     url: str
-    log: list[Seen]
+    log: Log
     rng: random.Random
     tool_seconds: float = 0.3  # longest execution of a tool
+    admin: str = ""  # URL of the admin port, where agents report how their runs went; "": they do not
 
     def uuid(self) -> str:
         return str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
@@ -39,16 +40,29 @@ class Stage:
     async def work(self) -> None:
         await asyncio.sleep(self.rng.random() * self.tool_seconds)
 
+    async def report(self, run: str, *, well: bool) -> None:
+        """What came of a run that did all it could: now and then it did not help."""
+        report = {"outcome": "success" if well and self.rng.random() < 0.9 else "failure"}
+        if self.admin:
+            async with self.session.post(f"{self.admin}/api/runs/{run}/outcome", json=report) as answer:
+                await answer.read()
+
 
 Play = Callable[[Stage], Awaitable[None]]
 
 TEAM = "x-team"
 BUILDING, SERVING = "engineering", "support"
-SERVERS = frozenset(("support-bot", "embedder", "summariser", "leaver", "stuck"))  # agents of the second team
+SERVERS = frozenset(("support-bot", "embedder", "summariser", "leaver", "stuck", "helpdesk"))  # of the second team
 _FILES = ("app.py", "ledger.py", "README.md", "tests/test_ledger.py", "pyproject.toml")
 _CIRCLE = {"run_tests": "FAILED test_rounding: 0.29 != 0.30", "edit": "ledger.py: 1 line changed"}
 LEFT_TOKENS = 500  # at most, of an answer that is left, which is charged for all of them
 _TOPICS = ("vector clocks", "tail latency", "prompt caching", "write-ahead logs", "backpressure")
+_QUESTIONS = (
+    "Where is my parcel?",
+    "How do I return something?",
+    "When will the blue one be back?",
+    "Can I pay by invoice?",
+)
 
 
 def _tool(name: str, *arguments: str) -> dict[str, Any]:
@@ -83,14 +97,17 @@ async def coder(stage: Stage) -> None:
         _call("Bash", command="pytest -q"),
     ]
     prompt = f"Tidy up {name}. " + _script(*moves[: stage.rng.randint(1, 3)], "[[tokens 80]]")
-    await _messages_loop(stage, stage.caller("claude-code", session, headers), "claude-sonnet-5", prompt, person)
+    caller = stage.caller("claude-code", session, headers)
+    done = await _messages_loop(stage, caller, "claude-sonnet-5", prompt, person)
     if stage.rng.random() < 0.5:
         helper = {**headers, "x-claude-code-agent-id": stage.uuid(), "x-claude-code-parent-agent-id": "main"}
         prompt = "Look for dead code. " + _script(_call("Bash", command="grep -rn TODO"), "[[tokens 30]]")
         await _messages_loop(stage, stage.caller("explorer", session, helper), "claude-haiku-4-5", prompt, person)
+    await stage.report(session, well=done)
 
 
-async def _messages_loop(stage: Stage, caller: Caller, model: str, prompt: str, person: str) -> None:
+async def _messages_loop(stage: Stage, caller: Caller, model: str, prompt: str, person: str) -> bool:
+    """Whether it came to its end."""
     tools = [_tool("Read", "file_path"), _tool("Edit", "file_path", "change"), _tool("Bash", "command")]
     offered = [{"name": t["name"], "description": t["description"], "input_schema": t["schema"]} for t in tools]
     rules = "You are a careful coding agent. Work in small steps and run the tests. " * 90
@@ -108,7 +125,7 @@ async def _messages_loop(stage: Stage, caller: Caller, model: str, prompt: str, 
         }
         answer = await caller.ask(MESSAGES, "/v1/messages?beta=true", body, stream=True)
         if answer is None or not answer.tools:
-            return
+            return answer is not None
         await stage.work()
         results = []
         for tool in answer.tools:
@@ -196,10 +213,24 @@ async def support_bot(stage: Stage) -> None:
         answer = await caller.ask(CHAT, path, body, stream=stream)
         turn += 1
         if answer is None or not answer.tools:
+            await stage.report(ticket, well=answer is not None)
             return
         await stage.work()
         messages.append(answer.content)
         messages += [{"role": "tool", "tool_call_id": t.id, "content": f"{t.name}: ok"} for t in answer.tools]
+
+
+async def helpdesk(stage: Stage) -> None:
+    """A form on a web page: people ask, word for word, what others asked before, and often send it twice."""
+    run = f"visit-{stage.rng.randrange(10**6)}"
+    headers = {"user-agent": "OpenAI/Python 3.54.0", "authorization": "Bearer sk-demo"}
+    caller = stage.caller("helpdesk", run, {**headers, "x-tollgate-run-id": run, "x-tollgate-agent": "helpdesk"})
+    rules = {"role": "system", "content": "You answer for a small shop, briefly and kindly. " * 20}
+    question = {"role": "user", "content": stage.rng.choice(_QUESTIONS)}
+    for _ in range(2):
+        body = {"model": "gpt-4o", "messages": [rules, question], "max_tokens": 400}
+        await caller.ask(CHAT, "/v1/chat/completions", body)
+        await stage.work()
 
 
 async def embedder(stage: Stage) -> None:
@@ -297,6 +328,7 @@ CAST: dict[str, Play] = {
     "coder": coder,
     "researcher": researcher,
     "support bot": support_bot,
+    "helpdesk": helpdesk,
     "embedder": embedder,
     "summariser": summariser,
     "leaver": leaver,

@@ -1,9 +1,10 @@
 """`tollgate demo`: the gateway, a fake upstream and a cast of scripted agents, without any key.
 
 Starts all as processes of their own, as in production, plays agents of two teams against them for a while, shows what
-happens, then holds what the agents saw against what the gateway recorded, and leaves the gateway up until Ctrl-C. One
-agent goes round in a circle until its budget tapers, then stops it; one asks for the same again and again until the
-breaker for runaways stops it; one provider fails now and then, and its calls go to another; one model is on trial.
+happens, then holds what the agents saw against what the gateway recorded. Gateway and agents go on until Ctrl-C, so
+that there is something to look at. One agent goes round in a circle until its budget tapers, then stops it; one asks
+for the same again and again until the breaker for runaways stops it; one provider fails now and then, and its calls go
+to another; one model is on trial; one agent asks what was asked before, and has its answers from the cache.
 """
 
 from __future__ import annotations
@@ -11,26 +12,29 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import math
 import random
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import aiohttp
 from rich.console import Console
 
-from gateway.testing.agent_wire import Seen
+from gateway.testing.agent_wire import Log, Seen
 from gateway.testing.agents import CAST, TEAM, Stage
 from gateway.testing.demo_view import Progress, by_run, gather, money, summary
 from gateway.testing.gateway import GatewayDied, RunningGateway, free_port, is_free
 
 _REST = {
     "embedder": 6,
+    "helpdesk": 2,
     "leaver": 5,
     "lost": 12,
     "runaway": 60,
@@ -40,11 +44,12 @@ RUN_USD = 0.5
 MINI = "gpt-4o-mini"
 BACKUP = "gemini-backup"
 SETTINGS: Mapping[str, Any] = {
-    "identity": {"tenant_header": TEAM},
+    "identity": {"tenant_header": TEAM, "run_idle_seconds": 120},
     "runs": {"budget_usd": RUN_USD, "taper": [{"at": 0.5, "max_tokens": 128}]},
     "loops": {"cycle": "warn", "repeated_call": "stop"},
     "spending": {"unknown_price": "allow"},  # of a model that does not exist
     "budgets": [{"scope": "team", "usd": 100, "per": "hour"}],  # about 1 a minute is spent: never out for long
+    "cache": {"exact": {"rules": [{"agent": "helpdesk", "ttl": 60}]}},
     "fallbacks": [{"upstream": "gemini", "to": [BACKUP]}],
     "routes": [{"model": MINI, "to": [MINI], "canary": {"id": "newer", "to": "gpt-4.1", "share": 0.3}}],
 }
@@ -144,12 +149,39 @@ async def play(stage: Stage, seconds: float, runs: int | None) -> None:
     await asyncio.gather(*(act(name) for name in (*CAST, "coder", "support bot")))
 
 
+@contextlib.asynccontextmanager
+async def staged(gate: RunningGateway, log: Log, seed: int) -> AsyncIterator[Stage]:
+    timeout = aiohttp.ClientTimeout(total=120)
+    async with aiohttp.ClientSession(timeout=timeout, read_bufsize=2**20) as session:
+        yield Stage(session, gate.url, log, random.Random(seed), admin=gate.admin_url)
+
+
+@contextlib.contextmanager
+def going_on(gate: RunningGateway, seed: int) -> Iterator[None]:
+    """The agents go on, in a thread of their own, until the block ends. What they see is not kept."""
+    loop, over = asyncio.new_event_loop(), asyncio.Event()
+
+    async def act() -> None:
+        async with staged(gate, deque(maxlen=1), seed) as stage:
+            playing = asyncio.create_task(play(stage, math.inf, None))
+            await over.wait()
+            while not playing.done():  # one that is connecting may not hear it the first time
+                playing.cancel()
+                await asyncio.wait([playing], timeout=0.5)
+
+    acting = threading.Thread(target=lambda: loop.run_until_complete(act()), daemon=True)
+    acting.start()
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        acting.join(5)
+
+
 async def perform(gate: RunningGateway, console: Console, *, seconds: float, runs: int | None, seed: int) -> list[Seen]:
     """Play the cast against the gateway with live progress; returns what the agents saw."""
     log: list[Seen] = []
-    timeout = aiohttp.ClientTimeout(total=120)
-    async with aiohttp.ClientSession(timeout=timeout, read_bufsize=2**20) as session:
-        stage = Stage(session, gate.url, log, random.Random(seed))
+    async with staged(gate, log, seed) as stage:
         with Progress(console, log) as progress:
             watcher = asyncio.create_task(_watch(gate, progress))
             try:
@@ -168,6 +200,11 @@ async def _watch(gate: RunningGateway, progress: Progress) -> None:
         await asyncio.sleep(0.5)
 
 
+def from_cache(call: Mapping[str, Any]) -> bool:
+    """Such a call used no tokens, whatever its answer says."""
+    return bool(call["cache"]) and call["cache"]["result"] in {"exact", "joined"}
+
+
 def compare(log: Sequence[Seen], calls: Sequence[dict[str, Any]]) -> list[str]:
     """Every difference between what the agents saw and what the gateway recorded, in words."""
     recorded = {call["id"]: call for call in calls}
@@ -182,7 +219,7 @@ def compare(log: Sequence[Seen], calls: Sequence[dict[str, Any]]) -> list[str]:
         usage = call["usage"]
         told = (seen.input_tokens, seen.output_tokens)
         kept = (usage["input_tokens"], usage["output_tokens"])
-        if seen.input_tokens is not None and told != kept:
+        if seen.input_tokens is not None and not from_cache(call) and told != kept:
             faults.append(f"call {seen.call_id}: the agent saw {told} tokens, recorded are {kept}")
         if call["status"] != seen.status:
             faults.append(f"call {seen.call_id}: the agent saw status {seen.status}, recorded is {call['status']}")
@@ -229,9 +266,10 @@ def run(
             log = asyncio.run(perform(gate, console, seconds=seconds, runs=runs, seed=seed))
             agreed = report(gate, console, log)
             if stay:
-                console.print("the gateway stays up; Ctrl-C stops it")
-                while True:
-                    time.sleep(1)
+                console.print("gateway and agents go on; Ctrl-C stops them")
+                with going_on(gate, seed + 1):
+                    while True:
+                        time.sleep(1)
         except GatewayDied as fault:
             console.print(str(fault), markup=False)
             return 1
@@ -251,6 +289,8 @@ def report(gate: RunningGateway, console: Console, log: Sequence[Seen]) -> bool:
     summary(console, calls, RUN_USD)
     if saved := sum(call["upstream"] == BACKUP and call["outcome"] == "ok" for call in calls):
         console.print(f"{saved} calls were answered by {BACKUP} while gemini failed")
+    if saved := [call["cache"]["saved_usd"] for call in calls if from_cache(call)]:
+        console.print(f"{len(saved)} answers came from the cache, which saved {money(sum(saved))}")
     if tried := sum((call["notes"] or {}).get("canary_arm") == "canary" for call in calls):
         console.print(f"{tried} calls went to a model on trial: tollgate canary status")
     faults = compare(log, calls) + overspent(calls)
@@ -266,7 +306,9 @@ def report(gate: RunningGateway, console: Console, log: Sequence[Seen]) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m gateway.testing.demo", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=25, help="how long agents start new runs (%(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=25, help="how long agents start new runs before all is summed up (%(default)s)"
+    )
     parser.add_argument("--runs", type=int, help="runs per agent, instead of --seconds")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--exit", action="store_true", help="stop at the end instead of staying up")

@@ -146,7 +146,7 @@ def by_run(call: dict[str, Any]) -> str:
     return call["run_id"] or "-"
 
 
-def summary(console: Console, calls: Sequence[dict[str, Any]], budget: float, *, rows: int = 10) -> None:
+def summary(console: Console, calls: Sequence[dict[str, Any]], budget: float, *, rows: int = 12) -> None:
     """Cost by agent, by model and of the dearest runs, from the calls the gateway recorded. `budget`: USD of a run."""
     for label, what in ((by_agent, "agent"), (by_model, "model"), (by_run, "run")):
         found = sorted(gather(calls, label).items(), key=lambda item: (-item[1].cost, -item[1].calls))

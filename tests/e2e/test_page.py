@@ -166,6 +166,8 @@ def full_gate(fake_provider: FakeUpstream) -> Iterator[RunningGateway]:
         lead("w3", 1, 3, agent="helper", parent_agent="lead", notes=loop),
         lead("w4", 3, 4, budget="refused", error_message="it goes in circles", **refused),
     ]
+    tapered = {"run_id": "tapered", "budget": "tapered", "notes": {"taper": "0.5 of run:tapered"}}
+    whole.append(call_record("t1", at, **tapered))
     bad = []
     for n, name in enumerate(HOSTILE):
         named = dict.fromkeys(("agent", "tenant", "model_requested", "model_used", "error_message"), name)
@@ -569,7 +571,7 @@ def test_ten_thousand_runs_stay_usable(full_gate, watched):
         assert time.monotonic() < end
         box.evaluate("list => { list.scrollTop = list.scrollHeight; }")
         page.wait_for_timeout(20)
-    expect(page.locator(".title [role=status]")).to_have_text("10,008")
+    expect(page.locator(".title [role=status]")).to_have_text("10,009")
     assert rows.count() < 80, "only what is in sight is in the document"
     box.evaluate("list => { list.scrollTop = list.scrollHeight; }")
     expect(page.locator("a.row", has_text="run-00000")).to_be_visible()
@@ -626,6 +628,37 @@ def test_it_fits_a_small_window(full_gate, watched):
         page.goto(f"{full_gate.admin_url}/#/{view}")
         expect(page.locator("main .card").first).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, view
+
+
+def test_a_small_window_shows_when_things_were_and_what_they_cost(full_gate, watched):
+    page = watched(full_gate).go("run/whole")
+    page.set_viewport_size({"width": 390, "height": 800})
+    tracks = page.locator(".waterfall .track")
+    expect(tracks.first).to_be_visible()
+    assert min(tracks.evaluate_all("all => all.map(one => one.clientWidth)")) > 90
+    shown = page.locator(".axis .track span:visible").evaluate_all("all => all.map(one => one.getBoundingClientRect())")
+    assert len(shown) == 2
+    assert shown[0]["right"] <= shown[1]["left"], "times stand beside each other"
+    for width in (390, 768):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.goto(f"{full_gate.admin_url}/#/runs")
+        costs = page.locator(".space .row > .num:not(.opt)")
+        expect(costs.first).to_be_visible()
+        assert max(costs.evaluate_all("all => all.map(one => one.scrollWidth - one.clientWidth)")) <= 0, width
+
+
+def test_what_was_decided_is_said_once(full_gate, watched):
+    page = watched(full_gate).go("run/tapered")
+    expect(page.locator(".waterfall .badge", has_text="tapered")).to_have_count(1)
+
+
+def test_figures_stand_in_full_rows(gate, watched):
+    page = watched(gate).go()
+    expect(page.locator(".tile")).to_have_count(6)
+    for width in (390, 800, 1024, 1300):
+        page.set_viewport_size({"width": width, "height": 800})
+        tops = page.locator(".tile").evaluate_all("all => all.map(one => one.offsetTop)")
+        assert len({tops.count(top) for top in tops}) == 1, width
 
 
 def test_the_policy_would_stop_what_is_injected(gate, watched):

@@ -79,7 +79,13 @@ export function run(root, { argument: id }) {
     return h("div", { class: "budget stack" }, view.accounts.filter((one) => one.rule !== "rate").map((one) => h("div", {},
       h("div", {}, h("strong", {}, amount(one.spent, one.unit)), h("span", { class: "soft" }, ` of ${amount(one.limit, one.unit)}`),
         one.reserved ? h("span", { class: "soft" }, `, ${amount(one.reserved, one.unit)} held by calls under way`) : null),
-      meter(`${one.unit} of the run`, one.spent, one.reserved, one.limit), h("div", { class: "soft" }, `${amount(one.remaining, one.unit)} left`))));
+      meter(`${one.unit} of the run`, one.spent, one.reserved, one.limit), h("div", { class: "soft" }, `${amount(one.remaining, one.unit)} left${unsure(one)}`))));
+  }
+
+  /** A budget counts the worst case of what nobody knows the use of; the cost does not. */
+  function unsure(one) {
+    const more = one.unit === "usd" ? one.spent - (found.cost_usd ?? 0) : 0;
+    return more > 1e-6 ? `; ${usd(more)} of what is spent is the worst case of calls whose use is not known` : "";
   }
 
   const outcomes = (list) => h("dl", { class: "facts" }, list.map((one) => [h("dt", {}, when(one.at)), h("dd", {}, badge(one.outcome, { success: "good", failure: "bad" }[one.outcome] ?? "info"), one.value === null ? null : ` ${one.value}`, one.note ? ` ${one.note}` : null)]));
@@ -146,9 +152,9 @@ export function run(root, { argument: id }) {
     h("div", { class: "track" }, h("span", { class: "bar whole", style: at })), h("span", { class: "num" }, short(line.group.usage.input_tokens + line.group.usage.output_tokens)), h("span", { class: "num" }, usd(line.group.cost_usd)));
 
   function marks(call) {
-    const noted = Object.entries(NOTES).filter(([name]) => call.notes[name]).map(([name, text]) => badge(name === "canary" ? `canary ${call.notes.canary_arm ?? ""}` : text, "info", `${name}: ${call.notes[name]}`));
+    const noted = Object.entries(NOTES).filter(([name, text]) => call.notes[name] && call.budget !== text).map(([name, text]) => badge(name === "canary" ? `canary ${call.notes.canary_arm ?? ""}` : text, "info", `${name}: ${call.notes[name]}`));
     return [call.cache && !["miss", "bypass"].includes(call.cache) ? badge(`cache: ${call.cache}`, "good", `saved ${usd(call.saved_usd)}`) : null,
-      call.budget && call.budget !== "granted" ? badge(call.budget, call.budget === "refused" || call.budget === "stopped" ? "bad" : "warn") : null,
+      call.budget && call.budget !== "granted" ? badge(call.budget, call.budget === "refused" || call.budget === "stopped" ? "bad" : "warn", call.notes.taper ?? null) : null,
       call.loop ? badge(`loop: ${call.loop.action}`, "warn", call.loop.signals.join(", ")) : null,
       call.attempts > 1 ? badge(`${call.attempts} attempts`, "warn") : null, noted,
       call.outcome === "ok" || call.budget === "refused" ? null : badge(call.error ?? call.outcome.replaceAll("_", " "), call.outcome === "cancelled" ? "" : "bad", call.message)];

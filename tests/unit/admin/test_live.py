@@ -19,7 +19,7 @@ from gateway.admin.views import Readiness, WorkersView
 from gateway.config.schema import Config, Spending
 from gateway.config.schema_slo import Slo
 from gateway.journal.record import EventRecord
-from gateway.policy.controls import Decision, Kind, Scope
+from gateway.policy.controls import LOOP_BREAKER, Decision, Kind, Scope
 from gateway.testing.records import START, call_record
 
 Gate = Any  # of conftest.py
@@ -253,6 +253,20 @@ async def test_runs_that_were_stopped(gate: Gate) -> None:
     assert {"it goes in circles", "Stopped by hand: enough."} == {one["text"] for one in found}
     gate.at += 2 * HOUR
     assert [one["subject"] for one in (await summary(gate))["conditions"]] == ["agent bot"]
+
+
+async def test_runs_that_the_loop_breaker_stopped_are_told_of_for_an_hour_and_displace_nobody(gate: Gate) -> None:
+    gate.at = NOON + MINUTE
+    gate.decisions.record(Decision(Kind.KILL, Scope.TEAM, "ours", at=NOON - DAY))
+    for n in range(30):
+        kill = Decision(Kind.KILL, Scope.RUN, f"loop-{n}", reason="It goes round.", who=LOOP_BREAKER, at=NOON + n)
+        gate.decisions.record(kill)
+    found = [one for one in (await summary(gate))["conditions"] if one["kind"] == "stopped"]
+    assert [one["run"] for one in found[:2]] == ["loop-29", "loop-28"]
+    assert found[0]["text"] == "Stopped by the loop breaker: It goes round."
+    assert found[-1]["text"] == "Stopped by hand: no reason given."
+    gate.at += 2 * HOUR
+    assert [one["subject"] for one in (await summary(gate))["conditions"]] == ["team ours"]
 
 
 async def test_models_that_fail_burn_the_objective(gate: Gate) -> None:

@@ -84,6 +84,8 @@ def test_a_limit_that_matches_nothing_is_an_error(checked, text, said):
         budget("run", "r-*"),
         budget("model", "gpt-*"),
         budget("model", "gpt-x"),
+        budget("model", "GPT-X"),
+        budget("model", "models/gpt-x"),
         budget("model", "claude-z-2026-01-01"),
         budget("model", "claude-z-2026*"),
         budget("model", "fast") + "\naliases: {fast: own}\nprices: {models: {own: {input: 1, output: 1}}}",
