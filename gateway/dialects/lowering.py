@@ -237,7 +237,7 @@ def rename_in_body(asked: Asked, model: str, prefix: str = "") -> Edits:
 
 
 def rename_in_path(route: Route, asked: Asked, model: str) -> tuple[Route, Edits]:
-    """Gemini names the model in the path; where the body repeats it, there too."""
+    """Gemini, and Claude at Vertex, name the model in the path; where the body repeats it, there too."""
     path, mark, query = route.path.partition(b"?")
     head, found, last = path.rpartition(b"odels/")
     if not found:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from codecs import BOM_UTF8
 from typing import Any
 
 import msgspec
@@ -242,7 +241,7 @@ class JsonMeter(NoStream):
     def _take(self) -> bytes:
         """Fill the draft; returns what it was filled from, where that is the whole document."""
         self._read = True
-        body = (self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)).removeprefix(BOM_UTF8)
+        body = (self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)).removeprefix(_BOM)
         self._parts.clear()
         if self._status >= 400:
             facts = decode_error(body) if body else None
@@ -287,6 +286,7 @@ class OpaqueMeter(NoStream):
         return draft.answer(self._asked, complete=True)
 
 
+_BOM = b"\xef\xbb\xbf"  # some servers begin JSON with it, and readers of JSON skip it
 _OBJECT_START = rb'"%b"\s*:\s*(?=\{)'
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}]', re.DOTALL)
 

@@ -71,8 +71,11 @@ _COMPATIBLE = (
     _known(r"(?:openai/)?chat/completions", "/openai/chat/completions", "openai_chat", "chat"),
     _known(r"(?:openai/)?embeddings", "/openai/embeddings", "openai_embeddings", "embeddings"),
 )
+_VERTEX = r"(?:projects/.+/)?publishers/anthropic/models/"
 ANTHROPIC = (
     _known(r"messages", "/v1/messages", "anthropic", "chat"),
+    _known(rf"{_VERTEX}count-tokens:rawPredict", "/v1/messages/count_tokens", "anthropic", ""),
+    _known(rf"{_VERTEX}[^/:]+:(?:rawPredict|streamRawPredict)", "/v1/models/{model}:rawPredict", "anthropic", "chat"),
     _known(r"messages/count_tokens", "/v1/messages/count_tokens", "anthropic", ""),
     _known(r"messages/batches(?:/.*)?", "/v1/messages/batches", "anthropic", ""),
     _known(rf"models(?:/{_ID})*", "/v1/models", "anthropic", ""),

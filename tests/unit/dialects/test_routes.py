@@ -2,6 +2,8 @@
 
 import pytest
 
+from gateway.call import Request
+from gateway.dialects.anthropic import Anthropic
 from gateway.dialects.routes import Table
 from gateway.errors import BadPath
 
@@ -46,6 +48,24 @@ def test_what_a_provider_offers_in_the_api_of_openai_is_metered_as_that(upstream
 
 def test_the_compatible_api_of_google_needs_no_name():
     assert meaning(b"/v1beta/openai/chat/completions")[:2] == ("gemini", "openai_chat")
+
+
+VERTEX = b"/anthropic/v1/projects/p/locations/us/publishers/anthropic/models/"
+
+
+@pytest.mark.parametrize("method", [b"rawPredict", b"streamRawPredict"])
+def test_claude_at_vertex_is_named_in_the_path(method):
+    route = TABLE.resolve(b"POST", VERTEX + b"claude-sonnet-4@20250514:" + method, "")
+    assert (route.dialect, route.operation) == ("anthropic", "chat")
+    request = Request(b"POST", route.path, [], b'{"anthropic_version":"vertex-2023-10-16","messages":[]}', "")
+    asked = Anthropic().read(route, request)
+    assert asked.model == "claude-sonnet-4@20250514"
+    renamed, edits = Anthropic().rename(route, asked, "claude-opus-4")
+    assert (renamed.path.rpartition(b"/")[2], edits) == (b"claude-opus-4:" + method, ())
+
+
+def test_tokens_counted_at_vertex_are_none_that_are_used():
+    assert meaning(VERTEX + b"count-tokens:rawPredict")[1:3] == ("anthropic", "")
 
 
 @pytest.mark.parametrize("piece", [b"%61", b"%5A", b"%39", b"%2d", b"%5f", b"%2E", b"%2f", b"%5C", b"/..;/x", b"/.;"])
