@@ -156,10 +156,10 @@ class Ceiling:
         if hosted is not NONE:
             tokens = hosted.tokens(tokens)
         each, basis = (0, "client") if route.operation in NO_OUTPUT else self._limit(asked, model)
-        passes = passes_of(asked.fields, tokens)
-        choices = choices_of(asked, route.operation) * passes.tries
-        each = max(each, passes.longest)
-        worst = Worst(passes.tokens(tokens), 0, None, basis != "client", basis, each, choices)
+        choices, passes = choices_of(asked, route.operation), passes_of(asked.fields, tokens)
+        if passes is not ONCE:
+            tokens, each, choices = passes.tokens(tokens), max(each, passes.longest), choices * passes.tries
+        worst = Worst(tokens, 0, None, basis != "client", basis, each, choices)
         return self._priced(call, provider, at, worst, (total, hosted, passes))
 
     def tokens_in(self, asked: Asked, model: str, body: bytes, dialect: str, *, bare: bool = False) -> int:
@@ -179,7 +179,7 @@ class Ceiling:
         if declares:
             pieces.append(asked.tools)
         unread, more = rest_of(asked, dialect)
-        total = self._pieces.total((*pieces, *unread), model) + more
+        total = self._pieces.total(pieces + unread if unread else pieces, model) + more
         constants = around(model)
         declares = declares or total >= INLINE
         total += constants.message * len(parts)
