@@ -179,9 +179,11 @@ class Breaker:
         self._usual[stream] = usual + PART * (took - usual) if usual else took
 
     def bound(self, *, stream: bool) -> int:
-        """For how long a probe may take that nobody waits for; ns."""
-        usual = self._usual[stream]
-        return max(self._terms.pause, int(SLOWER * usual)) if usual else PROBE_SECONDS * NANO
+        """For how long a probe may take that nobody waits for; ns. Where nothing is known, more each time."""
+        usual, terms = self._usual[stream], self._terms
+        if usual:
+            return max(terms.pause, int(SLOWER * usual))
+        return min(PROBE_SECONDS * NANO, terms.longest << min(max(0, self._opened - 1), 20))
 
     def adopt(self, *, opened: bool, until: int, at: int, now: int) -> Change | None:
         """Another one of this name was opened, or healed, `at` a time of this clock, perhaps before it began."""

@@ -20,16 +20,19 @@ NOW = 1_790_000_000.0
 
 # The files that take longest, and those first: so two processes that take a file each end at about the same time.
 LONGEST = (
-    "test_ledger_rebuild.py",
     "test_semantic.py",
     "test_budget_proof.py",
+    "test_ledger_rebuild.py",
+    "test_page.py",
+    "test_mcp.py",
+    "test_prompt_cache.py",
+    "test_metrics_many.py",
     "test_chaos.py",
     "test_demo.py",
+    "test_lifecycle.py",
     "test_budgets_crash.py",
-    "test_kill.py",
     "test_watching.py",
-    "test_bulkheads.py",
-    "test_run_command.py",
+    "test_kill.py",
     "test_soak.py",
 )
 PLACES = {name: place for place, name in enumerate(LONGEST)}
