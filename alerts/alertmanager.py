@@ -3,8 +3,9 @@
 Rules
 1. Who has to act now (`page`) gets it at once and again each hour; a `ticket` once a day; `info` once, in bunches.
 2. One fault is one message: alerts of one name about one provider, tenant, agent or budget stand together.
-3. What follows from something else is held back: everything while a gateway is away, a provider's errors while its
-   breaker is open, the ticket of a goal that is being paged for, the lower steps of a budget.
+3. What follows from something else is held back: what one gateway says while it is away (everything, where there is
+   none), a provider's errors while its breaker is open, the ticket of a goal that is being paged for, the lower steps
+   of a budget. Never what another gateway says, or another provider does.
 4. The dead man's switch gets the watchdog each minute; nothing holds it back.
 """
 
@@ -16,6 +17,7 @@ WEBHOOKS = "http://127.0.0.1:9099"
 
 _WATCHDOG = 'alertname="TollgateWatchdog"'
 _LOWER = "TollgateBudgetHalfSpent|TollgateBudgetNearlySpent|TollgateBudgetRunsOut"
+_OTHERS = ['alertname=~"Tollgate.*"', 'alertname!~"TollgateDown|TollgateAbsent|.*Watchdog"']
 _GROUP = ["alertname", "provider", "tenant", "agent", "budget", "tool", "slo"]
 
 
@@ -59,14 +61,15 @@ def configuration(webhooks: str = WEBHOOKS) -> dict[str, Any]:
             ],
         },
         "inhibit_rules": [
-            _inhibit('alertname=~"TollgateDown|TollgateAbsent"', 'alertname!~"TollgateDown|TollgateAbsent|.*Watchdog"',
-                     "alertname=~\"Tollgate.*\""),
-            _inhibit('alertname="TollgateBreakerOpen"',
-                     'alertname=~"TollgateErrorSpike|TollgateProviderRateLimited|TollgateFallbacks"'),
-            {**_inhibit('sloth_severity="page"', 'sloth_severity="ticket"'), "equal": ["sloth_id"]},
-            {**_inhibit('alertname="TollgateBudgetExhausted"', f'alertname=~"{_LOWER}"'), "equal": ["budget"]},
-            {**_inhibit('alertname="TollgateBudgetNearlySpent"', 'alertname="TollgateBudgetHalfSpent"'),
-             "equal": ["budget"]},
+            _inhibit(['alertname="TollgateAbsent"'], _OTHERS),
+            _inhibit(['alertname="TollgateDown"'], _OTHERS, "job", "instance"),
+            _inhibit(['alertname="TollgateBreakerOpen"'],
+                     ['alertname=~"TollgateErrorSpike|TollgateProviderRateLimited"'], "provider"),
+            _inhibit(['alertname="TollgateBreakerOpen"', 'breaker!~"(tools|mcp)/.*"'],
+                     ['alertname="TollgateFallbacks"']),
+            _inhibit(['sloth_severity="page"'], ['sloth_severity="ticket"'], "sloth_id"),
+            _inhibit(['alertname="TollgateBudgetExhausted"'], [f'alertname=~"{_LOWER}"'], "budget"),
+            _inhibit(['alertname="TollgateBudgetNearlySpent"'], ['alertname="TollgateBudgetHalfSpent"'], "budget"),
         ],
         "receivers": [
             {"name": name, "webhook_configs": [{"url": f"{webhooks}/{name}", "send_resolved": name != "dead-man"}]}
@@ -75,8 +78,9 @@ def configuration(webhooks: str = WEBHOOKS) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _inhibit(source: str, *targets: str) -> dict[str, Any]:
-    return {"source_matchers": [source], "target_matchers": list(targets)}
+def _inhibit(source: list[str], target: list[str], *equal: str) -> dict[str, Any]:
+    rule: dict[str, Any] = {"source_matchers": source, "target_matchers": target}
+    return {**rule, "equal": list(equal)} if equal else rule
 
 
 ROUTES = (

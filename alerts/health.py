@@ -16,6 +16,10 @@ _OWN_TOOL = share(
 _DROPS = 'tollgate_telemetry_dropped_total{reason!="rate_limited"}'
 _LOST = grew("tollgate_journal_lost_records_total", "10m", above=0)
 _ROLLED = 'tollgate_canary_state{state="rolled_back"}'
+# By the provider that an upstream is named after, so that only its alerts are held back. Gemini is Google's.
+_BREAKERS = "sum by (job, instance, breaker) (tollgate_breaker_open)"
+for _upstream, _provider in (("([^/]+)(/.*)?", "$1"), ("gemini(/.*)?", "google")):
+    _BREAKERS = f'label_replace({_BREAKERS}, "provider", "{_provider}", "breaker", "{_upstream}")'
 _ERRORS = "sum by (type, provider) (increase(tollgate_errors_total[10m]))"
 _USUAL = "sum by (type, provider) (increase(tollgate_errors_total[1d] offset 10m)) / 144"
 
@@ -42,8 +46,7 @@ ALERTS = (
         "Mend the discovery. Where no gateway shall run any more, take the rules away with it.",
     ),
     Alert(
-        "TollgateBreakerOpen", "sum by (job, instance, breaker) (tollgate_breaker_open) > 0", "1m", "ticket",
-        "platform", "models",
+        "TollgateBreakerOpen", f"{_BREAKERS} > 0", "1m", "ticket", "platform", "models",
         "{{ $labels.breaker }} is left alone by {{ $labels.instance }}",
         "Its breaker is not closed in {{ $value }} workers: the upstream, the model of it (upstream/model) or the tool "
         "failed too often.",

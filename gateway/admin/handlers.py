@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from importlib.metadata import version
 
 import msgspec
@@ -43,9 +44,24 @@ async def readyz(request: web.Request) -> web.Response:
 
 async def metrics(request: web.Request) -> web.Response:
     state = request.app[STATE]
-    accept = request.headers.get("Accept", "")
-    body, content_type = await state.ask(lambda: state.metrics.render(accept))
-    return web.Response(body=body, headers={"Content-Type": content_type})
+    accept, packed = request.headers.get("Accept", ""), _takes_gzip(request)
+
+    def rendered() -> tuple[bytes, str]:
+        body, content_type = state.metrics.render(accept)
+        return gzip.compress(body, 1) if packed else body, content_type
+
+    body, content_type = await state.ask(rendered)
+    headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
+    return web.Response(body=body, headers={**headers, "Content-Encoding": "gzip"} if packed else headers)
+
+
+def _takes_gzip(request: web.Request) -> bool:
+    """As Prometheus asks: a scrape is a fifteenth of its size then."""
+    for one in request.headers.get("Accept-Encoding", "").replace(" ", "").lower().split(","):
+        name, _, weight = one.partition(";q=")
+        if name == "gzip":
+            return not weight or weight.strip("0.") != ""
+    return False
 
 
 async def calls(request: web.Request) -> web.Response:

@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import structs
 
-from gateway.config import check_bulkheads, check_cache, check_resilience, check_routing, check_semantic
+from gateway.config import check_bulkheads, check_cache, check_resilience, check_routing, check_semantic, check_slo
 from gateway.config.address import is_loopback, parse_address, parse_url
 from gateway.config.check_limits import Catalogue, doubts, provider_of, unmatched
 from gateway.config.environment import variables
@@ -41,6 +41,7 @@ def warnings(loaded: Loaded, shipped: Catalogue, priced: Catalogue, lacking: str
         *check_bulkheads.doubts(config),
         *check_semantic.doubts(config, lacking),
         *check_routing.doubts(config),
+        *check_slo.doubts(config, priced),
         *_readable_secrets(loaded),
     ]
     return _located(loaded, found)

@@ -9,7 +9,9 @@ from msgspec import Meta
 from gateway.config.schema_base import Config_, Count
 
 SliName = Literal["availability", "overhead", "first_token", "duration", "tools", "cache", "telemetry"]
-SloName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", title="name (lower case, digits, _ -)")]
+SloName = Annotated[
+    str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", title="name of at most 63 characters (lower case, digits, _ -)")
+]
 
 
 class Slo(Config_, frozen=True):

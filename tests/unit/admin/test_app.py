@@ -68,6 +68,17 @@ async def test_metrics_in_both_formats(gate: Gate) -> None:
     assert await gate.get("/metrics", headers=accept) == "# EOF\n"
 
 
+@pytest.mark.parametrize(
+    ("offered", "encoding"),
+    [("gzip", "gzip"), ("br, GZIP;q=0.5", "gzip"), ("gzip;q=0", None), ("gzip; q=0.0", None), ("identity", None)],
+)
+async def test_metrics_are_compressed_for_who_takes_it(gate: Gate, offered: str, encoding: str | None) -> None:
+    async with gate.client.get("/metrics", headers={"Accept-Encoding": offered}) as answer:
+        assert answer.headers.get("Content-Encoding") == encoding
+        assert answer.headers["Vary"] == "Accept, Accept-Encoding"
+        assert "tollgate_requests_total" in await answer.text()
+
+
 @pytest.mark.parametrize(("method", "path", "status", "code"), [
     ("GET", "/nope", 404, "unknown_route"),
     ("GET", "/api/calls/", 404, "unknown_route"),

@@ -57,6 +57,11 @@ X = "upstreams: {x: {dialect: openai, url: 'https://models.example.com', provide
         (f"journal: {{directory: {'d' * 300}}}", "File name too long"),
         ("telemetry: {otlp: {endpoint: 'http://h:4317'}}", "1: telemetry.otlp.endpoint: port 4317 is the usual one of"),
         ("telemetry: {otlp: {endpoint: 'http://h:4318', protocol: grpc}}", "1: telemetry.otlp.endpoint: port 4318"),
+        ("slos: [{name: a, sli: tools, objective: 83}]", "1: slos.0.objective: nobody is woken for it"),
+        (
+            "slos: [{name: a, sli: availability, objective: 99, match: {provider: gemini}}]",
+            "1: slos.0.match.provider: no upstream is of the provider gemini: the goal will have no events",
+        ),
     ],
 )
 def test_one_doubt_one_warning(warned, text, said):
@@ -72,6 +77,8 @@ def test_one_doubt_one_warning(warned, text, said):
         "aliases: {a: gpt-x, b: {model: claude-x, upstream: anthropic}, c: claude-x}",
         "prices: {models: {gpt-x: {output: 1}, openai/gpt-y: {output: 1}, n: {input: 1, output: 1}, r: {requests: 1}}}",
         "telemetry: {otlp: {endpoint: 'http://h:4317', protocol: grpc}}",
+        "slos: [{name: a, sli: tools, objective: 50, page: false}, {name: b, sli: tools, objective: 83.4}]",
+        "slos: [{name: a, sli: availability, objective: 99, match: {provider: google}}]",
     ],
 )
 def test_what_is_clear_is_not_warned_of(warned, text):

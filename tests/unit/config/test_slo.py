@@ -6,8 +6,10 @@ from typing import Any, get_args
 
 import pytest
 
+from gateway.config.check_slo import PAGED
 from gateway.config.schema_slo import DEFAULTS, SliName
 from gateway.config.slis import SLIS
+from gateway.policy.slo_burn import ALERTS
 from gateway.recorder.names import METRICS
 
 COUNTED = {
@@ -25,6 +27,11 @@ def test_what_goals_can_be_about_is_what_is_counted() -> None:
     for sli, name in COUNTED.items():
         assert set(SLIS[sli].labels) <= set(METRICS[name].labels)
         assert SLIS[sli].seconds == METRICS[name].buckets
+
+
+def test_from_which_objective_on_a_page_can_be_sent_is_what_its_factors_say() -> None:
+    slowest = min(burn.factor for burn in ALERTS if burn.severity == "page")
+    assert slowest * (100 - PAGED) / 100 == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

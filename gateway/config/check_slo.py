@@ -1,0 +1,32 @@
+"""What `tollgate check` doubts about goals of service: those that can never be heard of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gateway.config.address import parse_url
+from gateway.config.check_limits import Catalogue
+from gateway.config.problems import Problem
+from gateway.config.schema import Config
+
+PAGED = 100 - 100 / 6  # percent; the error budget of a goal below cannot burn six times too fast, as a page needs
+
+
+def doubts(config: Config, priced: Catalogue) -> Iterator[Problem]:
+    names = set(_providers(config, priced))
+    for at, slo in enumerate(config.slos):
+        path = ("slos", str(at))
+        if slo.page and slo.objective <= PAGED:
+            reason = f"nobody is woken for it: a page needs an objective above {PAGED:.2f}, even where all is bad"
+            yield Problem((*path, "objective"), reason=reason, hint="raise it, or set `page: false`")
+        provider = slo.match.get("provider")
+        if provider is not None and provider not in names:
+            reason = f"no upstream is of the provider {provider}: the goal will have no events"
+            yield Problem((*path, "match", "provider"), reason=reason, hint=f"there are {', '.join(sorted(names))}")
+
+
+def _providers(config: Config, priced: Catalogue) -> Iterator[str]:
+    """As metrics name them: where none is known, by the upstream."""
+    for name, upstream in config.upstreams.items():
+        url = parse_url(upstream.url)
+        yield upstream.provider or priced.guess_provider(url.hostname or "", url.path) or name
