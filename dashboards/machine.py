@@ -70,8 +70,10 @@ MODELS = Board(
             Panel("Other models than asked for", "Answers per second.", PACE, (
                 Query(rate("tollgate_model_mismatch_total", by="model, used"), "{{model}}: {{used}}"),
             )),
-            Panel("Hedges", "Calls per second whose first content was late, by what a second attempt came to.", PACE, (
+            Panel("Hedges", "Calls per second whose first content was late, or that were the probe of a breaker, by "
+                  "what a second attempt came to.", PACE, (
                 Query(rate("tollgate_hedges_total", by="to, result"), "{{to}}: {{result}}"),
+                Query(rate("tollgate_probes_beside_total", by="to, result"), "probe, {{to}}: {{result}}"),
             ), stacked=True),
         ),
         "Bulkheads and queues": (
