@@ -21,7 +21,8 @@ SUMMARY = 8_000  # tokens
 DEFAULT_TRIGGER = 150_000  # tokens, of Anthropic's
 FIELDS = frozenset({"context_management", "compaction", "fallbacks"})
 NAMED = frozenset({"models", "fallbacks"})
-MOST = 16  # of a list that is read
+MOST = 16  # models beside the one asked for that are looked at,
+TOO_MANY = "(more models than are looked at)"  # and what stands for more of them: allowed by nobody, without a price
 
 _FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _NULL = b"null"
@@ -79,18 +80,14 @@ def models_beside(fields: Mapping[str, Raw]) -> tuple[str, ...]:
     """Models other than the one asked for that may answer, by the name that the request gives them."""
     if NAMED.isdisjoint(fields):
         return ()
-    return tuple(
-        name
-        for field in ("models", "fallbacks")
-        if _stated(fields, field)
-        for name, _ in _entries(_decoded(fields[field]))
-        if name
-    )
+    stated = [_decoded(fields[field]) for field in ("models", "fallbacks") if _stated(fields, field)]
+    names = [name for value in stated for name, _ in _entries(value) if name]
+    return tuple(names) if len(names) <= MOST else (*names[:MOST], TOO_MANY)
 
 
 def _entries(value: Any) -> Iterator[tuple[str, int]]:
     """(model, its own limit of the answer) of each entry; the names of some proxies stand in lists by model."""
-    for entry in (value if isinstance(value, list) else [value])[:MOST]:
+    for entry in value if isinstance(value, list) else [value]:
         if isinstance(entry, str):
             yield entry, 0
         elif isinstance(entry, dict) and "model" in entry:
@@ -98,9 +95,7 @@ def _entries(value: Any) -> Iterator[tuple[str, int]]:
             yield name if isinstance(name, str) else "", limit if type(limit) is int else 0
         elif isinstance(entry, dict):
             for names in entry.values():
-                yield from (
-                    ((name, 0) for name in names[:MOST] if isinstance(name, str)) if isinstance(names, list) else ()
-                )
+                yield from ((name, 0) for name in (names if isinstance(names, list) else ()) if isinstance(name, str))
         else:
             yield "", 0
 

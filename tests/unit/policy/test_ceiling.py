@@ -357,6 +357,8 @@ def test_each_fallback_is_a_try_of_its_own_with_a_limit_of_its_own():
     assert one.each_pico == 5 * plain.each_pico  # of the dearer model
     assert worst(messages=HELLO, fallbacks="default", **CLAUDE).nano_usd is None  # nobody knows which model that is
     assert worst(messages=HELLO, fallbacks=None, **CLAUDE) == plain
+    many = worst(messages=HELLO, fallbacks=[{"model": "claude-opus-4-1"}] * 40, **CLAUDE)
+    assert (many.tokens_out, many.nano_usd) == (410, None)
 
 
 def test_tools_declared_in_the_midst_of_messages_count_like_others():

@@ -297,6 +297,7 @@ ADVISOR = {"type": "advisor_20260301", "name": "advisor", "model": "claude-opus-
     "more",
     [
         {"models": ["gpt-4o", "gpt-5"]},
+        {"models": ["gpt-4o"] * 16 + ["gpt-5"]},
         {"fallbacks": ["gpt-5"]},
         {"fallbacks": [{"model": "gpt-4o-mini"}, {"model": "claude-opus-4-1", "max_tokens": 9}]},
         {"fallbacks": [{"gpt-4o": ["gpt-5"]}]},
