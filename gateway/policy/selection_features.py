@@ -1,7 +1,7 @@
 """What a prompt shows of how hard it is: a few measures and hashed words. Pure; no word is kept as text.
 
-Measures carry over between subjects, words do not: a scope learns them for itself. Long prompts are read at both ends
-only, so that the cost is bounded: about 0.1 ms at most.
+Neither carries over between subjects as the length does: a scope learns them for itself. Long prompts are read at both
+ends only, so that the cost is bounded: about 0.1 ms at most.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from msgspec import Struct
 from gateway.policy.selection_features import BUCKETS, Features
 
 PENALTY = 20.0  # of words
-OF_MEASURES = 1000.0
+OF_MEASURES = 500.0
 PASSES = 25
 LEANING = 4.0  # labels' worth of the usual line in that of a model
 _CLOSE = 1e-6

@@ -2,7 +2,7 @@
 
 Length says much the same of every subject; words and measures teach what one subject asks of a model, and of another
 next to nothing. So a line over the length is fitted first (`selection_fit.Line`), and the rest only explains what the
-line leaves over: all of it where a prompt is like the labelled ones, down to a third of it where few of its
+line leaves over: all of it where a prompt is like the labelled ones, down to half of it where few of its
 neighbouring words were seen, and none of it where none were. What is usual is what was usual among the labelled prompts
 themselves.
 """
@@ -19,7 +19,7 @@ from gateway.policy.selection_fit import PASSES, Label, Line, Weights, fit, line
 
 SEEN = 2  # prompts that make a pair of words familiar
 FULL = 0.3  # from this part of the labelled prompts on, in order of familiarity, nothing is held back
-LEAST = 1 / 3  # of what is expected beyond the length holds for the strangest prompt of which anything was seen
+LEAST = 0.5  # of what is expected beyond the length holds for the strangest prompt of which anything was seen
 _MOST = 255
 _QUANTILES = 100
 
