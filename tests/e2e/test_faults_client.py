@@ -494,7 +494,7 @@ def test_a_reader_that_leaves_while_it_is_waited_for_is_drained_for(stage: Stage
         client.until(b"\r\n\r\n")
         before = stage.flood.settles()
         client.reset()
-        assert stage.flood.ended.wait(5), "until the bound in money"
+        assert stage.flood.ended.wait(20), "until the bound in money"
     assert stage.flood.sent > before
     assert stage.call(run)["outcome"] == "cancelled"
 

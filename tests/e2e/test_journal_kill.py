@@ -28,7 +28,7 @@ from gateway.journal.segment import listing
 from gateway.journal.verify import verify
 
 HERE = Path(__file__).parent / "supervised"
-SECONDS = 7.0  # for each of the loops
+KILLS = 40  # in each of the loops, however fast the machine is
 
 
 def read_all(reader: JournalReader) -> list[Record]:
@@ -74,8 +74,8 @@ def test_killed_writers_lose_nothing_they_acknowledged(places: tuple[Path, Path]
     reader, seen = JournalReader(journal), Counter[str]()
     supervisor = JournalWriter(journal, "sup", Journal(), inflight=tables, slots=0)
     recovery = Recovery(tables, journal, supervisor, "sup")
-    kills, end = 0, time.monotonic() + SECONDS
-    while time.monotonic() < end:
+    kills = 0
+    while kills < KILLS:
         for line in kill(start("appender.py", journal, tables, f"k{kills}"), rng, b"+"):
             (begun if line[:1] == b"+" else acknowledged).add(line[1:].decode())
         kills += 1
@@ -86,7 +86,6 @@ def test_killed_writers_lose_nothing_they_acknowledged(places: tuple[Path, Path]
     records = [record for record in read_all(JournalReader(journal)) if isinstance(record, CallRecord)]
     outcomes = {record.id: record.outcome for record in records}
 
-    assert kills > 5
     assert len(acknowledged) > 1_000
     assert {id for id in acknowledged if outcomes.get(id) != "ok"} == set()
     assert begun - outcomes.keys() == set()
@@ -103,8 +102,8 @@ def test_killed_recoveries_abandon_each_call_once(places: tuple[Path, Path]) -> 
     journal, tables = places
     rng = random.Random(2)
     expected: set[str] = set()
-    kills, end = 0, time.monotonic() + SECONDS
-    while time.monotonic() < end:
+    kills = 0
+    while kills < KILLS:
         table_of_the_dead(journal, tables, [f"r{kills}-{n}" for n in range(400)])
         expected |= {f"r{kills}-{n}" for n in range(400)}
         for _ in range(3):
