@@ -142,7 +142,7 @@ class Worker:
         return f"{time.time_ns() // 1_000_000:012x}{self.entropy.take(10).hex()}"
 
     def build(self, config: Config) -> Gateway:
-        prices = load_prices(self.catalogue, config.prices)
+        prices = load_prices(self.catalogue, config.prices, config.upstreams)
         specs = {name: spec_of(name, upstream, prices) for name, upstream in config.upstreams.items()}
         contexts = {
             name: client_context(upstream.ca_file) if specs[name].target.tls else None
@@ -170,6 +170,7 @@ class Worker:
             controls=self.controls,
             live=self.live,
             keys=self.purse.keys,
+            origins=frozenset(config.allowed_origins),
             admission=self.purse.admitter(config, prices),
             cache=self.larder.cache(config, self.links),
             router=self.crossroads.router(config),
@@ -280,7 +281,7 @@ def spec_of(name: str, upstream: Upstream, prices: PriceTable) -> Spec:
     host = url.hostname or ""
     tls = url.scheme == "https"
     port = url.port or (443 if tls else 80)
-    provider = upstream.provider or prices.guess_provider(host, url.path)
+    provider = upstream.provider or prices.provider_of(name, host, url.path)
     bracketed = f"[{host}]" if ":" in host else host
     stated = bracketed if url.port is None else f"{bracketed}:{url.port}"
     return Spec(

@@ -26,6 +26,7 @@ from gateway.stages.breaking import Breakers
 from gateway.stages.bulkheads import Bulkheads
 from gateway.stages.hedge import Hedges
 from gateway.stages.hedge import Manner as Hedging
+from gateway.stages.probe import Probes
 from gateway.stages.shed import Shedder
 from gateway.stages.trials import Manner, RetryingTrials
 from gateway.stores.aside import Aside
@@ -91,12 +92,14 @@ class Resilience:
             config.bulkheads, Priorities(config.priorities), config.workers, time.monotonic_ns()
         )
         pools, hedges = self._bulkheads if config.bulkheads else None, self._hedges_of(config)
+        patience = config.breakers.patience if self._breakers is not None else None
         return RetryingTrials(
             manner,
             Chains(config.fallbacks),
             paused,
             self._breakers,
             hedges=hedges,
+            probes=Probes(patience, self._aside) if patience is not None else None,
             bulkheads=pools,
             later=self._aside.later,
         )
@@ -183,7 +186,15 @@ class Resilience:
             longest=int(said.longest * NANO),
             probes=said.probes,
         )
-        return Breakers(terms, slow=int((said.slow_seconds or 0) * NANO), refuse=said.refuse, tell=self._tell)
+
+        def tell(name: str, change: Change) -> None:
+            if (
+                made is self._breakers
+            ):  # else a call ended that began before a reload: nobody asks that breaker any more
+                self._tell(name, change)
+
+        made = Breakers(terms, slow=int((said.slow_seconds or 0) * NANO), refuse=said.refuse, tell=tell)
+        return made
 
     async def close(self) -> None:
         if self._shared is not None:

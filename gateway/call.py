@@ -153,6 +153,7 @@ class Route(Struct, frozen=True):
     path: bytes  # the raw path (and query) to send there
     run_id: str = ""  # from /run/{run_id}/...
     agent: str = ""  # from /agent/{name}/...
+    agent_version: str = ""  # from /version/{version}/...
     budget: bytes = b""  # from /budget/{usd}/...: what the client sets for its run
 
     def at(self, upstream: str) -> Route:
@@ -212,7 +213,9 @@ class Answer(Struct):
     error_message: str = ""
     complete: bool = True  # a stream: its terminal event was seen
     background: bool = False  # accepted for later: its usage comes with a fetch of the response
+    refused: bool = False  # the model says in a place of its own (`refusal`) that it will not answer
     executed: tuple[Executed, ...] = ()  # of `Asked.calls`, those whose result was seen
+    items: tuple[str, ...] = ()  # ids of output items to which a later request may refer
     offered: tuple[Offered, ...] = ()  # tools listed by a server, of those whose outputs may be given again
 
 

@@ -93,10 +93,10 @@ def _add_serving(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def _add_running(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     run = _add(commands, "run", _run, "run a command as one run of its own, with limits, through the gateway")
-    run.add_argument("--budget", type=_usd, metavar="USD", dest="budget_usd", help="what all its calls may cost")
+    run.add_argument("--budget", type=amount, metavar="USD", dest="budget_usd", help="what all its calls may cost")
     for name, what in (("calls", "calls"), ("steps", "steps"), ("tools", "tool calls")):
-        run.add_argument(f"--max-{name}", type=_count, metavar="N", help=f"how many {what} it may make")
-    run.add_argument("--max-minutes", type=_usd, metavar="N", help="how long it may go on calling")
+        run.add_argument(f"--max-{name}", type=number, metavar="N", help=f"how many {what} it may make")
+    run.add_argument("--max-minutes", type=amount, metavar="N", help="how long it may go on calling")
     run.add_argument("--max-depth", type=int, metavar="N", help="how deep its sub-agents may be nested")
     run.add_argument("--agent", type=_name, metavar="NAME", help="who it shall be recorded as")
     run.add_argument("--name", type=_name, metavar="RUN", help="id of the run (default: a new one)")
@@ -104,7 +104,7 @@ def _add_running(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     run.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND ...", help="the command and its arguments")
     runs = _group(commands, "runs", "see runs, stop them, let them go on")
     listing = _add(runs, "list", _runs_list, "print the latest runs, and what is stopped")
-    listing.add_argument("--limit", type=_count, default=20, metavar="N", help="how many runs (%(default)s)")
+    listing.add_argument("--limit", type=number, default=20, metavar="N", help="how many runs (%(default)s)")
     kill = _add(runs, "kill", _runs_kill, "stop a run (or an agent, a key, a team): its next call and those under way")
     kill.add_argument("--reason", default="", metavar="TEXT", help="told to the agent")
     resume = _add(runs, "resume", _runs_resume, "let a stopped run (or agent, key, team) go on")
@@ -115,20 +115,20 @@ def _add_running(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
             subject.add_argument(f"--{name}", metavar="NAME", help=f"the {name.removesuffix('-id')}, in place of a run")
     more = _add(runs, "raise", _runs_raise, "give a run another budget, also while it waits")
     more.add_argument("run", metavar="ID", help="the run")
-    more.add_argument("budget_usd", type=_usd, metavar="USD", help="its whole budget from now on")
+    more.add_argument("budget_usd", type=amount, metavar="USD", help="its whole budget from now on")
     top_options.add(commands, _top, _add, _state_options)
     for command in (listing, kill, resume, more):
         _state_options(command)
 
 
-def _usd(text: str) -> float:
+def amount(text: str) -> float:
     value = float(text)
     if not 0 < value <= 9_000_000:
         raise argparse.ArgumentTypeError(f"{text} is not more than zero and at most 9,000,000")
     return value
 
 
-def _count(text: str) -> int:
+def number(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than one")

@@ -62,6 +62,7 @@ class Key(Struct, frozen=True, omit_defaults=True):
     old_digest: bytes = b""  # of the secret before the last rotation,
     old_until: int = 0  # which is good until then
     revision: int = 0  # of the store, when it was last changed
+    above: tuple[Key, ...] = ()  # those it was made under, the nearest first; known in memory alone
 
     @property
     def prefix(self) -> str:

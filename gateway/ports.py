@@ -11,7 +11,6 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from gateway.call import Answer, Attempt, Call, Money, Route, Target, ToolCall, Usage, Waits, Who
-from gateway.errors import GatewayError
 from gateway.key import Keys
 from gateway.ports_cache import CacheHealth, CacheStore, Entry, Flight, Flights
 from gateway.ports_dialect import Blame, Dialect, ErrorAnswer, Headers, LastTurn, Meter, Stripper, Tap, Used
@@ -20,13 +19,14 @@ from gateway.ports_outputs import Outputs, Wanted
 from gateway.ports_routing import Checker, Form, Given, Reading, Router
 from gateway.ports_translation import OtherAnswer, OtherQuestion, Translator
 from gateway.ports_trial import Shedder, Trial, Trials
+from gateway.ports_wire import Downstream, Exchange
 from gateway.spend import Charge, Demand, Grant, Refusal, RunLimits
 from gateway.tool import Terms
 
 __all__ = ["CacheStore", "Dialect", "Entry", "ErrorAnswer", "Flight", "Flights", "Headers", "Meter", "Stripper", "Tap"]
 __all__ += ["Blame", "LastTurn", "OtherAnswer", "OtherQuestion", "Outputs", "Router", "Translator", "Trial", "Trials"]
 __all__ += ["Feedback", "Inquiry", "Lesson", "Match", "Matcher", "MatcherState", "Noted", "ScopeState", "Topic"]
-__all__ += ["Checker", "Form", "Given", "Reading", "Shedder", "Used", "Wanted"]
+__all__ += ["Checker", "Downstream", "Exchange", "Form", "Given", "Reading", "Shedder", "Used", "Wanted"]
 
 
 class Prices(Protocol):
@@ -202,109 +202,6 @@ class Live(Protocol):
     def remove(self, call: Call) -> None: ...
 
 
-class Downstream(Protocol):
-    """The wire to the client. Writing is synchronous; `drained` is where a slow reader holds the upstream back."""
-
-    on_gone: Callable[[GatewayError], None] | None  # called when the client leaves or the call must end
-    gone: bool
-    paused: bool  # the client is behind: await `drained` before reading on
-
-    def interrupt(self, fault: GatewayError) -> None:
-        """Make the call under way end with `fault`, wherever it waits on the wire."""
-        ...
-
-    def start(self, status: int, reason: bytes, block: bytes, length: int | None) -> None:
-        """Begin the answer with its header lines; nothing is sent before the first `write` or `finish`."""
-        ...
-
-    def write(self, data: bytes) -> None: ...
-
-    async def drained(self) -> None:
-        """Wait until the client has taken what was written. Raises ClientGone."""
-        ...
-
-    def upgrade(self, sink: Callable[[bytes], None]) -> None:
-        """Send the head of a 101; from now on bytes pass as they are, the client's to `sink`."""
-        ...
-
-    def hold(self, paused: bool) -> None:
-        """Stop or go on reading from the client."""
-        ...
-
-    def finish(self, tail: bytes = b"") -> None:
-        """Write the last piece; the answer is complete."""
-        ...
-
-    def abort(self, tail: bytes = b"") -> None:
-        """Write the last piece and cut: the client must not take what it got for a complete answer."""
-        ...
-
-
-class Exchange(Protocol):
-    """One answer in progress from an upstream; an object with a close, never a bare generator."""
-
-    reused: bool
-
-    @property
-    def status(self) -> int: ...
-
-    @property
-    def reason(self) -> bytes: ...
-
-    @property
-    def headers(self) -> Headers: ...
-
-    @property
-    def names(self) -> Mapping[bytes, bytes]:
-        """Lower-case header name -> its first value."""
-        ...
-
-    @property
-    def block(self) -> bytes:
-        """The header lines as they came."""
-        ...
-
-    @property
-    def length(self) -> int | None:
-        """From content-length; None when chunked or until close."""
-        ...
-
-    def upgraded(self, on_pause: Callable[[bool], None]) -> Callable[[bytes], None]:
-        """After a 101: `read` gives raw bytes; returns how to send; `on_pause` says when the upstream is behind."""
-        ...
-
-    def expire_in(self, seconds: float) -> None:
-        """The answer said that it is over: wait for its framing to end only so long."""
-        ...
-
-    def heard(self) -> None:
-        """Content has come, or none is expected: the time to the first content is no limit any more."""
-        ...
-
-    async def read_within(self, seconds: float) -> bytes | None:
-        """As `read`; None where nothing came for so long."""
-        ...
-
-    async def read(self) -> bytes:
-        """The next piece of the body as it arrived; b"" at its clean end. Raises UpstreamFault or ClientGone."""
-        ...
-
-    async def relay(self, sink: Callable[[bytes], bool]) -> bool:
-        """Give each further piece to `sink` as it arrives, until it wants no more (False) or the body ends (True).
-
-        Raises as `read` does. The sink runs in the callback of the connection: it must neither wait nor raise.
-        """
-        ...
-
-    def unread(self, data: bytes) -> None:
-        """Put back what was read to look at it."""
-        ...
-
-    def close(self) -> None:
-        """Give the connection back to the pool if the answer ended cleanly, else cut it. Idempotent."""
-        ...
-
-
 class Upstreams(Protocol):
     async def open(
         self,
@@ -313,10 +210,10 @@ class Upstreams(Protocol):
         body: bytes,
         owner: Downstream,
         *,
-        patience: float = 0.0,
+        patience: Callable[[], float] | None = None,
         fresh: bool = False,
     ) -> Exchange:
-        """Send a request and wait for the head of the answer; for `patience` seconds also when the client has left.
+        """Send a request and wait for the head of the answer; for `patience()` seconds also when the client has left.
         `fresh`: on a new connection.
 
         Raises UpstreamFault or ClientGone.
@@ -362,8 +259,7 @@ class Learned(Struct):
 
 
 class Gateway(Struct, frozen=True, eq=False):
-    """Built once per configuration by app.py, the only place that knows concrete classes. Each is itself: what is
-    reckoned once for one of them is remembered under it."""
+    """Built once per configuration by app.py, and equal to none but itself: much is remembered under it."""
 
     dialects: Mapping[str, Dialect]
     routes: Routes
@@ -384,6 +280,7 @@ class Gateway(Struct, frozen=True, eq=False):
     live: Live
     trials: Trials
     keys: Keys | None = None  # None: there are none, and none are needed
+    origins: frozenset[str] = frozenset()  # web pages that may call where no key is asked for
     admission: Admission | None = None  # None: nothing is limited
     cache: Cache | None = None  # None: nothing is cached
     router: Router | None = None  # None: calls go where their path and alias say

@@ -182,6 +182,10 @@ class Dialect(Protocol):
         """The event that tells a client in mid-stream that the answer failed. Never a terminal event of success."""
         ...
 
+    def unfinished(self, tail: bytes) -> bytes:
+        """The end of a stream that failed, without what a client would take for the end of a whole one."""
+        ...
+
     def remark(self, note: str) -> bytes:
         """A line for people in an event stream, ignored by clients; b"" where some client would choke on it."""
         ...

@@ -40,8 +40,12 @@ MAY: dict[str, set[str]] = {
     "ports_outputs": {"call"},
     "ports_routing": {"call"},
     "ports_trial": {"call"},
-    "ports": {"call", "errors", "key", "spend", "tool"}
-    | {f"ports_{part}" for part in ("cache", "dialect", "matcher", "outputs", "routing", "translation", "trial")},
+    "ports_wire": {"errors", "ports_dialect"},
+    "ports": {"call", "key", "spend", "tool"}
+    | {
+        f"ports_{part}"
+        for part in ("cache", "dialect", "matcher", "outputs", "routing", "translation", "trial", "wire")
+    },
     "config": {"errors"},
     "policy": {"call", "errors", "key", "ports", "config", "spend", "tool"},
     "dialects": {"call", "errors", "ports", "config", "spend", "tool"},
@@ -65,6 +69,7 @@ MAY: dict[str, set[str]] = {
 # Where things are put together: the only modules that may name any class. One per process, and the command line.
 ROOTS = {
     *(
+        "__main__.py",
         "app.py",
         "app_cache.py",
         "app_resilience.py",

@@ -290,11 +290,13 @@ def ci(place: Path, recipe: str, *, lint: str = "echo fine", npm: bool = False) 
     (place / ".ci").mkdir()
     shutil.copy2(ROOT / ".ci/run", place / ".ci/run")
     (place / "Makefile").write_text(
-        f"check:\n\t@{lint}\npytest:\n\t@{recipe}\ntest-clients:\n\t@echo '=== 4 passed in 2.00s ==='\n"
+        f"test: check pytest\ncheck:\n\t@{lint}\npytest:\n\t@{recipe}\n"
+        "test-clients:\n\t@echo '=== 4 passed in 2.00s ==='\n.venv/.installed-dev tools:\n"
     )
     programs = place / "bin"
     programs.mkdir()
-    for name in ("bash", "sh", "make", "tee", "grep", "mktemp", "rm", "dirname", "echo", "cat", "false"):
+    used = ("bash", "sh", "make", "tee", "grep", "mktemp", "rm", "dirname", "echo", "cat", "false", "setsid", "nice")
+    for name in used:
         (programs / name).symlink_to(shutil.which(name) or name)
     if npm:
         (programs / "npm").symlink_to(sys.executable)

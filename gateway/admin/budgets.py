@@ -17,8 +17,8 @@ from gateway.admin.problems import ApiError, bad_parameter, not_found
 from gateway.admin.state import STATE, AdminState, answer
 from gateway.admin.views import AccountView, RunBudgetView
 from gateway.errors import BudgetsUnavailable
-from gateway.policy.account_names import parse
-from gateway.policy.limits import SCOPES, named
+from gateway.policy.account_names import named, parse
+from gateway.policy.limits import SCOPES
 from gateway.spend import NANO_USD, Adjustment, Standing, Unit
 
 OF_A_RUN = 100

@@ -6,7 +6,9 @@ Rules
 2. A token in a query would end up in logs and histories: it is not looked at there.
 3. On loopback without a token only requests that name a loopback host are answered: a web page whose name suddenly
    resolves to 127.0.0.1 (DNS rebinding) is not.
-4. The live page itself is open: it has no data, and a browser that asks for it can bring no token. What it shows it
+4. Without a token, a browser that states another page than one of this machine as a request's origin is refused: what
+   needs no body could be done by any page a browser has open.
+5. The live page itself is open: it has no data, and a browser that asks for it can bring no token. What it shows it
    asks for by the API, with the token that is typed into it.
 """
 
@@ -21,6 +23,7 @@ from aiohttp.typedefs import Handler, Middleware
 from gateway.admin import page
 from gateway.admin.problems import ApiError
 from gateway.config.address import is_loopback
+from gateway.policy.web_page import is_foreign
 
 OPEN = frozenset({"/healthz", "/readyz"})
 
@@ -69,3 +72,5 @@ def _loopback_only(request: web.Request) -> None:
     name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
     if not is_loopback(name.strip("[]")):
         raise ApiError(421, "not_this_host", "without an admin token only localhost is served")
+    if is_foreign(request.headers.get("Origin", "")):
+        raise ApiError(403, "origin_not_allowed", "without an admin token only pages of this machine are served")

@@ -17,6 +17,8 @@ from gateway.commands.client import NoGateway, admin_of
 from gateway.commands.runs import whoever
 from gateway.config import places
 from gateway.config.load import load
+from gateway.config.problems import did_you_mean
+from gateway.config.schema import Config
 from gateway.policy.controls import Decision, Kind, Scope
 from gateway.stores.sqlite_controls import SqliteDecisions
 
@@ -40,11 +42,21 @@ def run(path: Path | None, env: Mapping[str, str], overrides: Mapping[str, objec
     except NoGateway as error:
         decision = Decision(KINDS[action], Scope.UPSTREAM, name, reason=given["reason"], who=by, at=time.time_ns())
         SqliteDecisions(places.controls(config)).record(decision)
-        print(f"{name}: {SAID[action]}; {error}: written to {places.controls(config)}")
+        print(f"{name}: {SAID[action]}{doubt(name, config)}; {error}: written to {places.controls(config)}")
         return 0
     late = "" if answer["in_force"] else "; not every worker has taken it in yet"
-    print(f"{name}: {SAID[action]}{late}")
+    print(f"{name}: {SAID[action]}{late}{doubt(name, config)}")
     return 0
+
+
+def doubt(name: str, config: Config) -> str:
+    """What is to be said of a name that nothing in the configuration has: it may be one of another machine's."""
+    tools = [f"tools/{tool}" for tool in config.tools] + [f"mcp/{server}" for server in config.mcp]
+    known = [*config.upstreams, *tools]
+    if name in known or name.partition("/")[0] in config.upstreams:
+        return ""
+    hint = did_you_mean(name, known)
+    return f"; nothing is named so in the configuration{hint and f': {hint}'}"
 
 
 def listed(found: list[dict[str, Any]]) -> str:

@@ -32,8 +32,8 @@ def add(commands: Parsers, run: Commands, add_: Add, state_options: Callable[[ar
     evaluate.add_argument(
         "file", type=Path, metavar="FILE", help="JSON lines of {text, class}, or a journal's directory"
     )
-    text = "tolerated share of wrong hits, 0 to 1 (%(default)s)"
-    evaluate.add_argument("--target", type=float, default=0.01, metavar="SHARE", help=text)
+    text = "tolerated share of wrong hits, more than 0 and less than 1 (%(default)s)"
+    evaluate.add_argument("--target", type=_share, default=0.01, metavar="SHARE", help=text)
     evaluate.add_argument("--seed", type=int, default=1, metavar="N", help="of which hits are verified (%(default)s)")
     evaluate.add_argument("--plot", type=Path, metavar="FILE", help="draw it as SVG, at half and twice the target, too")
     state_options(evaluate)
@@ -51,3 +51,10 @@ def add(commands: Parsers, run: Commands, add_: Add, state_options: Callable[[ar
         "--entry", default="", metavar="ID", help="the answer itself, as x-tollgate-cache-entry names it"
     )
     state_options(feedback)
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share, as 0.01")
+    return value

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import zlib
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ _NEAR = 8  # answers that one is held against
 
 class _Row(Struct, rename={"answer": "class"}):
     text: str
-    answer: str
+    answer: str | int
 
 
 class Recorded(Struct, frozen=True):
@@ -40,13 +42,17 @@ class Recorded(Struct, frozen=True):
 def labelled(path: Path) -> list[Asked]:
     """Lines of {"text", "class"}; .gz too. Raises Rejected, OSError."""
     data = path.read_bytes()
+    try:
+        data = gzip.decompress(data) if path.suffix == ".gz" else data
+    except (EOFError, zlib.error) as error:
+        raise Rejected(f"{path}: {error}") from error
     decoder, found = msgspec.json.Decoder(_Row), []
-    for number, line in enumerate((gzip.decompress(data) if path.suffix == ".gz" else data).splitlines(), 1):
+    for number, line in enumerate(data.removeprefix(BOM_UTF8).splitlines(), 1):
         try:
             row = decoder.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Rejected(f'{path}:{number}: {error}; expected {{"text": ..., "class": ...}}') from error
-        found.append(Asked(row.text, row.answer))
+        found.append(Asked(row.text, str(row.answer)))
     return found
 
 

@@ -55,13 +55,13 @@ def _tables(loaded: Loaded) -> tuple[PriceTable, PriceTable]:
     """The bare catalogue, and the one with the overrides of the configuration."""
     source = ensure_compiled(Path(loaded.config.state or "."))
     try:
-        priced = load(source, loaded.config.prices)
+        priced = load(source, loaded.config.prices, loaded.config.upstreams)
     except (OSError, ValueError) as error:
         path = ("prices", "litellm_file")
         place = str(loaded.file) if loaded.file is not None else ""
         problem = Problem(path, reason=f"not usable: {error}", source=place, line=loaded.document.line(path))
         raise ConfigError([problem]) from None
-    return load(source), priced
+    return load(source, upstreams=loaded.config.upstreams), priced
 
 
 def _count(number: int, what: str) -> str:

@@ -6,13 +6,16 @@ unit). Nothing is sent anywhere, and nothing of the file is kept.
 
 from __future__ import annotations
 
+import math
 import sys
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 from zlib import crc32
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from gateway.commands.route_plot import picture
 from gateway.policy.selection import Goal, solve
@@ -28,9 +31,9 @@ class Unusable(OSError):
 
 class Line(Struct, frozen=True):
     prompt: str
-    scores: dict[str, float]
+    scores: dict[str, Annotated[float, Meta(ge=0, le=1)]]
     domain: str = ""
-    costs: dict[str, float] = {}
+    costs: dict[str, Annotated[float, Meta(ge=0)]] = {}
 
 
 class Data(Struct, frozen=True):
@@ -60,22 +63,18 @@ def read(path: Path, prices: Mapping[str, float]) -> Data:
     """Raises Unusable. `prices`: of a call of each model, where the file states none; default: equal for all."""
     decoder = msgspec.json.Decoder(Line)
     lines: list[Line] = []
-    for number, text in enumerate(path.read_bytes().splitlines(), 1):
+    for number, text in enumerate(path.read_bytes().removeprefix(BOM_UTF8).splitlines(), 1):
         try:
             lines += [decoder.decode(text)] if text.strip() else []
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise Unusable(f"{path}:{number}: {error}") from None
     if len(lines) < 10:
         raise Unusable(f"{path} has {len(lines)} rows; at least 10 are needed")
-    models = tuple(sorted(lines[0].scores))
-    for number, line in enumerate(lines, 1):
-        if tuple(sorted(line.scores)) != models:
-            raise Unusable(f"{path}: row {number} scores other models than the first")
-    missing = [model for model in models if prices and model not in prices]
-    if missing:
-        raise Unusable(f"no --price for {', '.join(missing)}")
+    models = _models(path, lines, prices)
     costs = [tuple([line.costs.get(model, prices.get(model, 1.0)) for model in models]) for line in lines]
-    dearest = max(means(costs)) or 1.0
+    dearest = max(means(costs))
+    if not dearest:
+        raise Unusable("all models cost nothing: there is nothing to choose by")
     return Data(
         models,
         [features(line.prompt) for line in lines],
@@ -83,6 +82,25 @@ def read(path: Path, prices: Mapping[str, float]) -> Data:
         [tuple([cost / dearest for cost in row]) for row in costs],
         [line.domain for line in lines],
     )
+
+
+def _models(path: Path, lines: Sequence[Line], prices: Mapping[str, float]) -> tuple[str, ...]:
+    """What all rows score, and have a cost of. Raises Unusable."""
+    models = tuple(sorted(lines[0].scores))
+    if not models:
+        raise Unusable(f"{path}: row 1 scores no model")
+    priced = bool(prices) or any([line.costs for line in lines])
+    for number, line in enumerate(lines, 1):
+        if tuple(sorted(line.scores)) != models:
+            raise Unusable(f"{path}: row {number} scores other models than the first")
+        if priced:
+            missing = [model for model in models if model not in prices and model not in line.costs]
+            if missing:
+                raise Unusable(f"{path}: row {number} states no cost of {', '.join(missing)}, and no --price does")
+    strange = sorted(prices.keys() - set(models))
+    if strange:
+        raise Unusable(f"--price names {', '.join(strange)}, of which {path} has no scores")
+    return models
 
 
 def parts(data: Data, folds: int, by_domain: bool) -> list[list[int]]:
@@ -145,12 +163,19 @@ def report(data: Data, folds: Sequence[Fold], extra: Sequence[Fold], goal: Goal)
     yield "  weight of cost   quality  of best    cost  of best"
     for one in distinct(curve(expected, scores, costs)):
         yield (
-            f"  {one.weight:14.4f}  {one.quality:8.4f}  {one.quality / reference.quality:6.1%}  {one.cost:6.3f}"
-            f"  {one.cost / reference.cost:6.1%}"
+            f"  {one.weight:14.4f}  {one.quality:8.4f}  {ratio(one.quality, reference.quality):6.1%}  {one.cost:6.3f}"
+            f"  {ratio(one.cost, reference.cost):6.1%}"
         )
     yield from goals(data, folds, extra, goal)
     if len(data.models) == 2:
         yield from pairs(data, folds)
+
+
+def ratio(value: float, whole: float) -> float:
+    """A fold may have nothing that the best single model of the others is good for, and that model may cost nothing."""
+    if whole:
+        return value / whole
+    return math.inf if value else 1.0
 
 
 def distinct(points: Sequence[Point]) -> list[Point]:
@@ -164,7 +189,7 @@ def goals(data: Data, folds: Sequence[Fold], extra: Sequence[Fold], goal: Goal) 
     yield f"goal {', '.join(said)} of the best single model, solved where it is not judged:"
     shares = []
     for index, (got, reference) in enumerate(held(data, folds, extra, goal)):
-        share = got.quality / reference.quality, got.cost / reference.cost
+        share = ratio(got.quality, reference.quality), ratio(got.cost, reference.cost)
         shares.append(share)
         yield f"  fold {index + 1}: quality {share[0]:6.1%}  cost {share[1]:6.1%}  ({len(folds[index].rows)} prompts)"
     quality, spent = means(shares)
@@ -210,6 +235,8 @@ def joined(first: Data, second: Data) -> Data:
 
 def evaluate(path: Path, train: Path | None, prices: Mapping[str, float], goal: Goal, plan: Plan) -> int:
     """Print the report. `train`: learn from another file, and judge all of `path`. Raises Unusable."""
+    if plan.plot is not None and not plan.plot.parent.is_dir():
+        raise Unusable(f"{plan.plot} cannot be written: {plan.plot.parent} is no directory")
     data = read(path, prices)
     if plan.by_domain and len(set(data.domains)) < 2:
         raise Unusable(f"{path} names fewer than two domains")

@@ -31,7 +31,10 @@ def add(group: Parsers, evaluate: Command, status: Command, add_: Add) -> argpar
 
 def _price(text: str) -> tuple[str, float]:
     model, _, number = text.rpartition("=")
-    value = float(number)
+    try:
+        value = float(number)
+    except ValueError:
+        value = -1.0
     if not model or not 0 <= value < 1e9:
         raise argparse.ArgumentTypeError(f"{text} is not MODEL=NUMBER")
     return model, value

@@ -13,7 +13,7 @@ from msgspec import structs
 
 from gateway.config import check_bulkheads, check_cache, check_resilience, check_routing, check_semantic, check_slo
 from gateway.config.address import is_loopback, parse_address, parse_url
-from gateway.config.check_limits import Catalogue, doubts, unmatched
+from gateway.config.check_limits import Catalogue, doubts, provider_of, unmatched
 from gateway.config.environment import variables
 from gateway.config.load import Loaded
 from gateway.config.problems import Path, Problem
@@ -86,7 +86,7 @@ def _upstreams(config: Config, shipped: Catalogue) -> Iterator[Problem]:
         if upstream.dialect == "opaque" or upstream.provider:
             continue
         if not shipped.guess_provider(host, url.path):
-            reason = "the provider behind this URL is not known, so prices are looked up by model name alone"
+            reason = "the provider behind this URL is not known, so prices go by the names of upstream and model"
             yield Problem((*path, "url"), reason=reason, hint="set `provider` to its id in genai-prices")
 
 
@@ -105,8 +105,7 @@ def _providers(config: Config, alias: Alias, priced: Catalogue) -> Iterator[str]
     """The providers that an alias may end at."""
     for name, upstream in config.upstreams.items():
         if alias.upstream in (None, name):
-            url = parse_url(upstream.url)
-            yield upstream.provider or priced.guess_provider(url.hostname or "", url.path)
+            yield provider_of(name, upstream, priced)
 
 
 def _overrides(config: Config, shipped: Catalogue) -> Iterator[Problem]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from gateway.config.address import parse_url
-from gateway.config.patterns import matches
+from gateway.config.patterns import matches, one_name
 from gateway.config.problems import Path, Problem, did_you_mean
 from gateway.config.roster import Roster
 from gateway.config.schema import Alias, Budget, Config, Rates, TaperStep, Upstream
@@ -20,6 +20,8 @@ class Catalogue(Protocol):
     def knows(self, provider: str, model: str) -> bool: ...
 
     def guess_provider(self, host: str, url_path: str = "") -> str: ...
+
+    def provider_of(self, upstream: str, host: str, url_path: str = "") -> str: ...
 
     def names(self) -> frozenset[str]: ...
 
@@ -77,9 +79,16 @@ def _can_match(limit: Budget | Rates, config: Config, priced: Catalogue, roster:
         return True  # without keys of ours, each key that clients bring counts by itself
     if scope == "team" and config.identity.tenant_header is not None:
         return True
-    if any(matches(pattern, name) for name in _known(scope, config, roster)):
+    if any(_means(limit, name) for name in _known(scope, config, roster)):
         return True
-    return scope == "model" and (_any_model(config, priced) or _in_catalogue(pattern, priced))
+    return scope == "model" and (_any_model(config, priced) or _in_catalogue(limit, priced))
+
+
+def _means(limit: Budget | Rates, name: str) -> bool:
+    """Does it hold for this name, as `policy.limits` takes it?"""
+    if limit.scope == "model":
+        return matches(one_name(limit.match), one_name(name))
+    return matches(limit.match, name)
 
 
 def _known(scope: str, config: Config, roster: Roster) -> set[str]:
@@ -101,12 +110,12 @@ def _hint(scope: str, known: list[str]) -> str:
     return "known: " + _list(known) if known else ""
 
 
-def _in_catalogue(pattern: str, priced: Catalogue) -> bool:
+def _in_catalogue(limit: Budget | Rates, priced: Catalogue) -> bool:
     """Names of the catalogue stand for many: dated and regional forms are known by how they begin."""
-    stem = pattern.rstrip("*")
+    stem = one_name(limit.match).rstrip("*")
     if "*" not in stem and stem and priced.knows("", stem):
         return True
-    return any(matches(pattern, name) for name in priced.names())
+    return any(_means(limit, name) for name in priced.names())
 
 
 def _any_model(config: Config, priced: Catalogue) -> bool:
@@ -130,7 +139,7 @@ def _unpriced(budget: Budget, config: Config, priced: Catalogue) -> list[str]:
         found = []
         for name in sorted(_known("model", config, Roster())):
             model = _target(config.aliases.get(name, name)).model
-            if matches(budget.match, name) and not _has_price(model, config, priced):
+            if _means(budget, name) and not _has_price(model, config, priced):
                 found.append(name)
         return found
     pattern = budget.match if budget.scope == "upstream" else "*"
@@ -142,8 +151,14 @@ def _unpriced(budget: Budget, config: Config, priced: Catalogue) -> list[str]:
 
 
 def _has_price(model: str, config: Config, priced: Catalogue) -> bool:
-    providers = {_provider(upstream, priced) for upstream in config.upstreams.values()}
+    providers = {provider_of(name, upstream, priced) for name, upstream in config.upstreams.items()}
     return any(priced.knows(provider, model) for provider in providers | {""})
+
+
+def provider_of(name: str, upstream: Upstream, priced: Catalogue) -> str:
+    """Under which provider the calls of an upstream are priced."""
+    url = parse_url(upstream.url)
+    return upstream.provider or priced.provider_of(name, url.hostname or "", url.path)
 
 
 def _taper(path: Path, steps: Iterable[TaperStep], config: Config, priced: Catalogue) -> Iterator[Problem]:
@@ -174,9 +189,9 @@ def _whose(limit: Budget | Rates, config: Config, priced: Catalogue, roster: Ros
     if scope == "global":
         return "for all calls together"
     whose = f"for each {scope}" + ("" if pattern == "*" else f" {pattern}")
-    names = [name for name in sorted(_known(scope, config, roster)) if matches(pattern, name)]
+    names = [name for name in sorted(_known(scope, config, roster)) if _means(limit, name)]
     if scope == "model":
-        listed = sum(matches(pattern, name) for name in priced.names())
+        listed = sum(_means(limit, name) for name in priced.names())
         names += [f"{listed} of the catalogue"] if listed else []
     return whose + (f" ({_list(names)})" if names and names != [pattern] else "")
 

@@ -22,6 +22,8 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
         "listen": 'Address of the data port, "host:port"; "[::1]:8787" for IPv6, port 0 lets the system choose.',
         "admin": 'Address of the admin port, "host:port"; off loopback it requires `admin_token`.',
         "admin_token": "Bearer token of the admin port, at least 16 characters. " + _FROM_ENV,
+        "allowed_origins": "Web pages that may call the data port while no key is asked for, beside this machine's: "
+        '"https://chat.example.com", as browsers send it.',
         "tls": "Serve the data port over TLS.",
         "workers": "Processes that carry traffic; they share the data port.",
         "state": "Directory of everything kept on disk; default $XDG_STATE_HOME/tollgate.",

@@ -43,6 +43,8 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
         "pause": "Seconds that it stays open before it is probed, doubled each time the probe fails.",
         "longest": "The longest that it stays open, in seconds, also where the upstream asks for more.",
         "probes": "Probes that must go well in a row, one at a time, before it closes.",
+        "patience": "Seconds that a call which is a probe waits before the next target is asked beside it; null: as "
+        "long as the probe takes.",
     },
     schema.Hedging: {
         "enabled": "Make such attempts at all: the one that says something first is passed on, and both are paid for.",

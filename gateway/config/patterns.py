@@ -35,6 +35,12 @@ def any_matches(patterns: Iterable[str], name: str) -> bool:
     return False
 
 
+def one_name(model: str) -> str:
+    """A model under all the names by which upstreams take it for the same: some heed no letter case, and Google's have
+    `models/` before them or not."""
+    return model.lower().removeprefix("models/")
+
+
 def covers(wide: str, narrow: str) -> bool:
     """Does `wide` match every name that `narrow` matches? May say no where the answer is yes, never the reverse."""
     if wide in ("*", narrow):

@@ -37,7 +37,7 @@ class Upstream(Config_, frozen=True):
     headers: dict[str, str] = {}
     timeouts: Timeouts = Timeouts()
     ca_file: str | None = None
-    provider: str | None = None  # genai-prices provider id; guessed from the url
+    provider: str | None = None  # genai-prices provider id; guessed from the url, else the name of the upstream
     inject_usage: bool = True
     on_client_gone: Literal["cancel", "drain"] = "cancel"
     drain_seconds: Seconds = 30  # bound of `drain` in time
@@ -67,7 +67,7 @@ class Price(Config_, frozen=True):
 
 
 class Prices(Config_, frozen=True):
-    models: dict[str, Price] = {}  # "model" or "provider/model"
+    models: dict[str, Price] = {}  # "model", "provider/model" or "upstream/model"
     litellm_file: str | None = None  # a file in LiteLLM's model_prices format
 
 
@@ -355,6 +355,7 @@ class Config(Config_, frozen=True):
     listen: str = "127.0.0.1:8787"
     admin: str = "127.0.0.1:8788"
     admin_token: str | None = None  # required where admin is not on loopback
+    allowed_origins: tuple[str, ...] = ()
     tls: Tls | None = None
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
     state: str | None = None  # state directory; default $XDG_STATE_HOME/tollgate

@@ -100,3 +100,5 @@ class Breakers(Config_, frozen=True):
     pause: Seconds = 5  # open for so long, twice as long the next time, ...
     longest: Seconds = 60  # and at most this
     probes: Annotated[int, Meta(ge=1, le=100)] = 1  # that must go well in a row, one at a time
+    # Seconds that a call which is one waits before the next target is asked beside it; null: for as long as it takes
+    patience: Annotated[float, Meta(ge=0, le=86_400)] | None = 0

@@ -26,9 +26,11 @@ from gateway.config.schema import Alias, Config, McpServer, Tool, Upstream
 
 ALLOW_OPEN = "TOLLGATE_ALLOW_OPEN"
 TOKEN_CHARS = 16  # least length of an admin token
-RESERVED = frozenset({"v1", "v1beta", "run", "agent", "budget", "tools", "mcp", "healthz", "readyz", "metrics", "api"})
+_PREFIXES = {"run", "agent", "version", "budget", "tools", "mcp"}
+RESERVED = frozenset({"v1", "v1beta", "healthz", "readyz", "metrics", "api"} | _PREFIXES)
 """First path segments that are routes of their own, so no upstream may be named so."""
 
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?|null")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")  # RFC 9110, 5.6.2
 _VALUE = re.compile(r"[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?\Z")  # RFC 9110, 5.5
 FRAMING = frozenset(
@@ -95,6 +97,13 @@ def _listeners(config: Config, env: Mapping[str, str]) -> Iterator[Problem]:
             hint="make one with `tollgate keys create`, listen on 127.0.0.1, "
             f"or set {ALLOW_OPEN}=1 if only trusted clients can reach this port",
         )
+    for place, origin in enumerate(config.allowed_origins):
+        if not _ORIGIN.fullmatch(origin):
+            yield Problem(
+                ("allowed_origins", str(place)),
+                reason="must be a page's origin as browsers send it: scheme, host and port alone, in lower case",
+                hint='for instance "https://chat.example.com" or "http://10.0.0.5:3000"',
+            )
     if config.tls is not None:
         yield from _tls(config.tls.certificate, config.tls.key)
 

@@ -151,7 +151,8 @@ def messages(asked: Asked) -> Bounds:
     tools, server = declared(asked.tools)
     if "mcp_servers" in fields and len(fields["mcp_servers"]) > 4:
         server = (*server, ("mcp", 0))
-    return Bounds(largest(fields, ("max_tokens",)), 1, "", server, tools, prices_by(fields))
+    history = member(fields.get("thread"), "previous_message_id")
+    return Bounds(largest(fields, ("max_tokens",)), 1, history, server, tools, prices_by(fields))
 
 
 def gemini(asked: Asked) -> Bounds:

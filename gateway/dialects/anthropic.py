@@ -16,7 +16,7 @@ from msgspec import Raw, Struct
 from gateway.call import Answer, Asked, Bounds, Edit, Request, Route, Usage, UsageSource
 from gateway.dialects import allowance, cache_marks, faults, finish, last_turn, lowering, replay
 from gateway.dialects.asking import asked, elements, flag, limit, model_name, raw_bytes, read_body
-from gateway.dialects.base import BaseDialect, closing, inner
+from gateway.dialects.base import BaseDialect, closing, inner, path_model
 from gateway.dialects.meters import Draft, JsonMeter, decode_error, find_object, first_text
 from gateway.dialects.shape import DECODE_FAULTS, NO_RAW, Shape, is_set
 from gateway.dialects.sse import parse_frame
@@ -263,13 +263,18 @@ class Anthropic(BaseDialect):
         fields = found.fields
         return asked(
             found,
-            model=model_name(fields),
+            model=model_name(fields) or path_model(route)[0],
             stream=flag(fields.get("stream")),
             max_tokens=limit(fields, "max_tokens"),
             messages=elements(found, "messages"),
             system=raw_bytes(fields.get("system")),
             tools=raw_bytes(fields.get("tools")),
         )
+
+    def rename(self, route: Route, asked: Asked, model: str) -> tuple[Route, tuple[Edit, ...]]:
+        if "model" in asked.spans:
+            return super().rename(route, asked, model)
+        return lowering.rename_in_path(route, asked, model)
 
     def bounds(self, route: Route, asked: Asked) -> Bounds:
         return allowance.messages(asked)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from gateway.call import Answer, Asked, Bounds, Edit, Request, Route, Usage
 from gateway.dialects import finish, lowering
@@ -110,6 +111,9 @@ class BaseDialect:
     def tap(self, extensions: bytes) -> Tap:
         return Unread()
 
+    def unfinished(self, tail: bytes) -> bytes:
+        return tail
+
     def remark(self, note: str) -> bytes:
         return finish.comment(note)
 
@@ -170,3 +174,13 @@ def closing(meter: Meter) -> bytes:
 def plain_path(route: Route) -> bytes:
     """The path without its query."""
     return route.path.partition(b"?")[0]
+
+
+def path_model(route: Route) -> tuple[str, str]:
+    """(model, method) of `.../models/{model}:{method}`; empty where the path names none."""
+    path = plain_path(route)
+    _, found, last = path.rpartition(b"odels/")  # models/ and tunedModels/
+    if not found:
+        return "", ""
+    name, _, method = last.partition(b":")
+    return unquote_to_bytes(name).decode("utf-8", "replace"), method.decode("ascii", "replace")

@@ -12,6 +12,7 @@ Rules
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ MOST = 4  # one each behind tools and system, two in the messages
 LOOK_BACK = 64  # messages from the end within which the one before the last answer must be
 _MARK = b'"cache_control":{"type":"ephemeral"}'
 _KEY = b'"cache_control"'
+_ESCAPED = re.compile(b'"%b"' % b"".join([rb"(?:%c|\\u00(?i:%02x))" % (byte, byte) for byte in _KEY[1:-1]]))
 _BLANKS = b" \t\r\n"
 _BETWEEN = b" \t\r\n,"
 _MARKABLE = frozenset(("text", "image", "document", "tool_use", "tool_result"))
@@ -49,7 +51,7 @@ _message = msgspec.json.Decoder(_Message)
 def marks(asked: Asked, body: bytes) -> tuple[Edit, ...]:
     """The splices; () where the client set a mark, or `body` is not the text that was read (it came compressed)."""
     start, end = asked.spans.get("messages", (0, 0))
-    if _KEY in body or not asked.messages or body[start : start + 1] != b"[" or body[end - 1 : end] != b"]":
+    if _is_marked(body) or not asked.messages or body[start : start + 1] != b"[" or body[end - 1 : end] != b"]":
         return ()
     found: list[Edit] = []
     if asked.tools and b'"defer_loading"' not in asked.tools:
@@ -60,6 +62,11 @@ def marks(asked: Asked, body: bytes) -> tuple[Edit, ...]:
         for span in reversed(list(_turns(asked.messages, body, end - 1))):
             found += _message_content(body, span)
     return tuple(found)
+
+
+def _is_marked(body: bytes) -> bool:
+    """Does the client set a mark, in whatever letters? (One used for something else is taken for a mark.)"""
+    return _KEY in body or (b"\\u00" in body and _ESCAPED.search(body) is not None)
 
 
 def _turns(messages: Sequence[Any], body: bytes, end: int) -> Iterator[Span]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 import msgspec
 from msgspec import Raw, Struct
@@ -16,7 +15,7 @@ from msgspec import Raw, Struct
 from gateway.call import Answer, Asked, Bounds, Edit, Request, Route, Usage, UsageSource
 from gateway.dialects import allowance, faults, finish, last_turn, lowering
 from gateway.dialects.asking import asked, elements, first_of, limit, params, raw_bytes, read_body
-from gateway.dialects.base import BaseDialect, closing, inner, plain_path
+from gateway.dialects.base import BaseDialect, closing, inner, path_model
 from gateway.dialects.body import nested
 from gateway.dialects.json_array import ArrayCutter
 from gateway.dialects.meters import Draft, JsonMeter, decode_error, find_object
@@ -257,16 +256,6 @@ class Gemini(BaseDialect):
         if isinstance(meter, GeminiStream) and meter.array is not None:
             return b"%b%b]" % (b"\n," if meter.array.elements else b"[", error)
         return b"%bdata: %b\n\n" % (closing(meter), error)
-
-
-def path_model(route: Route) -> tuple[str, str]:
-    """(model, method) of `.../models/{model}:{method}`; empty where the path names none."""
-    path = plain_path(route)
-    _, found, last = path.rpartition(b"odels/")  # models/ and tunedModels/
-    if not found:
-        return "", ""
-    name, _, method = last.partition(b":")
-    return unquote_to_bytes(name).decode("utf-8", "replace"), method.decode("ascii", "replace")
 
 
 def wants_sse(route: Route) -> bool:

@@ -105,8 +105,10 @@ def cap_messages(asked: Asked, body: bytes, ceiling: int) -> Edits | None:
     """Anthropic wants `budget_tokens` of thinking below `max_tokens`, and at least 1024: both are lowered, thinking to
     half of the ceiling. None where the ceiling leaves no room for the least thinking.
 
-    A budget that was not below (interleaved thinking) may stay.
+    A budget that was not below (interleaved thinking) may stay. None, too, where a fallback has a limit of its own.
     """
+    if "fallbacks" in asked.fields and limited_apart(asked.fields["fallbacks"]):
+        return None
     edits = cap_flat(asked, body, ceiling, ("max_tokens",), "max_tokens")
     span = asked.spans.get("thinking")
     if not edits or span is None or body[span[0]] != 0x7B:
@@ -119,6 +121,11 @@ def cap_messages(asked: Asked, body: bytes, ceiling: int) -> Edits | None:
         return None
     least = max(ceiling // 2, LEAST_THINKING)
     return (*edits, Edit(*spans["budget_tokens"], b"%d" % least))
+
+
+def limited_apart(fallbacks: Raw) -> bool:
+    entries = msgspec.json.decode(fallbacks)
+    return isinstance(entries, list) and any(isinstance(one, dict) and "max_tokens" in one for one in entries)
 
 
 def gemini_config(asked: Asked) -> str:
@@ -230,7 +237,7 @@ def rename_in_body(asked: Asked, model: str, prefix: str = "") -> Edits:
 
 
 def rename_in_path(route: Route, asked: Asked, model: str) -> tuple[Route, Edits]:
-    """Gemini names the model in the path; where the body repeats it, there too."""
+    """Gemini, and Claude at Vertex, name the model in the path; where the body repeats it, there too."""
     path, mark, query = route.path.partition(b"?")
     head, found, last = path.rpartition(b"odels/")
     if not found:

@@ -35,11 +35,13 @@ class Draft(Struct):
     error_type: str = ""
     error_message: str = ""
     background: bool = False
+    refused: bool = False
     chars: int = 0
     extra: int = 0  # bytes of those characters in UTF-8, beyond one each
     _text: list[str] = []
     _stored: int = 0
     _tools: dict[object, list[str]] = {}
+    _items: dict[str, None] = {}
 
     def text(self, value: str) -> None:
         """Assistant text: counts, and identifies the answer."""
@@ -56,11 +58,16 @@ class Draft(Struct):
             self._stored += len(value)
 
     def other(self, value: object) -> None:
-        """Reasoning, refusals, tool arguments: counts only."""
+        """Reasoning, tool arguments: counts only."""
         if type(value) is str:
             self.chars += len(value)
             if not value.isascii():
                 self.extra += extra_bytes(value)
+
+    def refusal(self, value: object) -> None:
+        """The model declines, in a place of its own."""
+        self.refused = self.refused or (type(value) is str and bool(value))
+        self.other(value)
 
     def tool(self, key: object, id: object, name: object) -> None:
         """A tool call, or what a later chunk adds to it under the same key."""
@@ -73,6 +80,11 @@ class Draft(Struct):
             known[0] = id
         if type(name) is str and not known[1]:
             known[1] = name
+
+    def item(self, id: object) -> None:
+        """An output item that is no more than was made, by its id."""
+        if type(id) is str and len(self._items) < MAX_TOOLS:
+            self._items[id] = None
 
     def tokens(self, more: int = 0) -> int:
         """Tokens of the output so far and of `more` bytes of it: an upper estimate for what can be seen, or what the
@@ -111,6 +123,8 @@ class Draft(Struct):
             self.error_message,
             complete,
             self.background,
+            self.refused,
+            items=tuple(self._items),
         )
 
 
@@ -227,7 +241,7 @@ class JsonMeter(NoStream):
     def _take(self) -> bytes:
         """Fill the draft; returns what it was filled from, where that is the whole document."""
         self._read = True
-        body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        body = (self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)).removeprefix(_BOM)
         self._parts.clear()
         if self._status >= 400:
             facts = decode_error(body) if body else None
@@ -272,6 +286,7 @@ class OpaqueMeter(NoStream):
         return draft.answer(self._asked, complete=True)
 
 
+_BOM = b"\xef\xbb\xbf"  # some servers begin JSON with it, and readers of JSON skip it
 _OBJECT_START = rb'"%b"\s*:\s*(?=\{)'
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}]', re.DOTALL)
 

@@ -21,7 +21,7 @@ from gateway.dialects.body import nested
 from gateway.dialects.injection import UsageStripper, asks_usage, is_rejection, usage_edit
 from gateway.dialects.meters import Draft, JsonMeter, decode_error, find_object
 from gateway.dialects.shape import DECODE_FAULTS, NO_RAW, Shape, is_set
-from gateway.dialects.sse import parse_frame
+from gateway.dialects.sse import parse_frame, without_done
 from gateway.dialects.streams import EventMeter
 from gateway.dialects.usage import as_dict, openai_usage
 from gateway.errors import GatewayError
@@ -125,7 +125,7 @@ def _note_message(draft: Draft, index: int, message: _Message) -> None:
     elif message.reasoning is not None:
         draft.other(message.reasoning)
     if message.refusal is not None:
-        draft.other(message.refusal)
+        draft.refusal(message.refusal)
     for position, call in enumerate(message.tool_calls or ()):
         function = call.function or call.custom or _Function()
         key = call.index if type(call.index) is int else call.id if type(call.id) is str else position
@@ -275,6 +275,9 @@ class OpenAIFamily(BaseDialect):
     def interruption(self, fault: GatewayError, meter: Meter, request_id: str) -> bytes:
         error = msgspec.json.encode({"error": faults.openai_error(fault)})
         return b"%bdata: %b\n\n" % (closing(meter), error)
+
+    def unfinished(self, tail: bytes) -> bytes:
+        return without_done(tail)
 
 
 def _restated(name: bytes, data: bytes) -> ErrorAnswer | None:

@@ -21,7 +21,7 @@ from gateway.dialects.meters import JsonMeter, decode_error, find_object, first_
 from gateway.dialects.responses_facts import ENDINGS, ITEM, RESPONSE, note_error, note_item, note_output, note_response
 from gateway.dialects.responses_output import NOWHERE, Output, index_of, object_of
 from gateway.dialects.shape import DECODE_FAULTS, NO_RAW, Shape, is_set
-from gateway.dialects.sse import parse_frame
+from gateway.dialects.sse import parse_frame, without_done
 from gateway.dialects.streams import EventMeter
 from gateway.dialects.usage import as_dict, openai_usage
 from gateway.dialects.websocket import WebSocketMeter
@@ -108,6 +108,8 @@ class ResponseStream(EventMeter[StreamEvent]):
         self.output.said((index_of(item), index_of(part), kind), text)
         if kind == "response.output_text.delta":
             self.draft.text(text)
+        elif kind == "response.refusal.delta":
+            self.draft.refusal(text)
         elif "audio.delta" not in kind:
             self.draft.other(text)
 
@@ -272,6 +274,9 @@ class OpenAIResponses(BaseDialect):
             body = data if error is not value else msgspec.json.encode({"error": value})
             return ErrorAnswer(faults.openai_status(error), [faults.JSON_TYPE], body)
         return None
+
+    def unfinished(self, tail: bytes) -> bytes:
+        return without_done(tail)
 
     def interruption(self, fault: GatewayError, meter: Meter, request_id: str) -> bytes:
         """`response.failed` with the next sequence number: the only end that clients take for a failure at once."""

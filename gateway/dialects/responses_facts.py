@@ -50,11 +50,14 @@ RESPONSE = Shape(Response)
 ITEM = Shape(Item)
 _OVER = {"completed", "incomplete", "failed", "cancelled"}
 ENDINGS = {"response.completed", "response.incomplete", "response.failed", "response.done", "response.cancelled"}
+_MADE = {"message", "reasoning"}  # as calls are: all of it is output of the model
 _CALLS = {"function_call", "custom_tool_call", "local_shell_call", "shell_call", "computer_call", "apply_patch_call"}
 
 
 def note_item(draft: Draft, item: Item) -> None:
-    """Remember the tool calls that the client is asked to make."""
+    """Remember the tool calls that the client is asked to make, and what may be referred to."""
+    if item.type in _MADE or item.type in _CALLS:
+        draft.item(item.id)
     if item.type in _CALLS:
         call = first_text(item.call_id, item.id)
         draft.tool(call, call, first_text(item.name, item.type))
@@ -69,7 +72,7 @@ def note_output(draft: Draft, items: list[Item]) -> None:
                 draft.text(part.text)
             else:
                 draft.other(part.text)
-            draft.other(part.refusal)
+            draft.refusal(part.refusal)
             draft.other(part.transcript)
         for part in item.summary or ():
             draft.other(part.text)

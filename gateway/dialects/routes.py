@@ -1,9 +1,11 @@
 """What a path means, decided on the raw path alone: no decoding, no normalising.
 
 Rules
-1. What is routed is what is sent: dot segments, `//`, `%2e`, `%2f`, `%5c`, backslashes, fragments and anything outside
-   printable ASCII are refused, so that no hop can read the path differently.
-2. `/run/{run_id}` and `/agent/{name}` may stand before any route, in either order, and are taken off.
+1. What is routed is what is sent: dot segments (also `..;x`), `//`, `%2e`, `%2f`, `%5c`, letters, digits, `-` and `_`
+   in percent-encoding, backslashes, fragments and anything outside printable ASCII are refused, so that no hop can read
+   the path differently. A slash at the end changes no meaning, for many servers overlook it.
+2. `/run/{run_id}`, `/agent/{name}`, `/version/{version}` (of the agent) and `/budget/{usd}` may stand before any route,
+   in any order, and are taken off.
 3. A first segment that names a configured upstream is taken off and selects it; otherwise the route's API family does.
 4. Under a known upstream every path passes; those without a known meaning are opaque (no tokens).
 5. `/tools/{name}` and `/mcp/{name}` lead to what is configured under these names; see gateway.dialects.tool_paths.
@@ -24,7 +26,8 @@ from gateway.dialects import tool_paths
 from gateway.dialects.tool_paths import MCP, TOOLS, Door
 from gateway.errors import BadPath, UnknownRoute
 
-_UNSAFE = re.compile(rb"//|/\.{1,2}(?:/|$)|%2e|%2f|%5c|[^!-~]|[\\#]", re.IGNORECASE)
+_ENCODED = rb"%(?:2[def]|3[0-9]|[46][1-9a-f]|[57][0-9a]|5[cf])"  # - . / digits, letters, backslash and _
+_UNSAFE = re.compile(rb"//|/\.{1,2}(?:[/;]|$)|[^!-~]|[\\#]|" + _ENCODED, re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}")
 
 CACHED_TARGET = 256  # longer targets are not worth the memory
@@ -63,11 +66,20 @@ OPENAI = (
     _known(r"(?:.+/)?realtime", "/v1/realtime", "openai_responses", "", "chat"),
     _known(rf"models(?:/{_ID})*", "/v1/models", "opaque", ""),
 )
+# What other providers offer in OpenAI's API beside their own. The template is one that no other upstream is asked by.
+_COMPATIBLE = (
+    _known(r"(?:openai/)?chat/completions", "/openai/chat/completions", "openai_chat", "chat"),
+    _known(r"(?:openai/)?embeddings", "/openai/embeddings", "openai_embeddings", "embeddings"),
+)
+_VERTEX = r"(?:projects/.+/)?publishers/anthropic/models/"
 ANTHROPIC = (
     _known(r"messages", "/v1/messages", "anthropic", "chat"),
+    _known(rf"{_VERTEX}count-tokens:rawPredict", "/v1/messages/count_tokens", "anthropic", ""),
+    _known(rf"{_VERTEX}[^/:]+:(?:rawPredict|streamRawPredict)", "/v1/models/{model}:rawPredict", "anthropic", "chat"),
     _known(r"messages/count_tokens", "/v1/messages/count_tokens", "anthropic", ""),
     _known(r"messages/batches(?:/.*)?", "/v1/messages/batches", "anthropic", ""),
     _known(rf"models(?:/{_ID})*", "/v1/models", "anthropic", ""),
+    *_COMPATIBLE,
 )
 GEMINI = (
     _gemini("generateContent", "generate_content"),
@@ -76,10 +88,11 @@ GEMINI = (
     _gemini("batchEmbedContents", "embeddings"),
     _gemini("countTokens", ""),
     _known(rf"models(?:/{_ID})*", "/v1beta/models", "gemini", ""),
+    *_COMPATIBLE,
 )
 FAMILIES: Mapping[str, tuple[Known, ...]] = {"openai": OPENAI, "anthropic": ANTHROPIC, "gemini": GEMINI, "opaque": ()}
 _OTHER_DIALECT = {"openai": "opaque", "anthropic": "anthropic", "gemini": "gemini", "opaque": "opaque"}
-PREFIXES = ("run", "agent", "budget")
+PREFIXES = ("run", "agent", "version", "budget")
 _OF_TOOLS = {TOOLS: "tool", MCP: "mcp"}  # first segment -> dialect
 _VERSION = re.compile(r"/(?:[^?]*/)?v\d+(?:alpha|beta)?\d*/")
 
@@ -120,13 +133,15 @@ class Table:
     def _resolve_uncached(self, method: bytes, target: bytes, family_hint: str) -> Route:
         path, mark, query = target.partition(b"?")
         if _UNSAFE.search(path) is not None:
-            raise BadPath("the path is ambiguous: dot segments, empty segments and encoded slashes are refused")
+            what = "dot segments, empty segments and encoded letters, digits or slashes"
+            raise BadPath(f"the path is ambiguous: {what} are refused")
         text, said = _take_prefixes(path.decode("ascii"))
-        own = (said.get("run", ""), said.get("agent", ""), said.get("budget", "").encode())
+        run, agent, version = said.get("run", ""), said.get("agent", ""), said.get("version", "")
+        own = (run, agent, version, said.get("budget", "").encode())
         first, _, rest = text[1:].partition("/")
         if first in _OF_TOOLS and self.doors:
             found = tool_paths.route(self.doors, method.decode("latin-1"), text, mark + query)
-            return replace(found, run_id=own[0], agent=own[1], budget=own[2])
+            return replace(found, run_id=run, agent=agent, agent_version=version, budget=own[3])
         upstream, family = "", ""
         if first in self.families:
             upstream, family, text = first, self.families[first], "/" + rest
@@ -145,13 +160,14 @@ class Table:
 
 def _candidates(table: tuple[Known, ...], text: str) -> list[tuple[Known, str]]:
     """Each line with the whole path, and with the part of it behind a version prefix."""
+    text = text.removesuffix("/")
     match = _VERSION.match(text)
     tails = {text[1:], text[match.end() :] if match else text[1:]}
     return [(known, tail) for known in table for tail in tails]
 
 
 def _take_prefixes(text: str) -> tuple[str, dict[str, str]]:
-    """The path behind /run/, /agent/ and /budget/, in any order, and what each of them says."""
+    """The path behind /run/, /agent/, /version/ and /budget/, in any order, and what each of them says."""
     said: dict[str, str] = {}
     for _ in PREFIXES:
         kind, _, rest = text[1:].partition("/")
@@ -189,7 +205,7 @@ def _family_of(text: str, hint: str) -> str:
 
 def _hinted(text: str, hint: str) -> str:
     """Paths that both OpenAI and Anthropic have (models, files) follow what the headers speak."""
-    spoken_by_openai_alone = any(known.pattern.fullmatch(text[4:]) for known in OPENAI[:-1])
+    spoken_by_openai_alone = any(known.pattern.fullmatch(text[4:].removesuffix("/")) for known in OPENAI[:-1])
     return "openai" if spoken_by_openai_alone or not hint else hint
 
 

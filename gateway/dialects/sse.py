@@ -21,6 +21,7 @@ _BOM = b"\xef\xbb\xbf"
 
 # An event's end and the empty line behind it; a lone CR at the very end may yet be half of a CRLF.
 EVENT_END = re.compile(rb"(?:\r\n|\n|\r(?!\n|\Z)){2}")
+_DONE = re.compile(rb"(?<![^\r\n])data: ?\[DONE\][\r\n]*")
 
 Event = tuple[bytes, bytes]
 """(event name or b"", data)."""
@@ -143,3 +144,8 @@ class Splitter:
         self.overflowed = True
         self._skipping = True
         del self._rest[:-1]  # the last byte may be the first half of the empty line
+
+
+def without_done(tail: bytes) -> bytes:
+    """The end of a stream without its `[DONE]`, at which OpenAI's SDKs stop reading, content."""
+    return _DONE.sub(b"", tail)

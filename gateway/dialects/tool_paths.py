@@ -3,7 +3,8 @@
 Rules
 1. A pattern is a path in which `*` stands for any characters but a slash, and a last segment `**` for whatever follows.
 2. What one server may read differently from another is refused before any pattern is asked: dot segments with
-   parameters (`..;`), what is encoded twice, encoded control characters. The route table has refused the rest.
+   parameters (`..;`), what is encoded twice or in too many bytes, encoded control characters. The route table has
+   refused the rest.
 3. What was checked is what is sent: the path of the configured URL, and behind it the client's, byte for byte.
 """
 
@@ -24,7 +25,11 @@ TOOL_TEMPLATE, MCP_TEMPLATE = "/tools/{tool}", "/mcp/{server}"
 MCP_METHODS = ("GET", "POST", "DELETE")
 """Of the streamable HTTP transport: messages, a stream of the server's own, the end of a session."""
 
-_AMBIGUOUS = re.compile(r"/\.{1,2};|%25(?:25)*(?:2e|2f|5c)|%(?:[01][0-9a-f]|7f)|%(?![0-9a-f]{2})", re.IGNORECASE)
+_AMBIGUOUS = re.compile(
+    r"/\.{1,2};|%25(?:25)*(?:2e|2f|5c)|%(?:[01][0-9a-f]|7f)|%(?![0-9a-f]{2})"
+    r"|%c[01]%[89ab]|%e0%[89]|%f0%8",  # characters in more bytes than UTF-8 allows: %c0%ae is a dot to some servers
+    re.IGNORECASE,
+)
 
 
 class Door(Struct, frozen=True):
@@ -44,7 +49,9 @@ def route(doors: dict[tuple[str, str], Door], method: str, text: str, query: byt
         raise UnknownRoute(f"no {'MCP server' if kind == MCP else 'tool'} is named {name[:64]}")
     below = slash + rest
     if _AMBIGUOUS.search(below) is not None:
-        raise BadPath("the path is ambiguous: double encodings, encoded controls and dot segments are refused")
+        raise BadPath(
+            "the path is ambiguous: double and overlong encodings, encoded controls and dot segments are refused"
+        )
     if method not in door.methods:
         raise MethodNotAllowed(f"{kind}/{name} takes {', '.join(door.methods)} only")
     upstream = f"{kind}/{name}"

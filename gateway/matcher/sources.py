@@ -61,7 +61,7 @@ class Finder:
         return None if stated is None else Judge(self._place(config, stated), self._event).same
 
     def _place(self, config: Config, stated: ModelAt) -> Place:
-        prices = load_prices(ensure_compiled(self._state), config.prices)
+        prices = load_prices(ensure_compiled(self._state), config.prices, config.upstreams)
         return Place(stated, config.upstreams[stated.upstream], prices)
 
 
@@ -74,7 +74,7 @@ class Place:
         url = urlsplit(place.url)
         self._base = f"{place.url.rstrip('/').removesuffix('/v1')}/v1"
         self._headers = {"content-type": "application/json", "authorization": f"Bearer {place.key}", **place.headers}
-        self._provider = place.provider or prices.guess_provider(url.hostname or "", url.path)
+        self._provider = place.provider or prices.provider_of(stated.upstream, url.hostname or "", url.path)
         self._prices = prices
         self._session: aiohttp.ClientSession | None = None
 

@@ -56,7 +56,7 @@ class UpstreamExchange:
 
     def __init__(self, pools: Owner, no_body: bool) -> None:
         self.pools, self._no_body = pools, no_body
-        self.patience = 0.0  # seconds to wait for the head after the client has left
+        self.patience: Callable[[], float] | None = None  # seconds to wait for the head when the client has left
         self.head: ResponseHead | None = None
         self.status = 0  # this, and what follows up to the length, are those of the head once it is there
         self.reason = self.block = b""
@@ -190,13 +190,18 @@ class UpstreamExchange:
 
     def interrupt(self, fault: GatewayError) -> None:
         """Make the reader's next wait raise `fault`, once; the answer stays readable (the client left)."""
-        if self.patience and self.head is None and isinstance(fault, ClientGone):
-            self.total_deadline = min(self.total_deadline, self.pools.loop.time() + self.patience)
+        if not (isinstance(fault, ClientGone) and self._waits_on()):
+            self._interruption = fault
+            self.wake()
+
+    def _waits_on(self) -> bool:
+        """Is the head still waited for, though the client has left?"""
+        seconds = self.patience() if self.patience is not None and self.head is None else 0.0
+        if 0 < seconds < NEVER:
+            self.total_deadline = min(self.total_deadline, self.pools.loop.time() + seconds)
             self.last_deadline = self.total_deadline
             self.deadline = min(self.deadline, self.total_deadline)
-            return
-        self._interruption = fault
-        self.wake()
+        return seconds > 0
 
     def overdue(self) -> None:
         if self.head is None:

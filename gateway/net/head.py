@@ -5,7 +5,8 @@ Rules
    both Content-Length and Transfer-Encoding, duplicate or signed Content-Length, and bad tokens (RFC 9112 2.2, 5, 6).
 2. What llhttp leaves open is refused here: versions other than 1.0 and 1.1, Transfer-Encoding in HTTP/1.0 or other than
    exactly `chunked`, a missing, repeated or malformed Host, targets that are not in origin form or have a fragment,
-   loose request lines, framing headers spelt with an underscore (CGI-like servers take it for a hyphen).
+   loose request lines, TRACE (its answer would show the upstream's key), framing headers spelt with an underscore
+   (CGI-like servers take it for a hyphen).
 3. Header names keep their case, headers their order and duplicates.
 """
 
@@ -139,6 +140,8 @@ def read_request_head(raw: bytes, parser: RequestParser) -> RequestHead:
 def _check_line(raw: bytes, head: RequestHead) -> None:
     if _LINE.match(raw) is None:
         raise BadFraming("the request line must be a method, a target in origin form and HTTP/1.1, one space between")
+    if head.method == b"TRACE":
+        raise BadFraming("TRACE would show a client what the gateway adds to its requests")
     if head.target.find(b"#") >= 0:
         raise BadPath("a fragment is not part of a request target")
 

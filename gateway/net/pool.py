@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 
 from gateway.call import Attempt, Target
 from gateway.config.schema import Timeouts
-from gateway.errors import ConnectFailed, GatewayError, UpstreamTimeout
+from gateway.errors import ClientGone, ConnectFailed, GatewayError, UpstreamTimeout
 from gateway.net.descriptors import Descriptors, is_out
 from gateway.net.exchange import UpstreamExchange
 from gateway.net.origin import IDLE_SECONDS, Origin, UpstreamConnection
@@ -70,7 +70,7 @@ class Pools:
         body: bytes,
         owner: Downstream,
         *,
-        patience: float = 0.0,
+        patience: Callable[[], float] | None = None,
         fresh: bool = False,
     ) -> UpstreamExchange:
         """Send `head` + `body`; return at the head of the answer. Raises UpstreamFault or ClientGone."""
@@ -81,6 +81,9 @@ class Pools:
             waits = attempt.waits or origin.timeouts
             kept = None if fresh else self._idle(origin)
             connection = kept or await self._connect(origin, exchange, waits.connect)
+            if owner.gone:  # it needs no answer any more
+                self.give_back(connection)
+                raise ClientGone()
             exchange.allow(waits)
             exchange.patience = patience
             self.active.add(exchange)

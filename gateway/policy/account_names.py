@@ -1,4 +1,4 @@
-"""What the name of an account says: the other direction of `policy.limits`, for people. Pure.
+"""How the name of an account is made of its parts, in `policy.limits`, and what it says, for people. Pure.
 
 [key:NAME/]SCOPE[:VALUE]|UNIT|PER[|WINDOW]       "team:payments|usd|day|2026-11-27", "global|tokens|hour|rolling"
 [key:NAME/]SCOPE[:VALUE]|calls|rate              also tokens; "...|concurrency"
@@ -9,6 +9,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 ROLLING = "rolling"
+LONGEST = 200  # characters of a value that are kept in a name
 
 
 class Account(Struct, frozen=True):
@@ -41,8 +42,12 @@ def parse(account: str) -> Account:
     return Account(scope, _read(value), unit, per, window, within)
 
 
+def named(value: str) -> str:
+    """A value as part of a name: what separates the parts is written otherwise."""
+    return _written(value[:LONGEST])
+
+
 def _read(text: str) -> str:
-    """See `policy.limits.named`."""
     return text.replace("%2F", "/").replace("%7C", "|").replace("%25", "%") if "%" in text else text
 
 

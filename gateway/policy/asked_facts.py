@@ -29,7 +29,8 @@ def decoded(raw: Any) -> Any:
 
 
 def whole(raw: Any) -> int | None:
-    """A JSON number of tokens; a fraction counts upwards, as no upstream gives a part of one. None for all else."""
+    """A JSON number of tokens, or a string of digits; a fraction counts upwards, as no upstream gives a part of one.
+    None for all else."""
     return _whole(bytes(raw)) if len(raw) <= 24 else None
 
 
@@ -37,19 +38,24 @@ def whole(raw: Any) -> int | None:
 def _whole(text: bytes) -> int | None:
     """Clients ask for the same numbers again and again."""
     value = decoded(text)
+    if type(value) is str and value.strip().isdecimal():  # as lenient upstreams read it
+        return int(value)
     if type(value) is float and 0 <= value < 1e15:
         return -int(-value // 1)
     return value if type(value) is int and value >= 0 else None
 
 
 def output_limit(asked: Asked) -> int | None:
-    """The largest limit that the request states for an answer: which of several an upstream heeds is not known."""
+    """The largest limit that the request states for an answer: which of several an upstream heeds is not known. None
+    where one of them is none that we can read: an upstream may take it for any number."""
     stated = asked.max_tokens
     fields = asked.fields
     for name in LIMITS:
-        if name in fields:
+        if name in fields and bytes(fields[name]) != b"null":
             value = whole(fields[name])
-            if value is not None and (stated is None or value > stated):
+            if value is None:
+                return None
+            if stated is None or value > stated:
                 stated = value
     return stated
 
@@ -110,12 +116,16 @@ def context_of(asked: Asked) -> tuple[tuple[str, str], ...]:
     return found
 
 
-def names_in(raw: Any) -> tuple[str, ...]:
-    value = decoded(raw)
-    return tuple(name for name in value[:16] if isinstance(name, str)) if isinstance(value, list) else ()
-
-
 def refers(asked: Asked, names: tuple[str, ...]) -> bool:
     """Does it continue something that the provider keeps?"""
     fields = asked.fields
     return any(name in fields and bytes(fields[name]) != b"null" for name in names)
+
+
+def continues_thread(asked: Asked) -> bool:
+    """Does it go on in a thread of messages that the provider keeps, rather than begin one?"""
+    raw = asked.fields.get("thread")
+    if raw is None or bytes(raw) == b"null":
+        return False
+    thread = decoded(raw)
+    return not isinstance(thread, Mapping) or thread.get("type") != "create"

@@ -17,6 +17,7 @@ Rules
 4. What others found is taken over (`adopt`), where it is newer than what was found here: that it is open, and for how
    long; or that it has healed, so that it is probed here at once.
 5. Outcomes of calls that began before the last change of state are dropped: late failures do not keep it open.
+6. A probe that nobody waits for is slow when it takes several times as long as answers usually do (`bound`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from msgspec import Struct
 NANO = 10**9
 BUCKETS = 10
 PROBE_SECONDS = 900  # a probe that is not heard of for so long has lost its place
+PART = 0.1  # of the newest in what answers usually take
+SLOWER = 5  # times as long as usual is slow, for a probe
 
 
 class State(enum.StrEnum):
@@ -79,8 +82,8 @@ class Breaker:
     """One cell: an upstream, a model at an upstream, or a tool."""
 
     __slots__ = (
-        *("_bad", "_begun", "_good", "_in_a_row", "_opened", "_pass", "_probe_at", "_proven", "_slow", "_terms", "era"),
-        *("state", "turned", "until", "why"),
+        *("_bad", "_begun", "_good", "_in_a_row", "_opened", "_pass", "_probe_at", "_proven", "_slow", "_terms"),
+        *("_usual", "era", "state", "turned", "until", "why"),
     )
 
     def __init__(self, terms: Terms) -> None:
@@ -95,6 +98,7 @@ class Breaker:
         self._in_a_row = 0
         self._probe_at = 0  # of the one under way; 0: none is
         self._proven = 0
+        self._usual = [0.0, 0.0]  # ns to the first content: of whole answers, of streams; 0: not known
         self._clear(0)
 
     def _clear(self, slot: int) -> None:
@@ -168,6 +172,18 @@ class Breaker:
         self._opened = 0
         self._clear(0)
         return self._turn(State.CLOSED, "probes went well", now)
+
+    def learn(self, took: int, *, stream: bool) -> None:
+        """What an answer took; ns."""
+        usual = self._usual[stream]
+        self._usual[stream] = usual + PART * (took - usual) if usual else took
+
+    def bound(self, *, stream: bool) -> int:
+        """For how long a probe may take that nobody waits for; ns. Where nothing is known, more each time."""
+        usual, terms = self._usual[stream], self._terms
+        if usual:
+            return max(terms.pause, int(SLOWER * usual))
+        return min(PROBE_SECONDS * NANO, terms.longest << min(max(0, self._opened - 1), 20))
 
     def adopt(self, *, opened: bool, until: int, at: int, now: int) -> Change | None:
         """Another one of this name was opened, or healed, `at` a time of this clock, perhaps before it began."""

@@ -185,6 +185,8 @@ def unkeepable(call: Call, answer: Answer, terms: Terms, *, carried: bool = Fals
     if call.route.operation != EMBEDDINGS:
         if not answer.finish_reasons or not ENDS.issuperset(answer.finish_reasons):
             return "unfinished"
+        if answer.refused:
+            return "refused"
         if not answer.output_chars and not answer.tool_uses:
             return "empty"
     if answer.tool_uses and not terms.tools:

@@ -22,13 +22,15 @@ from __future__ import annotations
 
 from urllib.parse import parse_qs
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from gateway.call import Asked, Call
-from gateway.policy.asked_facts import choices_of, context_of, media_of, names_in, output_limit, refers, whole
+from gateway.policy.asked_facts import choices_of, context_of, continues_thread, media_of, output_limit, refers, whole
 from gateway.policy.hosted_tools import NONE, USES, Hosted, by_itself, hosted_tools
+from gateway.policy.inline_tools import inline_tools
 from gateway.policy.model_limits import most
-from gateway.policy.token_bound import AUDIO, HOUR, TOKENS, Pieces, around, text_bound
+from gateway.policy.passes import ONCE, Passes, models_beside, passes_of
+from gateway.policy.token_bound import AUDIO, HOUR, INLINE, STORED, TOKENS, Pieces, around, text_bound
 from gateway.policy.tool_price import held
 from gateway.policy.worst_rates import Features, WorstRates
 from gateway.ports import Prices
@@ -38,8 +40,12 @@ from gateway.tool import Terms
 BARE = frozenset({"embeddings", "text_completion", "rerank", "moderation"})
 NO_OUTPUT = frozenset({"embeddings", "rerank", "moderation"})
 CONTENT = ("input", "prompt", "content", "requests")  # where a dialect read no messages
-COUNTED = frozenset({"messages", "contents", "system", "instructions", "systemInstruction", "system_instruction",
-                     "tools", "functions", "model", *CONTENT})  # fmt: skip
+SOURCES = {  # fields that a dialect reads its messages from: the first that is there
+    "openai_chat": ("messages", "prompt"), "openai_completions": ("messages", "prompt"), "openai_responses": ("input",),
+    "anthropic": ("messages",), "gemini": ("contents", "content"),
+}  # fmt: skip
+READ = frozenset({"system", "instructions", "systemInstruction", "system_instruction", "tools", "functions", *CONTENT,
+                  "messages", "contents"})  # what a dialect may read as pieces  # fmt: skip
 HISTORIES = ("previous_response_id", "conversation", "cachedContent", "cached_content")
 DEPLOYMENTS = b"/deployments/"
 FREE_POSTS = frozenset({"/v1/responses/{id}/cancel", "/v1/responses/input_tokens", "/v1/messages/count_tokens",
@@ -115,11 +121,18 @@ class Ceiling:
         self._hosted: dict[int, Hosted] = {}
 
     def worst(
-        self, call: Call, provider: str, at: float, known_history: int | None = None, tool: Terms | None = None
+        self,
+        call: Call,
+        provider: str,
+        at: float,
+        known_history: int | None = None,
+        tool: Terms | None = None,
+        *,
+        known_items: tuple[int, int] | None = None,
     ) -> Worst:
         """`provider` is that of the upstream it goes to, `at` its time in epoch seconds. `known_history`: tokens of the
-        response chain or conversation it continues, input and output, where the caller remembers them. `tool`: the
-        terms of the tool it goes to. Never raises.
+        response chain or conversation it continues, input and output, where the caller remembers them; `known_items`:
+        how many single items it refers to, and their tokens. `tool`: the terms of the tool it goes to. Never raises.
         """
         asked, route = call.asked, call.route
         if asked.gated:
@@ -135,20 +148,25 @@ class Ceiling:
             costly = posts or OVERRIDE in call.request.names
             return Worst(nano_usd=None, estimated=True, basis="unknown") if costly else FREE
         model = model_of(call)
-        hosted = self._tools(asked, model)
-        total = self._own(asked, model, call.request.body, route.operation in BARE)
-        tokens = (total & TOKENS) + self._kept(asked, model, known_history)
+        total = self._own(asked, model, call.request.body, route.dialect, route.operation in BARE)
+        hosted = self._tools(asked, model, inline=total >= INLINE)
+        count, items = known_items or (0, 0)
+        known = items if count == total % INLINE // STORED else None
+        tokens = (total & TOKENS) + self._kept(asked, model, known_history, known)
         if hosted is not NONE:
             tokens = hosted.tokens(tokens)
         each, basis = (0, "client") if route.operation in NO_OUTPUT else self._limit(asked, model)
-        worst = Worst(tokens, 0, None, basis != "client", basis, each, choices_of(asked, route.operation))
-        return self._priced(call, provider, at, worst, (total, hosted))
+        choices, passes = choices_of(asked, route.operation), passes_of(asked.fields, tokens)
+        if passes is not ONCE:
+            tokens, each, choices = passes.tokens(tokens), max(each, passes.longest), choices * passes.tries
+        worst = Worst(tokens, 0, None, basis != "client", basis, each, choices)
+        return self._priced(call, provider, at, worst, (total, hosted, passes))
 
-    def tokens_in(self, asked: Asked, model: str, body: bytes, *, bare: bool = False) -> int:
+    def tokens_in(self, asked: Asked, model: str, body: bytes, dialect: str, *, bare: bool = False) -> int:
         """The bound of the input by what the request itself holds; `bare`: its text goes without a template."""
-        return self._own(asked, model, body, bare) & TOKENS
+        return self._own(asked, model, body, dialect, bare) & TOKENS
 
-    def _own(self, asked: Asked, model: str, body: bytes, bare: bool) -> int:
+    def _own(self, asked: Asked, model: str, body: bytes, dialect: str, bare: bool) -> int:
         """With the flags of its pieces."""
         fields = asked.fields
         if not fields:
@@ -160,30 +178,30 @@ class Ceiling:
         declares = len(asked.tools) > 4  # more than null
         if declares:
             pieces.append(asked.tools)
-        total = self._pieces.total(pieces, model)
-        for key, raw in fields.items():  # schemas, documents, and whatever else may be shown to the model
-            if len(raw) > SMALL and key not in COUNTED:
-                total += text_bound(bytes(raw))
-        if "models" in fields or "provider" in fields:
-            total += ROUTED
+        unread, more = rest_of(asked, dialect)
+        total = self._pieces.total(pieces + unread if unread else pieces, model) + more
         constants = around(model)
+        declares = declares or total >= INLINE
         total += constants.message * len(parts)
         if bare:
             return total
         return total + constants.request + (constants.tools if declares else 0)
 
-    def _kept(self, asked: Asked, model: str, known: int | None) -> int:
-        """What the provider keeps and the request only refers to."""
+    def _kept(self, asked: Asked, model: str, known: int | None, items: int | None) -> int:
+        """What the provider keeps and the request only refers to. None: nothing is known of it, so that it may be as
+        much as the model reads."""
         fields = asked.fields
-        total = 0
-        if refers(asked, HISTORIES):
+        history = known if refers(asked, HISTORIES) or continues_thread(asked) else 0
+        if history is None or items is None:
             limits = most(model)
-            total = known if known is not None else limits.context if limits else self._history
+            total = limits.context if limits else self._history
+        else:
+            total = history + items
         if "prompt" in fields and bytes(fields["prompt"])[:1] == b"{":
             total += STORED_PROMPT
         return total
 
-    def _tools(self, asked: Asked, model: str) -> Hosted:
+    def _tools(self, asked: Asked, model: str, *, inline: bool) -> Hosted:
         found = NONE
         if len(asked.tools) > 4:
             key = hash(asked.tools)
@@ -193,6 +211,9 @@ class Ceiling:
                     self._hosted.clear()
                 known = self._hosted[key] = hosted_tools(asked.tools, self._uses)
             found = known
+        if inline:
+            more = hosted_tools(inline_tools(asked.messages), self._uses)
+            found = Hosted(found.uses + more.uses, found.prompt + more.prompt, found.models + more.models)
         if extra := by_itself(model, asked.fields, self._uses):
             found = Hosted(found.uses + extra, found.prompt, found.models)
         if found.uses and "max_tool_calls" in asked.fields:
@@ -211,27 +232,50 @@ class Ceiling:
     def _session(self, call: Call, provider: str, at: float) -> Worst:
         known = most(model_of(call))
         context, output = (known.context, known.output) if known else (self._history, self._output)
-        return self._priced(call, provider, at, Worst(context, 0, None, True, "session", output), (AUDIO, NONE))
+        return self._priced(call, provider, at, Worst(context, 0, None, True, "session", output), (AUDIO, NONE, ONCE))
 
-    def _priced(self, call: Call, provider: str, at: float, worst: Worst, more: tuple[int, Hosted]) -> Worst:
-        flags, hosted = more
+    def _priced(self, call: Call, provider: str, at: float, worst: Worst, more: tuple[int, Hosted, Passes]) -> Worst:
+        flags, hosted, passes = more
         asked = call.asked
-        guessed = text_bound(bytes(asked.fields["prediction"])) if "prediction" in asked.fields else 0
-        out = worst.each * worst.choices + guessed  # what is guessed wrong is billed beside the answer
-        models = (model_of(call), *hosted.models)
-        if "models" in asked.fields:
-            models += names_in(asked.fields["models"])
+        beside = text_bound(bytes(asked.fields["prediction"])) if "prediction" in asked.fields else 0
+        beside += passes.summary * passes.tries
+        out = worst.each * worst.choices + beside  # what is guessed wrong is billed beside the answer
+        models = (model_of(call), *hosted.models, *models_beside(asked.fields))
         media = media_of(asked) if worst.basis != "session" else SESSION_MEDIA
-        features = Features(flags >= HOUR, flags & (HOUR - 1) >= AUDIO, media, context_of(asked))
+        features = Features(flags % STORED >= HOUR, flags % HOUR >= AUDIO, media, context_of(asked))
         rates = self._rates.of(provider, models, worst.tokens_in, at, features)
         nano, base, each = None, 0, 0
         if rates is not None:
-            base = rates.fixed + rates.input * worst.tokens_in + rates.use * hosted.uses + rates.output * guessed
+            base = rates.fixed + rates.input * worst.tokens_in + rates.use * hosted.uses + rates.output * beside
             each = rates.output
             nano = nano_of(base + each * worst.each * worst.choices)
         return Worst(
             worst.tokens_in, out, nano, worst.estimated, worst.basis, worst.each, worst.choices, base, each
         )  # fmt: skip
+
+
+def rest_of(asked: Asked, dialect: str) -> tuple[list[Raw], int]:
+    """What a request holds beside what its dialect reads: fields that another one would read, for its upstream may read
+    both, and tokens of all else that may be shown to the model: schemas, documents, and whatever it is."""
+    fields = asked.fields
+    sources: tuple[str, ...] = CONTENT
+    if asked.messages:
+        sources = tuple([key for key in SOURCES.get(dialect, ()) if key in fields][:1])
+    unread, more = [], 0
+    for key, raw in fields.items():
+        if len(raw) <= SMALL or key == "model" or key in sources:
+            continue
+        if key not in READ:
+            more += text_bound(bytes(raw))
+        elif not (is_same(raw, asked.system) or is_same(raw, asked.tools)):
+            unread.append(raw)
+    if "models" in fields or "provider" in fields:
+        more += ROUTED
+    return unread, more
+
+
+def is_same(raw: Raw, text: bytes) -> bool:
+    return len(raw) == len(text) and bytes(raw) == text
 
 
 def model_of(call: Call) -> str:

@@ -179,10 +179,11 @@ class Standings:
         if not stops:
             return None
         who, key = call.who, call.key
-        subjects = [("run", who.run_id), ("agent", who.agent), ("agent", who.parent_agent), ("team", who.team)]
+        subjects = [("run", who.run_id), ("agent", who.agent), ("agent", who.parent_agent)]
+        subjects.append(("team", who.team or who.tenant))  # as the scopes of limits have it
         subjects.append(("key", who.key_id))
-        if key is not None:
-            subjects += (("key", key.name), ("key", key.parent))
+        for one in (key, *key.above) if key is not None else ():
+            subjects += (("key", one.id), ("key", one.name))
         return next((stops[subject] for subject in subjects if subject in stops), None)
 
     def raised(self, run_id: str) -> int | None:

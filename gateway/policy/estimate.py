@@ -82,7 +82,7 @@ def input_tokens(asked: Asked, model: str, body: bytes = b"", *, bare: bool = Fa
         kind.request
         + kind.message * tally.messages
         + kind.text * tally.units
-        + (kind.tools if _declares(asked.tools) else 0)
+        + (kind.tools if declares(asked.tools) else 0)
         + kind.schema * schema
         + tally.media
         + tally.thought
@@ -166,7 +166,7 @@ class _Tally:
 
 def _schemas(asked: Asked) -> Iterable[bytes]:
     """Tool definitions, and the schemas an answer must follow."""
-    if _declares(asked.tools):
+    if declares(asked.tools):
         yield asked.tools
     for key in SCHEMAS:
         raw = asked.fields.get(key)
@@ -174,8 +174,9 @@ def _schemas(asked: Asked) -> Iterable[bytes]:
             yield raw
 
 
-def _declares(tools: bytes) -> bool:
-    return len(tools) > len(b"null")  # nor is [] any
+def declares(tools: bytes) -> bool:
+    """Is any tool among the definitions of a request? Neither null nor [] is."""
+    return len(tools) > len(b"null")
 
 
 def _json_units(raw: bytes, sample: int = SAMPLE) -> float:

@@ -59,7 +59,7 @@ class StatedReader:
             in_body = tuple([(name, bytes(fields[name])) for name in fields if name in _IN_BODY])
         stated = self._of(call.request, in_body)
         keyed = path.find(CREDENTIAL_IN_QUERY) >= 0 and not stated.credential
-        if not (keyed or route.run_id or route.agent):
+        if not (keyed or route.run_id or route.agent or route.agent_version):
             return stated
         stated = structs.replace(stated, facts=stated.facts.copy())
         if keyed:
@@ -69,6 +69,8 @@ class StatedReader:
             stated.offer("run", URL, "url", route.run_id)
         if route.agent:
             stated.offer("agent", URL, "url", route.agent)
+        if route.agent_version:
+            stated.offer("agent_version", URL, "url", route.agent_version)
         stated.settle()
         return stated
 

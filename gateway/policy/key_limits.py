@@ -1,4 +1,4 @@
-"""The limits that came with a virtual key, in the form in which `policy.limits` takes them."""
+"""The limits that came with a virtual key and with those it was made under, as `policy.limits` takes them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ from functools import lru_cache
 
 from gateway.config.schema import Budget, Rates
 from gateway.key import Key, KeyBudget
+from gateway.policy.limits import Owner
 from gateway.spend import NANO_USD
 
 
 def limits_of(key: Key) -> tuple[Budget | Rates, ...]:
     """For `Limits.demands(..., extra=...)`; the same tuple for the same limits, whatever else of the key changes."""
     return _limits(key.budgets, key.rpm, key.tpm, key.concurrency, key.burst)
+
+
+def owners_above(key: Key) -> tuple[Owner, ...]:
+    """The keys that it was made under, which it spends for, too."""
+    return tuple([Owner(one.name or one.id, one.id, limits_of(one)) for one in key.above]) if key.above else ()
 
 
 @lru_cache(maxsize=4096)

@@ -145,10 +145,11 @@ def _entry(key: Key) -> tuple[Key, Key]:
 
 
 def within_parents(key: Key, held: Mapping[str, Key]) -> Key:
-    """The key as it stands under those it was made under: it ends when one of them does."""
+    """The key as it stands under those it was made under: it ends when one of them does, and spends for them, too."""
     above, seen = held.get(key.parent), {key.id}
     while above is not None and above.id not in seen:
         seen.add(above.id)
+        key = structs.replace(key, above=(*key.above, above))
         ends = [at for at in (key.expires_at, above.expires_at) if at]
         stops = [at for at in (key.disabled_at, above.disabled_at) if at]
         key = structs.replace(key, expires_at=min(ends, default=0), disabled_at=min(stops, default=0))

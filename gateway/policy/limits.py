@@ -5,7 +5,8 @@ Rules
    of its own. `*` also matches a call of which that scope is not known; it has the account without a name.
 2. Demands come in one order: global, team, key, agent, run, model, upstream; within a scope money, tokens, calls and
    the rest as configured. No account is asked twice: where two limits share one, the tighter counts.
-3. The limits of a virtual key itself lie within that key: those of other scopes have accounts under its name.
+3. The limits of a virtual key itself lie within that key: those of other scopes have accounts under its name. What a
+   key spends counts for the keys that it was made under, too: in their own limits, and in those configured for them.
 4. A client may only tighten the budget of its run. What a person has raised it to stands in place of both.
 5. What costs nothing asks for no money and no tokens, but for its place among requests and calls at once.
 6. A window's name is part of its account: a new window starts from nothing, a changed limit loses nothing.
@@ -24,9 +25,11 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from gateway.config.patterns import one_name
 from gateway.config.schema import Budget, OnExceed, Rates, Runs, Spending, TaperStep
 from gateway.config.schema import Limits as LimitsConfig
 from gateway.errors import BudgetExceeded, Rejected
+from gateway.policy.account_names import LONGEST, named
 from gateway.policy.ceiling import EXECUTION, Worst
 from gateway.policy.run_limits import NO_LIMITS, least, tightened
 from gateway.policy.window import NANOS, PERIODS, Calendar
@@ -35,7 +38,6 @@ from gateway.spend import NANO_USD, Demand, Rule, RunLimits, Unit
 SCOPES = ("global", "team", "key", "agent", "run", "model", "upstream")
 REMEMBERED = 4096
 MINUTE = 60 * NANOS
-LONGEST = 200  # characters of a value that are kept in the name of an account
 RUNS = 1024  # remembered, of each combination of the other scopes
 USD, TOKENS, STEPS, TOOLS, TOTAL = Unit.USD, Unit.TOKENS, Unit.STEPS, Unit.TOOLS, Rule.TOTAL
 ONES = frozenset({Unit.CALLS, Unit.CONCURRENCY, Unit.SECONDS})
@@ -44,6 +46,14 @@ NO_RUN = (
     "either. Choose spending.unknown_price to let such calls pass."
 )
 _HEADER = re.compile(rb"\s*\$?(\d{1,7})(?:\.(\d{1,9})\d*)?\s*")
+
+
+class Owner(Struct, frozen=True):
+    """A virtual key above that of a call, and the limits that came with it."""
+
+    name: str
+    id: str
+    limits: tuple[Budget | Rates, ...] = ()
 
 
 class Scopes(Struct, frozen=True, gc=False):
@@ -55,6 +65,9 @@ class Scopes(Struct, frozen=True, gc=False):
     run: str = ""
     model: str = ""
     upstream: str = ""
+    key_id: str = ""  # where the key has a name: its other one
+    above: tuple[Owner, ...] = ()  # the keys that it was made under, the nearest first
+    beside: tuple[str, ...] = ()  # models that may answer in the place of `model`
 
 
 class Terms(Struct, frozen=True):
@@ -193,7 +206,7 @@ class Limits:
             amount = worst.tokens_in + worst.tokens_out
             if worst.basis == "unknown" and limit.rule is not Rule.RATE and self._unknown == "deny":
                 raise BudgetExceeded(
-                    f"{limit.label} is a budget in tokens, and what this call may use is not known.",
+                    f"The budget of {limit.label} is in tokens, and what this call may use is not known.",
                     code="usage_unknown",
                 )
             usual = told.usual_tokens
@@ -213,12 +226,14 @@ class Limits:
         )  # fmt: skip
 
     def _matching(self, who: Scopes, extra: tuple[Budget | Rates, ...]) -> _Matched:
-        key = (who.team, who.key, who.agent, who.model, who.upstream, extra)
+        key = (who.team, who.key, who.key_id, who.agent, who.model, who.beside, who.upstream, who.above, extra)
         found = self._known.get(key)
         if found is None:
             if len(self._known) >= REMEMBERED:
                 self._known.clear()
-            sources = [*self._sources, *_sources(extra, f"key:{named(who.key)}")]
+            sources = [*self._sources, *_sources(extra, who.key)]
+            for owner in who.above:
+                sources += _sources(owner.limits, owner.name)
             outer = _matched(sources, who, SCOPES[: SCOPES.index("run")])
             inner = _matched(sources, who, SCOPES[SCOPES.index("run") + 1 :])
             found = self._known[key] = _Matched(outer, inner, [s for s in sources if s.scope == "run"])
@@ -227,8 +242,8 @@ class Limits:
     def _unknown_nano(self, limit: _Limit) -> int:
         if self._unknown == "deny":
             raise BudgetExceeded(
-                f"{limit.label} is a budget in USD, and what this call may cost is not known: its model has no price. "
-                "Set one under prices.models, or choose spending.unknown_price.",
+                f"The budget of {limit.label} is in USD, and what this call may cost is not known: its model has no "
+                "price. Set one under prices.models, or choose spending.unknown_price.",
                 code="price_unknown",
                 param="model",
             )
@@ -274,11 +289,20 @@ def _ready(limits: Iterable[_Limit]) -> list[_Limit]:
 def _matched(sources: Iterable[_Source], who: Scopes, scopes: Sequence[str]) -> list[_Limit]:
     tightest: dict[tuple[object, ...], _Limit] = {}
     for scope in scopes:
-        value = getattr(who, scope, "")
-        for source in sources:
-            if source.scope == scope and source.matches(value):
-                _keep(tightest, source.make(value))
+        for value, other in _values(who, scope):
+            for source in sources:
+                if source.scope == scope and (source.matches(value) or (other and source.matches(other))):
+                    _keep(tightest, source.make(value))
     return _ready(tightest.values())
+
+
+def _values(who: Scopes, scope: str) -> list[tuple[str, str]]:
+    """Whose accounts of this scope a call counts in, from the outside to the inside: by its name, and another one."""
+    if scope == "model":
+        return [(name, "") for name in dict.fromkeys(map(one_name, (who.model, *who.beside)))]
+    if scope != "key":
+        return [(getattr(who, scope, ""), "")]
+    return [*((owner.name, owner.id) for owner in reversed(who.above)), (who.key, who.key_id)]
 
 
 def _keep(tightest: dict[tuple[object, ...], _Limit], limits: Iterable[_Limit]) -> None:
@@ -294,14 +318,17 @@ def _keep(tightest: dict[tuple[object, ...], _Limit], limits: Iterable[_Limit]) 
         tightest[key] = replace(first, terms=replace(first.terms, soft=soft), burst=min(first.burst, other.burst))
 
 
-def _sources(configured: Iterable[Budget | Rates], within: str = "") -> list[_Source]:
-    """`within`: the account of the key that the limits belong to."""
+def _sources(configured: Iterable[Budget | Rates], within: str | None = None) -> list[_Source]:
+    """`within`: the name of the key that the limits belong to."""
     found = []
     for one in configured:
         make: Any = _budget if isinstance(one, Budget) else _rates
-        own = bool(within) and one.scope == "key"
-        prefix = f"{within}/" if within and not own else ""
-        matches = _anything if own or one.match == "*" or one.scope == "global" else _pattern(one.match)
+        prefix = f"key:{named(within)}/" if within is not None else ""
+        matches: Callable[[str], object] = _pattern(one_name(one.match) if one.scope == "model" else one.match)
+        if one.match == "*" or one.scope == "global":
+            matches = _anything
+        if within is not None and one.scope == "key":
+            prefix, matches = "", within.__eq__
         found.append(_Source(one.scope, matches, partial(make, one, prefix)))
     return found
 
@@ -368,14 +395,3 @@ def own_budget(header: bytes) -> int:
 def nano(usd: float | None) -> int | None:
     """Nano-USD of a configured amount."""
     return None if usd is None else round(usd * NANO_USD)
-
-
-def named(value: str) -> str:
-    """A value as part of an account's name: what separates the parts is written otherwise."""
-    if len(value) > LONGEST:
-        value = value[:LONGEST]
-    return value.replace("%", "%25").replace("|", "%7C").replace("/", "%2F") if _special(value) else value
-
-
-def _special(value: str) -> bool:
-    return "|" in value or "/" in value or "%" in value

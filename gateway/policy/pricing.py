@@ -10,6 +10,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -42,6 +43,7 @@ HOSTS = (
     (re.compile(r"codestral\.mistral\.ai"), "mistral"),
 )
 """Hosts that the patterns of the catalogue leave out."""
+NOWHERE: Mapping[str, tuple[str, str]] = MappingProxyType({})
 
 _catalogue: msgspec.msgpack.Decoder[Catalogue] = msgspec.msgpack.Decoder(Catalogue)
 
@@ -81,11 +83,18 @@ class PriceTable:
 
     `data` is a compiled catalogue; `tag` names the set of overrides in `version`. Of several sources of overrides the
     earlier ones lie on top of the later ones; of several overrides from one source the first one counts.
+    `places`: host and path of the upstreams whose provider nobody stated; see `provider_of`.
     Raises msgspec.DecodeError for what is no catalogue, ValueError for one of another format.
     """
 
     def __init__(
-        self, data: bytes, overrides: Sequence[Override] = (), *, tag: str = "", remembered: int = 4096
+        self,
+        data: bytes,
+        overrides: Sequence[Override] = (),
+        *,
+        tag: str = "",
+        remembered: int = 4096,
+        places: Mapping[str, tuple[str, str]] = NOWHERE,
     ) -> None:
         catalogue = _catalogue.decode(data)
         if catalogue.format != FORMAT:
@@ -99,6 +108,7 @@ class PriceTable:
         for o in overrides:
             owner = known.id if (known := names[o.provider]) else o.provider.lower()
             self._overrides.setdefault(o.source, {}).setdefault((owner, o.model.lower()), o)
+        self._named = frozenset(name for name, place in places.items() if not self.guess_provider(*place))
         self._recent: dict[tuple[str, str], Entry | None] = {}
         self._older: dict[tuple[str, str], Entry | None] = {}
         self._half = max(remembered // 2, 1)
@@ -163,6 +173,14 @@ class PriceTable:
                 return found
         return ""
 
+    def provider_of(self, upstream: str, host: str, url_path: str = "") -> str:
+        """The provider of an upstream that states none: by its host, else what the upstream is called.
+
+        Such a name may be one of the catalogue's (a proxy in front of Groq, called groq), and prices go by it; a model
+        that its list lacks is then looked up by the model's name alone, for a name proves little.
+        """
+        return self.guess_provider(host, url_path) or upstream
+
     def describe(self, provider: str, model: str) -> dict[str, Any]:
         """Everything known of a model's price, as JSON values; `{"known": False, ...}` when there is none.
 
@@ -210,13 +228,16 @@ class PriceTable:
 
     def _resolve(self, provider: str, model: str) -> Entry | None:
         found = self._lookup.find(provider, model)
+        if found is None and provider in self._named:
+            found = self._lookup.find("", model)
         overrides = [o for table in reversed(self._overrides.values()) if (o := self._override(table, provider, model))]
         return Entry(found, overrides) if found or overrides else None
 
     def _override(self, table: Mapping[tuple[str, str], Override], provider: str, model: str) -> Override | None:
         known = self._lookup.provider(provider) if provider else None
+        names = (known.id if known else "", *([""] if provider in self._named else []), "*")
         for owner, form in self._lookup.candidates(provider, model):
-            for name in (provider.lower(), owner, known.id if known else "", "*"):
+            for name in (provider.lower(), owner, *names):
                 if override := table.get((name, form)):
                     return override
         return None

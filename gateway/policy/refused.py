@@ -2,7 +2,8 @@
 
 Rules
 1. Where the refusal passes by itself within a minute (a rate, a window about to end, a place among the calls at once)
-   the answer is 429 with whole seconds to wait, at least one: SDKs do wait and try again.
+   the answer is 429 with whole seconds to wait, at least one: SDKs do wait and try again. A rolling minute passes in
+   one, too, though what is kept of it in slices is gone a moment later.
 2. Everything else is 402, which no SDK tries again. So is a call that asks for more than the whole limit: no waiting
    would ever let it in.
 3. The message names scope, limit, spent, reserved and when the limit resets, so that an agent that reads it can act.
@@ -37,7 +38,7 @@ def explain(refusal: Refusal, demands: Sequence[Demand], now: int) -> GatewayErr
     now = max(now, refusal.at)
     message = _message(refusal, demand)
     wait = _wait(refusal, demand, now)
-    if 0 < wait <= SOON:
+    if 0 < wait <= SOON or (wait > 0 and demand.rule is Rule.ROLLING and demand.period <= SOON):
         seconds = max(1, -(-wait // SECOND))
         return LimitReached(f"{message} Please try again in {seconds}s.", retry_after=seconds)
     resets = refusal.level.resets_at or demand.until
@@ -72,6 +73,10 @@ def _message(refusal: Refusal, demand: Demand) -> str:
     if demand.rule is Rule.RATE:
         asked = f"; this call may take {demand.amount}" if unit is Unit.TOKENS else ""
         return f"The limit of {who} is {shown(level.limit, unit)}{asked}."
+    if unit not in (Unit.USD, Unit.TOKENS):
+        under_way = f" and {level.reserved} reserved by calls under way" if level.reserved else ""
+        spent = f"{level.spent} spent{under_way}"
+        return f"The limit of {who} is {shown(level.limit, unit)}: {spent}, and this call brings {demand.amount}."
     reserved = f" and {shown(level.reserved, unit)} reserved by calls under way" if level.reserved else ""
     return (
         f"The budget of {who} is {shown(level.limit, unit)}: {shown(level.spent, unit)} spent{reserved}; "

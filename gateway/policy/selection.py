@@ -7,8 +7,8 @@ Rules
 2. At most `EXPLORED` of the calls take another model by chance, so that what is learned of the others does not go
    stale; the less is known of a model, the more of them are its.
 3. The weight of cost is solved from the operator's goal (`solve`) on scores that no fit had seen.
-4. Learned choices do not carry over to subjects that were never labelled. Where a prompt is unlike what was learned
-   from, the expected scores lean back on what its length says: see selection_trust.
+4. What is learned of words hardly carries over to subjects that were never labelled. Expected scores begin with what
+   the length says, and keep closer to it where a prompt is unlike what was learned from: see selection_trust.
 
 Cost: about 0.2 ms for nine models and a usual prompt, most of it for the features.
 """
@@ -67,7 +67,7 @@ class Model(Struct, frozen=True):
 
     @property
     def ready(self) -> bool:
-        return self.labels >= ENOUGH and len(self.expected.weights) == len(self.arms)
+        return self.labels >= ENOUGH and len(self.expected.beyond) == len(self.arms)
 
     def choose(self, seen: Features, allowed: Collection[str], draw: float, explored: float = EXPLORED) -> Choice:
         """`allowed`: what the hard filters left, at least one of `arms`; `draw`: by chance, from 0 to 1."""

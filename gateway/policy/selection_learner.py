@@ -22,7 +22,7 @@ from msgspec import Struct
 from gateway.policy.selection import Goal, Model, solve
 from gateway.policy.selection_curve import Point, curve, means, point, single
 from gateway.policy.selection_features import Features
-from gateway.policy.selection_fit import Label
+from gateway.policy.selection_fit import PASSES, Label
 from gateway.policy.selection_trust import Expected, teach
 
 KEPT = 8_000
@@ -67,7 +67,7 @@ class Work(Struct, frozen=True):
     def done(self) -> Fitted:
         """Takes milliseconds to many seconds."""
         aged = [_aged(labels) for labels in self.labels]
-        expected = teach(aged, self.before, None if self.before is None else FEW_PASSES)
+        expected = teach(aged, self.before, PASSES if self.before is None else FEW_PASSES)
         counts = tuple([sum([label.weight for label in labels]) for labels in self.labels])
         guesses, scores = _judged(aged)
         if not guesses:

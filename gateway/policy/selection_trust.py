@@ -1,8 +1,10 @@
-"""How far a prompt is like those that were learned from, and what is expected of models for one that is not. Pure.
+"""What is expected of models for a prompt: what its length says, and what the rest of it adds. Pure.
 
-Words teach what a subject asks of a model; of another subject they teach next to nothing, and a choice by them is then
-worse than one by length. So the more of a prompt's neighbouring words were never seen, the more the expected score is
-that of the length alone (`selection_fit.Line`). What is usual is what was usual among the labelled prompts themselves.
+Length says much the same of every subject; words and measures teach what one subject asks of a model, and of another
+next to nothing. So a line over the length is fitted first (`selection_fit.Line`), and the rest only explains what the
+line leaves over: all of it where a prompt is like the labelled ones, down to a third of it where few of its
+neighbouring words were seen, and none of it where none were. What is usual is what was usual among the labelled prompts
+themselves.
 """
 
 from __future__ import annotations
@@ -10,14 +12,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from gateway.policy.selection_features import PAIRS, Features
-from gateway.policy.selection_fit import Label, Line, Weights, fit, line
+from gateway.policy.selection_fit import PASSES, Label, Line, Weights, fit, line
 
 SEEN = 2  # prompts that make a pair of words familiar
 FULL = 0.3  # from this part of the labelled prompts on, in order of familiarity, nothing is held back
-LEANING = 4.0  # labels' worth of the mean of all models in that of each
+LEAST = 1 / 3  # of what is expected beyond the length holds for the strangest prompt of which anything was seen
 _MOST = 255
 _QUANTILES = 100
 
@@ -29,11 +31,12 @@ class Familiar(Struct, frozen=True):
     usual: list[float] = []
 
     def trust(self, seen: Features) -> float:
-        """0 (by its length alone) to 1 (as learned)."""
-        if not self.usual:
+        """0 (nothing of it was seen: by its length alone), or `LEAST` to 1 (as learned)."""
+        share = _share(seen, self.counts, SEEN) if self.usual else 0.0
+        if not share:
             return 0.0
-        place = bisect_right(self.usual, _share(seen, self.counts, SEEN)) / len(self.usual)
-        return min(1.0, place / FULL) ** 2
+        place = bisect_right(self.usual, share) / len(self.usual)
+        return LEAST + (1 - LEAST) * min(1.0, place / FULL)
 
 
 def familiar(prompts: Sequence[Features]) -> Familiar:
@@ -55,43 +58,34 @@ def _share(seen: Features, counts: bytes | bytearray, least: int) -> float:
 
 
 class Expected(Struct, frozen=True):
-    """What one scope has taught: the same number of weights and lines, one for each model."""
+    """What one scope has taught: the same number of lines and weights, one for each model."""
 
-    weights: tuple[Weights, ...] = ()
     lines: tuple[Line, ...] = ()
+    beyond: tuple[Weights, ...] = ()  # of what the lines leave over
     known: Familiar = Familiar()
 
     def of(self, seen: Features) -> tuple[float, ...]:
         """The score expected of each model."""
         trust = self.known.trust(seen)
-        if trust == 1:
-            return tuple([weights.predict(seen) for weights in self.weights])
-        rest = 1 - trust
+        if not trust:
+            return tuple([by_length.predict(seen) for by_length in self.lines])
         return tuple(
             [
-                trust * weights.predict(seen) + rest * by_length.predict(seen) if trust else by_length.predict(seen)
-                for weights, by_length in zip(self.weights, self.lines, strict=True)
+                by_length.predict(seen) + trust * weights.predict(seen)
+                for by_length, weights in zip(self.lines, self.beyond, strict=True)
             ]
         )
 
 
-def teach(labels: Sequence[Sequence[Label]], before: Expected | None = None, passes: int | None = None) -> Expected:
-    """From the labels of each model. `before`: where to begin; then a few `passes` are enough.
-
-    A model's weights say how prompts differ from its mean score. Of few labels that mean leans on that of all models.
-    """
-    weights = []
-    usual = _mean([label for own in labels for label in own], 0.0)
+def teach(labels: Sequence[Sequence[Label]], before: Expected | None = None, passes: int = PASSES) -> Expected:
+    """From the labels of each model. `before`: where to begin; then a few `passes` are enough."""
+    lines, beyond = [], []
+    usual = line([label for own in labels for label in own])
     for index, own in enumerate(labels):
-        start = before.weights[index] if before is not None and before.weights[index].words else None
-        base = _mean(own, usual)
-        apart = [Label(label.seen, label.score - base, label.weight) for label in own]
-        found = fit(apart, start, passes=passes) if passes is not None else fit(apart, start)
-        weights.append(structs.replace(found, base=base))
+        start = before.beyond[index] if before is not None and before.beyond[index].words else None
+        by_length = line(own, usual)
+        left = [Label(label.seen, label.score - by_length.predict(label.seen), label.weight) for label in own]
+        lines.append(by_length)
+        beyond.append(fit(left, start, passes=passes))
     prompts = {id(label.seen): label.seen for own in labels for label in own}
-    return Expected(tuple(weights), tuple([line(own) for own in labels]), familiar(list(prompts.values())))
-
-
-def _mean(labels: Sequence[Label], usual: float) -> float:
-    total = sum([label.weight for label in labels])
-    return (sum([label.weight * label.score for label in labels]) + LEANING * usual) / (total + LEANING)
+    return Expected(tuple(lines), tuple(beyond), familiar(list(prompts.values())))

@@ -25,6 +25,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.policy.inline_tools import declares_tools
 from gateway.policy.media_size import Pixels, decoded
 from gateway.policy.media_tokens import (
     HOLDERS,
@@ -41,7 +42,8 @@ from gateway.policy.token_families import OTHER, Family, family
 
 PLAIN = b"abcdefghijklmnopqrstuvwxyz "
 HUNDREDTHS = 67  # of a token, for each of them
-AUDIO, HOUR = 1 << 40, 1 << 52  # flags above the tokens of a piece: it holds a recording; asks to be cached for an hour
+AUDIO, HOUR = 1 << 40, 1 << 60  # flags above the tokens of a piece: it holds a recording; asks to be cached for an hour
+STORED, INLINE = 1 << 80, 1 << 100  # it stands for an item that the provider keeps; it declares tools of its own
 TOKENS = AUDIO - 1
 
 BLOCK = 4  # of each JSON object: what marks a content block
@@ -70,6 +72,9 @@ STRUCTURE = frozenset(
         "tool_use_id",
     }
 )  # fmt: skip
+
+REFERENCE, NAMED = 4_096, b'"id"'  # bytes of an item that may be one, and what it has among them
+UNREADABLE = object()
 
 GENERATION = 32_768  # pieces remembered, twice: about 6 MB in all
 
@@ -135,15 +140,35 @@ class Pieces:
 
 def piece_bound(text: bytes, model: str) -> int:
     """Tokens of a message, system prompt or tool list as JSON; of anything else as text. With flags."""
-    kind = family(model)
     percent = around(model).percent
-    try:
-        value = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    value = decoded_piece(text)
+    if value is UNREADABLE:
         return min(len(text), text_bound(text) * percent // 100)
-    walk = _Walk(model, kind)
+    walk = _Walk(model, family(model))
     walk.value(value)
-    return walk.total(percent)
+    flags = (STORED if is_reference(value) else 0) + (INLINE if declares_tools(value) else 0)
+    return walk.total(percent) + flags
+
+
+def decoded_piece(text: bytes) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return UNREADABLE
+
+
+def references(pieces: Iterable[Any]) -> list[str]:
+    """The ids of the items of which these ones hold nothing else."""
+    texts = [bytes(piece) for piece in pieces if len(piece) <= REFERENCE]
+    small = [decoded_piece(text) for text in texts if NAMED in text]
+    return [str(value["id"]) for value in small if is_reference(value)]
+
+
+def is_reference(value: Any) -> bool:
+    """An item of the Responses API that holds nothing but the id of one that was answered before."""
+    if not isinstance(value, dict) or "id" not in value:
+        return False
+    return value.get("type") == "item_reference" or (value.get("type") is None and value.keys() <= {"id", "type"})
 
 
 class _Walk:

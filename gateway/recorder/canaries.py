@@ -91,7 +91,7 @@ class CanaryJudge:
 def seen(record: CallRecord) -> Seen:
     """What a call shows of its target."""
     failed = record.outcome in FAILED and not _of_callers(record.status)
-    attempts = [one for one in record.attempts if one.error_code != OVERTAKEN]  # of a hedge: that says nothing
+    attempts = [one for one in record.attempts if one.error_code != OVERTAKEN]  # that says nothing
     if len(attempts) > 1:  # rescued by a retry or by another target, which must not hide how this one is
         first = attempts[0]
         failed = failed or bool(first.error_code) or (first.status >= 400 and not _of_callers(first.status))

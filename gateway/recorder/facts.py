@@ -38,7 +38,7 @@ def error_type_of(record: CallRecord) -> str:
 
 
 OVERTAKEN = "overtaken"
-"""Error code of an attempt that another one beside it was quicker than; see stages.hedge."""
+"""Error code of an attempt that another one beside it was quicker than; see stages.race."""
 
 
 UNVERIFIED = "unverified"

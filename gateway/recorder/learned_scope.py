@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from gateway.call import Usage
 from gateway.journal.record import CallRecord
@@ -29,7 +31,7 @@ LEAST_SPAN = 600 * 10**9  # of calls, before their rate says anything
 
 class _Line(Struct, frozen=True):
     prompt: str
-    scores: dict[str, float]
+    scores: dict[str, Annotated[float, Meta(ge=0, le=1)]]
 
 
 class Mean:
@@ -177,7 +179,7 @@ def read_labels(path: Path, arms: Mapping[str, str]) -> list[Example]:
     """The latest `KEPT` lines of the file; `arms`: how its models are named here. Raises OSError or ValueError."""
     decoder = msgspec.json.Decoder(_Line)
     found: list[Example] = []
-    for number, text in enumerate(path.read_bytes().splitlines(), 1):
+    for number, text in enumerate(path.read_bytes().removeprefix(BOM_UTF8).splitlines(), 1):
         if not text.strip():
             continue
         try:

@@ -9,13 +9,18 @@ from gateway.journal.record import AttemptRecord
 from gateway.recorder.facts import OVERTAKEN, UNVERIFIED, attempt_result
 from gateway.recorder.metrics_store import Store
 
+RACES = (  # see stages.race
+    ("tollgate_hedges", "hedge", "hedge_from", "hedge_to"),
+    ("tollgate_probes_beside", "probe", "probe_from", "probe_to"),
+)
+
 
 def attempts(store: Store, models: tuple[str, str], made: Sequence[AttemptRecord]) -> None:
     """`models`: asked for and billed, as label values."""
     asked, billed = models
     previous, where = "", ""
     for attempt in made:
-        beside = attempt.error_code == OVERTAKEN  # of a hedge: no attempt follows it, one ran with it
+        beside = attempt.error_code == OVERTAKEN  # no attempt follows it, one ran with it
         if previous and not beside and previous != UNVERIFIED:
             store.add("tollgate_retries", (previous,))
             if attempt.upstream != where:
@@ -39,8 +44,9 @@ def notes(
     """`label(provider, model)`: the model as a label value."""
     if "retry_withheld" in noted:
         store.add("tollgate_retries_withheld", (noted["retry_withheld"],))
-    if "hedge" in noted:
-        store.add("tollgate_hedges", (noted.get("hedge_from", ""), noted.get("hedge_to", ""), noted["hedge"]))
+    for metric, race, here, there in RACES:
+        if race in noted:
+            store.add(metric, (noted.get(here, ""), noted.get(there, ""), noted[race]))
     if "route" in noted:
         upstream, _, model = noted.get("route_to", "").partition("/")
         target = f"{upstream}/{label(provider, model)}"

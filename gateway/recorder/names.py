@@ -187,6 +187,9 @@ TRAFFIC = (
     _counter("tollgate_hedges", "upstream to result",
              "Calls whose first content was late, by what became of the second attempt: won, lost, failed, refused (by "
              "a budget or breaker) or capped (the share was used up meanwhile)."),
+    _counter("tollgate_probes_beside", "upstream to result",
+             "Calls that were the probe of a breaker, and another target was asked beside it, by what became of that "
+             "attempt: won, lost, failed or refused (by a budget or breaker)."),
     _counter("tollgate_breaker_changes", "breaker state",
              "Changes of a breaker of some worker to this state: open, half_open or closed."),
     _gauge("tollgate_breakers_open", "Breakers of workers that are not closed."),

@@ -95,7 +95,7 @@ class Recorder:
         self._matcher_gauges = MatcherGauges(self._matcher.state, time.monotonic)
         self._canaries = SqliteCanaries(places.canaries(configure.config))
         self._catalogue = ensure_compiled(state)
-        self.prices = load_prices.load(self._catalogue, self._config.prices)
+        self.prices = load_prices.load(self._catalogue, self._config.prices, self._config.upstreams)
         self._snapshots = SnapshotFile(state / "metrics.snapshot")
         self.telemetry = self._project(self._config, self.prices)
         reached = self._snapshots.restore(self.telemetry.metrics)
@@ -197,8 +197,8 @@ class Recorder:
     async def reconfigure(self, config: Config) -> None:
         """Put another configuration into force, as far as it can be without a restart. Raises OSError or ValueError."""
         prices = self.prices
-        if config.prices != self._config.prices:
-            prices = await asyncio.to_thread(load_prices.load, self._catalogue, config.prices)
+        if (config.prices, config.upstreams) != (self._config.prices, self._config.upstreams):
+            prices = await asyncio.to_thread(load_prices.load, self._catalogue, config.prices, config.upstreams)
         if _telemetry_differs(config, self._config):
             await self._replace_telemetry(await asyncio.to_thread(self._project, config, prices))
         self.prices = prices

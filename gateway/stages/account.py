@@ -70,6 +70,8 @@ def may_be_billed(call: Call, answer: Answer) -> bool:
         return last.sent and (isinstance(last.fault, ClientGone) or getattr(last.fault, "code", "") in GAVE_UP)
     if not 200 <= last.status < 300 or last.status == 204 or (answer.error_type and not answer.output_chars):
         return False
+    if call.route.operation == "embeddings":
+        return True  # vectors are not read, and those of Gemini come without the name of a model
     return not answer.complete or bool(answer.model or answer.response_id or answer.output_chars)
 
 

@@ -19,19 +19,20 @@ from gateway.call import Call
 from gateway.errors import BudgetExceeded, ClientGone, Forbidden, GatewayError, RunStopped
 from gateway.key import Key
 from gateway.policy.ceiling import Worst, model_of
-from gateway.policy.key_limits import limits_of
+from gateway.policy.key_limits import limits_of, owners_above
 from gateway.policy.limits import Ask, Limits, Scopes, Told, own_budget
+from gateway.policy.passes import models_beside
 from gateway.policy.refused import clamped, explain
 from gateway.policy.taper import taper
 from gateway.policy.usual import usual_key, usual_of
 from gateway.ports import Budgets, Downstream, Gateway, Links
 from gateway.spend import Charge, Grant, Hold, Refusal, Rule, Unit
 from gateway.stages.cheaper import cap, cheaper, note
-from gateway.stages.settle import charge_of, history_key, settled
+from gateway.stages.kept import history_tokens, item_tokens
+from gateway.stages.settle import charge_of, settled
 from gateway.tool import Terms
 
 HEADER = b"x-tollgate-budget-usd"
-REFERS = frozenset(("previous_response_id", "conversation", "cachedContent"))
 NAMELESS = "Models have budgets here, and this session does not say in its URL which model it will ask (?model=...)."
 USD, TOKENS = Unit.USD, Unit.TOKENS
 NOTHING = Worst(0, 0, basis="free")
@@ -46,7 +47,14 @@ class Ceilings(Protocol):
     """See policy.ceiling."""
 
     def worst(
-        self, call: Call, provider: str, at: float, known_history: int | None = None, tool: Terms | None = None
+        self,
+        call: Call,
+        provider: str,
+        at: float,
+        known_history: int | None = None,
+        tool: Terms | None = None,
+        *,
+        known_items: tuple[int, int] | None = None,
     ) -> Worst: ...
 
 
@@ -208,15 +216,9 @@ class Admitter:
     def _worst(self, call: Call, gw: Gateway) -> Worst:
         spec = gw.specs.get(call.route.upstream)
         provider = spec.target.provider if spec is not None else ""
-        known = self._remembered(call, gw) if not REFERS.isdisjoint(call.asked.fields) else None
         tool = spec.tool if spec is not None else None
-        return self._ceilings.worst(call, provider, call.started_at / 1e9, known, tool)
-
-    def _remembered(self, call: Call, gw: Gateway) -> int | None:
-        """Tokens of the response or conversation that this call goes on from."""
-        history = gw.dialects[call.route.dialect].bounds(call.route, call.asked).history
-        value = self._links.get(history_key(call.who.tenant, history)) if history else None
-        return int.from_bytes(value[:8], "little") if value else None
+        history, items = history_tokens(call, gw, self._links), item_tokens(call, self._links)
+        return self._ceilings.worst(call, provider, call.started_at / 1e9, history, tool, known_items=items)
 
     def _ask(self, case: Case) -> Ask:
         call = case.call
@@ -310,14 +312,17 @@ def of_an_attempt(ask: Ask) -> Ask:
 
 
 def stated_budget(call: Call) -> int | None:
-    """What the client sets for its run, in its URL or a header; nano-USD. Raises Forbidden, Rejected."""
-    stated = call.route.budget or call.request.names.get(HEADER)
+    """What the client sets for its run, in its URL and in headers, the tightest of it; nano-USD. Raises Forbidden,
+    Rejected."""
+    stated = [call.route.budget] if call.route.budget else []
+    if HEADER in call.request.names:
+        stated += [value for name, value in call.request.headers if name.lower() == HEADER and value]
     if not stated:
         return None
     key: Key | None = call.key
     if key is not None and not key.may_limit_runs:
         raise Forbidden("this key may not set a budget for its runs", code="budget_not_allowed")
-    return own_budget(stated)
+    return min(map(own_budget, stated))
 
 
 def patience_of(call: Call) -> float:
@@ -339,6 +344,9 @@ def scopes_of(call: Call) -> Scopes:
         who.run_id,
         model_of(call),
         call.route.upstream,
+        key.id if key is not None else "",
+        owners_above(key) if key is not None else (),
+        models_beside(call.asked.fields),
     )
 
 

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from msgspec import Struct, structs
 
 from gateway.call import Asked, Call, Request, Route, Trace, Who
-from gateway.errors import BadBody, GatewayError, LoopDetected, Rejected
+from gateway.errors import BadBody, Forbidden, GatewayError, LoopDetected, Rejected
 from gateway.policy.encoding import Identity, decoder_for
 from gateway.policy.trace import trace_of
 from gateway.policy.trace_ids import run_trace_id
+from gateway.policy.web_page import is_foreign
 from gateway.ports import Dialect, Gateway
 from gateway.stages.authorize import authenticate, authorize, gate
 from gateway.stages.translated import may_lead
@@ -77,15 +78,27 @@ def arrive(call: Call, gw: Gateway) -> None:
 
 
 def look_at(call: Call, gw: Gateway) -> Look:
-    """Raises BadPath, UnknownRoute, LoopDetected."""
+    """Raises BadPath, UnknownRoute, Forbidden, LoopDetected."""
     request = call.request
     names = request.names
     locate(call, gw)
+    if b"origin" in names:
+        admit_page(names[b"origin"], gw)
     if b"via" in names and any(gw.instance in value for name, value in request.headers if name.lower() == b"via"):
         raise LoopDetected("this call already passed this gateway: an upstream points back at it")
     websocket = names.get(b"upgrade", b"").lower() == b"websocket" and asks_to_upgrade(request)
     coded = b"content-encoding" in names and call.route.template != UNROUTED.template  # unknown: nobody's to read
     return Look(gw, call.route, gw.dialects[call.route.dialect], websocket, coded)
+
+
+def admit_page(origin: bytes, gw: Gateway) -> None:
+    """Raises Forbidden. Where a key is asked for, a page that has one was given it."""
+    page = origin.decode("latin-1")
+    if (gw.keys is None or not gw.keys.required) and is_foreign(page, gw.origins):
+        raise Forbidden(
+            f"the web page {page[:100]} may not use this gateway, which asks for no key; add it to allowed_origins",
+            code="origin_not_allowed",
+        )
 
 
 def locate(call: Call, gw: Gateway) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
+
 from gateway.call import Attempt, Call, Edit
 from gateway.errors import BadAnswer, ClientGone, GatewayError, UnknownRoute, UpstreamReset
 from gateway.policy.forward import other_head, request_head
@@ -91,7 +94,7 @@ async def send(call: Call, spec: Spec, down: Downstream, gw: Gateway, *, fresh: 
         this.waits = gw.waits(call)
     call.attempts = [*call.attempts, this]
     try:
-        patience = spec.drain_seconds if spec.drain else 0.0
+        patience = partial(head_patience, call, spec) if spec.drain or call.fill is not None else None
         exchange = await gw.upstreams.open(this, head, body, down, patience=patience, fresh=fresh)
         if exchange.status == 101 and not call.websocket:
             exchange.close()
@@ -110,6 +113,13 @@ async def send(call: Call, spec: Spec, down: Downstream, gw: Gateway, *, fresh: 
     if spec.tool is not None:
         call.stated = exchange.names
     return exchange if question is None else answered(call, question, exchange)
+
+
+def head_patience(call: Call, spec: Spec) -> float:
+    """Seconds to wait for the head of an answer whose client has left: for others, or to learn what it costs."""
+    if call.fill is not None and call.fill.followed:
+        return math.inf
+    return spec.drain_seconds if spec.drain else 0.0
 
 
 def spliced(body: bytes, edits: tuple[Edit, ...]) -> bytes:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from msgspec import structs
 
-from gateway.call import Call
+from gateway.call import Asked, Bounds, Call
 from gateway.errors import Forbidden, Rejected, Unauthorized
-from gateway.key import ANY
+from gateway.key import ANY, Key
 from gateway.policy.forward import CREDENTIALS, without_key
+from gateway.policy.hosted_tools import hosted_tools
+from gateway.policy.inline_tools import inline_tools
 from gateway.policy.keys import SCHEME, UNKNOWN, may_ask, may_do, may_offer, may_use, permission, presented, usable
+from gateway.policy.passes import models_beside
 from gateway.policy.tool_rules import refused, sight
 from gateway.ports import Gateway, Spec
 from gateway.tool import EXECUTE_TOOL
@@ -63,9 +66,19 @@ def authorize(call: Call, gw: Gateway) -> None:
     may_do(key, what, websocket=call.websocket)
     may_go(call, gw.specs.get(route.upstream))
     may_ask(key, (call.asked.model, call.model_sent), needed=what not in MODEL_LESS)
-    if ANY not in key.tools and not call.asked.gated:
-        bounds = gw.dialects[route.dialect].bounds(route, call.asked)
-        may_offer(key, (*bounds.tools, *(kind for kind, _ in bounds.server_tools)))
+    if call.asked.gated or (ANY in key.tools and ANY in key.models):
+        return
+    may_declare(key, call.asked, gw.dialects[route.dialect].bounds(route, call.asked))
+    if inline := inline_tools(call.asked.messages):
+        asked = structs.replace(call.asked, tools=inline)
+        may_declare(key, asked, gw.dialects[route.dialect].bounds(route, asked))
+
+
+def may_declare(key: Key, asked: Asked, bounds: Bounds) -> None:
+    """The models that may answer beside the one that is asked, and the tools. Raises Forbidden."""
+    for model in (*models_beside(asked.fields), *hosted_tools(asked.tools, 0).models):
+        may_ask(key, (model,), needed=True)
+    may_offer(key, (*bounds.tools, *(kind for kind, _ in bounds.server_tools)))
 
 
 def gate(call: Call, gw: Gateway) -> None:

@@ -3,13 +3,14 @@
 Rules
 1. An upstream has a cell for whether it can be reached and talks HTTP, and one for each model, for what it answers: a
    model that is overloaded takes no other with it. A tool has one for both.
-2. What a person forced (open or closed) stands, whatever was counted; the outcomes go on being counted.
+2. What a person forced (open or closed) stands, whatever was counted; the outcomes go on being counted. What was forced
+   of an upstream is so for each of its models, but for those of which something else was.
 3. Where no cell refuses, both are told the end; where one does, the other gets its permit back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from msgspec import Struct
 
@@ -32,6 +33,7 @@ class Pass(Struct, frozen=True, eq=False):
     has the same."""
 
     where: tuple[tuple[str, Breaker, Permit], ...]
+    probe: bool = False  # for one of them at least
 
 
 class Breakers:
@@ -55,6 +57,10 @@ class Breakers:
         cell = self._named.get(name) if name in self.ajar else None
         return cell is not None and cell.refuses(now)
 
+    def are_closed(self, upstream: str, model: str) -> bool:
+        """Both cells of a target?"""
+        return not self.ajar or (upstream not in self.ajar and f"{upstream}/{model}" not in self.ajar)
+
     def adopt(self, name: str, *, opened: bool, until: int, at: int, now: int) -> Change | None:
         """What another gateway found of the cell of this name; times of the monotonic clock, in ns."""
         cell = self._named.get(name)
@@ -77,13 +83,14 @@ class Breakers:
         now = gw.monotonic()
         passed: list[tuple[str, Breaker, Permit]] = []
         for name, cell in self._of(call, gw):
-            permit = self._permit(name, cell, now, forced) if forced or cell.state is not CLOSED else cell.admit(now)
+            how = forced.get(name, forced.get(call.route.upstream, "")) if forced else ""
+            permit = self._permit(name, cell, now, how) if how or cell.state is not CLOSED else cell.admit(now)
             if permit is None:
                 for other, known, given in passed:
                     self._told(other, known.report(given, Outcome.NEITHER, now))
                 raise self._refusal(name, cell, now)
             passed.append((name, cell, permit))
-        one = Pass(tuple(passed))
+        one = Pass(tuple(passed), any([permit.probe for _, _, permit in passed]))
         if not self.ajar and not forced:
             self._closed[call.route.upstream, call.model_sent or call.asked.model] = one
         return one
@@ -118,7 +125,7 @@ class Breakers:
         """The attempt is over. `verdict`: of one that failed; `well`: else, that it came to its end."""
         now = gw.monotonic()
         if verdict is None:
-            outcome = self._succeeded(call) if well else NEITHER
+            outcome = self._succeeded(call, one) if well else NEITHER
             tenth = self._terms.tenth(now)
             for name, cell, permit in one.where:
                 if outcome is not SUCCESS or not cell.went_well(permit, tenth):
@@ -132,23 +139,29 @@ class Breakers:
             outcome = failed(call, verdict, answers=at == len(one.where) - 1, reaches=at == 0)
             self._told(name, cell.report(permit, outcome, now, wait if outcome is Outcome.FAILURE else 0))
 
+    def bound(self, one: Pass, call: Call, gw: Gateway) -> float:
+        """Seconds that a probe which was overtaken may still take until it is slow: see Breaker.bound."""
+        whole = one.where[-1][1].bound(stream=call.asked.stream)
+        return max(0.0, (call.attempts[-1].began + whole - gw.monotonic()) / NANO)
+
     def overtaken(self, one: Pass, gw: Gateway) -> None:
-        """Another attempt, which began later, said something before this one. That is no failure; but a probe was to
-        show that an upstream is well again, and it would cost every call its hedge to let one after the other try."""
+        """Another attempt, which began later, said something before this one. That is no failure; but a probe that says
+        nothing for as long as its `bound` shows that its upstream is not well."""
         now = gw.monotonic()
         for name, cell, permit in one.where:
             self._told(name, cell.report(permit, SLOW if permit.probe else NEITHER, now))
 
-    def _succeeded(self, call: Call) -> Outcome:
+    def _succeeded(self, call: Call, one: Pass) -> Outcome:
         last = call.attempts[-1]
         if not 100 < last.status < 400:
             return NEITHER
-        first = call.first_byte or last.ended
-        return SLOW if self._slow and first - last.began > self._slow else SUCCESS
+        took = (call.first_byte or last.ended) - last.began
+        one.where[-1][1].learn(took, stream=call.asked.stream)
+        return SLOW if self._slow and took > self._slow else SUCCESS
 
-    def _permit(self, name: str, cell: Breaker, now: int, forced: Mapping[str, str]) -> Permit | None:
-        if forced and name in forced:
-            return Permit(cell.era) if forced[name] == FORCED_CLOSED else None
+    def _permit(self, name: str, cell: Breaker, now: int, forced: str) -> Permit | None:
+        if forced:
+            return Permit(cell.era) if forced == FORCED_CLOSED else None
         era = cell.era
         permit = cell.admit(now)
         if cell.era != era:
@@ -184,8 +197,8 @@ def shut(breakers: Breakers | None, upstream: str, model: str, gw: Gateway) -> b
         return False
     now = gw.monotonic()
     for name in (upstream, f"{upstream}/{model}"):
-        if forced and name in forced:
-            if forced[name] != FORCED_CLOSED:
+        if how := forced.get(name, forced.get(upstream, "")):
+            if how != FORCED_CLOSED:
                 return True
         elif breakers is not None and breakers.refuses(name, now):
             return True

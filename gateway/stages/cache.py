@@ -207,8 +207,8 @@ class ExactCache:
                 ending = await follow(question, flight, self._patience)
             finally:
                 flight.followers -= 1
-            if ending is None and flight.stored:
-                found, _ = await self._look(question)
+            if ending is None and not flight.alone:
+                found, _ = await self._look(question)  # also what a slower one has left meanwhile
                 if found is not None:
                     ending = await replay(question, found[0], found[1], flights, self._pace)
             if ending is not None or flight.alone or flight.stored:

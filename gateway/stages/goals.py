@@ -8,9 +8,9 @@ from gateway.policy.chains import Chains, Goal
 from gateway.policy.keys import may_ask
 from gateway.policy.splices import merged
 from gateway.ports import Gateway, Spec
-from gateway.stages.admit import REFERS
 from gateway.stages.arrive import readable
 from gateway.stages.authorize import may_go
+from gateway.stages.kept import REFERS
 from gateway.stages.translated import may_lead, sayable
 
 CHANCES = 1 << 32
@@ -69,8 +69,11 @@ class Goals:
 
     def is_well(self, goal: Goal) -> bool:
         """That, and it is not left alone for now."""
-        upstream, model = goal.upstream or self._route.upstream, goal.model or self._model or self._call.asked.model
-        return not self._gw.trials.shut(upstream, model, self._gw) and self.is_sayable(goal)
+        return not self._gw.trials.shut(*self.place(goal), self._gw) and self.is_sayable(goal)
+
+    def place(self, goal: Goal) -> tuple[str, str]:
+        """Its upstream and model."""
+        return goal.upstream or self._route.upstream, goal.model or self._model or self._call.asked.model
 
     def go(self, call: Call, goal: Goal) -> None:
         """Make the call one to this target: as it was before the first attempt, but for upstream and model."""

@@ -1,4 +1,4 @@
-"""Lanes: two attempts of one call beside each other, each with its own copy of the call. See stages.hedge."""
+"""Lanes: two attempts of one call beside each other, each with its own copy of the call. See stages.race."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from gateway.stages.peek import PEEK_LIMIT
 
 
 class Side:
-    """What an attempt sees of the client: it is told to end where the client leaves, and where the other one won."""
+    """What an attempt sees of the client: it is told to end where the client leaves, and where the other one won; not
+    of what becomes of the client, where it goes on behind its call."""
 
     def __init__(self, down: Downstream) -> None:
         self._down = down
         self._tell: Callable[[GatewayError], None] | None = None
-        self.over = False
+        self.over = self.apart = False
 
     @property
     def gone(self) -> bool:
-        return self.over or self._down.gone
+        return self.over or (self._down.gone and not self.apart)
 
     @property
     def on_gone(self) -> Callable[[GatewayError], None] | None:
@@ -34,7 +35,7 @@ class Side:
 
     @on_gone.setter
     def on_gone(self, tell: Callable[[GatewayError], None] | None) -> None:
-        if self.over:
+        if self.over or self.apart:
             raise Overtaken()  # before anything more is sent
         self._tell = tell
 
@@ -49,6 +50,7 @@ class Lane(Struct, eq=False):
     call: Call
     side: Side
     before: int  # attempts of the call that are not of this lane
+    given: Any = None  # what the second one needs to go where it goes; see stages.race.Rivals
     task: Any = None
     exchange: Exchange | None = None
     fault: GatewayError | None = None
@@ -56,14 +58,22 @@ class Lane(Struct, eq=False):
     said: int = 0  # monotonic ns: first content
     alone: bool = False  # there is no other, and will be none
     void: bool = False  # nothing was sent
+    mute: bool = False  # a stream that ended before it said something
     done: bool = False
+    ended: Callable[[], None] | None = None  # is called at its end, where it goes on behind the call
+    late: bool = False  # its time there was over
 
     @property
     def well(self) -> bool:
         """Has it said something that can be passed on?"""
-        if not self.done or self.exchange is None or self.exchange.status >= 400:
+        if not self.done or self.exchange is None or self.exchange.status >= 400 or self.mute:
             return False
         return self.meter is None or not self.meter.failed
+
+    @property
+    def failed(self) -> bool:
+        """Was it sent, and is over?"""
+        return self.done and not self.void and not self.well
 
     @property
     def own(self) -> list[Attempt]:
@@ -80,7 +90,7 @@ class Lane(Struct, eq=False):
         """None: it did not fail."""
         if isinstance(self.fault, UpstreamFault):
             return of_fault(self.fault)
-        if self.meter is not None and self.meter.failed:
+        if self.mute or (self.meter is not None and self.meter.failed):
             return Verdict(Cause.BROKEN)
         if self.exchange is not None and self.exchange.status >= 400:
             return of_answer(self.exchange.status, self.exchange.names, Blame(), gw.now())
@@ -99,7 +109,11 @@ async def hear(lane: Lane, exchange: Exchange, gw: Gateway) -> None:
     lane.meter = meter
     held: list[bytes] = []
     try:
-        while not lane.alone and sum(map(len, held)) <= PEEK_LIMIT and (data := await exchange.read()):
+        while not lane.alone and sum(map(len, held)) <= PEEK_LIMIT:
+            data = await exchange.read()
+            if not data:
+                lane.mute = streams
+                break
             held.append(data)
             if meter is not None and other is None:
                 meter.feed(decoder.feed(data))

@@ -21,6 +21,7 @@ from msgspec import Struct, structs
 
 from gateway.call import Call, Request
 from gateway.policy.answer_schema import ASKS, keeps_to
+from gateway.policy.estimate import declares
 from gateway.policy.routing import Learned, Plan
 from gateway.policy.routing_rules import Target
 from gateway.policy.selection import Model
@@ -106,7 +107,7 @@ class LearnedChoice:
 
     def _other(self, call: Call, terms: Terms, plan: Plan) -> Pair | None:
         """Of the targets that could have taken the call, that of which the least is known."""
-        if len(plan.targets) < 2 or call.asked.tools or b"content-encoding" in call.request.names:
+        if len(plan.targets) < 2 or declares(call.asked.tools) or b"content-encoding" in call.request.names:
             return None
         scope = terms.scope(call)
         model = self._models().get(scope)
@@ -142,8 +143,8 @@ class LearnedChoice:
 
     def _features(self, call: Call) -> Features:
         asked, who = call.asked, call.who
-        tools = asked.tools[:4096].count(b'"name"') if asked.tools else 0
-        return features(self._prompt(call), Situation(tools or bool(asked.tools), who.step, who.request_class))
+        tools = max(1, asked.tools[:4096].count(b'"name"')) if declares(asked.tools) else 0
+        return features(self._prompt(call), Situation(tools, who.step, who.request_class))
 
     def _prompt(self, call: Call) -> str:
         """The last that the user said; "" where nothing is found."""

@@ -65,10 +65,10 @@ class Attempted(Struct, eq=False):
 
     def rise(self) -> None:
         """Give its place in the pool to the next."""
-        self._free(self.seat, self._call)
+        self.free(self.seat, self._call)
         self.seat = None
 
-    def _free(self, seat: Place | None, call: Call) -> None:
+    def free(self, seat: Place | None, call: Call) -> None:
         pools = self._shared.bulkheads
         if seat is not None and pools is not None:
             pools.leave(seat, call, self._gw)

@@ -46,7 +46,7 @@ async def peek(passage: Beginning) -> bool:
     if waits is not None and waits.ping is not None and passage.interruptible and not again:
         ping = passage.gw.dialects[call.route.dialect].ping
     last = b"\n\n"
-    if meter.started or meter.failed:  # it was seen before, by stages.hedge, and put back
+    if meter.started or meter.failed:  # it was seen before, by stages.lanes, and put back
         passage.held += passage.look(await exchange.read())
     while not (meter.started or meter.failed):
         data = await (exchange.read_within(waits.ping) if ping and waits and waits.ping else exchange.read())

@@ -14,8 +14,6 @@ Rules
 
 from __future__ import annotations
 
-import re
-
 from gateway.call import Call, Usage
 from gateway.errors import BadAnswer, ClientGone, GatewayError, StreamErrored, StreamTruncated, UpstreamFault
 from gateway.policy.encoding import Bounded, Identity, decoder_for
@@ -35,7 +33,6 @@ BYTES_PER_TOKEN = 4  # of a stream; events wrap their tokens in far more, so a b
 ONE_THOUSAND_OUT = Usage(output_tokens=1000)
 RESTATED = frozenset((b"content-length", b"content-type", b"content-encoding"))
 PAGE = b"text/html"
-DONE = re.compile(rb"^data: ?\[DONE\][\r\n]*", re.MULTILINE)
 
 
 async def pump(call: Call, exchange: Exchange, down: Downstream, gw: Gateway) -> Ending:
@@ -219,8 +216,8 @@ async def end_of_stream(passage: Passage, tail: list[bytes]) -> Ending:
             raise fault  # nobody has read anything of it
         call.fault = fault
         ensure_committed(passage)
-        # A client that stops reading at the upstream's own `[DONE]` would take what failed for whole.
-        return Ending(DONE.sub(b"", rest) if type(passage.decoder) is Identity else rest, complete=False)
+        unfinished = passage.gw.dialects[call.route.dialect].unfinished
+        return Ending(unfinished(rest) if type(passage.decoder) is Identity else rest, complete=False)
     if passage.streaming and call.route.operation and not call.answer.complete:
         if rest and (meter.started or call.committed) and not meter.garbled() and not passage.holds:
             ensure_committed(passage)

@@ -17,6 +17,7 @@ from gateway.call import Call, Request, Usage
 from gateway.key import Key
 from gateway.policy.asked_facts import output_limit
 from gateway.policy.canary import State
+from gateway.policy.estimate import declares
 from gateway.policy.headroom import Headroom
 from gateway.policy.keys import uses
 from gateway.policy.matching import REMEMBERED
@@ -197,7 +198,7 @@ class Here(Struct):
     def needs(self) -> frozenset[str]:
         call, needs = self.call, set[str]()
         asked = call.asked
-        if asked.tools:
+        if declares(asked.tools):
             needs.add("tools")
         if any(name in asked.fields and b"json" in bytes(asked.fields[name]).lower() for name in JSON):
             needs.add("json")

@@ -11,9 +11,9 @@ from gateway.policy.ceiling import nano_of
 from gateway.policy.usual import fed, usual_key
 from gateway.ports import Budgets, Links
 from gateway.spend import Charge, Hold
+from gateway.stages.kept import remember
 
 HITS = frozenset(("exact", "joined"))  # answered from the cache
-STORED = "input"  # the field by which a request of the Responses API is known: its answers can be continued
 
 
 def settled(call: Call, budgets: Budgets, links: Links, *, learn: bool) -> None:
@@ -25,9 +25,7 @@ def settled(call: Call, budgets: Budgets, links: Links, *, learn: bool) -> None:
     answer = call.answer
     if is_hit(call) or answer is None or answer.usage is None:
         return
-    if answer.response_id and STORED in call.asked.fields:
-        total = answer.usage.input_tokens + answer.usage.output_tokens
-        links.put(history_key(call.who.tenant, answer.response_id), total.to_bytes(8, "little"))
+    remember(call, links)
     if learn and call.money.total is not None:
         key = usual_key(call.who.key_id, call.model_sent or call.asked.model)
         links.update(key, lambda value: fed(value, charge.usd, charge.tokens))
@@ -71,7 +69,3 @@ def tokens_of(answer: Answer | None) -> int:
     if answer.usage is not None:
         usages.append(answer.usage)
     return sum([usage.input_tokens + usage.output_tokens for usage in usages])
-
-
-def history_key(tenant: str, id: str) -> bytes:
-    return b"history:%d:%b%b" % (len(tenant), tenant.encode(), id.encode())

@@ -31,27 +31,27 @@ from gateway.errors import (
     Unverified,
     UpstreamFault,
 )
-from gateway.policy.bulkhead import HELD, Place
+from gateway.policy.bulkhead import HELD
 from gateway.policy.chains import Chains, Goal
 from gateway.policy.retry import Cause, RetryBudget, Verdict, backoff, of_answer, of_fault
 from gateway.ports import Downstream, Exchange, Gateway
 from gateway.stages.account import book
 from gateway.stages.admit import SHARE_WAITED, patience_of
 from gateway.stages.attempt import ERROR_BODY_LIMIT, attempt, is_repeatable
-from gateway.stages.breaking import Breakers, Pass, shut
+from gateway.stages.breaking import Breakers, shut
 from gateway.stages.bulkheads import Bulkheads
 from gateway.stages.cascade import Later, Pings, why_not, withhold
+from gateway.stages.contest import HERE, Contest
 from gateway.stages.ending import Ending
 from gateway.stages.goals import Goals
 from gateway.stages.hedge import Hedges
-from gateway.stages.passes import Attempted
+from gateway.stages.probe import Probes
 from gateway.stages.pump import pump
 from gateway.stages.tunnel import tunnel
 
 SDK = b"x-stainless-retry-count"
 ADVICE = b"x-should-retry"
 BUSY_TOOL = frozenset((429, 503))  # any other error of a tool is its answer
-HERE = Goal()
 CLOSED_TO_US = Verdict(Cause.REFUSED, here=False)  # by the breaker, or for want of a place
 TROUBLE = {Cause.CONTEXT: "context", Cause.POLICY: "policy"}
 
@@ -79,6 +79,7 @@ class RetryingTrials:
         breakers: Breakers | None = None,
         *,
         hedges: Hedges | None = None,
+        probes: Probes | None = None,
         bulkheads: Bulkheads | None = None,
         later: Later | None = None,
     ) -> None:
@@ -86,7 +87,8 @@ class RetryingTrials:
         self.chains = chains
         self.pause = pause
         self.breakers = breakers
-        self.hedges = hedges  # None: one attempt at a time
+        self.hedges = hedges  # None: one attempt at a time,
+        self.probes = probes  # also where it is a probe of its breaker
         self.bulkheads = bulkheads  # None: no pools
         self.later = later  # calls something then; None: nobody is kept waiting for an answer that is held back
         self._budgets: dict[str, RetryBudget] = {}  # by upstream
@@ -135,10 +137,11 @@ class RetryingTrials:
                 trial.enter(self.breakers)
             elif gw.controls.forced:
                 trial.obey()
-            if self.hedges is None:
+            racing = self.probes if trial.probing and self.probes is not None else self.hedges
+            if racing is None:
                 exchange = trial.hand = await attempt(call, down, gw)
             else:
-                exchange = trial.hand = await self.hedges.attempt(call, trial, down, gw)
+                exchange = trial.hand = await racing.attempt(call, trial, down, gw)
             if exchange.status < 400 or not await trial.refused(exchange):
                 ending = await passed(call, trial.give(), down, gw)
                 trial.ended = True
@@ -163,14 +166,11 @@ async def passed(call: Call, exchange: Exchange, down: Downstream, gw: Gateway) 
     return await pump(call, exchange, down, gw)  # upstream -> meter -> client
 
 
-class CallTrial(Attempted, eq=False):
+class CallTrial(Contest, eq=False):
     """Implements ports.Trial: one call, and where it goes next."""
 
-    _goal: Goal = HERE  # asked now
     _next: Goal = HERE  # asked next
-    _tries: int = 1  # of the present goal
     _wait: float = 0.0
-    _side: tuple[Goal, Pass | None, Place | None] = (HERE, None, None)  # of a second attempt beside the first
     _wanting: Unverified | None = None  # the last answer, which a dearer target is asked for
     _rises: bool = False  # the next attempt is for that
     pings: Pings | None = None
@@ -213,43 +213,6 @@ class CallTrial(Attempted, eq=False):
             raise fault
         ending: Ending = wanting.spare.give(call, self._gw, why_not(fault))
         return ending
-
-    # -- a second attempt beside the first: implements stages.hedge.Second ------------------------------------------
-
-    def aim(self, other: Call) -> bool:
-        breakers, gw = self._trials.breakers, self._gw
-        goal = next((goal for goal in self._goals.left("failure") if self._goals.is_well(goal)), self._goal)
-        self._goals.go(other, goal)
-        if breakers is None and self._trials.shut(other.route.upstream, other.model_sent or other.asked.model, gw):
-            return False
-        seat, pools = None, self._trials.bulkheads
-        try:
-            seat = pools.beside(other, gw) if pools is not None else None
-            self._side = (goal, breakers.enter(other, gw) if breakers is not None else None, seat)
-        except (BreakerOpen, NoPlace):
-            self._free(seat, other)
-            return False
-        return True
-
-    def lost(self, other: Call, verdict: Verdict | None) -> None:
-        goal, one, seat = self._side
-        self._free(seat, other)
-        if verdict is not None:
-            self._goals.used(goal)
-        if one is not None and self._trials.breakers is not None:
-            self._trials.breakers.leave(one, other, verdict, well=False, gw=self._gw)
-
-    def taken(self, first: Call, verdict: Verdict | None) -> None:
-        breakers = self._trials.breakers
-        if self.admitted is not None and breakers is not None:
-            if verdict is None:
-                breakers.overtaken(self.admitted, self._gw)
-            else:
-                breakers.leave(self.admitted, first, verdict, well=False, gw=self._gw)
-        self._free(self.seat, first)
-        self._goal, self.admitted, self.seat = self._side
-        self._goals.used(self._goal)
-        self._tries = 1
 
     # -- what is decided -----------------------------------------------------------------------------------------
 

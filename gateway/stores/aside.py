@@ -1,4 +1,4 @@
-"""What goes on beside a call: tasks, timers, and the bell that says that something is new. See stages.hedge."""
+"""What goes on beside a call: tasks, timers, and the bell that says that something is new. See stages.race."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Bell:
-    """Implements stages.hedge.Bell: rung as often as one likes, heard by one who waits."""
+    """Implements stages.race.Bell: rung as often as one likes, heard by one who waits."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
@@ -23,7 +23,7 @@ class Bell:
 
 
 class Aside:
-    """Implements stages.hedge.Aside on the running event loop."""
+    """Implements stages.race.Aside on the running event loop."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself keeps none alive

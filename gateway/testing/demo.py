@@ -27,6 +27,8 @@ from typing import Any
 import aiohttp
 from rich.console import Console
 
+from gateway.config.address import parse_address
+from gateway.process.sockets import CannotListen, bind, close_all
 from gateway.testing.agent_wire import Log, Seen
 from gateway.testing.agents import CAST, TEAM, Stage
 from gateway.testing.demo_view import Progress, by_run, gather, money, summary
@@ -132,6 +134,17 @@ def gateway(fake_url: str, failing_url: str, console: Console, overrides: Mappin
     upstreams["gemini"] = {**upstreams["gemini"], "url": failing_url}
     config: dict[str, Any] = {"telemetry": {"log": None}, **SETTINGS, **addresses, **overrides}
     return RunningGateway(upstreams, **config)
+
+
+def taken(overrides: Mapping[str, Any]) -> str:
+    """Why an address that was asked for cannot be had; "" where it can. What answers there is not to be played with."""
+    try:
+        with contextlib.suppress(ValueError):  # what is no address the gateway itself refuses, and says where
+            for name in overrides.keys() & {"listen", "admin"}:
+                close_all(bind(parse_address(overrides[name])))
+    except CannotListen as fault:
+        return str(fault)
+    return ""
 
 
 async def play(stage: Stage, seconds: float, runs: int | None) -> None:
@@ -258,6 +271,9 @@ def run(
     `runs` (per agent) bounds the play in place of `seconds`; `overrides` are fields of the configuration.
     """
     console = Console()
+    if fault := taken(overrides or {}):
+        console.print(fault, markup=False)
+        return 1
     with ended_by_signals(), fake_upstream(seed) as fake_url, failing_upstream(seed) as failing_url:
         gate = gateway(fake_url, failing_url, console, overrides or {})
         try:

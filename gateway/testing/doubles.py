@@ -220,7 +220,7 @@ class MemoryUpstreams:
         body: bytes,
         owner: Downstream,
         *,
-        patience: float = 0.0,
+        patience: Callable[[], float] | None = None,
         fresh: bool = False,
     ) -> MemoryExchange:
         await Stop("connect")

@@ -19,7 +19,7 @@ from gateway.config.schema import Spending
 from gateway.spend import Grant
 from gateway.stores.redis_budgets import RedisBudgets
 from tests.bench.micro_budgets import CHARGE, DAY, demands
-from tests.unit.stores.redis_server import RedisServer
+from tests.redis_server import RedisServer
 
 AT_ONCE = (1, 16, 64, 256)
 
@@ -53,18 +53,14 @@ async def measure(store: RedisBudgets, server: RedisServer, at_once: int, calls:
 
 
 async def run(calls: int) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        server = RedisServer(Path(directory))
-        try:
-            store = RedisBudgets(Spending(redis=server.url, timeout=2), Path(directory), grace=0)
-            await store.ready(10)
-            print("at once  calls/s  worker us  redis us  p50 ms  p99 ms")
-            for at_once, some in zip(AT_ONCE, itertools.chain([calls // 4], itertools.repeat(calls)), strict=False):
-                rate, mine, its, middle, high = await measure(store, server, at_once, some)
-                print(f"{at_once:7}  {rate:7.0f}  {mine:9.0f}  {its:8.0f}  {middle:6.2f}  {high:6.2f}")
-            await store.close()
-        finally:
-            server.stop()
+    with tempfile.TemporaryDirectory() as directory, RedisServer() as server:
+        store = RedisBudgets(Spending(redis=server.url, timeout=2), Path(directory), grace=0)
+        await store.ready(10)
+        print("at once  calls/s  worker us  redis us  p50 ms  p99 ms")
+        for at_once, some in zip(AT_ONCE, itertools.chain([calls // 4], itertools.repeat(calls)), strict=False):
+            rate, mine, its, middle, high = await measure(store, server, at_once, some)
+            print(f"{at_once:7}  {rate:7.0f}  {mine:9.0f}  {its:8.0f}  {middle:6.2f}  {high:6.2f}")
+        await store.close()
 
 
 def main() -> None:

@@ -18,6 +18,32 @@ from gateway.testing.twice import Twice  # noqa: E402
 
 NOW = 1_790_000_000.0
 
+# The files that take longest, and those first: so two processes that take a file each end at about the same time.
+LONGEST = (
+    "test_semantic.py",
+    "test_budget_proof.py",
+    "test_semantic_attack.py",
+    "test_semantic_bars.py",
+    "test_ledger_rebuild.py",
+    "test_page.py",
+    "test_mcp.py",
+    "test_prompt_cache.py",
+    "test_watching.py",
+    "test_metrics_many.py",
+    "test_chaos.py",
+    "test_demo.py",
+    "test_lifecycle.py",
+    "test_supervisor.py",
+    "test_budgets_crash.py",
+    "test_kill.py",
+    "test_soak.py",
+)
+PLACES = {name: place for place, name in enumerate(LONGEST)}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: PLACES.get(item.path.name, len(PLACES)))
+
 
 def upstreams(url: str) -> dict[str, Any]:
     return {

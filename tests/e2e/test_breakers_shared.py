@@ -11,9 +11,9 @@ import pytest
 from gateway.testing.fake_upstream import FakeUpstream
 from gateway.testing.gateway import RunningGateway, free_port
 from gateway.testing.raw import RawAnswer, RawClient, post
-from tests.e2e.redis_server import RedisServer, missing
+from tests.redis_server import NEEDS_REDIS, RedisServer
 
-pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "redis-server is there")
+pytestmark = NEEDS_REDIS
 
 
 @pytest.fixture(scope="module")

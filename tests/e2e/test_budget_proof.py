@@ -19,7 +19,7 @@ import pytest
 
 from gateway.testing.gateway import RunningGateway
 from tests.e2e.judge import INPUT_PICO, MODEL, OUTPUT_PICO, PRICES, Crowd, Judge, Tally
-from tests.e2e.redis_server import RedisServer, missing
+from tests.redis_server import NEEDS_REDIS, RedisServer
 
 SEEDS = int(os.environ.get("TOLLGATE_PROOF_SEEDS", "40"))
 CLIENTS = 500
@@ -31,7 +31,7 @@ EXPECTED = {"insufficient_quota", "None"}  # refused by the budget; 503 of the u
 RELEARNING = {"budgets_unavailable"}  # a worker that was started again first tells Redis what it knows
 STORES = [
     "sqlite",
-    pytest.param("redis", marks=pytest.mark.skipif(bool(missing()), reason=missing() or "redis-server is there")),
+    pytest.param("redis", marks=NEEDS_REDIS),
 ]
 
 

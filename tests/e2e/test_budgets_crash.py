@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +14,8 @@ from gateway.testing.fake_upstream import FakeUpstream
 from gateway.testing.gateway import RunningGateway
 from tests.e2e.conftest import upstreams
 from tests.e2e.money import Answer, Waiting, ask, asked_of, prices, under_way
-from tests.e2e.redis_server import RedisServer, missing
+from tests.redis_server import NEEDS_REDIS, PROGRAM, RedisServer
 
-needs_redis = pytest.mark.skipif(bool(missing()), reason=missing() or "redis-server is there")
 MODEL = "m"
 
 
@@ -34,7 +31,7 @@ def of_run(gate: RunningGateway, run: str, text: str = "[[tokens 5]]", most: int
 
 
 @pytest.mark.parametrize("how", ["charge", "free"])
-@pytest.mark.parametrize("store", ["sqlite", pytest.param("redis", marks=needs_redis)])
+@pytest.mark.parametrize("store", ["sqlite", pytest.param("redis", marks=NEEDS_REDIS)])
 def test_what_a_killed_worker_held_is_charged_or_freed_as_configured(
     fake: FakeUpstream, store: str, how: str, redis: RedisServer
 ) -> None:
@@ -68,7 +65,7 @@ def test_what_a_killed_worker_held_is_charged_or_freed_as_configured(
 
 @pytest.fixture(scope="module")
 def redis() -> Iterator[RedisServer | None]:
-    if missing():
+    if PROGRAM is None:
         yield None
         return
     with RedisServer() as running:
@@ -78,10 +75,8 @@ def redis() -> Iterator[RedisServer | None]:
 @pytest.fixture
 def hung(redis: RedisServer) -> Iterator[Any]:
     """Stops the server's process when called, and lets it go on at the end."""
-    assert redis.process is not None
-    pid = redis.process.pid
-    yield lambda: os.kill(pid, signal.SIGSTOP)
-    os.kill(pid, signal.SIGCONT)
+    yield redis.hang
+    redis.go_on()
 
 
 BUDGETS = [{"scope": "run", "match": "limited-*", "usd": 1, "per": "life"}]
@@ -93,7 +88,7 @@ def timed(gate: RunningGateway, run: str) -> tuple[Answer, float]:
     return answer, time.monotonic() - began
 
 
-@needs_redis
+@NEEDS_REDIS
 def test_while_redis_hangs_limited_calls_are_refused_and_others_go_on(
     fake: FakeUpstream, redis: RedisServer, hung: Any
 ) -> None:
@@ -112,12 +107,11 @@ def test_while_redis_hangs_limited_calls_are_refused_and_others_go_on(
         assert "tollgate_budget_store_available 0" in gate.until(
             lambda: gate.text("/metrics"), lambda text: "tollgate_budget_store_available 0" in text
         )
-        assert redis.process is not None
-        os.kill(redis.process.pid, signal.SIGCONT)
+        redis.go_on()
         gate.until(lambda: of_run(gate, "limited-a").status, lambda status: status == 200)
 
 
-@needs_redis
+@NEEDS_REDIS
 def test_while_redis_hangs_a_share_is_granted_where_that_is_configured(
     fake: FakeUpstream, redis: RedisServer, hung: Any
 ) -> None:
@@ -134,8 +128,7 @@ def test_while_redis_hangs_a_share_is_granted_where_that_is_configured(
         spent = sum(float(a.headers["x-tollgate-cost-usd"]) for a in answers if a.status == 200)
         assert spent <= 0.05
         assert len(asked_of(fake, "in-outage")) == granted
-        assert redis.process is not None
-        os.kill(redis.process.pid, signal.SIGCONT)
+        redis.go_on()
 
         def booked() -> float:
             found = gate.get("/api/budgets", prefix="run:limited-b")["budgets"]
@@ -145,7 +138,7 @@ def test_while_redis_hangs_a_share_is_granted_where_that_is_configured(
         gate.until(booked, lambda total: total >= spent)  # what was spent meanwhile is told to Redis
 
 
-@needs_redis
+@NEEDS_REDIS
 def test_where_nothing_is_limited_redis_is_not_missed(fake: FakeUpstream, redis: RedisServer, hung: Any) -> None:
     with RunningGateway(upstreams(fake.url), **settings([], redis=redis.url, prefix="none")) as gate:
         hung()

@@ -12,9 +12,9 @@ from gateway.testing.fake_upstream import FakeUpstream
 from gateway.testing.gateway import RunningGateway
 from tests.e2e.conftest import upstreams
 from tests.e2e.money import Answer, Waiting, ask, prices, until
-from tests.e2e.redis_server import RedisServer, missing
+from tests.redis_server import NEEDS_REDIS, RedisServer
 
-pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "redis-server is there")
+pytestmark = NEEDS_REDIS
 WITHIN = 1.5  # seconds for a decision to reach the other machine, with what a test machine needs
 
 

@@ -71,7 +71,7 @@ def test_every_run_has_its_own_budget(house: RunningGateway) -> None:
 def test_max_calls(house: RunningGateway) -> None:
     limit(house, "three", {"max_calls": 3})
     assert [of_run(house, "three").status for _ in range(4)] == [200, 200, 200, 402]
-    assert "run three is 3 calls: 3 calls spent" in of_run(house, "three").message
+    assert "The limit of run three is 3 calls: 3 spent" in of_run(house, "three").message
 
 
 def test_max_steps(house: RunningGateway) -> None:

@@ -16,10 +16,10 @@ import pytest
 from gateway.testing.fake_upstream import FakeUpstream
 from gateway.testing.fake_world import Latency
 from gateway.testing.gateway import RunningGateway
-from tests.e2e.redis_server import RedisServer, missing
 from tests.e2e.test_cache import CACHE, question, sent, upstreams
+from tests.redis_server import NEEDS_REDIS, RedisServer
 
-REDIS = pytest.param("redis", marks=pytest.mark.skipif(bool(missing()), reason=missing() or "redis-server is there"))
+REDIS = pytest.param("redis", marks=NEEDS_REDIS)
 MANY = 200
 
 
@@ -141,6 +141,22 @@ async def test_a_failing_leader_releases_the_others(gates: list[RunningGateway],
     answers = await at_once(gates, question(f"[[wait 0.3]] [[fault 503 times=1]] {text}"), 24)
     assert sorted(status for status, _, _ in answers) == [200] * 23 + [503]
     assert sent(upstream, text) == 2
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_a_leader_that_leaves_before_its_answer_costs_no_other_call(
+    gates: list[RunningGateway], upstream: FakeUpstream, stream: bool
+) -> None:
+    text = f"gone early, {len(gates)} {stream}"
+    body = question(f"[[wait 1.5]] {text}", stream=stream)
+    leader = asyncio.create_task(ask(gates[0], body))
+    while not sent(upstream, text):
+        await asyncio.sleep(0.01)
+    others = asyncio.create_task(at_once(gates, body, 8))
+    await asyncio.sleep(0.4)  # they have joined
+    leader.cancel()
+    assert {(status, result) for status, result, _ in await others} == {(200, "exact")}
+    assert sent(upstream, text) == 1
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])

@@ -28,10 +28,13 @@ from tests.e2e.test_soak import Size, size_of
 TIMES = int(os.environ.get("TOLLGATE_CHAOS", "1"))
 CALLS, CLIENTS, SEED = 2400 * TIMES, 12, 20
 LEAVING, BREAKING = 0.05, 0.1  # shares of the clients that leave, and of the answers that break off in their middle
+CHECKED = 0.15  # share of the calls whose answers a cascade checks
 LATE, LATENESS = 0.05, 0.2  # share of the answers whose first content is late, whoever gives them, and by how much (s)
 TIMEOUTS = {"connect": 1, "first_byte": 1, "first_content": 1, "idle": 1, "total": 10}
 DIALECTS = ("openai", "anthropic", "gemini")
 MODELS = {"openai": "gpt-4o", "anthropic": "claude-sonnet-4-5", "gemini": "gemini-2.5-flash"}
+CHEAP = {"openai": "gpt-4o-mini", "anthropic": "claude-haiku-4-5", "gemini": "gemini-2.5-flash-lite"}
+SCHEMA: Any = {"type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]}
 TERMINAL = {"openai": b"data: [DONE]", "anthropic": b"event: message_stop", "gemini": b'"finishReason"'}
 WEATHER = (
     *("408", "409", "429", "429_ms", "429_seconds", "429_requests", "500", "502", "503", "504", "529", "no_retry"),
@@ -62,6 +65,12 @@ class Asked:
     breaks: str  # how its answer breaks off, whoever gives it
     leaves: bool
     late: bool
+    checked: str  # what is asked for in JSON, and is answered so: valid | text; "": nothing is
+
+    @property
+    def end(self) -> str:
+        """Of its answer, if that is whole."""
+        return f'{{"number": {self.number}}}' if self.checked == "valid" else f" {self.number}{ENDS_HERE}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +90,29 @@ class Got:
 def drawn(draw: random.Random, number: int) -> Asked:
     breaks = draw.choice(IN_THE_MIDDLE) if draw.random() < BREAKING else ""
     late = draw.random() < LATE
-    return Asked(number, draw.choice(DIALECTS), draw.random() < 0.6, breaks, draw.random() < LEAVING, late)
+    checked = draw.choice(("valid", "text")) if draw.random() < CHECKED else ""
+    return Asked(number, draw.choice(DIALECTS), draw.random() < 0.6, breaks, draw.random() < LEAVING, late, checked)
 
 
 def request_of(asked: Asked) -> bytes:
-    words = " ".join(f"word{n}" for n in range(30))
+    words = "" if asked.checked == "valid" else " ".join(f"word{n}" for n in range(30))
     broken = f" [[fault {asked.breaks} after=5 seconds=2]]" if asked.breaks else ""
     late = f" [[wait {LATENESS}]]" if asked.late else ""
-    text = f"[[say {words} {asked.number}{ENDS_HERE}]]{broken}{late}"
-    model = MODELS[asked.dialect]
+    text = f"[[say {words}{asked.end}]]{broken}{late}"
+    model = f"checked-{asked.dialect}" if asked.checked else MODELS[asked.dialect]
     body: dict[str, Any] = {"model": model, "max_tokens": 200, "messages": [{"role": "user", "content": text}]}
     path = {"openai": "/v1/chat/completions", "anthropic": "/v1/messages"}.get(asked.dialect, "")
     if asked.dialect == "gemini":
         path = f"/v1beta/models/{model}:{'streamGenerateContent?alt=sse' if asked.stream else 'generateContent'}"
         body = {"contents": [{"parts": [{"text": text}]}]}
+        if asked.checked:
+            body["generationConfig"] = {"responseMimeType": "application/json", "responseJsonSchema": SCHEMA}
     elif asked.stream:
         body["stream"] = True
+    if asked.checked and asked.dialect == "openai":
+        body["response_format"] = {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}
+    elif asked.checked and asked.dialect == "anthropic":
+        body["output_config"] = {"format": {"type": "json_schema", "schema": SCHEMA}}
     return post(f"/run/chaos-{asked.number % 40}{path}", json.dumps(body).encode(), b"anthropic-version: 2023-06-01")
 
 
@@ -133,6 +149,13 @@ class Storm:
         return sum(len(one.played) for one in self.providers) + len(self.backup.requests)
 
 
+def cascade(dialect: str) -> dict[str, Any]:
+    """Cheap first; what is not JSON then is asked of two others."""
+    places = [(CHEAP[dialect], dialect), (MODELS[dialect], f"{dialect}-second"), (MODELS[dialect], f"{dialect}-backup")]
+    to = [{"model": model, "upstream": upstream} for model, upstream in places]
+    return {"model": f"checked-{dialect}", "to": to, "cascade": {}, "sticky": False}
+
+
 HEDGING = {"enabled": True, "share": 1, "quantile": 0.9, "sample": 10, "least": 0.05}
 
 
@@ -150,6 +173,7 @@ def storm(request: pytest.FixtureRequest) -> Iterator[Storm]:
                 upstreams[dialect if name == "first" else f"{dialect}-{name}"] = {**known, "provider": provider}
         gate = RunningGateway(
             upstreams,
+            routes=[cascade(one) for one in DIALECTS],
             fallbacks=[{"upstream": one, "to": [f"{one}-second", f"{one}-backup"]} for one in DIALECTS],
             breakers={"pause": 0.05, "longest": 0.1, "consecutive": 4, "window": 2},
             retries={"base": 0.01, "longest": 0.1},
@@ -185,7 +209,7 @@ def test_a_whole_answer_is_whole_and_a_cut_one_says_so(storm: Storm) -> None:
             continue
         call = storm.calls[got.id]
         if got.whole:
-            assert said(answer.body).endswith(f" {asked.number}{ENDS_HERE}"), (asked, call, answer.body[-300:])
+            assert said(answer.body).endswith(asked.end), (asked, call, answer.body[-300:])
             assert not asked.stream or TERMINAL[asked.dialect] in answer.body
             assert (call["status"], call["outcome"]) == (200, "ok"), (asked, call)
             whole[asked.dialect] += 1
@@ -205,6 +229,30 @@ def test_nearly_all_succeed_where_a_backup_is_well(storm: Storm) -> None:
     before_content = [got for got in lost if got.answer is not None and got.answer.status != 200]
     assert len(before_content) <= len(fair) // 1000, Counter(got.answer.status for got in before_content if got.answer)
     assert len(lost) < len(fair) * 0.1, "what breaks behind its first byte cannot be healed"
+
+
+def test_what_has_not_the_form_that_was_demanded_is_asked_of_others(storm: Storm) -> None:
+    whole = [(got.asked, storm.calls[got.id]) for got in storm.got if got.whole and not got.asked.leaves]
+    assert not any("cascade" in call["notes"] for asked, call in whole if not asked.checked)
+    dear = 0
+    for asked, call in whole:
+        verdicts = call["notes"].get("cascade", "").split(",")
+        withheld = [attempt for attempt in call["attempts"] if attempt["error_code"] == "unverified"]
+        if asked.checked == "valid":
+            assert verdicts[-1] == "ok"
+            assert not withheld
+        elif asked.checked:
+            assert set(verdicts) == {"json"}, call
+            assert len(withheld) >= len(verdicts) - 1
+            assert len(withheld) == len({(one["upstream"], one["model"]) for one in withheld})
+            dear += call["attempts"][-1]["model"] == MODELS[asked.dialect]
+    assert dear > CALLS * CHECKED * 0.3
+
+
+def test_a_probe_is_not_waited_for(storm: Storm) -> None:
+    results = Counter(call["notes"]["probe"] for call in storm.calls.values() if "probe" in call["notes"])
+    assert results["won"] > 10, results
+    assert set(results) <= {"won", "lost", "failed", "refused"}
 
 
 def test_hedges_are_made_where_they_are_asked_for(storm: Storm) -> None:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
 from gateway.testing.faults import Repeat, Script, Send, Wait, answer, chunked
-from gateway.testing.gateway import RunningGateway, free_port
+from gateway.testing.gateway import RunningGateway
 from gateway.testing.raw import NoAnswer, RawAnswer, RawClient, post
 from gateway.testing.scripted import Background, ScriptedUpstream
+from tests.redis_server import NEEDS_REDIS, RedisServer
 
 CHAT = "/v1/chat/completions"
 CHUNK = b'data: {"id":"c","model":"gpt-4o","choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'
@@ -29,7 +28,6 @@ SCRIPTS: dict[str, Script] = {
     "stalled": [Send(chunked(CHUNK, end=b"")), Wait(60)],
     "endless": [Send(chunked(CHUNK, end=b"")), Repeat(b"%x\r\n%b\r\n" % (len(CHUNK), CHUNK), pause=0.02)],
 }
-REDIS = shutil.which("redis-server") or shutil.which("valkey-server")
 TOLLGATE = [sys.executable, "-c", "import sys; from gateway.cli import main; sys.exit(main())"]
 
 
@@ -183,26 +181,20 @@ def test_a_kill_without_a_gateway_holds_at_its_next_start() -> None:
             gate.close()
 
 
-@pytest.mark.skipif(REDIS is None, reason="redis-server is not installed")
-def test_a_kill_on_one_machine_ends_the_streams_on_another_within_a_second(tmp_path: Path) -> None:
-    assert REDIS is not None
-    port = free_port()
-    words = [REDIS, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL) as redis, Background(ScriptedUpstream(SCRIPTS)) as up:
+@NEEDS_REDIS
+def test_a_kill_on_one_machine_ends_the_streams_on_another_within_a_second() -> None:
+    with RedisServer() as redis, Background(ScriptedUpstream(SCRIPTS)) as up:
         upstreams = {"openai": {"dialect": "openai", "url": up.url, "provider": "openai"}}
-        spending = {"redis": f"redis://127.0.0.1:{port}/0"}
-        try:
-            with (
-                RunningGateway(upstreams, spending=spending) as one,
-                RunningGateway(upstreams, spending=spending) as two,
-                ThreadPoolExecutor(4) as pool,
-            ):
-                pending = [pool.submit(call, two, "far", "endless", stream=True) for _ in range(4)]
-                under_way(two, 4)
-                assert one.post("/api/kill", {"scope": "run", "value": "far"})["in_force"] is True
-                decided_at = time.monotonic()
-                assert max(each.result(20)[1] for each in pending) - decided_at < 1.0
-                two.post("/api/runs/far/resume", {})
-                one.until(lambda: call(one, "far")[0], lambda got: got is not None and got.status == 200, seconds=3)
-        finally:
-            redis.kill()
+        spending = {"redis": redis.url}
+        with (
+            RunningGateway(upstreams, spending=spending) as one,
+            RunningGateway(upstreams, spending=spending) as two,
+            ThreadPoolExecutor(4) as pool,
+        ):
+            pending = [pool.submit(call, two, "far", "endless", stream=True) for _ in range(4)]
+            under_way(two, 4)
+            assert one.post("/api/kill", {"scope": "run", "value": "far"})["in_force"] is True
+            decided_at = time.monotonic()
+            assert max(each.result(20)[1] for each in pending) - decided_at < 1.0
+            two.post("/api/runs/far/resume", {})
+            one.until(lambda: call(one, "far")[0], lambda got: got is not None and got.status == 200, seconds=3)

@@ -61,7 +61,7 @@ STREAMED = {"stalls before content", "pings without content", "error in a 200", 
 
 @pytest.fixture(scope="module")
 def sick() -> Iterator[ScriptedUpstream]:
-    scripts: dict[str, Any] = {"good": [Send(answer(GOOD))], **OUTAGES}
+    scripts: dict[str, Any] = {"good": [Send(answer(GOOD))], "slow": [Wait(0.2), Send(answer(GOOD))], **OUTAGES}
     with Background(ScriptedUpstream(scripts)) as running:
         yield running
 
@@ -201,6 +201,33 @@ def test_once_it_is_known_to_fail_it_is_left_alone_and_healed_by_one_probe(
 
 def _of_the_first(got: RawAnswer) -> bool:
     return got.get("x-tollgate-upstream") == "sick"
+
+
+@pytest.mark.parametrize("how", ["stalls before headers", "stalls before content"])
+def test_a_probe_waits_for_no_upstream_that_stalls_and_finds_one_well_that_is_slower(
+    sick: ScriptedUpstream, well: FakeUpstream, how: str
+) -> None:
+    stream, breakers = how in STREAMED, {"consecutive": 3, "pause": 0.1, "longest": 0.1}
+    with RunningGateway(**settings(sick, well, breakers=breakers)) as gate:
+        through(gate, "sick", [how] * 2 * AT_ONCE, "stalling", stream=stream)
+        gate.until(lambda: gate.get("/api/breakers")["breakers"], bool)
+        before, made = len(sick.of(how)), []
+        while len(sick.of(how)) < before + 3 and len(made) < 5000:
+            made.append(ask(gate, "sick", how, 0, "probing", stream=stream))
+        assert all(succeeded(got, 0, stream=stream) for got in made)
+        named = {got.get("x-tollgate-request-id") for got in made}
+        calls = [call for call in gate.calls(2 * AT_ONCE + len(made)) if call["id"] in named]
+        probes = [call for call in calls if "probe" in call["notes"]]
+        assert len(probes) >= 3
+        for call in probes:
+            assert (call["notes"]["probe"], call["notes"]["probe_to"]) == ("won", "well")
+            assert [attempt["error_code"] for attempt in call["attempts"]] == ["overtaken", None]
+            assert call["cost_usd"] == pytest.approx(sum(call["cost_components"].values()))
+        waited = [call for call in calls for attempt in call["attempts"] if "timeout" in (attempt["error_code"] or "")]
+        assert not waited, "nobody waits for it any more"
+        counted = 'tollgate_probes_beside_total{result="won",to="well",upstream="sick"}'
+        gate.until(lambda: gate.text("/metrics"), lambda text: counted in text)
+        gate.until(lambda: ask(gate, "sick", "slow", 0, "healing", stream=False), _of_the_first)
 
 
 def test_a_person_holds_it_open(guarded: RunningGateway) -> None:

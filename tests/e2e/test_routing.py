@@ -103,6 +103,8 @@ async def test_an_agents_version_pins_its_model(routed: RunningGateway, good: Fa
         headers = {"x-tollgate-agent-version": version}
         assert await asked(routed, "pinned", [f"pin-{version}"], headers=headers) == {200: 1}
         assert models_at(good, f"pin-{version} ") == [model]
+        assert await asked(routed, "pinned", [f"url-{version}/version/{version}"]) == {200: 1}
+        assert models_at(good, f"url-{version}/version/{version} ") == [model]
 
 
 async def test_the_cheaper_and_the_able_model(routed: RunningGateway, good: FakeUpstream) -> None:

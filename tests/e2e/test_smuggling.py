@@ -147,6 +147,7 @@ LINES = {
     "fragment": b"POST @#x HTTP/1.1",
     "fragment behind the query": b"POST @?a=b#c HTTP/1.1",
     "no slash": b"POST v1/chat/completions HTTP/1.1",
+    "TRACE": b"TRACE @ HTTP/1.1",
     "CONNECT": b"CONNECT gate.example:443 HTTP/1.1",
     "asterisk": b"OPTIONS * HTTP/1.1",
 }
@@ -203,6 +204,12 @@ AMBIGUOUS = {  # refused, and the connection goes on
     "double slash": b"/@",
     "double slash inside": b"@//x",
     "backslash": b"@\\x",
+    "dots with a parameter": b"@/..;/x",
+    "encoded letter": b"@%61",
+    "encoded capital": b"@%5A",
+    "encoded digit": b"@%31",
+    "encoded underscore": b"@%5f",
+    "encoded hyphen": b"@%2D",
 }
 ACCEPTED = {  # odd, but with one meaning only
     "plain": with_headers(),
@@ -318,7 +325,7 @@ def apparent(name: str, family: str) -> str:
     """The family that can be seen in a request whose head cannot be read."""
     unseen = {"HTTP/2", "TLS", "noise", "LF before the request", *(f"line {key}" for key in LINES)}
     seen = {"trailing space", "0.9", "no version", "1.2", "2.0", "1.10", "fragment", "fragment behind the query"}
-    seen |= {"small protocol", "RTSP", "space in the path", "NUL in the path", "not ASCII", "unknown method"}
+    seen |= {"small protocol", "RTSP", "space in the path", "NUL in the path", "not ASCII", "unknown method", "TRACE"}
     return "openai" if name in unseen - {f"line {key}" for key in seen} else family
 
 

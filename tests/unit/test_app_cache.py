@@ -14,8 +14,8 @@ from gateway.app_cache import Larder
 from gateway.config.schema import Cache, Config, ExactCache
 from gateway.stores.sqlite_cache import SqliteCache
 from gateway.testing.calls import MemoryLinks
+from gateway.testing.gateway import free_port
 from tests.unit.stores.cache_entries import entry
-from tests.unit.stores.redis_server import free_port
 
 LINKS = MemoryLinks()
 

@@ -1,4 +1,5 @@
-"""What a worker does at each tick about its memory: caches before calls, the answers before the links."""
+"""What a worker does at each tick about its memory: caches before calls, the answers before the links. What it says of
+its breakers."""
 
 from __future__ import annotations
 
@@ -10,7 +11,9 @@ import pytest
 from gateway.app_resilience import Resilience
 from gateway.config.schema import Config
 from gateway.config.schema_bulkheads import Overload
+from gateway.config.schema_resilience import Breakers
 from gateway.journal.inflight import Gauges, InFlight
+from gateway.policy.breaker import Change, State
 
 MB = 1_048_576
 
@@ -62,3 +65,18 @@ def test_answers_go_before_links_and_without_a_mark_nothing_does(monkeypatch: py
     resilience.shedder(Config(overload=Overload(memory_bytes=80 * MB)))
     resilience.tick(0.0)
     assert (answers.held, links.held) == (0, 14 * MB)  # half of all
+
+
+def test_what_a_call_finds_that_began_before_a_reload_is_not_said_of_the_new_breakers() -> None:
+    journal = Journal()
+    resilience = Resilience(journal, 0)
+    config = Config(breakers=Breakers(enabled=True, consecutive=1))
+    change = Change(State.OPEN, "1 failures in a row")
+    before = resilience.trials(config).breakers
+    after = resilience.trials(config).breakers
+    assert before is not None
+    assert after is not None
+    before._told("openai", change)
+    assert [kind for kind, _ in journal.events] == ["breakers_reset", "breakers_reset"]
+    after._told("openai", change)
+    assert [kind for kind, _ in journal.events] == ["breakers_reset", "breakers_reset", "breaker"]

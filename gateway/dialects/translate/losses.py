@@ -2,7 +2,7 @@
 
 Rules
 1. Every member of a request is taken by its reader or lost; `Fields.end` says which ones were not taken.
-2. null, and a member without anything in it, say nothing and are not lost.
+2. null, "" and [] say nothing and are not lost. An empty object may: `{"googleSearch": {}}` asks for a search.
 3. Fields are named as the client wrote them (`messages[3].name`); `droppable` lists them without positions
    (`messages[].name`). A listed field stands for all that is in it.
 4. Everything that is lost is gathered, so that one refusal names all of it.
@@ -19,7 +19,7 @@ from gateway.dialects.translate.neutral import Setting
 from gateway.errors import BadBody, Untranslatable
 
 _POSITION = re.compile(r"\[\d+\]")
-_EMPTY: tuple[Any, ...] = (None, [], {}, "")
+_EMPTY: tuple[Any, ...] = (None, [], "")
 NAMED = 8  # fields that a refusal names
 LARGEST = 2**53  # numbers beyond are not the same to every parser
 

@@ -11,7 +11,8 @@ from functools import partial
 from types import MappingProxyType
 
 from gateway.call import Answer, Call, Request, Route, Usage
-from gateway.dialects.gemini import path_model, wants_sse
+from gateway.dialects.base import path_model
+from gateway.dialects.gemini import wants_sse
 from gateway.dialects.registry import DIALECTS
 from gateway.dialects.translate.hub import Asked, StreamTranslator, Translation, translates
 from gateway.dialects.translate.neutral import LENGTH, Counted, Done, Stopped

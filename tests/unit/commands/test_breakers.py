@@ -61,5 +61,21 @@ def test_a_gateway_that_answers_is_asked(
     assert json.loads(capsys.readouterr().out)[1]["name"] == "tools/search"
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("openai", ""),
+        ("openai/gpt-4o", ""),
+        ("opnai", '; nothing is named so in the configuration: did you mean "openai"?'),
+        ("tools/search", "; nothing is named so in the configuration"),
+    ],
+)
+def test_a_name_that_nothing_has_is_taken_and_said(
+    options: list[str], capsys: pytest.CaptureFixture[str], name: str, said: str
+) -> None:
+    assert cli.main(["breakers", "open", name, *options]) == 0
+    assert capsys.readouterr().out.startswith(f"{name}: held open{said}; no gateway")
+
+
 def test_none_has_opened() -> None:
     assert breakers.listed([]) == "no breaker has ever opened"

@@ -99,6 +99,26 @@ def test_compressed_lines_are_read(tmp_path: Path) -> None:
     assert [one.answer for one in labelled(plain)] == [row["class"] for row in rows(5)]
 
 
+def test_what_other_programs_write_is_read(tmp_path: Path) -> None:
+    """A byte order mark, lines that end as on Windows, classes that are numbers."""
+    rows = b'\xef\xbb\xbf{"text": "a", "class": 7}\r\n{"class": "7", "more": [], "text": "b"}\r\n'
+    (tmp_path / "s.jsonl").write_bytes(rows)
+    assert [(one.text, one.answer) for one in labelled(tmp_path / "s.jsonl")] == [("a", "7"), ("b", "7")]
+
+
+def test_a_compressed_file_that_is_cut_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "s.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a", "class": "b"}\n')[:-12])
+    with pytest.raises(Rejected, match=r"s\.jsonl\.gz: "):
+        labelled(tmp_path / "s.jsonl.gz")
+
+
+@pytest.mark.parametrize("target", ["0", "1", "1.5", "-0.1", "nan"])
+def test_a_target_that_is_no_share_is_refused(target: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["cache", "eval", "s.jsonl", f"--target={target}"])
+    assert "is no share" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("line", ["{", '{"text": "a"}', '{"text": 1, "class": "b"}', '"a"', ""])
 def test_a_bad_line_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "s.jsonl").write_text('{"text": "a", "class": "b"}\n' + line + "\n")

@@ -84,6 +84,15 @@ def test_whole_domains_stay_together(tmp_path: Path) -> None:
         ("", "at least 10"),
         ('{"prompt": 1}\n' * 20, ":1: "),
         ('{"prompt": "a", "scores": {"m": 1}}\n' * 10 + '{"prompt": "a", "scores": {"n": 1}}\n', "row 11"),
+        ('{"prompt": "a", "scores": {}}\n' * 10, "row 1 scores no model"),
+        ('{"prompt": "a", "scores": {"m": 97}}\n' * 10, ":1: .*<= 1"),
+        ('{"prompt": "a", "scores": {"m": 1}, "costs": {"m": -1}}\n' * 10, ":1: .*>= 0"),
+        ('{"prompt": "a", "scores": {"m": 1}, "costs": {"m": 0}}\n' * 10, "all models cost nothing"),
+        ('{"prompt": "a", "scores": {"m": 1, "n": 1}, "costs": {"m": 1, "N": 1}}\n' * 10, "row 1 states no cost of n,"),
+        (
+            '{"prompt": "a", "scores": {"m": 1}, "costs": {"m": 9}}\n' * 10 + '{"prompt": "a", "scores": {"m": 1}}',
+            "row 11 states no cost of m,",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, text: str, reason: str) -> None:
@@ -95,6 +104,42 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, text: str, reason: 
 
 def test_a_missing_price_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["route", "eval", str(rows(tmp_path / "rows.jsonl", 20)), "--price", "small=1"]) == 1
-    assert "no --price for large" in capsys.readouterr().err
+    assert "row 1 states no cost of large, and no --price does" in capsys.readouterr().err
+    prices = ["--price", "small=1", "--price", "large=1", "--price", "lrage=2"]
+    assert main(["route", "eval", str(tmp_path / "rows.jsonl"), *prices]) == 1
+    assert "--price names lrage, of which" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["route", "eval", str(tmp_path / "rows.jsonl"), "--price", "small=x"])
+    assert "small=x is not MODEL=NUMBER" in capsys.readouterr().err
     assert main(["route", "eval", str(tmp_path / "none.jsonl")]) == 1
     assert main(["route", "eval", str(tmp_path / "rows.jsonl"), "--by-domain", "--folds", "3"]) == 0
+
+
+@pytest.mark.parametrize("scores", [{"small": 0, "large": 0}, {"small": 1, "large": 1}])
+def test_models_that_never_or_always_are_right_have_a_report_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], scores: dict[str, int]
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    line = json.dumps({"prompt": "a", "scores": scores, "costs": {"small": 0, "large": 1}})
+    path.write_bytes(b"\xef\xbb\xbf" + f"{line}\n".encode() * 20)
+    assert main(["route", "eval", str(path)]) == 0
+    assert "mean:   quality 100.0%  cost   0.0%" in capsys.readouterr().out
+
+
+def test_a_domain_that_the_others_best_model_is_no_good_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "rows.jsonl"
+    lines = [{"prompt": "a", "domain": f"d{n % 2}", "scores": {"small": n % 2, "large": 1 - n % 2}} for n in range(20)]
+    path.write_text("".join([json.dumps(line) + "\n" for line in lines]))
+    assert main(["route", "eval", str(path), "--by-domain"]) == 0
+    assert "2 folds" in capsys.readouterr().out
+
+
+def test_where_the_picture_cannot_go_is_said_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plot = tmp_path / "none" / "curve.svg"
+    assert main(["route", "eval", str(rows(tmp_path / "rows.jsonl", 20)), "--plot", str(plot)]) == 1
+    out, err = capsys.readouterr()
+    assert f"{plot} cannot be written" in err
+    assert out == ""
+    assert "folds" not in err

@@ -19,6 +19,9 @@ class Catalogue:
     def guess_provider(self, host, url_path=""):
         return {"api.openai.com": "openai", "api.anthropic.com": "anthropic"}.get(host, "")
 
+    def provider_of(self, upstream, host, url_path=""):
+        return self.guess_provider(host, url_path) or upstream
+
 
 @pytest.fixture
 def warned(home):

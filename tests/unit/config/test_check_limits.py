@@ -21,6 +21,9 @@ class Catalogue:
         known = {"api.openai.com": "openai", "api.anthropic.com": "anthropic"}
         return known.get(host, "google" if "google" in host else "")
 
+    def provider_of(self, upstream, host, url_path=""):
+        return self.guess_provider(host, url_path) or upstream
+
 
 KEYS = Roster(frozenset({"k1", "ci", "k2"}), frozenset({"core", "research-a", "research-b"}), 2)
 LOCAL = "upstreams: {local: {dialect: openai, url: 'http://127.0.0.1:1'}}\n"
@@ -81,6 +84,8 @@ def test_a_limit_that_matches_nothing_is_an_error(checked, text, said):
         budget("run", "r-*"),
         budget("model", "gpt-*"),
         budget("model", "gpt-x"),
+        budget("model", "GPT-X"),
+        budget("model", "models/gpt-x"),
         budget("model", "claude-z-2026-01-01"),
         budget("model", "claude-z-2026*"),
         budget("model", "fast") + "\naliases: {fast: own}\nprices: {models: {own: {input: 1, output: 1}}}",

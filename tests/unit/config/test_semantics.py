@@ -58,6 +58,9 @@ def upstream(url="http://127.0.0.1:9000", more=""):
         ("prices: {models: {m: {}}}", "prices.models.m: sets no price"),
         ("prices: {litellm_file: gone.json}", "prices.litellm_file: cannot read"),
         ("telemetry: {otlp: {endpoint: 'host:4318'}}", "telemetry.otlp.endpoint: a URL begins with"),
+        ("allowed_origins: ['*']", "allowed_origins.0: must be a page's origin"),
+        ("allowed_origins: [https://a.example, https://a.example/]", "allowed_origins.1: must be a page's origin"),
+        ("allowed_origins: [https://A.example]", "allowed_origins.0: must be a page's origin"),
         ("telemetry: {otlp: {endpoint: 'http://h', headers: {Host: x}}}", "telemetry.otlp.headers.Host: this header"),
     ],
 )
@@ -97,6 +100,7 @@ def test_an_identity_is_never_taken_from_a_credential(refused, name):
         upstream(more=", headers: {A: 'b c', a-b: ü}"),
         "aliases: {a: {model: a, upstream: openai}}",
         "identity: {tenant_header: X-Team}",
+        "allowed_origins: [https://a.example, 'http://[fd00::1]:3000', 'null']",
         "prices: {models: {m: {requests: 0}}}",
     ],
 )

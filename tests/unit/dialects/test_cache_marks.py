@@ -100,7 +100,10 @@ def test_what_is_stable_is_marked(body, where, how):
     ],
 )
 def test_never_where_the_client_set_one(place):
-    assert edits(json.dumps({"model": "m", "messages": [user("a"), answer("b"), user("c")], **place}).encode()) == ()
+    raw = json.dumps({"model": "m", "messages": [user("a"), answer("b"), user("c")], **place}).encode()
+    assert edits(raw) == ()
+    for odd in (rb"cache\u005fcontrol", rb"c\u0061che\u005Fcontro\u006C", rb"\u0063ache_control"):
+        assert edits(raw.replace(b"cache_control", odd)) == (), odd
 
 
 def test_text_about_marks_is_no_mark():

@@ -115,6 +115,14 @@ def test_thinking_stays_below_the_limit(talk, thinking, limit, ceiling, budget):
     assert found["thinking"] == {"type": "enabled", "budget_tokens": budget}
 
 
+def test_a_fallback_with_a_limit_of_its_own_is_not_held_by_another(talk):
+    body = {"max_tokens": 900, "fallbacks": [{"model": "m"}, {"model": "n", "max_tokens": 900}]}
+    assert capped(talk, "anthropic", body, 100) is None
+    del body["fallbacks"][1]["max_tokens"]
+    assert json.loads(capped(talk, "anthropic", body, 100))["max_tokens"] == 100
+    assert capped(talk, "anthropic", {"max_tokens": 900, "fallbacks": "default"}, 100) is not None
+
+
 @pytest.mark.parametrize("name", sorted(DIALECTS))
 def test_a_body_that_was_not_read_as_it_stands_is_left_alone(talk, name):
     it = one(talk, name)

@@ -105,6 +105,16 @@ def test_document(chat):
     assert answer.complete
 
 
+def test_a_refusal_is_known_for_one(chat):
+    """It ends as any answer does: `stop`."""
+    for refusal, content in (("I cannot", None), (None, "I can"), ("", "I can")):
+        message = {"role": "assistant", "content": content, "refusal": refusal}
+        whole = chat.answer({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
+        assert (whole.refused, whole.finish_reasons) == (bool(refusal), ("stop",))
+        streamed = chat.stream(chunk({"refusal": refusal, "content": content}), chunk({}, "stop"), DONE).end()
+        assert (streamed.refused, streamed.output_chars) == (whole.refused, whole.output_chars)
+
+
 def test_a_document_of_another_making(chat):
     """Fields of unexpected types are left out; the rest still counts."""
     answer = chat.answer({"id": 5, "model": ["x"], "choices": "none", "usage": USAGE, "service_tier": 3})

@@ -83,6 +83,17 @@ def test_document(responses):
     assert answer.finish_reasons == ("completed",)
 
 
+def test_a_refusal_is_known_for_one(responses):
+    """It ends as any answer does: `completed`."""
+    said = {"type": "message", "content": [{"type": "refusal", "refusal": "I cannot"}]}
+    whole = responses.answer(response(usage=USAGE, output=[said]))
+    delta = event("response.refusal.delta", 4, delta="I cannot")
+    streamed = responses.stream(CREATED, delta, event("response.completed", 5, response=response(usage=USAGE))).end()
+    for answer in (whole, streamed):
+        assert (answer.refused, answer.finish_reasons, answer.output_chars) == (True, ("completed",), 8)
+    assert not responses.stream(CREATED, *TEXT).end().refused
+
+
 def test_stated_searches_count_before_seen_ones(responses):
     output = [{"type": "web_search_call"}]
     answer = responses.answer(response(usage=USAGE, output=output, tool_usage={"web_search": {"num_requests": 4}}))
@@ -94,6 +105,19 @@ def test_stated_searches_count_before_seen_ones(responses):
 def test_incomplete_document_says_why(responses):
     answer = responses.answer(response("incomplete", incomplete_details={"reason": "max_output_tokens"}))
     assert answer.finish_reasons == ("max_output_tokens",)
+
+
+def test_items_that_a_later_request_may_refer_to(responses):
+    """Those that are all output of the model: a search or a remote tool brought more."""
+    items = [
+        {"type": kind, "id": f"{kind}-1"}
+        for kind in ("reasoning", "message", "function_call", "web_search_call", "mcp_call", "compaction")
+    ]
+    wanted = ("reasoning-1", "message-1", "function_call-1")
+    assert responses.answer(response(output=items, usage=USAGE)).items == wanted
+    done = [event("response.output_item.done", n, item=item) for n, item in enumerate(items, 1)]
+    meter = responses.stream(CREATED, *done, event("response.completed", 9, response=response(output=[], usage=USAGE)))
+    assert meter.end().items == wanted
 
 
 @pytest.mark.parametrize("end", ["completed", "incomplete", "failed"])

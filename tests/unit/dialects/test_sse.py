@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.dialects.sse import MAX_EVENT, Splitter, parse, parse_frame
+from gateway.dialects.sse import MAX_EVENT, Splitter, parse, parse_frame, without_done
 
 
 def reference(stream):
@@ -132,3 +132,12 @@ def test_a_frame_is_its_first_event(end, before, behind):
 def test_a_frame_may_have_no_event():
     assert parse_frame(b'[{"error": {}}]') is None
     assert parse_frame(b": ping\n\nevent: ping\ndata: {}\n\n") is None
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("field", [b"data: ", b"data:"])
+def test_a_tail_without_its_done_keeps_everything_else(end, field):
+    error = b'data: {"error": "data: [DONE]"}' + end * 2
+    assert without_done(error + field + b"[DONE]" + end * 2) == error
+    assert without_done(error + field + b"[DONE]") == error
+    assert without_done(b"") == b""

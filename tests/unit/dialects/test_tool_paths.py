@@ -50,9 +50,9 @@ def test_what_is_allowed_is_sent_as_it_came(path: str, upstream: str, sent: byte
 
 
 def test_a_call_of_a_tool_says_so() -> None:
-    route = TABLE.resolve(b"POST", b"/run/r1/agent/bot/budget/2/tools/all/x", "")
+    route = TABLE.resolve(b"POST", b"/run/r1/agent/bot/version/1.4/budget/2/tools/all/x", "")
     assert (route.template, route.dialect, route.operation) == ("/tools/{tool}", "tool", "execute_tool")
-    assert (route.run_id, route.agent, route.budget) == ("r1", "bot", b"2")
+    assert (route.run_id, route.agent, route.agent_version, route.budget) == ("r1", "bot", "1.4", b"2")
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,9 @@ def test_a_call_of_a_tool_says_so() -> None:
         ("/tools/all/.;a=b/x", "bad_path"),
         ("/tools/all/%252e%252e/x", "bad_path"),
         ("/tools/all/%25252fx", "bad_path"),
+        ("/tools/all/%C0%AE%c0%ae/x", "bad_path"),
+        ("/tools/all/a%e0%80%afb", "bad_path"),
+        ("/tools/all/a%f0%80%80%af", "bad_path"),
         ("/tools/all/%00", "bad_path"),
         ("/tools/all/x%0d%0aHost:%20a", "bad_path"),
         ("/tools/all/%0A", "bad_path"),

@@ -297,7 +297,7 @@ def test_an_interruption_between_two_reads_is_not_lost() -> None:
 def test_who_is_patient_waits_for_the_head_although_the_client_left() -> None:
     async def main() -> None:
         wire = made()
-        wire.exchange.patience, wire.exchange.total_deadline = 3, 100
+        wire.exchange.patience, wire.exchange.total_deadline = lambda: 3, 100
         waiting = asyncio.ensure_future(wire.exchange.answered())
         await settle()
         wire.exchange.interrupt(ClientGone())
@@ -313,7 +313,7 @@ def test_who_is_patient_waits_for_the_head_although_the_client_left() -> None:
 def test_nobody_is_patient_with_a_gateway_that_ends() -> None:
     async def main() -> None:
         wire = made()
-        wire.exchange.patience = 3
+        wire.exchange.patience = lambda: 3
         waiting = asyncio.ensure_future(wire.exchange.answered())
         await settle()
         wire.exchange.interrupt(Draining())

@@ -173,7 +173,7 @@ async def test_who_leaves_while_connecting_waits_for_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         where = target(mute.getsockname()[1], tls=True)
         bench = Bench(where, Timeouts(connect=30), ssl.create_default_context())
-        waiting = asyncio.ensure_future(bench.open(patience=30))
+        waiting = asyncio.ensure_future(bench.open(patience=lambda: 30))
         await asyncio.sleep(0.05)
         assert bench.down.on_gone is not None
         bench.down.on_gone(ClientGone())
@@ -198,6 +198,19 @@ async def test_a_connection_made_for_one_who_left_is_kept_for_the_next() -> None
             await asyncio.sleep(0.005)
         assert await bench.whole() == b"{}"
         assert up.connections == 1
+        bench.pools.close()
+
+
+async def test_what_is_not_wanted_any_more_once_it_is_connected_is_not_sent() -> None:
+    async with FaultUpstream(KEEPS) as up:
+        bench = Bench(target(up.port))
+        bench.down.gone = True
+        with pytest.raises(ClientGone):
+            await bench.open()
+        assert not bench.attempt.sent
+        bench.down.gone = False
+        assert await bench.whole() == b"{}"
+        assert up.connections == 1, "it is kept for the next"
         bench.pools.close()
 
 

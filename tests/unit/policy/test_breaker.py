@@ -106,6 +106,23 @@ def test_one_probe_at_a_time() -> None:
     assert breaker.admit(NANO) is not None
 
 
+def test_a_probe_that_nobody_waits_for_has_several_times_what_answers_take() -> None:
+    terms = Terms(consecutive=3, pause=NANO, longest=4 * NANO)
+    breaker = Breaker(terms)
+    for _ in range(50):
+        breaker.learn(2 * NANO, stream=True)
+        breaker.learn(NANO // 10, stream=False)
+    assert breaker.bound(stream=True) == 10 * NANO
+    assert breaker.bound(stream=False) == NANO, "a pause at least"
+    unknown, bounds = opened(terms), []
+    for _ in range(10):
+        bounds.append(unknown.bound(stream=True) // NANO)
+        probe = unknown.admit(unknown.until)
+        assert probe is not None
+        unknown.report(probe, SLOW, unknown.until)
+    assert bounds == [4, 8, 16, 32, 64, 128, 256, 512, PROBE_SECONDS, PROBE_SECONDS]
+
+
 def test_a_probe_of_which_nothing_is_known_gives_its_place_back() -> None:
     breaker = opened()
     probe = breaker.admit(NANO)

@@ -200,6 +200,7 @@ def test_what_is_not_whole_is_not_kept() -> None:
         (Answer(finish_reasons=("stop",), output_chars=5, error_type="x"), "incomplete"),
         (Answer(finish_reasons=("stop",), output_chars=5, background=True), "incomplete"),
         (Answer(finish_reasons=("stop",)), "empty"),
+        (Answer(finish_reasons=("stop",), output_chars=5, refused=True), "refused"),
         (Answer(output_chars=5), "unfinished"),
     ):
         assert unkeepable(ended(), odd, TERMS) == why

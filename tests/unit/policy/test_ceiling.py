@@ -115,7 +115,7 @@ def test_the_bound_over_the_requests_whose_tokens_can_be_seen(dialect: str, medi
     ratios = []
     for sample in calibrate.samples():
         if sample.dialect == dialect and not sample.source["file"].endswith("tool_call_streamed.yaml"):  # NOT_AS_SENT
-            bound = CEILING.tokens_in(sample.asked, sample.model, sample.body)
+            bound = CEILING.tokens_in(sample.asked, sample.model, sample.body, sample.dialect)
             assert bound >= sample.input_tokens, (sample.model, sample.source)
             if sample.input_tokens >= 300:
                 ratios.append(bound / sample.input_tokens)
@@ -148,6 +148,8 @@ HELLO = [{"role": "user", "content": "hello"}]
         ("openai_chat", {"model": "gpt-4o", "max_tokens": 99.5}, 100, "client"),
         ("openai_chat", {"model": "gpt-4o", "max_tokens": "many"}, 16_384, "model"),
         ("openai_chat", {"model": "gpt-4o", "max_tokens": -1}, 16_384, "model"),
+        ("openai_chat", {"model": "gpt-4o", "max_tokens": "900", "max_completion_tokens": 70}, 900, "client"),
+        ("openai_chat", {"model": "gpt-4o", "max_tokens": -1, "max_completion_tokens": 70}, 16_384, "model"),
         ("openai_chat", {"model": "gpt-4o"}, 16_384, "model"),
         ("openai_chat", {"model": "no-such-model"}, 32_768, "configured"),
         ("openai_responses", {"model": "gpt-5", "max_output_tokens": 50}, 50, "client"),
@@ -239,6 +241,132 @@ def test_history_that_is_only_referred_to():
     assert worst(model="gpt-5", conversation={"id": "conv_1"}, known_history=777, **body).tokens_in == alone + 777
     unknown = worst(model="no-such", previous_response_id="resp_1", **body).tokens_in
     assert unknown == worst(model="no-such", **body).tokens_in + 200_000
+
+
+@pytest.mark.parametrize(
+    ("item", "kept"),
+    [
+        ({"type": "item_reference", "id": "msg_1"}, True),
+        ({"id": "msg_1"}, True),
+        ({"id": "msg_1", "type": None}, True),
+        ({"id": "msg_1", "role": "user", "content": "hi"}, False),
+        ({"type": "function_call_output", "call_id": "c", "output": '{"id": "msg_1"}'}, False),
+    ],
+)
+def test_items_that_the_provider_keeps_count_as_all_it_may_read(item: dict[str, Any], kept: bool):
+    body = {"dialect": "openai_responses", "model": "gpt-5", "max_output_tokens": 10}
+    found = worst(input=[item, *HELLO], **body)
+    assert (found.tokens_in > 400_000) == kept
+    chained = worst(input=[item, *HELLO], known_history=777, previous_response_id="resp_1", **body)
+    assert (chained.tokens_in > 400_000) == kept  # nothing is known of an item
+
+
+def test_items_of_which_the_size_is_known_count_as_that_and_only_if_it_is_of_all_of_them():
+    body = {"dialect": "openai_responses", "model": "gpt-5", "max_output_tokens": 10}
+    made = read(input=[{"id": "msg_1"}, {"type": "item_reference", "id": "rs_1"}, *HELLO], **body)
+    bare = CEILING.worst(made, "openai", AT, known_items=(2, 0)).tokens_in
+    assert bare < 1000
+    assert CEILING.worst(made, "openai", AT, known_items=(2, 900)).tokens_in == bare + 900
+    assert CEILING.worst(made, "openai", AT, 5000, known_items=(1, 900)).tokens_in == bare + 400_000
+    many = read(input=[{"id": f"msg_{i}"} for i in range(4096)], **body)
+    assert CEILING.worst(many, "openai", AT).tokens_in > 400_000
+
+
+@pytest.mark.parametrize(
+    ("dialect", "body", "field"),
+    [
+        ("openai_chat", {"messages": HELLO}, "prompt"),
+        ("openai_chat", {"messages": HELLO}, "instructions"),
+        ("openai_chat", {"messages": HELLO, "tools": [{"type": "function", "function": {"name": "f"}}]}, "functions"),
+        ("openai_chat", {"prompt": "hi"}, "input"),
+        ("openai_responses", {"input": "hi"}, "prompt"),
+        ("openai_responses", {"input": "hi", "instructions": "be brief"}, "system"),
+        ("openai_responses", {"input": "hi"}, "messages"),
+        ("anthropic", {"messages": HELLO}, "input"),
+        ("anthropic", {"messages": HELLO, "system": "be brief"}, "instructions"),
+        ("gemini", {"contents": HELLO}, "requests"),
+        ("gemini", {"contents": HELLO}, "content"),
+    ],
+)
+def test_whatever_a_request_holds_beside_what_its_dialect_reads_counts(dialect: str, body: dict[str, Any], field: str):
+    """The variables of a stored prompt, for one."""
+    model = {} if dialect == "gemini" else {"model": "gpt-4o"}
+    alone = worst(dialect=dialect, **model, **body).tokens_in
+    for value in ("Pretty 1234 " * 500, {"id": "p", "variables": {"a": "Pretty 1234 " * 500}}):
+        assert worst(dialect=dialect, **model, **body, **{field: value}).tokens_in > alone + 5000
+    pdf = {"type": "input_file", "file_id": "file_1"}
+    assert worst(dialect=dialect, **model, **body, **{field: {"variables": {"a": pdf}}}).tokens_in > alone + 100_000
+
+
+def test_what_a_dialect_reads_counts_once():
+    text = "Pretty 1234 " * 500
+    whole = {"instructions": text, "input": text, "tools": [{"type": "function", "name": "f", "description": text}]}
+    found = worst(dialect="openai_responses", model="gpt-5", max_output_tokens=10, **whole).tokens_in
+    assert found < 3 * len(text) + 1000
+
+
+def test_an_id_as_the_argument_of_a_tool_is_no_reference():
+    use = {"type": "tool_use", "id": "t", "name": "f", "input": {"id": "msg_1"}}
+    claude = {"provider": "anthropic", "dialect": "anthropic", "model": "claude-sonnet-4-5", "max_tokens": 10}
+    assert worst(messages=[{"role": "assistant", "content": [use]}], **claude).tokens_in < 1000
+
+
+CLAUDE = {"provider": "anthropic", "dialect": "anthropic", "model": "claude-sonnet-4-5", "max_tokens": 10}
+
+
+def test_a_thread_that_the_provider_keeps():
+    alone = worst(messages=HELLO, **CLAUDE).tokens_in
+    assert worst(messages=HELLO, thread={"type": "create"}, **CLAUDE).tokens_in == alone
+    going_on = {"type": "continue", "previous_message_id": "m"}
+    assert worst(messages=HELLO, thread=going_on, **CLAUDE).tokens_in == alone + 1_000_000
+    assert worst(messages=HELLO, thread=going_on, known_history=500, **CLAUDE).tokens_in == alone + 500
+
+
+@pytest.mark.parametrize(
+    ("management", "words", "made"),
+    [
+        ({"edits": [{"type": "compact_20260112"}]}, 200_000, True),
+        ({"edits": [{"type": "compact_20260112"}]}, 10_000, False),
+        ({"edits": [{"type": "compact_20260112", "trigger": {"type": "input_tokens", "value": 50}}]}, 100, True),
+        ({"edits": [{"type": "clear_tool_uses_20250919"}]}, 200_000, False),
+        ([{"type": "compaction", "compact_threshold": 50}], 100, True),
+        ([{"type": "compaction", "compact_threshold": 90_000}], 100, False),
+        ([{"type": "compaction"}], 100, True),
+    ],
+)
+def test_a_compaction_reads_everything_once_more(management: Any, words: int, made: bool):
+    messages = [{"role": "user", "content": "word " * words}]
+    plain, found = (worst(messages=messages, **more, **CLAUDE) for more in ({}, {"context_management": management}))
+    assert (found.tokens_in >= 2 * plain.tokens_in + 8_000) == made
+    assert (found.tokens_out == plain.tokens_out + 8_000) == made
+    assert (found.nano_usd or 0) >= (plain.nano_usd or 0) * (2 if made else 1)
+    if made:
+        assert found.lowered(5).nano_usd == (found.nano_usd or 0) - 5 * found.each_pico // 1000
+
+
+def test_a_request_for_nothing_but_a_summary():
+    plain, found = (worst(messages=HELLO, **more, **CLAUDE) for more in ({}, {"compaction": {"type": "summarize"}}))
+    assert found.tokens_out == plain.tokens_out + 8_000
+
+
+def test_each_fallback_is_a_try_of_its_own_with_a_limit_of_its_own():
+    plain = worst(messages=HELLO, **CLAUDE)
+    one = worst(messages=HELLO, fallbacks=[{"model": "claude-opus-4-1", "max_tokens": 500}], **CLAUDE)
+    assert (one.tokens_out, one.choices, one.each) == (1000, 2, 500)
+    assert one.tokens_in == 2 * plain.tokens_in
+    assert one.each_pico == 5 * plain.each_pico  # of the dearer model
+    assert worst(messages=HELLO, fallbacks="default", **CLAUDE).nano_usd is None  # nobody knows which model that is
+    assert worst(messages=HELLO, fallbacks=None, **CLAUDE) == plain
+
+
+def test_tools_declared_in_the_midst_of_messages_count_like_others():
+    search = {"type": "web_search_20250305", "name": "web_search", "max_uses": 2}
+    block = {"type": "tool_addition", "tool": {"type": "tool_definition", "definition": search}}
+    inline = worst(messages=[*HELLO, {"role": "user", "content": [block]}], **CLAUDE)
+    assert inline.tokens_in >= worst(messages=HELLO, tools=[search], **CLAUDE).tokens_in
+    item = {"type": "additional_tools", "role": "developer", "tools": [{"type": "web_search"}]}
+    body = {"dialect": "openai_responses", "model": "gpt-5", "max_output_tokens": 10}
+    assert worst(input=[item], **body).tokens_in >= worst(input="x", tools=[{"type": "web_search"}], **body).tokens_in
 
 
 def test_hosted_tools():
@@ -357,7 +485,7 @@ values = st.recursive(
 FIELDS = [
     "messages", "input", "prompt", "tools", "system", "max_tokens", "n", "best_of", "max_tool_calls", "models",
     "modalities", "generationConfig", "service_tier", "previous_response_id", "conversation", "prediction", "provider",
-    "response_format",
+    "response_format", "fallbacks", "context_management", "compaction", "thread",
 ]  # fmt: skip
 
 

@@ -50,6 +50,7 @@ def taken(*made: Decision) -> Standings:
         (Scope.AGENT, {"agent": "y", "parent_agent": "x"}),
         (Scope.KEY, {"key_id": "x"}),
         (Scope.TEAM, {"team": "x"}),
+        (Scope.TEAM, {"tenant": "x"}),
     ],
 )
 def test_a_kill_stops_its_subject_and_nobody_else(scope: Scope, who: dict[str, str]) -> None:
@@ -57,6 +58,7 @@ def test_a_kill_stops_its_subject_and_nobody_else(scope: Scope, who: dict[str, s
     why = standings.stopped(call_of(**who))
     assert why == f"{scope} x was stopped by ops: it loops. Every call is refused until it is resumed."
     others = {"run_id": "r", "agent": "a", "parent_agent": "p", "key_id": "k", "team": "t"}
+    assert standings.stopped(call_of(**{"tenant": "x", **others})) is None  # the team of a key comes first
     assert standings.stopped(call_of(**others)) is None
     assert standings.stopped(call_of()) is None
     resumed = taken(Decision(Kind.KILL, scope, "x", at=5), Decision(Kind.RESUME, scope, "x", at=6))
@@ -64,10 +66,10 @@ def test_a_kill_stops_its_subject_and_nobody_else(scope: Scope, who: dict[str, s
     assert not resumed.stops
 
 
-def test_a_key_is_stopped_by_its_name_and_with_its_parent() -> None:
+def test_a_key_is_stopped_by_its_name_and_with_those_above_it() -> None:
     call = call_of()
-    call.key = Key("k2", name="laptop", parent="k1")
-    for value, stopped in (("laptop", True), ("k1", True), ("k3", False)):
+    call.key = Key("k2", name="laptop", parent="k1", above=(Key("k1", name="house", parent="k0"), Key("k0")))
+    for value, stopped in (("laptop", True), ("k2", True), ("k1", True), ("house", True), ("k0", True), ("k3", False)):
         standings = taken(Decision(Kind.KILL, Scope.KEY, value, at=5))
         assert (standings.stopped(call) is not None) == stopped
 

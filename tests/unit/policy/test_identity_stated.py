@@ -155,6 +155,12 @@ def test_the_order_of_statements() -> None:
     assert read(("X-Role", "configured"), body=body, config=config).value("agent") == "configured"
 
 
+def test_a_version_in_the_url_comes_before_that_of_the_header() -> None:
+    header = ("x-tollgate-agent-version", "1.4")
+    assert read(header, path="/version/2.0/agent/scout/v1/chat/completions").agent_version == "2.0"
+    assert read(header, path="/agent/scout/v1/chat/completions").agent_version == "1.4"
+
+
 def test_our_own_headers() -> None:
     own = {"agent": "scout", "agent-version": "1.2", "parent-agent": "boss", "step": "7", "request-class": "main"}
     stated = read(*((f"X-Tollgate-{name}", value) for name, value in own.items()))

@@ -179,7 +179,8 @@ def test_a_key_ends_with_those_it_was_made_under() -> None:
     middle, _ = made("bbbbbbbb", parent="aaaaaaaa")
     low, secret = made("cccccccc", parent="bbbbbbbb", expires_at=200)
     held = ring(top, middle, low)
-    assert usable(held.find(secret), 99)
+    found = usable(held.find(secret), 99)
+    assert [one.id for one in found.above] == ["bbbbbbbb", "aaaaaaaa"]
     with pytest.raises(Unauthorized):
         usable(held.find(secret), 100)
     held.take([top, structs.replace(middle, disabled_at=7), low])

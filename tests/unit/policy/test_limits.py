@@ -252,6 +252,19 @@ def test_no_value_takes_the_account_of_another(pair: tuple[str, str]):
     assert len(accounts) == 2
 
 
+def test_a_model_has_one_account_by_all_of_its_names():
+    found = limits(Budget(scope="model", match="GPT-5*", usd=1), Budget(scope="model", match="models/gemini-x", usd=1))
+    for name in ("gpt-5-mini", "GPT-5-mini", "Gpt-5-MINI", "models/gpt-5-mini"):
+        assert [d.account for d in ask(found, Scopes(model=name)).demands] == ["model:gpt-5-mini|usd|month|2026-11"]
+    assert ask(found, Scopes(model="gemini-x")).demands == ask(found, Scopes(model="models/Gemini-X")).demands != ()
+
+
+def test_models_that_may_answer_in_its_place_count_too_each_once():
+    found = limits(Budget(scope="model", match="gpt-*", usd=1, per="life"))
+    who = Scopes(model="gpt-5-mini", beside=("claude-x", "gpt-5", "GPT-5-mini", "gpt-5"))
+    assert [d.account for d in ask(found, who).demands] == ["model:gpt-5-mini|usd|life", "model:gpt-5|usd|life"]
+
+
 names = st.sampled_from(["", "a", "ab", "abc", "b", "b.c", "a*c"])
 patterns = st.sampled_from(["*", "a", "a*", "*c", "a*c", "b.c", "*b*"])
 who = st.builds(Scopes, names, names, names, names, names, names)

@@ -297,6 +297,32 @@ def test_a_reseller_sells_the_models_of_another_at_the_standard_price():
     assert cost("served", Usage(1), NOON, {"service_tier": "flex"}, by="resale").total == 2 * M
 
 
+PLACES = {"resale": ("127.0.0.1", ""), "acme": ("proxy.example.com", "/v1"), "local": ("localhost", "")}
+
+
+def test_where_the_url_says_nothing_the_name_of_the_upstream_stands_for_its_provider():
+    table = PriceTable(DATA, places=PLACES)
+    assert table.provider_of("resale", "127.0.0.1") == "resale"
+    assert table.price("resale", "own", Usage(1), NOON).total == 7 * M
+    assert table.provider_of("resale", "api.acme.com") == "acme"
+
+
+def test_a_name_proves_little_so_what_its_list_lacks_goes_by_the_models_name():
+    table = PriceTable(DATA, places=PLACES)
+    assert table.price("acme", "resale/own", Usage(1), NOON).total == 7 * M
+    assert cost("resale/own", Usage(1)).status == "no_price"  # a provider that is known by its URL sells its own models
+    known = PriceTable(DATA, places={"acme": ("api.acme.com", "")})
+    assert known.price("acme", "resale/own", Usage(1), NOON).status == "no_price"
+
+
+def test_an_override_may_be_for_one_upstream_or_for_providers_that_are_not_known():
+    overrides = [override("llama", "local", input_tokens="3"), Override("", "own", plain(input_tokens="4"), "f.json")]
+    table = PriceTable(DATA, overrides, tag="x", places=PLACES)
+    assert table.price("local", "llama", Usage(1), NOON).total == 3 * M
+    assert table.price("acme", "llama", Usage(1), NOON).status == "no_price"
+    assert [table.price(name, "own", Usage(1), NOON).total for name in PLACES] == [4 * M] * 3
+
+
 def override(model: str, provider: str = "*", **rates: Any) -> Override:
     return Override(provider, model, plain(**rates), "prices.models")
 

@@ -56,6 +56,17 @@ def test_one_that_ends_later_is_not():
     assert isinstance(explain(refusal(asked, 10 * NANO_USD), [asked], NOW), BudgetExceeded)
 
 
+def test_a_rolling_minute_is_a_minute_though_its_first_slice_ends_a_moment_later():
+    wait = 60_900_000_000
+    minute = demand(rule=Rule.ROLLING, period=60 * SECOND)
+    fault = explain(refusal(minute, 10 * NANO_USD, retry_after=wait), [minute], NOW)
+    assert (fault.status, fault.retry_after) == (429, 61)
+    hour = demand(rule=Rule.ROLLING, period=3600 * SECOND)
+    assert isinstance(explain(refusal(hour, 10 * NANO_USD, retry_after=wait), [hour], NOW), BudgetExceeded)
+    whole = demand(amount=11 * NANO_USD, rule=Rule.ROLLING, period=60 * SECOND)
+    assert isinstance(explain(refusal(whole, retry_after=wait), [whole], NOW), BudgetExceeded)
+
+
 def test_what_never_fits_is_never_worth_waiting_for():
     for asked in (
         demand(11 * NANO_USD, until=NOW + SECOND),
@@ -78,7 +89,10 @@ def test_rates_and_places_free_themselves():
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        (demand(1, 200, unit=Unit.CALLS, label="run r"), "The budget of run r is 200 calls: 200 calls spent"),
+        (
+            demand(1, 200, unit=Unit.CALLS, label="run r"),
+            "The limit of run r is 200 calls: 200 spent, and this call brings 1.",
+        ),
         (demand(0, 30, rule=Rule.AGE, unit=Unit.SECONDS, label="run r"), "30 seconds since its first call"),
         (
             demand(9, 3, rule=Rule.LEVEL, unit=Unit.DEPTH, label="run r"),

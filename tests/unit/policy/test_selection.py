@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import random
 
+import msgspec
 import pytest
 
-from gateway.policy.selection import ENOUGH, EXPLORED, Goal, Model, solve
+from gateway.policy.selection import ENOUGH, EXPLORED, Choice, Goal, Model, solve
 from gateway.policy.selection_curve import Point, best, curve, gap, means, single
 from gateway.policy.selection_features import HEAD, TAIL, Features, Situation, features
 from gateway.policy.selection_fit import Label, Line, Weights, fit, line
 from gateway.policy.selection_labels import QUIET, REPORTED, Signs, verdict
 from gateway.policy.selection_learner import REFIT, Example, Learner
-from gateway.policy.selection_trust import familiar, teach
+from gateway.policy.selection_trust import LEAST, familiar, teach
 
 EASY = ("name the capital of {}", "what is the colour of {}", "who wrote the book {}")
 HARD = ("prove that the integral of {} exists", "derive the equation of {} step by step", "compute the matrix {}")
@@ -82,10 +83,17 @@ def test_of_a_long_prompt_both_ends_are_read() -> None:
 def test_the_fit_is_that_of_the_normal_equations() -> None:
     """Two labels, one measure, no words: w = sum(x y) / (sum(x x) + penalty)."""
     rows = [Features((2.0,), (), 1.0, (), 1.0), Features((1.0,), (), 1.0, (), 1.0)]
-    found = fit([Label(rows[0], 1.0), Label(rows[1], 0.25, weight=2.0)], penalty=3.0)
+    found = fit([Label(rows[0], 1.0), Label(rows[1], 0.25, weight=2.0)], of_measures=3.0)
     assert found.measures[0] == pytest.approx((2 * 1 + 2 * 1 * 0.25) / (4 + 2 * 1 + 3))
     shared = Features((0.0,), (7,), 0.5, (), 1.0)
     assert fit([Label(shared, 1.0)], penalty=1.0).words[7] == pytest.approx(0.5 / (0.25 + 1))
+
+
+def test_what_a_word_explains_as_well_is_not_laid_to_a_measure() -> None:
+    """Measures tell any two subjects apart, and say something else of a third."""
+    found = fit([Label(Features((1.0,), (7,), 1.0, (), 1.0), 1.0)] * 100)
+    assert found.words[7] > 0.8
+    assert 0 < found.measures[0] < 0.05
 
 
 def test_a_fit_goes_on_from_where_it_was() -> None:
@@ -128,8 +136,30 @@ def test_what_is_unlike_the_labelled_prompts_is_expected_by_its_length_alone() -
     taught = teach(labels)
     assert taught.of(strange) == tuple([one.predict(strange) for one in taught.lines])
     easy = known[0]
-    assert taught.of(easy) == tuple([one.predict(easy) for one in taught.weights])
+    both = zip(taught.lines, taught.beyond, strict=True)
+    assert taught.of(easy) == tuple([by_length.predict(easy) + beyond.predict(easy) for by_length, beyond in both])
     assert familiar([]).trust(easy) == 0
+
+
+def test_the_stranger_a_prompt_is_the_closer_its_score_keeps_to_its_length() -> None:
+    found = familiar([features(text) for text, _ in prompts(300)])
+    texts = ("name the capital, oder was hier sonst noch so steht", "name the colour of something", prompts(1)[0][0])
+    strange, like, same = [found.trust(features(text)) for text in texts]
+    assert LEAST <= strange < like < same == 1
+
+
+def test_of_few_labels_a_line_leans_on_the_usual_one() -> None:
+    short, long = features("a"), features("a" * 1000)
+    usual = Line(0.5, 0.01)
+    assert line([], usual) == usual
+    few = line([Label(short, 0.0), Label(long, 1.0)], usual)
+    assert usual.predict(short) > few.predict(short) > 0
+    assert usual.predict(long) < few.predict(long) < 1
+    many = line([Label(short, 0.0), Label(long, 1.0)] * 500, usual)
+    assert many.predict(short) == pytest.approx(0, abs=0.01)
+    assert many.predict(long) == pytest.approx(1, abs=0.01)
+    same = line([Label(short, 1.0)] * 4, Line(0.5))
+    assert same.predict(short) == pytest.approx(0.75)
 
 
 # -- measures of the RouteLLM paper
@@ -209,6 +239,17 @@ def test_nothing_is_chosen_by_few_labels() -> None:
     for example in examples(REFIT, seed=4):
         learner.learn(example)
     assert learner.model.choose(features("name the capital of thingaa"), {"large", "small"}, 0.5).why == "learned"
+
+
+def test_what_was_learned_of_other_weights_is_not_chosen_by() -> None:
+    """As it was written before there were lines below them: it would count the mean twice."""
+    taught = teach([[Label(one.seen, one.scores[model]) for one in examples(50)] for model in ("large", "small")])
+    expected = {"weights": taught.beyond, "lines": taught.lines, "known": taught.known}
+    old = {"arms": ("large", "small"), "costs": (1, 0.1), "expected": expected, "labels": 600, "counts": (300, 300)}
+    model = msgspec.msgpack.decode(msgspec.msgpack.encode(old), type=Model)
+    assert model.choose(features("name it"), {"large", "small"}, 0.5) == Choice("large", "first")
+    now = Model(("large", "small"), (1.0, 0.1), taught, labels=600, counts=(300, 300))
+    assert now.choose(features("name it"), {"large", "small"}, 0.5).why == "learned"
 
 
 def test_it_learns_from_one_model_at_a_time_and_forgets() -> None:

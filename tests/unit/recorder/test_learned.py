@@ -247,7 +247,11 @@ def test_a_labelled_file_is_begun_with(place: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "fault"),
-    [("{", "labels.jsonl:1: "), ('{"prompt": "a", "scores": {"o3": 1}}', "has no score of any of these: gpt-4o, gpt")],
+    [
+        ("{", "labels.jsonl:1: "),
+        ('{"prompt": "a", "scores": {"gpt-4o": 97}}', "labels.jsonl:1: "),
+        ('{"prompt": "a", "scores": {"o3": 1}}', "has no score of any of these: gpt-4o, gpt"),
+    ],
 )
 def test_a_file_that_cannot_be_used_is_said(place: Path, text: str, fault: str) -> None:
     file = place / "labels.jsonl"

@@ -129,13 +129,16 @@ def test_attempts_at_several_upstreams() -> None:
     assert value(metrics, "tollgate_retries_withheld_total", reason="sdk") == 1
 
 
-def test_a_hedge_is_neither_a_retry_nor_a_fallback() -> None:
+@pytest.mark.parametrize(
+    ("race", "counter"), [("hedge", "tollgate_hedges_total"), ("probe", "tollgate_probes_beside_total")]
+)
+def test_an_attempt_beside_another_is_neither_a_retry_nor_a_fallback(race: str, counter: str) -> None:
     metrics = projection()
     lost = AttemptRecord("openai", "openai", "a", 443, 0, 5, 0, False, "overtaken", "gpt-4o", 250 * 10**6)
     won = AttemptRecord("azure", "azure", "b", 443, 3, 5, 200, False, "", "gpt-4o")
-    notes = {"hedge": "won", "hedge_from": "openai", "hedge_to": "azure"}
+    notes = {race: "won", f"{race}_from": "openai", f"{race}_to": "azure"}
     metrics.apply([call(attempts=(lost, won), notes=notes)])
-    assert value(metrics, "tollgate_hedges_total", upstream="openai", to="azure", result="won") == 1
+    assert value(metrics, counter, upstream="openai", to="azure", result="won") == 1
     assert value(metrics, "tollgate_retries_total") == 0
     assert value(metrics, "tollgate_fallbacks_total") == 0
     assert value(metrics, "tollgate_upstream_attempts_total", provider="openai", result="overtaken") == 1

@@ -147,6 +147,21 @@ def test_a_client_may_only_tighten_the_budget_of_its_run() -> None:
     assert books.asked[0][0].limit == 2_500_000_000
 
 
+@pytest.mark.parametrize(
+    ("path", "headers", "limit"),
+    [
+        ("/budget/2/run/r/v1/chat/completions", (b"0.5",), 0.5),
+        ("/budget/0.5/run/r/v1/chat/completions", (b"2",), 0.5),
+        (CHAT, (b"0.5", b"2"), 0.5),
+        (CHAT, (b"2", b"", b"0.5"), 0.5),
+    ],
+)
+def test_of_all_that_a_client_says_the_tightest_counts(path: str, headers: tuple[bytes, ...], limit: float) -> None:
+    world, books = limited()
+    call(world, b"", *((b"X-Tollgate-Budget-Usd", value) for value in headers), path=path)
+    assert books.asked[0][0].limit == limit * NANO_USD
+
+
 @pytest.mark.parametrize("value", [b"", b"much", b"-1", b"1e3", b"inf"])
 def test_an_amount_that_is_none_is_refused(value: bytes) -> None:
     world, _ = limited(runs=Runs(budget_usd=1))

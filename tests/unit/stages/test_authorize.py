@@ -286,6 +286,59 @@ def test_tools_that_the_provider_runs_are_tools_too() -> None:
     assert passed(BEARER, keys=ring(tools=("web_search*",)), path="/v1/messages", body=body).key is not None
 
 
+def messages_body(**more: Any) -> bytes:
+    return json.dumps({"model": "gpt-4o", "max_tokens": 1, "messages": [], **more}).encode()
+
+
+ADVISOR = {"type": "advisor_20260301", "name": "advisor", "model": "claude-opus-4-1"}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"models": ["gpt-4o", "gpt-5"]},
+        {"fallbacks": ["gpt-5"]},
+        {"fallbacks": [{"model": "gpt-4o-mini"}, {"model": "claude-opus-4-1", "max_tokens": 9}]},
+        {"fallbacks": [{"gpt-4o": ["gpt-5"]}]},
+        {"fallbacks": "default"},
+        {"tools": [ADVISOR]},
+        {"messages": [{"role": "user", "content": [
+            {"type": "tool_addition", "tool": {"type": "tool_definition", "definition": ADVISOR}}]}]},
+    ],
+)  # fmt: skip
+def test_models_that_may_answer_in_its_place_must_be_allowed_too(more: dict[str, Any]) -> None:
+    body = messages_body(**more)
+    fault = refused(BEARER, keys=ring(models=("gpt-4o*",)), path="/v1/messages", body=body)
+    assert (fault.status, fault.code) == (403, "model_not_allowed")
+    assert passed(BEARER, keys=ring(), path="/v1/messages", body=body).key is not None
+
+
+def test_models_that_may_answer_in_its_place_may_be_allowed() -> None:
+    body = messages_body(models=["gpt-4o-mini"], fallbacks=[{"model": "gpt-4o-2024-08-06"}])
+    assert passed(BEARER, keys=ring(models=("gpt-4o*",)), body=body).key is not None
+
+
+SEARCH = {"type": "web_search_20250305", "name": "web_search"}
+
+
+@pytest.mark.parametrize(
+    ("path", "item"),
+    [
+        ("/v1/messages", {"role": "user", "content": [
+            {"type": "tool_addition", "tool": {"type": "tool_definition", "definition": {"name": "delete_all"}}}]}),
+        ("/v1/messages", {"role": "user", "content": [
+            {"type": "tool_addition", "tool": {"type": "tool_definition", "definition": SEARCH}}]}),
+        ("/v1/responses", {"type": "additional_tools", "tools": [{"type": "function", "name": "delete_all"}]}),
+    ],
+)  # fmt: skip
+def test_tools_declared_in_the_midst_of_messages_must_be_allowed(path: str, item: dict[str, Any]) -> None:
+    name = "input" if path.endswith("responses") else "messages"
+    for text in (messages_body(**{name: [item]}), messages_body(**{name: [item]}).replace(b"_tool", b"\\u005ftool")):
+        fault = refused(BEARER, keys=ring(tools=("read_*",)), path=path, body=text)
+        assert (fault.status, fault.code) == (403, "tool_not_allowed")
+    assert passed(BEARER, keys=ring(), path=path, body=text).key is not None
+
+
 def test_an_alias_is_allowed_by_its_name_or_by_what_it_stands_for() -> None:
     for models in (("fast",), ("gpt-4o-mini",)):
         world = World(auth=AUTH)

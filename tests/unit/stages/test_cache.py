@@ -568,6 +568,18 @@ def test_a_leader_that_is_slow_is_not_waited_for() -> None:
     assert len(gate.flights.led) == 1
 
 
+def test_what_a_slow_leader_left_meanwhile_is_given_to_whoever_waited_for_another() -> None:
+    gate = Gate()
+    gate.prepare()
+    assert gate.ask() == "miss"
+    (kept,) = gate.store.entries.values()
+    gate.store.entries.clear()
+    gate.flights.flights.clear()
+    following(gate, lambda flight: gate.store.entries.update({kept.key: kept}))
+    assert gate.ask() == "exact"
+    assert gate.sent == 1
+
+
 def test_a_leader_that_breaks_off_in_mid_stream_ends_its_followers_so() -> None:
     gate = Gate()
     following(gate, begin, feed(CHUNK), end(whole=False))

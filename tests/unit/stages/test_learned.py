@@ -32,7 +32,7 @@ ARMS = ("dear", "cheap")
 def known(weight: float = 0.0, arms: tuple[str, ...] = ARMS, labels: float = 600) -> Model:
     """Expects 0.9 of the first and 0.8 of the others, whatever is asked."""
     lines = tuple([Line(0.9 if not at else 0.8) for at in range(len(arms))])
-    expected = Expected(tuple([Weights() for _ in arms]), lines)
+    expected = Expected(lines, tuple([Weights() for _ in arms]))
     costs = tuple([1.0 if not at else 0.1 for at in range(len(arms))])
     return Model(arms, costs, expected, weight, labels, tuple([labels / 2] * len(arms)))
 

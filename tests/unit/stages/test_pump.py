@@ -55,6 +55,26 @@ def test_a_document_is_sent_in_one_piece() -> None:
     assert (world.down.sent, facts(world.call)) == (ANSWER, (200, "ok", "provider"))
 
 
+@pytest.mark.parametrize(
+    ("method", "body", "answer"),
+    [
+        (b"embedContent", b'{"content":{"parts":[{"text":"one two three"}]}}', b'{"embedding":{"values":[0.1]}}'),
+        (b"batchEmbedContents", b'{"requests":[{"content":{"parts":[]}}]}', b'{"embeddings":[{"values":[0.1]}]}'),
+    ],
+)
+def test_embeddings_without_usage_are_estimated_though_they_name_nothing(
+    method: bytes, body: bytes, answer: bytes
+) -> None:
+    world, _ = play(body, [JSON], answer, path=f"/v1beta/models/gemini-embedding-001:{method.decode()}")
+    assert (world.down.sent, facts(world.call)) == (answer, (200, "ok", "estimated"))
+    assert world.call.money.total is not None
+
+
+def test_a_byte_order_mark_hides_no_usage_and_passes() -> None:
+    world, _ = play(QUESTION, [JSON], b"\xef\xbb", b"\xbf" + ANSWER)
+    assert (world.down.sent, facts(world.call)) == (b"\xef\xbb\xbf" + ANSWER, (200, "ok", "provider"))
+
+
 def test_a_large_document_is_sent_as_it_comes() -> None:
     pieces = [ANSWER[:-1], b" " * WHOLE_LIMIT, b" " * 10, b"}"]
     world, _ = play(QUESTION, [JSON], *pieces)

@@ -196,4 +196,5 @@ def test_what_a_call_needs() -> None:
         b'"user": {"type":"image_url"}',
     ):
         assert arrived(world(rule), BODY[:-1] + b", " + field + b"}").model_sent == "b"
-    assert arrived(world(rule), BODY[:-1] + b', "response_format": {"type": "text"}}').model_sent == "a"
+    for field in (b'"response_format": {"type": "text"}', b'"tools": []', b'"tools": null'):
+        assert arrived(world(rule), BODY[:-1] + b", " + field + b"}").model_sent == "a"

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec import Raw
 
 from gateway.call import Answer, Asked, Attempt, Call, Money, Request, Route, Target, Trace, Usage, UsageSource, Who
 from gateway.spend import Charge, Hold
-from gateway.stages.settle import charge_of, history_key, settled
+from gateway.stages.kept import history_key
+from gateway.stages.settle import charge_of, settled
 from gateway.testing.calls import MemoryLinks
 from gateway.testing.memory_budgets import MemoryBudgets
 
@@ -72,6 +74,14 @@ def test_a_response_that_can_be_continued_is_remembered_with_its_tokens() -> Non
     settled(call(), budgets, links, learn=False)
     assert links.get(history_key("default", "resp_1")) == (120).to_bytes(8, "little")
     assert links.get(history_key("other", "resp_1")) is None
+
+
+@pytest.mark.parametrize(("field", "kept"), [("thread", True), ("messages", False)])
+def test_so_is_a_message_of_a_thread_and_no_other(field: str, kept: bool) -> None:
+    made, links = call(), MemoryLinks()
+    made.asked.fields = {field: Raw(b"{}")}
+    settled(made, MemoryBudgets([]), links, learn=False)
+    assert (links.get(history_key("default", "resp_1")) is not None) == kept
 
 
 def test_a_call_that_held_nothing_is_not_settled() -> None:

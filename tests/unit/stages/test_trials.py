@@ -795,6 +795,20 @@ def test_a_person_can_hold_it_open_or_closed(name: str) -> None:
     assert again(bench).status == 503, "also where there is no other target"
 
 
+def test_an_upstream_that_is_held_closed_is_asked_for_all_its_models() -> None:
+    bench = Bench(CHAIN, breaking=True)
+    opened(bench)
+    assert bench.changes == [("openai/gpt-4o", "open")]
+    bench.world.controls.forced["openai"] = "closed"
+    assert not bench.trials.shut("openai", "gpt-4o", bench.world.gateway())
+    bench.answers()
+    assert shape(again(bench)) == [("openai", 200)]
+    bench.world.controls.forced["openai/gpt-4o"] = "open"
+    assert bench.trials.shut("openai", "gpt-4o", bench.world.gateway())
+    bench.answers()
+    assert shape(again(bench)) == [("backup", 200)]
+
+
 def test_also_where_nothing_is_counted() -> None:
     bench = Bench(CHAIN)
     bench.world.controls.forced["openai/gpt-4o"] = "open"

@@ -7,7 +7,7 @@ import contextlib
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,9 @@ from gateway.stores import budget_desk
 from gateway.stores.budget_desk import FILE, FileDesk, RedisDesk, desk
 from gateway.stores.late import redis_budgets
 from gateway.stores.sqlite_budgets import SqliteBudgets
-from tests.unit.stores.redis_server import NEEDS_REDIS, RedisServer
+from tests.redis_server import NEEDS_REDIS, RedisServer
 
 HOUR = 3600 * 10**9
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path)
-    yield server
-    server.stop()
 
 
 @pytest.fixture(params=["file", pytest.param("redis", marks=NEEDS_REDIS)])

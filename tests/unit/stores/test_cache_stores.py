@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,8 +17,8 @@ from gateway.stores.cache_file import OVERHEAD
 from gateway.stores.redis_cache import RedisCache
 from gateway.stores.redis_cache_desk import RedisCacheDesk
 from gateway.stores.sqlite_cache import SqliteCache
+from tests.redis_server import NEEDS_REDIS, RedisServer
 from tests.unit.stores.cache_entries import NOW, entry
-from tests.unit.stores.redis_server import NEEDS_REDIS, RedisServer
 
 
 class Place(Protocol):
@@ -77,10 +77,9 @@ class Remote:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.stop()
+def server() -> Iterator[RedisServer]:
+    with RedisServer() as running:
+        yield running
 
 
 @pytest.fixture(params=["file", pytest.param("redis", marks=NEEDS_REDIS)])

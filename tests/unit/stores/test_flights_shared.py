@@ -18,18 +18,17 @@ from gateway.stores.flight_files import FlightFiles, records
 from gateway.stores.flights_shared import SharedFlight, SharedFlights
 from gateway.stores.redis_cache import RedisCache
 from gateway.stores.redis_flights import RedisFlights
+from tests.redis_server import NEEDS_REDIS, RedisServer
 from tests.unit.stores.cache_entries import NOW, entry
-from tests.unit.stores.redis_server import NEEDS_REDIS, RedisServer
 
 KEY, ENTRY = b"flight", entry().key
 Worker = Callable[[], SharedFlights]
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.stop()
+def server() -> Iterator[RedisServer]:
+    with RedisServer() as running:
+        yield running
 
 
 @pytest.fixture
@@ -441,12 +440,12 @@ async def test_what_redis_forgets_lets_everybody_go(stores: Callable[[], RedisCa
 
 
 @NEEDS_REDIS
-async def test_redis_away_leaves_each_worker_by_itself(tmp_path: Path) -> None:
-    server = RedisServer(tmp_path)
+async def test_redis_away_leaves_each_worker_by_itself() -> None:
+    server = RedisServer()
     store, other = (RedisCache(server.url, "tollgate", timeout=0.1, tenant_bytes=10**7) for _ in range(2))
     leader, _ = await claim(SharedFlights(1000, RedisFlights(store)))
     follower, _ = await claim(SharedFlights(1000, RedisFlights(other)))
-    server.stop()
+    server.close()
     await until(lambda: follower.ended)
     leader.feed(b"x")
     leader.end(whole=True)

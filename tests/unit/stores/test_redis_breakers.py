@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from gateway.policy.breaker import NANO, Change, State
 from gateway.stores.redis_breakers import KEPT_MS, RedisBreakers
-from tests.unit.stores.redis_server import NEEDS_REDIS, RedisServer
+from tests.redis_server import NEEDS_REDIS, RedisServer
 
 pytestmark = NEEDS_REDIS
 KEY = "tollgate:{breakers}:s"
@@ -30,14 +29,6 @@ class Gate:
 
     def opens(self, name: str, seconds: float) -> None:
         self.shared.tell(name, Change(State.OPEN, "5 failures in a row", time.monotonic_ns() + int(seconds * NANO)))
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path)
-    yield server
-    server.go_on()
-    server.stop()
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from gateway.config.schema import Spending
 from gateway.spend import Level
 from gateway.stores import redis_link
 from gateway.stores.redis_budgets import RedisBudgets
+from tests.redis_server import NEEDS_REDIS, RedisServer
 from tests.unit.stores.budgets_contract import SECOND, BudgetsContract
-from tests.unit.stores.redis_server import NEEDS_REDIS, RedisServer
 
 pytestmark = NEEDS_REDIS
 LEASE = 15.0
@@ -24,10 +24,9 @@ SKEWED = redis_link.script().replace(
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.stop()
+def server() -> Iterator[RedisServer]:
+    with RedisServer() as running:
+        yield running
 
 
 class RedisKit:

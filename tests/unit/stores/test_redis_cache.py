@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -21,20 +21,13 @@ from gateway.stores.cache_desk import CacheUnusable
 from gateway.stores.redis_cache import RedisCache, base_of
 from gateway.stores.redis_cache_desk import RedisCacheDesk
 from gateway.testing.doubles import at_once
+from gateway.testing.gateway import free_port
+from tests.redis_server import NEEDS_REDIS, RedisServer
 from tests.unit.stores.cache_entries import NOW, entry
-from tests.unit.stores.redis_server import NEEDS_REDIS, RedisServer, free_port
 
 pytestmark = NEEDS_REDIS
 Make = Callable[..., Awaitable[RedisCache]]
 BASE = base_of("tollgate", "t").decode()
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path)
-    yield server
-    server.go_on()
-    server.stop()
 
 
 @pytest.fixture
@@ -316,12 +309,10 @@ async def test_expired_entries_leave_the_books(make: Make, server: RedisServer) 
 # -- many --------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_cluster_keeps_each_tenant_on_one_node(tmp_path: Path) -> None:
-    nodes, buses = [], [free_port(), free_port()]
-    for name, bus in zip(("one", "two"), buses, strict=True):
-        (tmp_path / name).mkdir()
-        options = ("--cluster-enabled", "yes", "--cluster-port", str(bus))
-        nodes.append(RedisServer(tmp_path / name, *options, "--cluster-require-full-coverage", "no"))
+async def test_a_cluster_keeps_each_tenant_on_one_node() -> None:
+    buses = [free_port(), free_port()]
+    options = ("--cluster-enabled", "yes", "--cluster-require-full-coverage", "no")
+    nodes = [RedisServer(*options, "--cluster-port", str(bus)) for bus in buses]
     stores: list[RedisCache] = []
     try:
         nodes[0].ask("CLUSTER", "ADDSLOTSRANGE", 0, 8191)
@@ -349,7 +340,7 @@ async def test_a_cluster_keeps_each_tenant_on_one_node(tmp_path: Path) -> None:
     finally:
         await asyncio.gather(*(store.close() for store in stores))
         for node in nodes:
-            node.stop()
+            node.close()
 
 
 WRITER = """

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import shutil
-import socket
-import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -19,47 +15,10 @@ from gateway.policy.controls import Decision, Kind, Scope
 from gateway.stores.controls_exchange import Exchange
 from gateway.stores.redis_controls import RedisControls
 from gateway.stores.sqlite_controls import SqliteControls, SqliteDecisions
+from tests.redis_server import NEEDS_REDIS, RedisServer
 
-PROGRAM = shutil.which("redis-server") or shutil.which("valkey-server")
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="redis-server is not installed")
+pytestmark = NEEDS_REDIS
 KILL = Decision(Kind.KILL, Scope.RUN, "r1", reason="it loops", who="ops", at=time.time_ns())
-
-
-class Server:
-    def __init__(self, directory: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._directory = directory
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        assert PROGRAM is not None
-        words = [PROGRAM, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self._directory)]
-        self._process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
-        until = time.monotonic() + 20
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as sock:
-                sock.sendall(b"PING\r\n")
-                if sock.recv(16).startswith(b"+PONG"):
-                    return
-            assert time.monotonic() < until
-            time.sleep(0.02)
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path)
-    server.start()
-    yield server
-    server.stop()
 
 
 class Machine:
@@ -79,7 +38,7 @@ class Machine:
 
 
 @pytest.fixture
-async def machines(tmp_path: Path, server: Server) -> AsyncIterator[list[Machine]]:
+async def machines(tmp_path: Path, server: RedisServer) -> AsyncIterator[list[Machine]]:
     found = [Machine(tmp_path / name, server.url) for name in ("one", "two")]
     yield found
     for machine in found:
@@ -104,7 +63,7 @@ async def test_a_turn_tells_and_reads(machines: list[Machine]) -> None:
 
 
 async def test_a_kill_crosses_within_a_second_and_waits_while_redis_is_away(
-    machines: list[Machine], server: Server, caplog: pytest.LogCaptureFixture
+    machines: list[Machine], server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     one, two = machines
     tasks = [asyncio.create_task(machine.redis.run()) for machine in machines]
@@ -127,7 +86,7 @@ async def test_a_kill_crosses_within_a_second_and_waits_while_redis_is_away(
 
 
 async def test_a_log_that_ends_before_our_place_is_read_from_its_beginning(
-    machines: list[Machine], server: Server
+    machines: list[Machine], server: RedisServer
 ) -> None:
     one, two = machines
     for machine in machines:
@@ -142,7 +101,7 @@ async def test_a_log_that_ends_before_our_place_is_read_from_its_beginning(
     assert await one.redis.turn(1) == 0
 
 
-async def test_what_is_no_entry_is_left_out(machines: list[Machine], server: Server) -> None:
+async def test_what_is_no_entry_is_left_out(machines: list[Machine], server: RedisServer) -> None:
     one, two = machines
     client = Redis.from_url(server.url)
     await client.xadd(one.redis.key, {"entry": b"[1"})
@@ -153,7 +112,7 @@ async def test_what_is_no_entry_is_left_out(machines: list[Machine], server: Ser
     assert await two.redis.turn(1) == 1
 
 
-async def test_a_key_of_another_kind_is_an_error_not_an_end(machines: list[Machine], server: Server) -> None:
+async def test_a_key_of_another_kind_is_an_error_not_an_end(machines: list[Machine], server: RedisServer) -> None:
     client = Redis.from_url(server.url)
     await client.set(machines[0].redis.key, b"x")
     await client.aclose()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -16,19 +16,12 @@ from gateway.spend import Charge, Demand, Grant, Refusal, Rule, Unit
 from gateway.stores import late
 from gateway.stores.redis_budgets import RedisBudgets
 from gateway.testing.fault_proxy import FaultProxy
-from tests.unit.stores.redis_server import NEEDS_REDIS, RedisServer, free_port
+from gateway.testing.gateway import free_port
+from tests.redis_server import NEEDS_REDIS, RedisServer
 
 pytestmark = NEEDS_REDIS
 TIMEOUT = 0.1
 Make = Callable[..., "asyncio.Future[RedisBudgets]"]
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path)
-    yield server
-    server.go_on()
-    server.stop()
 
 
 @pytest.fixture
@@ -296,11 +289,8 @@ async def test_numbers_that_are_too_large_harm_nobody_else(make: Make) -> None:
 
 
 async def test_in_a_cluster_the_one_who_has_the_slot_is_found(tmp_path: Path) -> None:
-    nodes = []
+    nodes = [RedisServer("--cluster-enabled", "yes", "--cluster-port", str(free_port())) for _ in range(2)]
     try:
-        for name in ("a", "b"):
-            (tmp_path / name).mkdir()
-            nodes.append(RedisServer(tmp_path / name, "--cluster-enabled", "yes", "--cluster-port", str(free_port())))
         away, here = nodes
         slot = _slot("{tollgate}")
         here.ask("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
@@ -319,7 +309,7 @@ async def test_in_a_cluster_the_one_who_has_the_slot_is_found(tmp_path: Path) ->
         await store.close()
     finally:
         for node in nodes:
-            node.stop()
+            node.close()
 
 
 async def test_all_keys_share_one_slot_of_a_cluster(server: RedisServer, make: Make) -> None:

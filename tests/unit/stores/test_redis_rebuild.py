@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +19,11 @@ from gateway.errors import BudgetsUnavailable
 from gateway.spend import Charge, Demand, Grant, Refusal, Rule, Unit
 from gateway.stores.redis_budgets import RedisBudgets
 from gateway.stores.redis_reader import RedisReader
-from tests.unit.stores.redis_server import NEEDS_REDIS, RedisServer
+from tests.redis_server import NEEDS_REDIS, RedisServer
 
 pytestmark = NEEDS_REDIS
 ROOT = Path(__file__).parents[3]
 TEAM = "team:a|usd|day|2026-11-27"
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path)
-    yield server
-    server.go_on()
-    server.stop()
 
 
 class Machines:

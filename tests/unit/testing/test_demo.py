@@ -1,6 +1,7 @@
 """The demo's own arithmetic: it must notice every difference between the agents and the record."""
 
 import io
+import socket
 from typing import Any
 
 import pytest
@@ -119,3 +120,12 @@ def test_a_taken_port_is_said_and_replaced(monkeypatch: pytest.MonkeyPatch) -> N
         assert set(gate.config["upstreams"]) == {"openai", "anthropic", "gemini", "gemini-backup"}
     finally:
         gate.close()
+
+
+@pytest.mark.parametrize("name", ["listen", "admin"])
+def test_a_gateway_of_somebody_else_is_not_played_with(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        assert demo.run(overrides={name: address}) == 1
+    assert f"cannot listen on {address}: the port is taken" in " ".join(capsys.readouterr().out.split())
+    assert demo.taken({name: address}) == ""

@@ -364,6 +364,10 @@ def test_defaults_say_nothing():
         ),
         ("gemini", "openai_chat", gemini(cachedContent="c"), "cachedContent"),
         ("gemini", "openai_chat", gemini(tools=[{"googleSearch": {"x": 1}}]), "tools[0].googleSearch"),
+        # An empty object asks for something, too: it is how these are switched on.
+        ("gemini", "openai_chat", gemini(tools=[{"googleSearch": {}}]), "tools[0].googleSearch"),
+        ("gemini", "anthropic", gemini(tools=[{"code_execution": {}}]), "tools[0].code_execution"),
+        ("openai_chat", "anthropic", chat(web_search_options={}), "web_search_options"),
         (
             "gemini",
             "openai_chat",

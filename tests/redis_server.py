@@ -1,4 +1,4 @@
-"""A real redis-server on a free port of this machine, for tests; without persistence, and with a clock to move on."""
+"""A real redis-server on a free loopback port, for tests. It keeps nothing: stopped and started again it is empty."""
 
 from __future__ import annotations
 
@@ -7,19 +7,24 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
-from pathlib import Path
+from typing import Self
 
 import pytest
+
+from gateway.testing.gateway import free_port
 
 PROGRAM = shutil.which("redis-server") or shutil.which("valkey-server")
 NEEDS_REDIS = pytest.mark.skipif(PROGRAM is None, reason="redis-server is not installed")
 
 
 class RedisServer:
-    def __init__(self, directory: Path, *options: str) -> None:
+    """Runs from the first; `with` ends it."""
+
+    def __init__(self, *options: str) -> None:
         self.port = free_port()
-        self._directory, self._options = directory, options
+        self._directory, self._options = tempfile.TemporaryDirectory(prefix="tollgate-redis-"), options
         self.password = ""
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -30,7 +35,7 @@ class RedisServer:
 
     def start(self) -> None:
         assert PROGRAM is not None
-        fixed = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self._directory)]
+        fixed = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", self._directory.name]
         self.process = subprocess.Popen([PROGRAM, *fixed, *self._options], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 20
         while True:
@@ -55,6 +60,16 @@ class RedisServer:
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)  # which lets those that have ended be
 
+    def close(self) -> None:
+        self.stop()
+        self._directory.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def ask(self, *words: object) -> object:
         """One command over a connection of its own; the answer as str, int, None or list. Errors are str, too."""
         data = [str(word).encode() for word in words]
@@ -65,12 +80,6 @@ class RedisServer:
             sock.sendall(b"*%d\r\n" % len(data) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in data))
             with sock.makefile("rb") as file:
                 return _read(file)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _read(file: object) -> object:

@@ -1,0 +1,52 @@
+"""What is remembered of answers that their providers keep, so that a request that only refers to them has a known size:
+the tokens of a response or message with all before it, and of the response that an item is part of.
+"""
+
+from __future__ import annotations
+
+from gateway.call import Call
+from gateway.policy.token_bound import references
+from gateway.ports import Gateway, Links
+
+CONTINUED = frozenset(("input", "thread"))  # fields by which requests are known whose answers can be continued
+REFERS = frozenset(("previous_response_id", "conversation", "cachedContent", "thread"))
+ITEMS_OF = "openai_responses"  # the dialect in which requests refer to single items
+
+
+def remember(call: Call, links: Links) -> None:
+    answer, fields = call.answer, call.asked.fields
+    if answer is None or answer.usage is None or not answer.response_id or CONTINUED.isdisjoint(fields):
+        return
+    tenant, usage = call.who.tenant, answer.usage
+    total = usage.input_tokens + usage.output_tokens
+    links.put(history_key(tenant, answer.response_id), total.to_bytes(8, "little"))
+    of = usage.output_tokens.to_bytes(8, "little") + answer.response_id.encode()[:100]
+    for item in answer.items:
+        links.put(item_key(tenant, item), of)
+
+
+def history_tokens(call: Call, gw: Gateway, links: Links) -> int | None:
+    """Of the response or conversation that this call goes on from; None where that is not known, or there is none."""
+    if REFERS.isdisjoint(call.asked.fields):
+        return None
+    history = gw.dialects[call.route.dialect].bounds(call.route, call.asked).history
+    value = links.get(history_key(call.who.tenant, history)) if history else None
+    return int.from_bytes(value[:8], "little") if value else None
+
+
+def item_tokens(call: Call, links: Links) -> tuple[int, int]:
+    """How many of the items that this call refers to are known, and their tokens; those of one response count once."""
+    if call.route.dialect != ITEMS_OF:
+        return 0, 0
+    values = [links.get(item_key(call.who.tenant, item)) for item in references(call.asked.messages)]
+    known = [value for value in values if value]
+    responses = {value[8:]: int.from_bytes(value[:8], "little") for value in known}
+    return len(known), sum(responses.values())
+
+
+def history_key(tenant: str, id: str) -> bytes:
+    return b"history:%d:%b%b" % (len(tenant), tenant.encode(), id.encode())
+
+
+def item_key(tenant: str, id: str) -> bytes:
+    return b"item:%d:%b%b" % (len(tenant), tenant.encode(), id.encode())
