@@ -1,7 +1,7 @@
 """The metrics projection: records in, /metrics out.
 
 Counted here and not in the client library: a record touches some thirty series, and at 10,000 records a second only
-plain additions are cheap enough. The library writes the text formats.
+plain additions are cheap enough. See metrics_text for how they are written.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""From counted points to the families of prometheus_client, which knows the text formats."""
+"""From counted points to the text formats of Prometheus: what has many series is written here, all else, and formats
+that are seldom asked for, by prometheus_client."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import Metric as PrometheusFamily
 from prometheus_client.core import (
@@ -16,8 +17,11 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
+from gateway.recorder import metrics_text
 from gateway.recorder.metrics_store import Gauge, Point, readings, view_of
 from gateway.recorder.names import METRICS, NS, Metric
+
+WRITERS = {"counter": metrics_text.counter, "histogram": metrics_text.histogram}
 
 
 class Exposition(Collector):
@@ -31,7 +35,24 @@ class Exposition(Collector):
     def render(self, accept: str) -> tuple[bytes, str]:
         """The body and its content type, in the format that `accept` (a header value) asks for."""
         encoder, content_type = choose_encoder(accept)
-        return encoder(self), content_type
+        openmetrics = content_type.startswith("application/openmetrics-text")
+        if "version=1.0.0" not in content_type and "version=0.0.4" not in content_type:
+            return encoder(self), content_type
+        text = "".join(self._quick(openmetrics=openmetrics)).encode()
+        return text + encoder(_Few(self._few())), content_type  # what the library writes has the mark of the end
+
+    def _quick(self, *, openmetrics: bool) -> Iterator[str]:
+        """Of the families that have many series."""
+        for metric in METRICS.values():
+            if metric.kind in WRITERS:
+                yield from WRITERS[metric.kind](metric, view_of(metric, self._points), openmetrics=openmetrics)
+
+    def _few(self) -> Iterator[PrometheusFamily]:
+        for metric in METRICS.values():
+            if metric.kind == "info":
+                yield InfoMetricFamily(metric.name, metric.help, {"version": self._version})
+            elif metric.name in self._gauges:
+                yield _gauge(metric, self._gauges[metric.name])
 
     def collect(self) -> Iterator[PrometheusFamily]:
         for metric in METRICS.values():
@@ -39,10 +60,17 @@ class Exposition(Collector):
                 yield _counter(metric, view_of(metric, self._points))
             elif metric.kind == "histogram":
                 yield _histogram(metric, view_of(metric, self._points))
-            elif metric.kind == "info":
-                yield InfoMetricFamily(metric.name, metric.help, {"version": self._version})
-            elif metric.name in self._gauges:
-                yield _gauge(metric, self._gauges[metric.name])
+        yield from self._few()
+
+
+class _Few(Collector):
+    """Families for an encoder of the library."""
+
+    def __init__(self, families: Iterable[PrometheusFamily]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[PrometheusFamily]:
+        return self._families
 
 
 def _counter(metric: Metric, points: Sequence[Point]) -> PrometheusFamily:
