@@ -103,8 +103,9 @@ def listening(module: str, *options: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """SIGTERM ends the demo as Ctrl-C does, and both work where they came ignored, as in the background of a shell.
-    Only the first counts: a group is often told twice, and a second would interrupt what puts things away."""
+    """SIGTERM ends the demo as Ctrl-C does, and both work where they came ignored, as in the background of a shell; so
+    does a terminal that is closed, but under nohup. Only the first counts: a group is often told twice, and a second
+    would interrupt what puts things away."""
     told = False
 
     def end(number: int, frame: object) -> None:
@@ -113,7 +114,10 @@ def ended_by_signals() -> Iterator[None]:
             told = True
             raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, end) for number in numbers}
     try:
         yield
     finally:
@@ -290,7 +294,8 @@ def run(
             console.print(str(fault), markup=False)
             return 1
         except KeyboardInterrupt:
-            console.print("stopping")
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                console.print("stopping")
             return 0
         finally:
             gate.close()

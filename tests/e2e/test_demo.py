@@ -73,9 +73,10 @@ def test_the_demo_shows_answers_from_the_cache(ended: str) -> None:
     assert float(found[2]) > 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])  # HUP: its terminal was closed
 def test_gateway_and_agents_go_on_until_they_are_told_to_end(ports: tuple[int, int], number: signal.Signals) -> None:
-    before = signal.signal(number, signal.SIG_IGN)  # as a shell starts what runs in its background
+    # Those of the keyboard come ignored, as a shell starts what runs in its background.
+    before = signal.signal(number, signal.SIG_DFL if number is signal.SIGHUP else signal.SIG_IGN)
     process = start(ports)
     signal.signal(number, before)
     assert process.stdout is not None
