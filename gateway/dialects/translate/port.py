@@ -59,6 +59,10 @@ class SeenMeter:
         self.failed = self.failed or why
         self.terminal = False
 
+    def told(self) -> None:
+        """The client's stream has its end, although the upstream's may have had no event for it."""
+        self.terminal = not self.failed
+
     def feed(self, data: bytes) -> None:
         pass
 
@@ -130,6 +134,8 @@ class OtherAnswer:
     def _noted(self, said: bytes) -> bytes:
         if self._stream is not None and self._stream.failed:
             self._seen.fail(UNSAID)
+        elif self._stream is not None and self._stream.done:
+            self._seen.told()
         return said
 
     def finish_early(self, usage: Usage) -> bytes:
@@ -156,6 +162,8 @@ class Question:
     def answer(self, status: int, content_type: bytes) -> OtherAnswer:
         dialect = DIALECTS[self.dialect]
         asked = dialect.read(self._route, Request(b"POST", self.path, (), self.body))
+        # The wish for usage is ours, not the client's: a stream is whole without it.
+        asked.fields = {name: value for name, value in asked.fields.items() if name != "stream_options"}
         meter = dialect.meter(self._route, asked, status, content_type)
         return OtherAnswer(self._said, meter, status, content_type, streams=self._streams, array=self._array)
 

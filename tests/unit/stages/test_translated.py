@@ -229,6 +229,23 @@ def test_the_end_of_a_stream_that_has_no_terminal_event(pieces: tuple[bytes, ...
     assert outcome_of(world.call) == "ok"
 
 
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_chat_stream_without_done_is_whole_with_its_finish_reason(counted: bool) -> None:
+    """Its usage was asked for by the translation: without it the stream is no less whole, for record and client."""
+    choice = {"index": 0, "delta": {"content": "Hello"}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
+    chunks = [{"id": "c", "model": "gpt-x", "choices": [choice]}]
+    chunks += [{"id": "c", "model": "gpt-x", "choices": [], "usage": usage}] if counted else []
+    pieces = [b"data: %b\n\n" % json.dumps(chunk).encode() for chunk in chunks]
+    body = {"model": "gpt", "messages": HELLO, "max_tokens": 9, "stream": True}
+    world, _ = play(MESSAGES, body, SSE, *pieces)
+    assert json.loads(world.upstreams.sent[0].partition(b"\r\n\r\n")[2])["stream_options"]["include_usage"] is True
+    assert world.log[-1][0] == "finish"
+    assert b"event: message_stop" in world.log[-1][1]
+    assert not world.down.interrupted
+    assert outcome_of(world.call) == "ok"
+
+
 def test_a_whole_answer_where_a_stream_was_asked_for() -> None:
     world, _ = play(CHAT, chat(stream=True), JSON, json.dumps(MESSAGE).encode())
     assert world.down.head is not None
