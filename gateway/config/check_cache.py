@@ -15,6 +15,7 @@ ROUTES = (
     *("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/messages"),
     *(f"/v1beta/models/{{model}}:{verb}" for verb in ("generateContent", "streamGenerateContent")),
     *(f"/v1beta/models/{{model}}:{verb}" for verb in ("embedContent", "batchEmbedContents")),
+    *("/openai/chat/completions", "/openai/embeddings", "/v1/models/{model}:rawPredict"),
 )
 """The routes whose answers can be cached, as records have them."""
 _SAMPLED = {
