@@ -56,6 +56,9 @@ class Catalogue:
     def knows(self, provider: str, model: str) -> bool:
         return False
 
+    def guess_provider(self, host: str, url_path: str = "") -> str:
+        return ""
+
     def provider_of(self, upstream: str, host: str, url_path: str = "") -> str:
         return ""
 
