@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gateway.config.address import parse_url
-from gateway.config.check_limits import Catalogue
+from gateway.config.check_limits import Catalogue, provider_of
 from gateway.config.problems import Problem
 from gateway.config.schema import Config
 
@@ -13,7 +12,7 @@ PAGED = 100 - 100 / 6  # percent; the error budget of a goal below cannot burn s
 
 
 def doubts(config: Config, priced: Catalogue) -> Iterator[Problem]:
-    names = set(_providers(config, priced))
+    names = {provider_of(name, upstream, priced) for name, upstream in config.upstreams.items()}  # as metrics have them
     for at, slo in enumerate(config.slos):
         path = ("slos", str(at))
         if slo.page and slo.objective <= PAGED:
@@ -23,10 +22,3 @@ def doubts(config: Config, priced: Catalogue) -> Iterator[Problem]:
         if provider is not None and provider not in names:
             reason = f"no upstream is of the provider {provider}: the goal will have no events"
             yield Problem((*path, "match", "provider"), reason=reason, hint=f"there are {', '.join(sorted(names))}")
-
-
-def _providers(config: Config, priced: Catalogue) -> Iterator[str]:
-    """As metrics name them: where none is known, by the upstream."""
-    for name, upstream in config.upstreams.items():
-        url = parse_url(upstream.url)
-        yield upstream.provider or priced.guess_provider(url.hostname or "", url.path) or name

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol
 
 from msgspec import Struct
 
 from gateway.call import Call
 from gateway.errors import BudgetExceeded, ClientGone, Forbidden, GatewayError, RunStopped
 from gateway.key import Key
-from gateway.policy.ceiling import Worst, model_of
+from gateway.policy.ceiling import Ceiling, Worst, model_of
 from gateway.policy.key_limits import limits_of, owners_above
 from gateway.policy.limits import Ask, Limits, Scopes, Told, own_budget
 from gateway.policy.passes import models_beside
@@ -30,7 +29,6 @@ from gateway.spend import Charge, Grant, Hold, Refusal, Rule, Unit
 from gateway.stages.cheaper import cap, cheaper, note
 from gateway.stages.kept import history_tokens, item_tokens
 from gateway.stages.settle import charge_of, settled
-from gateway.tool import Terms
 
 HEADER = b"x-tollgate-budget-usd"
 NAMELESS = "Models have budgets here, and this session does not say in its URL which model it will ask (?model=...)."
@@ -41,21 +39,6 @@ TRIES = 4  # clamps of one call
 LOOK_SECONDS = 0.25  # while waiting: so often it is looked whether somebody stopped the run
 PATIENCE = (b"x-stainless-timeout", b"x-stainless-read-timeout", b"x-server-timeout")  # seconds, as the SDKs say it
 SHARE_WAITED = 0.5  # of its patience that a call may spend waiting: its answer takes time, too
-
-
-class Ceilings(Protocol):
-    """See policy.ceiling."""
-
-    def worst(
-        self,
-        call: Call,
-        provider: str,
-        at: float,
-        known_history: int | None = None,
-        tool: Terms | None = None,
-        *,
-        known_items: tuple[int, int] | None = None,
-    ) -> Worst: ...
 
 
 class Manner(Struct, frozen=True):
@@ -95,7 +78,7 @@ class Admitter:
         self,
         budgets: Budgets,
         limits: Limits,
-        ceilings: Ceilings,
+        ceiling: Ceiling,
         links: Links,
         manner: Manner,
         *,
@@ -103,7 +86,7 @@ class Admitter:
     ) -> None:
         self._budgets = budgets
         self._limits = limits
-        self._ceilings = ceilings
+        self._ceiling = ceiling
         self._links = links
         self._manner = manner
         self._urgency = urgency  # the less the sooner, where several wait
@@ -218,7 +201,7 @@ class Admitter:
         provider = spec.target.provider if spec is not None else ""
         tool = spec.tool if spec is not None else None
         history, items = history_tokens(call, gw, self._links), item_tokens(call, self._links)
-        return self._ceilings.worst(call, provider, call.started_at / 1e9, history, tool, known_items=items)
+        return self._ceiling.worst(call, provider, call.started_at / 1e9, history, tool, known_items=items)
 
     def _ask(self, case: Case) -> Ask:
         call = case.call

@@ -74,6 +74,11 @@ async def at_once(gates: list[RunningGateway], body: dict[str, Any], count: int)
     return await asyncio.gather(*[ask(gates[number % len(gates)], body) for number in range(count)])
 
 
+async def has_been_asked(upstream: FakeUpstream, text: str) -> None:
+    while not sent(upstream, text):
+        await asyncio.sleep(0.01)
+
+
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 async def test_two_hundred_equal_calls_are_one(
     gates: list[RunningGateway], upstream: FakeUpstream, stream: bool
@@ -127,8 +132,7 @@ async def test_what_was_cleared_is_not_joined(gates: list[RunningGateway], upstr
     text = f"begun before, {len(gates)}"
     body = question(f"[[wait 1]] {text}")
     before = asyncio.create_task(at_once(gates, body, 8))
-    while not sent(upstream, text):
-        await asyncio.sleep(0.01)
+    await has_been_asked(upstream, text)
     async with aiohttp.ClientSession() as session, session.delete(f"{gates[0].admin_url}/api/cache") as answer:
         assert answer.status == 200
     after = await at_once(gates, body, 8)
@@ -150,8 +154,7 @@ async def test_a_leader_that_leaves_before_its_answer_costs_no_other_call(
     text = f"gone early, {len(gates)} {stream}"
     body = question(f"[[wait 1.5]] {text}", stream=stream)
     leader = asyncio.create_task(ask(gates[0], body))
-    while not sent(upstream, text):
-        await asyncio.sleep(0.01)
+    await has_been_asked(upstream, text)
     others = asyncio.create_task(at_once(gates, body, 8))
     await asyncio.sleep(0.4)  # they have joined
     leader.cancel()
@@ -167,8 +170,7 @@ async def test_a_killed_leader_costs_one_call_more_at_most(
     text = f"kill it, {len(gates)} {stream}"
     body = question(f"[[wait 1.5]] {text}", stream=stream)
     calls = asyncio.create_task(at_once(gates, body, 60))
-    while not sent(upstream, text):
-        await asyncio.sleep(0.01)
+    await has_been_asked(upstream, text)
     await asyncio.sleep(0.3)
     for gate in gates:
         os.kill(gate.pids("worker")[0], signal.SIGKILL)
