@@ -61,7 +61,8 @@ class Flight(Protocol):
 
     @property
     def followed(self) -> bool:
-        """Does anybody wait for the rest?"""
+        """Does anybody wait for the rest? Where nobody here does, and other workers have to be asked: yes until they
+        have answered."""
         ...
 
     async def leads(self, tenant: str, key: bytes) -> bool:

@@ -23,11 +23,11 @@ import httptools
 from gateway.call import Waits
 from gateway.config.schema import Timeouts
 from gateway.errors import BadAnswer, ClientGone, GatewayError, StreamStalled, UpstreamReset, UpstreamTimeout
-from gateway.net.head import Header, ResponseHead, ResponseParser, whole_chunk
+from gateway.net.head import Header, ResponseHead, ResponseParser, check_beginning, whole_chunk
 from gateway.net.origin import UpstreamConnection
 
 HIGH_WATER = 262_144
-HEAD_LIMIT = 262_144
+AGAIN_SECONDS = 0.05  # between two looks at who still waits for an answer that its client has left
 NEVER = float("inf")
 SAID_NOTHING = "upstream_first_content_timeout"
 NO_NAMES: Mapping[bytes, bytes] = MappingProxyType({})
@@ -190,9 +190,16 @@ class UpstreamExchange:
 
     def interrupt(self, fault: GatewayError) -> None:
         """Make the reader's next wait raise `fault`, once; the answer stays readable (the client left)."""
-        if not (isinstance(fault, ClientGone) and self._waits_on()):
+        if isinstance(fault, ClientGone) and self._waits_on():
+            self.pools.loop.call_later(AGAIN_SECONDS, self._look_again, fault)
+        else:
             self._interruption = fault
             self.wake()
+
+    def _look_again(self, fault: ClientGone) -> None:
+        """Whoever else waited for the answer may have left as well."""
+        if self.head is None and self in self.pools.active:
+            self.interrupt(fault)
 
     def _waits_on(self) -> bool:
         """Is the head still waited for, though the client has left?"""
@@ -259,13 +266,8 @@ class UpstreamExchange:
         while True:
             end = raw.find(b"\r\n\r\n")
             if end < 0:
-                if len(raw) > HEAD_LIMIT:
-                    raise ValueError("head too large")
-                if data.find(b"\n\n") >= 0:
-                    raise ValueError("lines must end with CRLF")
+                check_beginning(raw)
                 self._head_bytes = raw
-                if not raw.startswith(b"HTTP/1."[: len(raw)]):
-                    raise ValueError("no status line")
                 return
             head = self._read_head(raw[: end + 4])
             raw = raw[end + 4 :]

@@ -23,6 +23,7 @@ from gateway.errors import BadFraming, BadPath
 
 Header = tuple[bytes, bytes]
 
+HEAD_LIMIT = 262_144  # bytes of the head of an answer
 _CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
@@ -295,6 +296,16 @@ def chunk_parser() -> ResponseParser:
     parser.feed(_CHUNKED_HEAD)
     parser.between_chunks = True
     return parser
+
+
+def check_beginning(raw: bytes) -> None:
+    """Can this become the head of an answer? Raises ValueError."""
+    if len(raw) > HEAD_LIMIT:
+        raise ValueError("head too large")
+    if raw.find(b"\n\n") >= 0:
+        raise ValueError("lines must end with CRLF")
+    if not raw.startswith(b"HTTP/1."[: len(raw)]):
+        raise ValueError("no status line")
 
 
 def whole_chunk(data: bytes) -> int:

@@ -34,7 +34,7 @@ class Lead(Protocol):
 
     @property
     def followed(self) -> bool:
-        """Does any other worker wait for the rest?"""
+        """Does any other worker wait for the rest? Where that has to be asked for first, yes until it is known."""
         ...
 
     def say(self, record: bytes) -> None: ...

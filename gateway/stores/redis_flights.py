@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Sequence
+from functools import partial
 
 from gateway.stores.flights_shared import Claim
 from gateway.stores.redis_cache import RedisCache
@@ -58,6 +59,7 @@ class RedisLead:
         self._store, self._base, self._flight = store, base, flight
         self._loop = asyncio.get_running_loop()
         self._waiting = 0  # other workers, as of the last sign of life
+        self._sure: bool | None = None  # of what `_waiting` says since it mattered; None: it never did
         self._unsent: list[bytes] = []
         self._ended = False
         self._timer = self._loop.call_later(BEAT_SECONDS, self._send)
@@ -65,7 +67,10 @@ class RedisLead:
 
     @property
     def followed(self) -> bool:
-        return self._waiting > 0 and not self._ended
+        if self._sure is None and not self._ended:
+            self._sure = False
+            self._send(sure=True)
+        return not self._ended and (self._waiting > 0 or not self._sure)
 
     def say(self, record: bytes) -> None:
         if not self._ended:
@@ -89,8 +94,8 @@ class RedisLead:
         if self._soon is not None:
             self._soon.cancel()
 
-    def _send(self) -> None:
-        """What there is, if only a sign of life."""
+    def _send(self, *, sure: bool = False) -> None:
+        """What there is, if only a sign of life. `sure`: the answer is waited for."""
         self._timer.cancel()
         if self._soon is not None:
             self._soon.cancel()
@@ -98,20 +103,20 @@ class RedisLead:
         self._timer = self._loop.call_later(BEAT_SECONDS, self._send)
         records, self._unsent = self._unsent, []
         answer: asyncio.Future[int] = self._loop.create_future()
-        answer.add_done_callback(self._told)
+        answer.add_done_callback(partial(self._told, sure))
         tell, size = self._store.telling.tell, sum(map(len, records))
         given: tuple[int | bytes, ...] = (LEASE_MS, KEPT_MS, *records)
         if not tell(FEED, self._base, self._flight, self.name, *given, size=size, answer=answer):
             answer.cancel()
             self._stop()  # what was lost cannot be made good: the lease runs out
 
-    def _told(self, answer: asyncio.Future[int]) -> None:
+    def _told(self, sure: bool, answer: asyncio.Future[int]) -> None:
         if answer.cancelled():
             return
         if answer.exception() is not None or answer.result() < 0:
             self._stop()
         else:
-            self._waiting = answer.result()
+            self._waiting, self._sure = answer.result(), sure or self._sure
 
 
 class RedisTrail:

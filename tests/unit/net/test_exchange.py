@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any
 
 import pytest
@@ -10,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import ClientGone, Draining, GatewayError, UpstreamReset
-from gateway.net.exchange import HEAD_LIMIT, HIGH_WATER
-from gateway.net.head import ResponseParser, read_response_head
+from gateway.net.exchange import HIGH_WATER
+from gateway.net.head import HEAD_LIMIT, ResponseParser, read_response_head
 from gateway.net.origin import IDLE_SECONDS, RENEW_SECONDS
 from gateway.net.repeat import OFTEN
 from gateway.testing.clock import run
@@ -306,6 +307,22 @@ def test_who_is_patient_waits_for_the_head_although_the_client_left() -> None:
         assert wire.exchange.deadline <= asyncio.get_running_loop().time() + 3
         wire.feed(SIZED)
         await waiting
+
+    run(main())
+
+
+def test_the_head_is_waited_for_no_longer_than_anybody_else_waits() -> None:
+    async def main() -> None:
+        wire = made()
+        others = [2, 1, 0]
+        wire.exchange.patience = lambda: math.inf if others.pop(0) else 0.0
+        wire.exchange.pools.active.add(wire.exchange)
+        waiting = asyncio.ensure_future(wire.exchange.answered())
+        await settle()
+        wire.exchange.interrupt(ClientGone())
+        with pytest.raises(ClientGone):
+            await waiting
+        assert others == []
 
     run(main())
 

@@ -133,17 +133,24 @@ async def test_a_leader_that_fails_lets_go_and_another_leads(worker: Worker, alo
 async def test_a_leader_knows_whether_anybody_waits(worker: Worker) -> None:
     leader, _ = await claim(worker())
     leader.begin(b"k", b"")
-    await asyncio.sleep(0.05)
-    assert not leader.followed
     follower, _ = await claim(worker())
+    assert leader.followed, "before anything else was sent"
     leader.feed(b"x")
-    await until(lambda: leader.followed)
+    await until(lambda: bool(follower.pieces))
+    assert leader.followed
     follower.followers = 0
     await until(lambda: follower.ended)
     assert not follower.whole
     leader.feed(b"y")
     await until(lambda: not leader.followed)
     leader.end(whole=True)
+
+
+async def test_a_leader_learns_that_nobody_waits(worker: Worker) -> None:
+    leader, _ = await claim(worker())
+    await until(lambda: not leader.followed)
+    leader.end(whole=False)
+    assert not leader.followed
 
 
 async def test_a_slow_leader_is_replaced_by_one_and_ends_nobody_elses(worker: Worker) -> None:
