@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
-from gateway.testing.gateway import free_port, is_free
+from gateway.testing.gateway import family, free_port, is_free
 from tests.e2e.watchers import until
 
 TOLLGATE = "import sys; from gateway.cli import main; sys.exit(main())"
@@ -32,6 +36,16 @@ def calls(port: int) -> int:
     """How many the gateway has recorded."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/summary", timeout=10) as answer:
         return int(json.load(answer)["today"]["calls"])
+
+
+def stays(output: Iterable[str]) -> None:
+    """Reads what the demo says until all is summed up, and it goes on."""
+    lines = []
+    for line in output:
+        lines.append(line)
+        if "Ctrl-C stops them" in line:
+            return
+    raise AssertionError("".join(lines))
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +95,7 @@ def test_gateway_and_agents_go_on_until_they_are_told_to_end(ports: tuple[int, i
     signal.signal(number, before)
     assert process.stdout is not None
     try:
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if "Ctrl-C stops them" in line:
-                break
-        assert "Ctrl-C stops them" in lines[-1], "".join(lines)
+        stays(process.stdout)
         before = calls(ports[1])
         until(lambda: calls(ports[1]), lambda now: now > before + 5, seconds=60)
         process.send_signal(number)
@@ -99,3 +108,24 @@ def test_gateway_and_agents_go_on_until_they_are_told_to_end(ports: tuple[int, i
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def test_a_demo_that_is_killed_leaves_no_process_behind(ports: tuple[int, int]) -> None:
+    process = start(ports)
+    assert process.stdout is not None
+    try:
+        stays(process.stdout)
+        left = family(process.pid)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    for role in ("fake_upstream", "fault_upstream", "recorder", "worker"):
+        assert any(role in line for line in left.values()), left
+    try:
+        until(lambda: [pid for pid in left if Path(f"/proc/{pid}").exists()], lambda alive: not alive)
+        assert all(is_free(port) for port in ports)
+    finally:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
