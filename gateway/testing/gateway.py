@@ -36,6 +36,7 @@ from gateway.testing import child
 T = TypeVar("T")
 
 _TOLLGATE = "import sys; from gateway.cli import main; sys.exit(main())"  # what the console script does
+PATIENCE = 60.0  # seconds that something may take which happens by itself, on a slow and busy machine
 _SECRETS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY")
 
 
@@ -87,8 +88,8 @@ class RunningGateway:
         upstreams: Mapping[str, Any],
         *,
         env: Mapping[str, str] | None = None,
-        start_seconds: float = 20,
-        stop_seconds: float = 20,
+        start_seconds: float = PATIENCE,
+        stop_seconds: float = PATIENCE,
         **config: Any,
     ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="tollgate-test-"))
@@ -269,7 +270,7 @@ class RunningGateway:
             data = answer.read()
         return json.loads(data) if data else None
 
-    def calls(self, at_least: int = 1, *, seconds: float = 10, **query: Any) -> list[dict[str, Any]]:
+    def calls(self, at_least: int = 1, *, seconds: float = PATIENCE, **query: Any) -> list[dict[str, Any]]:
         """All recorded calls, oldest first, as soon as there are `at_least` so many. Raises TimeoutError."""
         return self.until(lambda: self._all_calls(query), lambda calls: len(calls) >= at_least, seconds)
 
@@ -283,7 +284,7 @@ class RunningGateway:
                 return sorted(found, key=lambda call: (call["started_at"], call["id"]))
             cursor = {"cursor": page["next"]}
 
-    def until(self, look: Callable[[], T], good: Callable[[T], bool], seconds: float = 10) -> T:
+    def until(self, look: Callable[[], T], good: Callable[[T], bool], seconds: float = PATIENCE) -> T:
         """What `look` returns as soon as it is `good`: recording is asynchronous. Raises TimeoutError.
 
         An admin side that is not there yet or is just being restarted, and a record that is not there yet, are looked

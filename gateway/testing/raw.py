@@ -50,7 +50,7 @@ class RawClient:
         port: int,
         *,
         host: str = "127.0.0.1",
-        timeout: float = 10,
+        timeout: float = 30,
         tls: ssl.SSLContext | None = None,
         receive_buffer: int = 0,
     ) -> None:

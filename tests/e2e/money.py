@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.testing.fake_upstream import FakeUpstream
-from gateway.testing.gateway import RunningGateway
+from gateway.testing.gateway import PATIENCE, RunningGateway
 from gateway.testing.raw import RawAnswer, RawClient, post
 
 INPUT, OUTPUT = 1, 40  # USD per million tokens
@@ -88,7 +88,7 @@ def seen(answer: RawAnswer) -> Answer:
     return Answer(answer.status, {k.decode().lower(): v.decode() for k, v in answer.headers}, answer.body)
 
 
-def send(gate: RunningGateway, data: bytes, timeout: float = 10) -> Answer:
+def send(gate: RunningGateway, data: bytes, timeout: float = 30) -> Answer:
     with RawClient(port_of(gate), timeout=timeout) as client:
         client.send(data)
         return seen(client.answer())
@@ -102,7 +102,7 @@ class Waiting:
     """A call under way, whose answer is looked at later."""
 
     def __init__(self, gate: RunningGateway, *args: Any, **kwargs: Any) -> None:
-        self.client = RawClient(port_of(gate), timeout=10)
+        self.client = RawClient(port_of(gate))
         self.client.send(request_of(*args, **kwargs))
 
     def answer(self) -> Answer:
@@ -127,7 +127,7 @@ class Waiting:
         self.client.close()
 
 
-def until(look: Callable[[], Any], seconds: float = 8) -> Any:
+def until(look: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     """What `look` returns once it is something."""
     end = time.monotonic() + seconds
     while not (found := look()):

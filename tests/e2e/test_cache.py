@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from gateway.testing.fake_upstream import FakeUpstream
-from gateway.testing.gateway import RunningGateway
+from gateway.testing.gateway import PATIENCE, RunningGateway
 
 CACHE = {
     "exact": {
@@ -136,7 +136,11 @@ async def test_virtual_keys_share_within_a_team_only(upstream: FakeUpstream) -> 
         keys = {}
         for name, team in (("a1", "a"), ("a2", "a"), ("b1", "b"), ("n1", ""), ("n2", "")):
             keys[name] = gate.post("/api/keys", {"name": name, "team": team})["secret"]
-        await asyncio.sleep(1)
+        for secret in keys.values():
+            known = {"authorization": f"Bearer {secret}"}
+            async with aiohttp.ClientSession(headers=known) as session, asyncio.timeout(PATIENCE):
+                while (await session.get(f"{gate.url}/v1/models")).status == 401:
+                    await asyncio.sleep(0.02)  # the worker sees it at its next look
         seen = {}
         for name in ("a1", "a2", "b1", "n1", "n2", "b1"):
             for path in (CHAT, "/v1/embeddings"):
@@ -173,17 +177,18 @@ async def test_what_is_not_whole_is_never_kept(
 async def test_rules_decide_by_agent(cached: RunningGateway) -> None:
     tools = {"tools": [{"type": "function", "function": {"name": "look"}}]}
 
-    async def results(agent: str, body: dict[str, Any], pause: float = 0) -> list[str | None]:
-        found = []
-        for _ in range(2):
-            _, headers, _ = await post(cached, body, x_tollgate_agent=agent)
-            found.append(headers.get("x-tollgate-cache"))
-            await asyncio.sleep(pause)
-        return found
+    async def result(agent: str, body: dict[str, Any]) -> str | None:
+        return (await post(cached, body, x_tollgate_agent=agent))[1].get("x-tollgate-cache")
+
+    async def results(agent: str, body: dict[str, Any]) -> list[str | None]:
+        return [await result(agent, body) for _ in range(2)]
 
     assert await results("tooler", question("[[tool look {}]] it", **tools)) == ["miss", "exact"]
     assert await results("off", question("nothing for me")) == [None, None]
-    assert await results("brief", question("soon over"), 0.6) == ["miss", "miss"]
+    assert await result("brief", question("soon over")) == "miss"
+    async with asyncio.timeout(PATIENCE):
+        while await result("brief", question("soon over")) != "miss":
+            await asyncio.sleep(0.1)
 
 
 async def test_clients_may_ask_for_less(cached: RunningGateway, upstream: FakeUpstream) -> None:
@@ -204,14 +209,24 @@ async def test_clients_may_ask_for_less(cached: RunningGateway, upstream: FakeUp
     assert sent(upstream, "What is new?") == 4
 
 
+def entries(gate: RunningGateway) -> int:
+    return sum(group["entries"] for group in gate.get("/api/cache")["groups"])
+
+
+async def written(gate: RunningGateway, count: int) -> None:
+    """Entries are written behind the calls."""
+    await asyncio.to_thread(gate.until, lambda: entries(gate), lambda seen: seen >= count)
+
+
 async def test_what_is_cleared_is_gone(cached: RunningGateway) -> None:
     async def result(text: str, **headers: str) -> str:
         return str((await post(cached, question(text), **headers))[1]["x-tollgate-cache"])
 
+    before = entries(cached)
     for text, tag in (("cleared by tag", "blue, red"), ("cleared by name", ""), ("left alone", "green")):
         assert await result(text, x_tollgate_cache_tags=tag) == "miss"
         assert await result(text) == "exact"
-    await asyncio.sleep(0.2)
+    await written(cached, before + 3)
     entry = (await post(cached, question("cleared by name")))[1]["x-tollgate-cache-entry"]
     async with aiohttp.ClientSession() as session:
         for query in ("tag=red", f"entry={entry}"):
@@ -272,7 +287,7 @@ async def test_requests_per_minute_count_hits_and_budgets_do_not(upstream: FakeU
 async def test_the_file_outlives_workers_and_is_shared_by_them(upstream: FakeUpstream) -> None:
     with RunningGateway(upstreams(upstream.url), cache=CACHE, workers=2) as gate:
         await post(gate, question("kept for all"))
-        await asyncio.sleep(0.3)
+        await written(gate, 1)
         seen = {(await post(gate, question("kept for all")))[1]["x-tollgate-cache"] for _ in range(12)}
         assert seen == {"exact"}
         for _ in range(2):

@@ -19,9 +19,10 @@ import pytest
 import zstandard
 
 from gateway.testing.faults import Repeat, Script, Send, Wait, answer, chunked
-from gateway.testing.gateway import RunningGateway
+from gateway.testing.gateway import PATIENCE, RunningGateway
 from gateway.testing.raw import NoAnswer, RawAnswer, RawClient, chunks, post, request
 from gateway.testing.scripted import Background, ScriptedUpstream, Seen
+from tests.soon import soon
 
 CHAT = "/v1/chat/completions"
 CHUNK = b'data: {"id":"c","model":"gpt-4o","choices":[{"index":0,"delta":{"content":"Hi you"}}]}\n\n'
@@ -32,9 +33,9 @@ ANSWER = b'{"id":"c","model":"gpt-4o","choices":[{"index":0,"message":{"content"
 BODY = b'{"model":"gpt-4o","messages":[]}'
 STREAM = b'{"model":"gpt-4o","stream":true,"messages":[]}'
 LIMITS = {
-    "header_seconds": 1,
+    "header_seconds": 1.5,
     "body_seconds": 1,
-    "keepalive_seconds": 1,
+    "keepalive_seconds": 1.5,
     "write_seconds": 1,
     "body_bytes": 1_000_000,
     "connections": 60,
@@ -88,7 +89,7 @@ class Flood:
 
     def settles(self) -> int:
         """Bytes sent, once no more are taken."""
-        until = time.monotonic() + 10
+        until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
             before = self.sent
             time.sleep(0.2)
@@ -124,7 +125,7 @@ class Stage:
 
     def seen(self, script: str) -> Seen:
         """The request that asked for this script last, once it is there."""
-        until = time.monotonic() + 5
+        until = time.monotonic() + PATIENCE
         while not self.up.of(script):
             assert time.monotonic() < until, "the request never came"
             time.sleep(0.005)
@@ -180,27 +181,26 @@ def test_a_head_that_does_not_end_is_given_up(stage: Stage) -> None:
         client.send(b"POST /v1/messages HTTP/1.1\r\nHost: gate\r\n")
         got = client.answer()
         assert client.ends() == "closed"
-    assert 0.9 < time.monotonic() - began < 4
+    assert 1.4 < time.monotonic() - began < 9  # it would be ten by itself
     assert (got.status, got.get("connection"), got.get("x-should-retry")) == (408, "close", "true")
     assert json.loads(got.body)["error"]["details"]["error_code"] == "client_too_slow"
 
 
 def test_a_dripping_head_is_given_no_more_time(stage: Stage) -> None:
-    began = time.monotonic()
     with stage.client() as client:
         client.send(b"GET /v1/models HTTP/1.1\r\n")
+        drops = 0
         with contextlib.suppress(ConnectionError):
-            for _ in range(60):
+            while drops < 400 and not select.select([client.socket], [], [], 0.05)[0]:
                 client.send(b"X: 1\r\n")
-                if select.select([client.socket], [], [], 0.05)[0]:
-                    break
-        assert time.monotonic() - began < 2.5
+                drops += 1
+        assert drops < 400, "twenty seconds of it"
         assert client.answer().status == 408
 
 
 def test_a_silent_connection_is_closed(stage: Stage) -> None:
     with stage.client() as client:
-        assert client.ends(4) == "closed"
+        assert client.ends(9) == "closed"
 
 
 def test_an_idle_connection_is_closed_without_a_word(stage: Stage) -> None:
@@ -215,9 +215,9 @@ def test_the_time_of_a_head_begins_with_its_first_byte(stage: Stage) -> None:
     with stage.client() as client:
         client.send(raw)
         assert client.answer().status == 200
-        time.sleep(0.6)
+        time.sleep(0.8)
         client.send(raw[:9])
-        time.sleep(0.6)  # later than the connection might have stayed idle
+        time.sleep(0.8)  # later than the connection might have stayed idle
         client.send(raw[9:])
         assert client.answer().status == 200
 
@@ -237,19 +237,22 @@ def test_a_body_that_comes_slowly_is_waited_for(stage: Stage) -> None:
     raw, _ = stage.ask()
     with stage.client() as client:
         client.send(raw[: -len(BODY)])
-        client.send(BODY, piece=8, pause=0.4)
+        client.send(BODY, piece=3, pause=0.15)
         assert client.answer().status == 200
 
 
 def test_slow_clients_delay_nobody(stage: Stage) -> None:
-    with ExitStack() as stack:
-        for _ in range(30):
-            slow = stack.enter_context(stage.client())
-            slow.send(b"POST /v1/chat/completions HTTP/1.1\r\nX: ")
-        began = time.monotonic()
-        for _ in range(20):
-            assert stage.send(stage.ask()[0]).status == 200
-        assert time.monotonic() - began < 1
+    def take(_: int) -> float:
+        with ExitStack() as stack:
+            for _ in range(30):
+                slow = stack.enter_context(stage.client())
+                slow.send(b"POST /v1/chat/completions HTTP/1.1\r\nX: ")
+            began = time.monotonic()
+            for _ in range(20):
+                assert stage.send(stage.ask()[0]).status == 200
+            return time.monotonic() - began
+
+    soon(take, 1)
 
 
 def test_too_many_connections_are_told_so_and_recover(stage: Stage) -> None:
@@ -262,7 +265,7 @@ def test_too_many_connections_are_told_so_and_recover(stage: Stage) -> None:
         assert clients[-1].ends() == "closed"
         clients[0].send(request("GET", "/v1/models"))
         assert clients[0].answer().status == 200
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         try:
             if stage.send(request("GET", "/v1/models")).status == 200:
@@ -379,12 +382,17 @@ BODIES = {
 def test_bodies_that_parsers_could_read_differently_are_refused(stage: Stage, name: str) -> None:
     body, code = BODIES[name]
     before = len(stage.up.seen)
-    began = time.monotonic()
-    got = stage.send(post(CHAT, body))
-    assert time.monotonic() - began < 0.5
-    assert got.status == 400
-    assert code_of(got).startswith(code)
-    assert (got.get("x-should-retry"), got.get("connection")) == ("false", "")
+
+    def take(_: int) -> float:
+        began = time.monotonic()
+        got = stage.send(post(CHAT, body))
+        took = time.monotonic() - began
+        assert got.status == 400
+        assert code_of(got).startswith(code)
+        assert (got.get("x-should-retry"), got.get("connection")) == ("false", "")
+        return took
+
+    soon(take, 0.5)
     assert len(stage.up.seen) == before
 
 
@@ -392,7 +400,7 @@ CODERS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
     "deflate": zlib.compress,
     "raw deflate": lambda data: zlib.compress(data, wbits=-15),
-    "br": brotli.compress,
+    "br": lambda data: brotli.compress(data, quality=4),  # the best takes ten seconds for the bomb
     "zstd": zstandard.ZstdCompressor().compress,
 }
 
@@ -470,7 +478,7 @@ def test_a_reader_that_stops_stops_the_upstream(stage: Stage) -> None:
         for _ in range(300):
             client.more()
         assert stage.flood.settles() > held, "it goes on when the reader does"
-        assert stage.flood.ended.wait(8), "and who takes nothing for too long is cut"
+        assert stage.flood.ended.wait(20), "and who takes nothing for too long is cut"
     call = stage.call(run)
     assert (call["outcome"], call["error"]["code"]) == ("cancelled", "client_gone")
     assert (call["usage_source"], call["cost_usd"] > 0) == ("estimated", True)
@@ -483,7 +491,7 @@ def test_a_reader_that_leaves_while_it_is_waited_for(stage: Stage) -> None:
         client.until(b"\r\n\r\n")
         stage.flood.settles()
         client.reset()
-        assert stage.flood.ended.wait(2)
+        assert stage.flood.ended.wait(20)
     assert stage.call(run)["outcome"] == "cancelled"
 
 
@@ -509,7 +517,7 @@ def leave(request: pytest.FixtureRequest) -> Callable[[RawClient], None]:
 
 def left_after(seen: Seen, moment: float) -> float:
     """Seconds until the upstream saw that it was left."""
-    until = time.monotonic() + 8
+    until = time.monotonic() + PATIENCE
     while not seen.left_at and time.monotonic() < until:
         time.sleep(0.005)
     assert seen.left_at, "the upstream was never left"
@@ -520,31 +528,36 @@ def left_after(seen: Seen, moment: float) -> float:
 def test_who_leaves_takes_the_upstream_along(
     stage: Stage, leave: Callable[[RawClient], None], script: str, body: bytes
 ) -> None:
-    raw, run = stage.ask(script, body=body)
-    client = stage.client()
-    known = len(stage.up.of(script))
-    client.send(raw)
-    while len(stage.up.of(script)) == known:
-        time.sleep(0.005)
-    seen = stage.seen(script)
-    if script == "paced":
-        client.until(CHUNK)
-    moment = time.monotonic()
-    leave(client)
-    assert left_after(seen, moment) < 0.25
-    call = stage.call(run)
-    assert (call["outcome"], call["error"]["code"], call["error"]["source"]) == ("cancelled", "client_gone", "client")
-    assert call["usage_source"] == ("provider" if script == "half" else "estimated")
-    assert call["cost_usd"] is not None
-    if script == "paced":
-        assert call["usage"]["output_tokens"] > 0
+    def take(_: int) -> float:
+        raw, run = stage.ask(script, body=body)
+        client = stage.client()
+        known = len(stage.up.of(script))
+        client.send(raw)
+        while len(stage.up.of(script)) == known:
+            time.sleep(0.005)
+        seen = stage.seen(script)
+        if script == "paced":
+            client.until(CHUNK)
+        moment = time.monotonic()
+        leave(client)
+        late = left_after(seen, moment)
+        call = stage.call(run)
+        error = call["error"]
+        assert (call["outcome"], error["code"], error["source"]) == ("cancelled", "client_gone", "client")
+        assert call["usage_source"] == ("provider" if script == "half" else "estimated")
+        assert call["cost_usd"] is not None
+        if script == "paced":
+            assert call["usage"]["output_tokens"] > 0
+        return late
+
+    soon(take, 0.25)
 
 
 def test_who_leaves_before_there_is_a_connection_owes_nothing(stage: Stage) -> None:
     raw, run = stage.ask(upstream="full")
     with stage.client() as client:
         client.send(raw)
-        time.sleep(0.2)
+        stage.gate.until(lambda: stage.gate.text("/metrics"), lambda text: "\ntollgate_inflight_requests 1.0\n" in text)
     call = stage.call(run)
     assert (call["outcome"], call["cost_usd"], call["usage_source"]) == ("cancelled", 0, "none")
 
@@ -580,19 +593,23 @@ def test_what_was_left_can_be_drained_for_its_usage(
 
 @pytest.mark.parametrize(("upstream", "script"), [("hasty", "paced"), ("hasty", "silent"), ("stingy", "paced")])
 def test_draining_has_bounds(stage: Stage, upstream: str, script: str) -> None:
-    raw, run = stage.ask(script, upstream=upstream, body=STREAM)
-    known = len(stage.up.of(script))
-    client = stage.client()
-    client.send(raw)
-    while len(stage.up.of(script)) == known:
-        time.sleep(0.005)
-    if script == "paced":
-        client.until(CHUNK)
-    moment = time.monotonic()
-    client.close()
-    assert left_after(stage.seen(script), moment) < 2
-    call = stage.call(run)
-    assert (call["outcome"], call["usage_source"]) == ("cancelled", "estimated")
+    def take(_: int) -> float:
+        raw, run = stage.ask(script, upstream=upstream, body=STREAM)
+        known = len(stage.up.of(script))
+        client = stage.client()
+        client.send(raw)
+        while len(stage.up.of(script)) == known:
+            time.sleep(0.005)
+        if script == "paced":
+            client.until(CHUNK)
+        moment = time.monotonic()
+        client.close()
+        late = left_after(stage.seen(script), moment)
+        call = stage.call(run)
+        assert (call["outcome"], call["usage_source"]) == ("cancelled", "estimated")
+        return late
+
+    soon(take, 2)
 
 
 def test_the_gateway_is_well(stage: Stage) -> None:

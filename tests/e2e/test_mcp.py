@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,7 +22,7 @@ from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.streamable_http import EventCallback, EventId, EventMessage, EventStore, StreamId
 
-from gateway.testing.gateway import RunningGateway, free_port
+from gateway.testing.gateway import PATIENCE, RunningGateway, free_port
 
 RUN = "run-mcp-1"
 PRICE = 0.002
@@ -50,7 +51,8 @@ class Served:
 
     def __init__(self, **options: Any) -> None:
         self.heard: list[tuple[str, dict[str, str], bytes]] = []
-        self.cancelled = threading.Event()
+        self.begun: list[str] = []  # methods, as soon as they come
+        self.started, self.cancelled = threading.Event(), threading.Event()  # of the slow tool
         self.done: list[str] = []
         server = self.tools()
         app = server.streamable_http_app(**options)
@@ -59,6 +61,7 @@ class Served:
             if scope["type"] != "http":
                 await app(scope, receive, send)
                 return
+            self.begun.append(scope["method"])
             headers = {name.decode(): value.decode() for name, value in scope["headers"]}
             body = bytearray()
 
@@ -72,12 +75,10 @@ class Served:
             finally:
                 self.heard.append((scope["method"], headers, bytes(body)))
 
-        self.port = free_port()
-        config = uvicorn.Config(
-            listening, "127.0.0.1", self.port, log_level="error", ws="none", timeout_graceful_shutdown=1
-        )
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        config = uvicorn.Config(listening, log_level="error", ws="none", timeout_graceful_shutdown=1)
         self.server = uvicorn.Server(config)
-        self.thread = threading.Thread(target=self.server.run, daemon=True)
+        self.thread = threading.Thread(target=self.server.run, args=([self.socket],), daemon=True)
 
     def tools(self) -> MCPServer:
         server = MCPServer("files", log_level="CRITICAL")
@@ -110,6 +111,7 @@ class Served:
         @server.tool()
         async def slow(ctx: Context[Any, Any], seconds: float) -> str:
             await ctx.report_progress(0, 1)
+            self.started.set()
             try:
                 await anyio.sleep(seconds)
             except BaseException:
@@ -121,19 +123,20 @@ class Served:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/mcp"
+        return f"http://127.0.0.1:{self.socket.getsockname()[1]}/mcp"
 
     def __enter__(self) -> Served:
         self.thread.start()
-        for _ in range(500):
-            if self.server.started:
-                return self
+        end = time.monotonic() + PATIENCE
+        while not self.server.started:
+            assert time.monotonic() < end, "the server did not start"
             time.sleep(0.01)
-        raise TimeoutError("the server did not start")
+        return self
 
     def __exit__(self, *_: object) -> None:
         self.server.should_exit = True
-        self.thread.join(10)
+        self.thread.join(PATIENCE)
+        self.socket.close()
 
 
 MODES = {
@@ -245,6 +248,12 @@ async def test_metrics_count_each_tool(gate: RunningGateway) -> None:
     assert f'tollgate_tool_cost_usd_total{{server="files",tool="read_file"}} {PRICE}' in metrics
 
 
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
 # -- sessions -------------------------------------------------------------------------------------------------------
 
 
@@ -256,10 +265,11 @@ def session_gate(stateful: Served) -> Iterator[RunningGateway]:
 
 async def test_a_session_has_its_id_its_stream_and_its_end(session_gate: RunningGateway, stateful: Served) -> None:
     stateful.heard.clear()
+    stateful.begun.clear()
     async with connected(session_gate, run="sessions") as client:
         await names(client)
-        await asyncio.sleep(0.3)
-    await asyncio.sleep(0.3)
+        await until(lambda: "GET" in stateful.begun)
+    await until(lambda: {"GET", "DELETE"} <= {method for method, _, _ in stateful.heard})
     methods = [method for method, _, _ in stateful.heard]
     assert methods.count("GET") == 1
     assert methods.count("DELETE") == 1
@@ -293,16 +303,14 @@ async def test_a_stream_that_broke_off_is_resumed(session_gate: RunningGateway, 
                     break
         assert last
         found: dict[str, Any] = {}
-        for _ in range(5):  # the server may end a replay before the rest has come; a client then asks again
-            async with http.stream("GET", url, headers={**headers, "last-event-id": last}) as answer:
-                assert answer.status_code == 200
-                async for line in answer.aiter_lines():
-                    if line.startswith("data: {"):
-                        found = json.loads(line.removeprefix("data: "))
-                        break
-            if found:
-                break
-            await asyncio.sleep(0.3)
+        async with asyncio.timeout(PATIENCE):
+            while not found:  # the server may end a replay before the rest has come; a client then asks again
+                async with http.stream("GET", url, headers={**headers, "last-event-id": last}) as answer:
+                    assert answer.status_code == 200
+                    async for line in answer.aiter_lines():
+                        if line.startswith("data: {"):
+                            found = json.loads(line.removeprefix("data: "))
+                            break
         assert (found["id"], found["result"]["content"][0]["text"]) == (5, "late")
         await http.delete(url, headers=headers)
     calls = await executed(session_gate, "resume", 1)
@@ -311,11 +319,13 @@ async def test_a_stream_that_broke_off_is_resumed(session_gate: RunningGateway, 
 
 
 async def test_a_cancellation_reaches_the_server(session_gate: RunningGateway, stateful: Served) -> None:
+    stateful.started.clear()
     stateful.cancelled.clear()
     async with connected(session_gate, run="cancel") as client:
-        with anyio.move_on_after(0.6):
-            await client.call_tool("slow", {"seconds": 15})
-        assert await asyncio.to_thread(stateful.cancelled.wait, 5)
+        calling = asyncio.create_task(client.call_tool("slow", {"seconds": 600}))
+        assert await asyncio.to_thread(stateful.started.wait, PATIENCE)
+        calling.cancel()
+        assert await asyncio.to_thread(stateful.cancelled.wait, PATIENCE)
         assert text(await client.call_tool("add", {"a": 1, "b": 1})) == "2", "the session goes on"
 
 
@@ -383,10 +393,11 @@ async def test_a_limit_is_told_with_its_wait(stateful: Served) -> None:
 
 
 async def test_a_kill_ends_calls_under_way_and_refuses_the_next(session_gate: RunningGateway, stateful: Served) -> None:
+    stateful.started.clear()
     async with connected(session_gate, run="killed") as client:
 
         async def kill() -> None:
-            await asyncio.sleep(0.5)
+            assert await asyncio.to_thread(stateful.started.wait, PATIENCE)
             await asyncio.to_thread(session_gate.post, "/api/runs/killed/kill", {"reason": "it loops"})
 
         killing = asyncio.create_task(kill())

@@ -17,9 +17,10 @@ import pytest
 
 from gateway.testing.fake_upstream import FakeUpstream
 from gateway.testing.faults import Close, Repeat, Reset, Script, Send, Wait
-from gateway.testing.gateway import RunningGateway
+from gateway.testing.gateway import PATIENCE, RunningGateway
 from gateway.testing.raw import RawAnswer, RawClient, request
 from gateway.testing.scripted import ScriptedUpstream, Seen
+from tests.soon import soon
 
 CREATE = {"type": "response.create", "model": "gpt-5", "input": "[[say one two three four five]]"}
 UPGRADE = (
@@ -155,8 +156,9 @@ class Raw:
 
 
 def left(seen: Seen) -> float:
-    until = time.monotonic() + 5
-    while not seen.left_at and time.monotonic() < until:
+    until = time.monotonic() + PATIENCE
+    while not seen.left_at:
+        assert time.monotonic() < until, "the upstream was never left"
         time.sleep(0.005)
     return seen.left_at
 
@@ -205,13 +207,17 @@ def test_without_connection_upgrade_means_nothing(gate: RunningGateway, up: Scri
 
 
 def test_who_leaves_takes_the_other_along(gate: RunningGateway, up: ScriptedUpstream) -> None:
-    with Raw(gate, "", run="left") as ws:
-        ws.answer()
-        ws.read(len(FRAMES))
-    moment = time.monotonic()
-    assert left(up.seen[-1]) - moment < 0.25
-    (call,) = gate.calls(1, run="left")
-    assert (call["status"], call["outcome"]) == (101, "ok")
+    def take(number: int) -> float:
+        with Raw(gate, "", run=f"left-{number}") as ws:
+            ws.answer()
+            ws.read(len(FRAMES))
+        moment = time.monotonic()
+        late = left(up.seen[-1]) - moment
+        (call,) = gate.calls(1, run=f"left-{number}")
+        assert (call["status"], call["outcome"]) == (101, "ok")
+        return late
+
+    soon(take, 0.25)
 
 
 @pytest.mark.parametrize(("script", "outcome"), [("ends", "ok"), ("resets", "truncated")])
@@ -271,10 +277,8 @@ def test_an_upstream_that_stops_reading_stops_the_client() -> None:
 
 def test_sockets_end_with_the_gateway(fake: FakeUpstream, up: ScriptedUpstream) -> None:
     upstreams = {"raw": {"dialect": "openai", "url": up.url}}
-    gate = RunningGateway(upstreams, limits={"drain_seconds": 0.5}, telemetry={"log": None})
+    gate = RunningGateway(upstreams, limits={"drain_seconds": 0.5}, telemetry={"log": None}, stop_seconds=20)
     with gate, Raw(gate, "") as ws:
         ws.answer()
-        began = time.monotonic()
         assert gate.stop() == 0
-        assert time.monotonic() - began < 5
         assert ws.client.ends() in {"closed", "reset"}

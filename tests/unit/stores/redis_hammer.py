@@ -1,7 +1,8 @@
-"""A process full of clients of one budget: `python redis_hammer.py URL STATE METER LIMIT CLIENTS SECONDS`.
+"""A process full of clients of one budget: `python redis_hammer.py URL STATE METER LIMIT CLIENTS`.
 
 Every call reserves 100, costs between 10 and 100, and what it costs is written to METER before it is settled: that file
-is the judge. At the end the process says on stdout how many calls were granted, and leaves in order.
+is the judge. They go on until standard input ends; then the process says on stdout how many calls were granted, and
+leaves in order.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import asyncio
 import os
 import random
 import sys
-import time
 from pathlib import Path
 
 import uvloop
@@ -23,9 +23,9 @@ from gateway.stores.redis_budgets import RedisBudgets
 WORST = 100
 
 
-async def client(store: RedisBudgets, meter: int, limit: int, end: float, rng: random.Random) -> int:
+async def client(store: RedisBudgets, meter: int, limit: int, over: asyncio.Event, rng: random.Random) -> int:
     granted = 0
-    while time.monotonic() < end:
+    while not over.is_set():
         op = f"{rng.getrandbits(64):x}"
         demands = [
             Demand("team:a|usd|day|2026-11-27", Rule.TOTAL, Unit.USD, WORST, limit),
@@ -50,17 +50,18 @@ async def client(store: RedisBudgets, meter: int, limit: int, end: float, rng: r
     return granted
 
 
-async def main(url: str, state: str, meter: str, limit: str, clients: str, seconds: str) -> None:
+async def main(url: str, state: str, meter: str, limit: str, clients: str) -> None:
     settings = Spending(redis=url, timeout=0.25, lease_seconds=2)
     store = RedisBudgets(settings, Path(state), learn=5, grace=0.6)
-    assert await store.ready(20)
+    assert await store.ready(60)
     ticking = asyncio.create_task(tick(store))
     fd = os.open(meter, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     print("ready", flush=True)
-    rng = random.Random(os.getpid())
-    end = time.monotonic() + float(seconds)
-    granted = await asyncio.gather(*(client(store, fd, int(limit), end, rng) for _ in range(int(clients))))
-    assert await store.ready(20)
+    rng, over = random.Random(os.getpid()), asyncio.Event()
+    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), over.set)
+    granted = await asyncio.gather(*(client(store, fd, int(limit), over, rng) for _ in range(int(clients))))
+    asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+    assert await store.ready(60)
     await store.applied()
     assert not store.holds
     ticking.cancel()

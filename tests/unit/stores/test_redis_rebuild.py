@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -238,17 +238,17 @@ async def test_a_reader_sees_accounts_as_people_do(server: RedisServer, machines
 
 # -- real processes -----------------------------------------------------------------------------------------------
 
+CLIENTS = 20  # of each process
+IN_FLIGHT = 3 * CLIENTS * 100  # may still be written to the meters after a grant of earlier
 
-def hammer(
-    server: RedisServer, place: Path, machine: str, limit: int, seconds: float, meter: str = "meter"
-) -> subprocess.Popen[str]:
+
+def hammer(server: RedisServer, place: Path, machine: str, limit: int, meter: str = "meter") -> subprocess.Popen[str]:
     program = str(Path(__file__).with_name("redis_hammer.py"))
     state = str(place / machine)
-    command = [sys.executable, program, server.url, state, str(place / meter), str(limit), "20", str(seconds)]
+    command = [sys.executable, program, server.url, state, str(place / meter), str(limit), str(CLIENTS)]
     environment: dict[str, Any] = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-    assert process.stdout is not None
-    return process
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    return subprocess.Popen(command, text=True, env=environment, **pipes)  # type: ignore[call-overload,no-any-return]
 
 
 def ready(*processes: subprocess.Popen[str]) -> None:
@@ -258,17 +258,37 @@ def ready(*processes: subprocess.Popen[str]) -> None:
 
 
 def metered(place: Path) -> list[int]:
-    return [int(line) for meter in place.glob("meter*") for line in meter.read_text().split()]
+    """Whole lines: the last may be under way."""
+    return [int(line) for meter in place.glob("meter*") for line in meter.read_text().split("\n")[:-1]]
+
+
+def goes_on(place: Path, spent: int = 0) -> int:
+    """Wait until calls have been granted that were asked for from now on; what has been spent by then."""
+    until(lambda: sum(metered(place)) > spent + IN_FLIGHT)
+    return sum(metered(place))
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def ended(*processes: subprocess.Popen[str]) -> list[int]:
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.close()
+        process.stdin = None  # communicate() would flush it
     return [int(process.communicate(timeout=60)[0]) for process in processes]
 
 
 def test_sixty_clients_of_three_processes_never_exceed_one_budget(server: RedisServer, tmp_path: Path) -> None:
     limit = 20_000
-    processes = [hammer(server, tmp_path, machine, limit, 4) for machine in ("one", "one", "two")]
+    processes = [hammer(server, tmp_path, machine, limit) for machine in ("one", "one", "two")]
     ready(*processes)
+    until(lambda: sum(metered(tmp_path)) > limit - 100)
+    time.sleep(0.3)  # they go on asking
     granted = ended(*processes)
     meter = metered(tmp_path)
     assert sum(granted) == len(meter) > limit // 100
@@ -280,34 +300,35 @@ def test_sixty_clients_of_three_processes_never_exceed_one_budget(server: RedisS
 
 def test_no_flush_lets_anybody_spend_more_than_the_limit(server: RedisServer, tmp_path: Path) -> None:
     limit = 100_000
-    processes = [hammer(server, tmp_path, machine, limit, 9) for machine in ("one", "two", "two")]
+    processes = [hammer(server, tmp_path, machine, limit) for machine in ("one", "two", "two")]
     ready(*processes)
-    spent_at_flush = []
+    spent = 0
     for _ in range(4):
-        time.sleep(0.25)
-        spent_at_flush.append(sum(metered(tmp_path)))
+        spent = goes_on(tmp_path, spent)
+        assert spent < limit - IN_FLIGHT, "there is something left to spend after it"
         server.ask("FLUSHALL")
-        time.sleep(1.3)  # a rebuild
+    until(lambda: sum(metered(tmp_path)) > limit - 100)
+    time.sleep(0.3)  # they go on asking
     ended(*processes)
     meter = sum(metered(tmp_path))
-    assert 0 < spent_at_flush[0] < spent_at_flush[1]  # it went on in between
     assert limit - 100 < meter <= limit
     assert counts(server) == (meter, 0)
 
 
 def test_a_flush_and_a_hang_under_load_cost_nothing(server: RedisServer, tmp_path: Path) -> None:
     limit = 10**9
-    processes = [hammer(server, tmp_path, machine, limit, 5) for machine in ("one", "two")]
+    processes = [hammer(server, tmp_path, machine, limit) for machine in ("one", "two")]
     ready(*processes)
-    time.sleep(0.7)
+    spent = goes_on(tmp_path)
     server.ask("FLUSHALL")
-    time.sleep(1.5)
+    spent = goes_on(tmp_path, spent)
     server.hang()
-    time.sleep(0.4)
+    time.sleep(0.4)  # longer than it may take to answer
     server.go_on()
-    time.sleep(0.5)
+    spent = goes_on(tmp_path, spent)
     server.stop()
     server.start()
+    goes_on(tmp_path, spent)
     granted = ended(*processes)
     meter = metered(tmp_path)
     assert sum(granted) == len(meter) > 200
@@ -317,17 +338,17 @@ def test_a_flush_and_a_hang_under_load_cost_nothing(server: RedisServer, tmp_pat
 
 def test_a_killed_process_is_charged_and_the_limit_holds(server: RedisServer, tmp_path: Path) -> None:
     limit = 30_000
-    victim = hammer(server, tmp_path, "two", limit, 9, "meter.victim")
+    victim = hammer(server, tmp_path, "two", limit, "meter.victim")
     ready(victim)
-    while not (tmp_path / "meter.victim").read_text().count("\n") > 5:
-        time.sleep(0.002)
+    until(lambda: len(metered(tmp_path)) > 5)
     victim.send_signal(signal.SIGKILL)  # most of its clients are in a call
     victim.communicate()
-    others = [hammer(server, tmp_path, machine, limit, 4) for machine in ("one", "two")]
+    others = [hammer(server, tmp_path, machine, limit) for machine in ("one", "two")]
     ready(*others)
+    until(lambda: counts(server)[0] > limit - 100)  # which is used up once what the victim held has been charged
     ended(*others)
     meter = sum(metered(tmp_path))
     spent, reserved = counts(server)
     assert meter < spent <= limit  # it held something, and that is charged as it was reserved
     assert reserved == 0
-    assert spent - meter <= 20 * 90  # of at most twenty calls, each of which cost something
+    assert spent - meter <= CLIENTS * 90  # of at most twenty calls, each of which cost something
