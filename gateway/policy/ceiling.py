@@ -2,7 +2,8 @@
 
 Rules
 1. Input: `policy.token_bound` of what the request holds, what hosted tools may bring (`policy.hosted_tools`), and the
-   history that it only refers to: as many tokens as the caller remembers of that chain, else the model's context.
+   history that it only refers to: as many tokens as the caller remembers of that chain, else the model's context; which
+   counts for files that it refers to, too.
 2. Output: the largest limit that the client states, else the model's own, else the configured ceiling; for each answer
    asked for (n, best_of, candidateCount, each of several prompts). Only a limit of the client's is a hard one:
    otherwise `estimated` is set.
@@ -25,12 +26,21 @@ from urllib.parse import parse_qs
 from msgspec import Raw, Struct
 
 from gateway.call import Asked, Call
-from gateway.policy.asked_facts import choices_of, context_of, continues_thread, media_of, output_limit, refers, whole
+from gateway.policy.asked_facts import (
+    choices_of,
+    context_of,
+    continues_thread,
+    keeps_for_an_hour,
+    media_of,
+    output_limit,
+    refers,
+    whole,
+)
 from gateway.policy.hosted_tools import NONE, USES, Hosted, by_itself, hosted_tools
 from gateway.policy.inline_tools import inline_tools
 from gateway.policy.model_limits import most
 from gateway.policy.passes import ONCE, Passes, models_beside, passes_of
-from gateway.policy.token_bound import AUDIO, HOUR, INLINE, STORED, TOKENS, Pieces, around, text_bound
+from gateway.policy.token_bound import AUDIO, HOUR, INLINE, LINKED, STORED, TOKENS, Pieces, around, text_bound
 from gateway.policy.tool_price import held
 from gateway.policy.worst_rates import Features, WorstRates
 from gateway.ports import Prices
@@ -149,9 +159,9 @@ class Ceiling:
             return Worst(nano_usd=None, estimated=True, basis="unknown") if costly else FREE
         model = model_of(call)
         total = self._own(asked, model, call.request.body, route.dialect, route.operation in BARE)
-        hosted = self._tools(asked, model, inline=total >= INLINE)
+        hosted = self._tools(asked, model, inline=total % LINKED >= INLINE)
         count, items = known_items or (0, 0)
-        known = items if count == total % INLINE // STORED else None
+        known = items if count == total % INLINE // STORED and total < LINKED else None
         tokens = (total & TOKENS) + self._kept(asked, model, known_history, known)
         if hosted is not NONE:
             tokens = hosted.tokens(tokens)
@@ -181,14 +191,14 @@ class Ceiling:
         unread, more = rest_of(asked, dialect)
         total = self._pieces.total(pieces + unread if unread else pieces, model) + more
         constants = around(model)
-        declares = declares or total >= INLINE
+        declares = declares or total % LINKED >= INLINE
         total += constants.message * len(parts)
         if bare:
             return total
         return total + constants.request + (constants.tools if declares else 0)
 
     def _kept(self, asked: Asked, model: str, known: int | None, items: int | None) -> int:
-        """What the provider keeps and the request only refers to. None: nothing is known of it, so that it may be as
+        """What the request only refers to, for it is kept elsewhere. None: nothing is known of it, so that it may be as
         much as the model reads."""
         fields = asked.fields
         history = known if refers(asked, HISTORIES) or continues_thread(asked) else 0
@@ -242,7 +252,8 @@ class Ceiling:
         out = worst.each * worst.choices + beside  # what is guessed wrong is billed beside the answer
         models = (model_of(call), *hosted.models, *models_beside(asked.fields))
         media = media_of(asked) if worst.basis != "session" else SESSION_MEDIA
-        features = Features(flags % STORED >= HOUR, flags % HOUR >= AUDIO, media, context_of(asked))
+        hour = flags % STORED >= HOUR or keeps_for_an_hour(asked)
+        features = Features(hour, flags % HOUR >= AUDIO, media, context_of(asked))
         rates = self._rates.of(provider, models, worst.tokens_in, at, features)
         nano, base, each = None, 0, 0
         if rates is not None:

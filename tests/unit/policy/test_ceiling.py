@@ -261,6 +261,30 @@ def test_items_that_the_provider_keeps_count_as_all_it_may_read(item: dict[str, 
     assert (chained.tokens_in > 400_000) == kept  # nothing is known of an item
 
 
+def test_a_file_elsewhere_may_fill_the_context_once():
+    linked = {"type": "document", "source": {"type": "file", "file_id": "file_1"}}
+    model = {"dialect": "anthropic", "model": "claude-sonnet-4-5", "max_tokens": 1}
+    asked = [worst("anthropic", **model, messages=[{"role": "user", "content": [linked] * n}]) for n in (1, 9)]
+    context = most("claude-sonnet-4-5").context
+    assert all(context <= one.tokens_in < context + 2_000 for one in asked)
+    assert worst("anthropic", 5_000, **model, messages=[{"role": "user", "content": [linked]}]).tokens_in >= context
+
+
+def test_a_request_that_is_cached_as_a_whole_costs_what_its_time_costs():
+    asked = {"dialect": "anthropic", "model": "claude-sonnet-4-5", "max_tokens": 1}
+    asked |= {"messages": [{"role": "user", "content": "word " * 9_000}]}
+    plain, minutes, hour = (
+        worst("anthropic", **asked, **more)
+        for more in (
+            {},
+            {"cache_control": {"type": "ephemeral"}},
+            {"cache_control": {"type": "ephemeral", "ttl": "1h"}},
+        )
+    )
+    assert minutes.nano_usd == plain.nano_usd
+    assert hour.nano_usd > plain.nano_usd * 1.5
+
+
 def test_items_of_which_the_size_is_known_count_as_that_and_only_if_it_is_of_all_of_them():
     body = {"dialect": "openai_responses", "model": "gpt-5", "max_output_tokens": 10}
     made = read(input=[{"id": "msg_1"}, {"type": "item_reference", "id": "rs_1"}, *HELLO], **body)
