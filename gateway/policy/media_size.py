@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 import re
 import struct
-import zipfile
 import zlib
 from typing import NamedTuple
 
@@ -20,6 +18,7 @@ UNPACKED = 4_194_304  # bytes that the lists of objects of a document may have i
 
 _URL_SAFE = str.maketrans("-_", "+/")
 _PAGE = re.compile(rb"/Type\s*/Page(?![A-Za-z])")
+_ENTRY = re.compile(rb"PK\x01\x02")
 _OBJECTS = re.compile(rb"/ObjStm\b[^\0]{0,512}?stream\r?\n")  # what is behind it is packed
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG frame headers
 
@@ -123,9 +122,6 @@ def pdf_pages(raw: bytes) -> int:
 
 
 def unpacked(raw: bytes) -> int:
-    """Bytes in a zip archive, which most office documents are; 0 where it is none."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-            return sum(entry.file_size for entry in archive.infolist())
-    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError):
-        return 0
+    """Bytes in a zip archive, which most office documents are, by its directory; 0 where it has none."""
+    entries = [found.start() for found in _ENTRY.finditer(raw) if found.start() + 28 <= len(raw)]
+    return sum(struct.unpack_from("<I", raw, at + 24)[0] for at in entries)
