@@ -222,13 +222,12 @@ class Ceiling:
                 known = self._hosted[key] = hosted_tools(asked.tools, self._uses)
             found = known
         if inline:
-            more = hosted_tools(inline_tools(asked.messages), self._uses)
-            found = Hosted(found.uses + more.uses, found.prompt + more.prompt, found.models + more.models)
+            found += hosted_tools(inline_tools(asked.messages), self._uses)
         if extra := by_itself(model, asked.fields, self._uses):
-            found = Hosted(found.uses + extra, found.prompt, found.models)
+            found += Hosted(extra)
         if found.uses and "max_tool_calls" in asked.fields:
             stated = whole(asked.fields["max_tool_calls"])
-            found = found if stated is None else Hosted(min(found.uses, stated), found.prompt, found.models)
+            found = found if stated is None else found.at_most(stated)
         return found
 
     def _limit(self, asked: Asked, model: str) -> tuple[int, str]:
@@ -258,6 +257,7 @@ class Ceiling:
         nano, base, each = None, 0, 0
         if rates is not None:
             base = rates.fixed + rates.input * worst.tokens_in + rates.use * hosted.uses + rates.output * beside
+            base += hosted.beside
             each = rates.output
             nano = nano_of(base + each * worst.each * worst.choices)
         return Worst(

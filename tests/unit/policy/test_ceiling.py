@@ -421,6 +421,26 @@ def test_hosted_tools():
     assert limited.tokens_in < 60_000
 
 
+@pytest.mark.parametrize(
+    ("tool", "more", "usd"),
+    [
+        ({"type": "image_generation"}, {"max_tool_calls": 2}, 0.8),
+        ({"type": "image_generation", "max_uses": 3}, {}, 1.2),
+        ({"type": "code_interpreter", "container": {"type": "auto"}}, {}, 0.03),
+        ({"type": "code_interpreter", "container": {"type": "auto", "memory_limit": "64g"}}, {}, 1.92),
+        ({"type": "code_interpreter", "container": {"type": "auto", "memory_limit": "1t"}}, {}, 1.92),
+        ({"type": "code_interpreter", "container": "cntr_1"}, {}, 0),  # paid for when it was made
+    ],
+)
+def test_pictures_and_containers_are_held_beside_the_tokens(tool: dict[str, Any], more: dict[str, Any], usd: float):
+    body = {"dialect": "openai_responses", "model": "gpt-5-nano", "max_output_tokens": 10, "input": "hi", **more}
+    uses = {"max_uses": tool["max_uses"]} if "max_uses" in tool else {}
+    found, other = worst(tools=[tool], **body), worst(tools=[{"type": "other_hosted", **uses}], **body)
+    assert abs(found.base_pico - other.base_pico - usd * 1e12) < 1e8  # beside some tokens of its definition
+    inline = {"type": "additional_tools", "role": "developer", "tools": [tool]}
+    assert worst(**body | {"input": [inline]}).base_pico >= usd * 1e12
+
+
 def test_several_models_that_may_answer():
     one = worst(model="gpt-4o-mini", messages=HELLO, max_tokens=1000)
     two = worst(model="gpt-4o-mini", models=["gpt-4o"], messages=HELLO, max_tokens=1000)
