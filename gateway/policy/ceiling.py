@@ -12,8 +12,8 @@ Rules
    asked for or as by default; of several models that may answer the dearest.
 4. A WebSocket has no worst case: each session is held to one answer of the largest size; what it takes beyond that is
    for whoever watches it. One of unknown meaning, whose messages nobody can read, has no known price.
-5. What needs no tokens asks for no money. A POST of unknown meaning, or one that starts a batch, has no known price;
-   nor has a request that asks to be taken for one of another method.
+5. What needs no tokens asks for no money. What makes or changes something of unknown meaning, or starts a batch, has no
+   known price; nor has a request that asks to be taken for one of another method.
 6. A call of a tool behind this gate costs what its operator says; see policy.tool_price.
 
 Cost: about 4 us, and that of the input bound.
@@ -60,7 +60,10 @@ HISTORIES = ("previous_response_id", "conversation", "cachedContent", "cached_co
 DEPLOYMENTS = b"/deployments/"
 FREE_POSTS = frozenset({"/v1/responses/{id}/cancel", "/v1/responses/input_tokens", "/v1/messages/count_tokens",
                         "/v1beta/models/{model}:countTokens"})  # fmt: skip
-OVERRIDE = b"x-http-method-override"
+READS = frozenset((b"GET", b"HEAD", b"OPTIONS", b"DELETE"))
+OVERRIDES = frozenset((b"x-http-method-override", b"x-http-method", b"x-method-override",
+                       b"x-original-url", b"x-rewrite-url"))  # fmt: skip
+IN_QUERY = (b"httpmethod=", b"_method=")  # what Google's front ends and others read in the place of these headers
 SMALL = 48  # bytes of a field that can hold no prompt
 HISTORY = 200_000
 TOOL_LISTS = 256  # remembered
@@ -154,9 +157,7 @@ class Ceiling:
         if call.websocket:
             return Worst(nano_usd=None, estimated=True, basis="unknown")
         if not route.operation or route.operation == "fetch_response":
-            posts = call.request.method == b"POST" and route.template not in FREE_POSTS
-            costly = posts or OVERRIDE in call.request.names
-            return Worst(nano_usd=None, estimated=True, basis="unknown") if costly else FREE
+            return FREE if only_looks(call) else Worst(nano_usd=None, estimated=True, basis="unknown")
         model = model_of(call)
         total = self._own(asked, model, call.request.body, route.dialect, route.operation in BARE)
         hosted = self._tools(asked, model, inline=total % LINKED >= INLINE)
@@ -287,6 +288,15 @@ def rest_of(asked: Asked, dialect: str) -> tuple[list[Raw], int]:
 
 def is_same(raw: Raw, text: bytes) -> bool:
     return len(raw) == len(text) and bytes(raw) == text
+
+
+def only_looks(call: Call) -> bool:
+    """Does a request that asks no model cost nothing, whoever reads it?"""
+    request, route = call.request, call.route
+    if request.method not in READS and (request.method != b"POST" or route.template not in FREE_POSTS):
+        return False
+    query = route.path.partition(b"?")[2].lower()
+    return OVERRIDES.isdisjoint(request.names) and not any([name in query for name in IN_QUERY])
 
 
 def model_of(call: Call) -> str:

@@ -496,6 +496,27 @@ def test_no_verb_of_a_model_is_free_because_it_is_not_known(action: str):
     assert CEILING.worst(made, "google", AT).nano_usd is None
 
 
+@pytest.mark.parametrize("method", [b"PUT", b"PATCH", b"QUERY"])
+def test_what_changes_something_is_not_free_because_it_is_no_post(method: bytes):
+    """As a PATCH keeps cached content for longer, which is paid for by the hour."""
+    made = call(Asked(), "", template="other", path=b"/v1beta/cachedContents/c", method=method)
+    assert CEILING.worst(made, "google", AT).nano_usd is None
+
+
+@pytest.mark.parametrize("name", [b"x-http-method", b"x-method-override", b"x-original-url", b"x-rewrite-url"])
+def test_no_get_is_free_that_some_server_takes_for_another_request(name: bytes):
+    made = call(Asked(), "", method=b"GET", template="other")
+    made.request.names[name] = b"POST"
+    assert CEILING.worst(made, "google", AT).nano_usd is None
+
+
+@pytest.mark.parametrize("query", [b"$httpMethod=POST", b"%24httpMethod=POST", b"a=1&_method=post"])
+def test_no_get_is_free_that_names_another_method_in_its_query(query: bytes):
+    made = call(Asked(), "", method=b"GET", template="other", path=b"/v1beta/models/m:generateContent?" + query)
+    assert CEILING.worst(made, "google", AT).nano_usd is None
+    assert CEILING.worst(call(Asked(), "", method=b"GET", path=b"/v1beta/models?key=k"), "google", AT) is FREE
+
+
 def test_no_get_is_free_that_asks_to_be_a_post():
     """Google's front ends take a request for one of the method that this header names."""
     made = call(Asked(), "", method=b"GET", template="/v1beta/models/{model}:generateContent")
