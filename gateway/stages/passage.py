@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from gateway.call import Call
 from gateway.policy.encoding import PLAIN, Decoder, decoder_for
-from gateway.policy.forward import response_block
+from gateway.policy.forward import keeps_cookies, response_block
 from gateway.ports import Downstream, Exchange, Gateway, Meter, Reading, Spec, Stripper
 from gateway.stages.refuse import own_lines
 
@@ -169,7 +169,10 @@ class Passage:
         exchange = self.exchange
         if self.fill is not None:
             self.fill.begin(exchange, self.streaming)
-        block = response_block(exchange, dropped=SIZED if resized else NONE) + added
+        dropped = SIZED if resized else NONE
+        if self.call.asked.gated and keeps_cookies(self.gw.specs[self.call.route.upstream]):
+            dropped |= {b"set-cookie"}
+        block = response_block(exchange, dropped=dropped) + added
         self.down.start(exchange.status, exchange.reason, block, None if resized else exchange.length)
 
 
