@@ -56,7 +56,7 @@ def ask(call: Call, spec: Spec, body: bytes, gw: Gateway) -> OtherQuestion | Non
         body,
         droppable=spec.droppable,
         usage=usage,
-        max_tokens=known.output if known is not None else 0,
+        max_tokens=known.asked if known is not None else 0,
     )
     call.notes = {**call.notes, "translated": question.dialect}
     if question.dropped:

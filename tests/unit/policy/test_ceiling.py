@@ -589,3 +589,23 @@ def test_the_table_of_models():
         found = most(name)
         assert found is not None, name
         assert found.output == output, name
+
+
+@pytest.mark.parametrize(
+    ("model", "limit"),
+    [
+        ("claude-sonnet-4-5-20250929", 64_000),
+        ("claude-sonnet-4-0", 64_000),
+        ("claude-sonnet-4@20250514", 64_000),
+        ("anthropic/claude-sonnet-4.6", 64_000),
+        ("claude-3-7-sonnet-latest", 64_000),
+        ("claude-opus-4@20250514", 32_000),
+        ("claude-opus-4-1", 32_000),
+        ("claude-opus-4-7", 128_000),
+        ("claude-sonnet-5", 128_000),
+    ],
+)
+def test_what_may_be_asked_for_is_what_every_variant_makes(model, limit):
+    found = most(model)
+    assert found is not None
+    assert found.asked == limit <= found.output
