@@ -7,7 +7,21 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from gateway.call import Answer, Asked, Attempt, Call, Money, Request, Route, Target, Trace, Usage, UsageSource, Who
+from gateway.call import (
+    Answer,
+    Asked,
+    Attempt,
+    Cached,
+    Call,
+    Money,
+    Request,
+    Route,
+    Target,
+    Trace,
+    Usage,
+    UsageSource,
+    Who,
+)
 from gateway.spend import Charge, Hold
 from gateway.stages.kept import history_key
 from gateway.stages.settle import charge_of, settled
@@ -67,6 +81,13 @@ def call(
 )
 def test_the_truth_is_charged_and_doubt_as_it_was_held(made: Call, charge: Charge) -> None:
     assert charge_of(made, HOLD) == charge
+
+
+@pytest.mark.parametrize("result", ["exact", "joined"])
+def test_an_answer_from_the_cache_is_one_request_and_nothing_else(result: str) -> None:
+    made = call()
+    made.cached = Cached(result)
+    assert charge_of(made, HOLD) == Charge(calls=1)
 
 
 def test_a_response_that_can_be_continued_is_remembered_with_its_tokens() -> None:
