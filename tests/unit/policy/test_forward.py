@@ -10,6 +10,7 @@ from gateway.key import Key
 from gateway.policy.forward import listed, other_head, rendered, request_head, response_block, without_key
 from gateway.ports import Spec
 from gateway.testing.doubles import MemoryExchange
+from gateway.tool import Price, Terms
 
 Pairs = list[tuple[bytes, bytes]]
 
@@ -75,14 +76,8 @@ def test_a_length_is_added_where_there_is_a_body_and_a_host_always() -> None:
     "name",
     [
         *(b"Connection", b"Keep-Alive", b"Proxy-Connection", b"Proxy-Authorization", b"TE", b"Trailer", b"Upgrade"),
-        *(
-            b"Proxy-Authenticate",
-            b"Transfer-Encoding",
-            b"Expect",
-            b"X-Tollgate-Run-Id",
-            b"x-tollgate-anything",
-            b"baggage",
-        ),
+        *(b"Proxy-Authenticate", b"Transfer-Encoding", b"Expect", b"X-Tollgate-Run-Id", b"x-tollgate-anything"),
+        b"baggage",
     ],
 )
 def test_what_stays_behind(name: bytes) -> None:
@@ -110,6 +105,14 @@ def test_nor_do_they_pass_with_a_key_of_the_gateway_or_to_another_upstream(why: 
         lines = head(pairs, path=b"/x?key=client&a=1", length=length, **why)
         assert lines[0] == b"POST /x?a=1 HTTP/1.1"
         assert not any(b"client" in line for line in lines)
+
+
+def test_a_tool_with_headers_of_its_own_gets_no_credentials_of_the_client() -> None:
+    pairs, terms = [HOST, (b"Authorization", b"client")], Terms("t", Price(1))
+    assert b"Authorization: client" in head(pairs, tool=terms)
+    lines = head(pairs, tool=terms, headers=((b"x-key", b"ours"),))
+    assert b"x-key: ours" in lines
+    assert not any(b"client" in line for line in lines)
 
 
 def test_what_was_translated_takes_along_nothing_of_the_api_that_its_client_speaks() -> None:
