@@ -8,7 +8,21 @@ import msgspec
 import pytest
 from msgspec import Raw
 
-from gateway.call import Answer, Asked, Attempt, Call, Money, Request, Route, Target, Trace, Usage, UsageSource, Who
+from gateway.call import (
+    Answer,
+    Asked,
+    Attempt,
+    Cached,
+    Call,
+    Money,
+    Request,
+    Route,
+    Target,
+    Trace,
+    Usage,
+    UsageSource,
+    Who,
+)
 from gateway.spend import Charge, Hold
 from gateway.stages.kept import history_key
 from gateway.stages.settle import charge_of, settled
@@ -86,6 +100,13 @@ def test_pictures_and_containers_are_charged_beside_the_tokens(
     made = call(usage=Usage(100, 20, detail=detail))
     made.asked.tools = msgspec.json.encode(tools)
     assert charge_of(made, HOLD).usd == charge_of(call(), HOLD).usd + round(usd * 1e9)
+
+
+@pytest.mark.parametrize("result", ["exact", "joined"])
+def test_an_answer_from_the_cache_is_one_request_and_nothing_else(result: str) -> None:
+    made = call()
+    made.cached = Cached(result)
+    assert charge_of(made, HOLD) == Charge(calls=1)
 
 
 def test_a_response_that_can_be_continued_is_remembered_with_its_tokens() -> None:
