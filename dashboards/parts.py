@@ -250,8 +250,10 @@ ANNOTATIONS = {
                 "(tollgate_build_info offset 5m)", "Version {{version}}"),
     "Reloads": ("green", "changes(tollgate_config_last_reload_success_timestamp_seconds[2m]) > 0",
                 "Configuration loaded: {{instance}}"),
-    "Canary decisions": ("purple", 'tollgate_canary_state{state!="running"} == 1 unless tollgate_canary_state '
-                         "offset 5m == 1", "Canary {{canary}}: {{state}}"),
+    # One that was seen running just before; else the decisions of long ago come again with each start.
+    "Canary decisions": ("purple", 'max by (canary, state) (tollgate_canary_state{state!="running"} == 1 and on (job, '
+                         'instance, canary) max_over_time(tollgate_canary_state{state="running"}[5m]) == 1)',
+                         "Canary {{canary}}: {{state}}"),
     "Pages": ("red", 'ALERTS{alertname=~"Tollgate.*", alertstate="firing", severity="page"}', "{{alertname}}"),
 }  # fmt: skip
 

@@ -5,6 +5,7 @@ Part of `gateway.ports`, from where it is imported.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -78,8 +79,9 @@ class Flight(Protocol):
         """Tell everybody; `kept`: the answer was put into the store. Idempotent; the first word counts."""
         ...
 
-    async def moved(self, down: Any, seconds: float) -> bool:
-        """Wait until there is more; False when so much time is over. Raises what ends the call of `down`."""
+    async def moved(self, down: Any, seconds: float, others: Sequence[Any] = ()) -> bool:
+        """Wait until there is more, here or in one of the others; False when so much time is over. Raises what ends the
+        call of `down`."""
         ...
 
 

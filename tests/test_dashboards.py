@@ -132,6 +132,28 @@ def test_prometheus_can_read_every_query(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_a_canary_that_was_decided_is_noted_once_and_not_again_when_its_gateway_comes_back(tmp_path: Path) -> None:
+    (expr,) = (note["expr"] for note in MADE["overview"]["annotations"]["list"] if note["name"] == "Canary decisions")
+    state = 'tollgate_canary_state{job="tollgate",instance="a",canary="newer",state='
+    series = [
+        {"series": f'{state}"running"}}', "values": "1x9 0x20 _x20 0x20"},
+        {"series": f'{state}"rolled_back"}}', "values": "0x9 1x20 _x20 1x20"},
+    ]
+    noted = [{"labels": '{canary="newer",state="rolled_back"}', "value": 1}]
+    tests = [
+        {"expr": expr, "eval_time": f"{minute}m", "exp_samples": noted if minute == 11 else []}
+        for minute in (5, 11, 25, 55)
+    ]
+    (tmp_path / "test.yaml").write_text(
+        yaml.safe_dump({"tests": [{"interval": "1m", "input_series": series, "promql_expr_test": tests}]})
+    )
+    done = subprocess.run(
+        ["promtool", "test", "rules", tmp_path / "test.yaml"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_recordings_that_panels_use_are_made() -> None:
     rules = [
         rule["record"]

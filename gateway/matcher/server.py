@@ -13,12 +13,13 @@ from typing import Any, Protocol, cast
 
 import msgspec
 
+from gateway.frames import Frames
 from gateway.policy.cached import Chosen
 from gateway.ports import Feedback, Inquiry, Lesson, Match, MatcherState, Noted
 from gateway.stores.matcher_wire import (
+    LIMIT,
     Ask,
     Forget,
-    Frames,
     FromMatcher,
     Report,
     Reported,
@@ -129,7 +130,7 @@ class Line(asyncio.Protocol):
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._frames = Frames()
+        self._frames = Frames(LIMIT)
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

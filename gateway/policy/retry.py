@@ -25,7 +25,8 @@ from gateway.ports import Blame
 NANO = 10**9
 RESERVE = 3.0  # retries that an upstream has without traffic
 MOST = 10.0  # that it can have saved up
-BUSY = frozenset((408, 409, 425, 429, 500, 502, 503, 504, 529))
+PASSING = frozenset((408, 409, 425, 429))  # errors that may be over the next time, beside those of servers,
+LASTING = frozenset((501, 505))  # but for what a server never does
 AGAIN = b"x-should-retry"
 _NOT_AGAIN = frozenset(("tool_address_refused",))  # of what never connected
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -76,7 +77,7 @@ def of_answer(status: int, names: Mapping[bytes, bytes], blame: Blame, now: int)
     advice = names.get(AGAIN, b"").strip().lower()
     if blame.kind == "quota":  # spent for longer than anybody waits: another key may have some
         return Verdict(Cause.REFUSED, here=False)
-    if status not in BUSY and not (status >= 500 and status not in (501, 505)) and advice != b"true":
+    if not (status in PASSING or (status >= 500 and status not in LASTING) or advice == b"true"):
         return FINAL
     wait = told(names, now) if status in (429, 503, 529) or b"retry-after" in names else None
     return Verdict(Cause.REFUSED, wait if wait is not None else blame.wait, here=advice != b"false")

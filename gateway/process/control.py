@@ -34,7 +34,6 @@ import asyncio
 import logging
 import signal
 import socket
-import struct
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, Self, cast
@@ -43,9 +42,9 @@ import msgspec
 from msgspec import Struct
 
 from gateway.config.schema import Config
+from gateway.frames import LENGTH, Frames, framed
 
 MESSAGE_LIMIT = 64 * 1024 * 1024
-_LENGTH = struct.Struct("<I")
 
 
 class Configure(Struct, tag=True, frozen=True):
@@ -124,27 +123,17 @@ _decode = msgspec.msgpack.Decoder[Message](
 
 
 def pack(message: Message) -> bytes:
-    data = _encode(message)
-    return _LENGTH.pack(len(data)) + data
+    return framed(_encode(message))
 
 
 class Unpacker:
     """Messages out of bytes in pieces of any size. Raises ValueError for what is no message."""
 
     def __init__(self) -> None:
-        self._data = bytearray()
+        self._frames = Frames(MESSAGE_LIMIT)
 
     def feed(self, data: bytes) -> Iterator[Message]:
-        self._data += data
-        while len(self._data) >= _LENGTH.size:
-            (size,) = _LENGTH.unpack_from(self._data)
-            if size > MESSAGE_LIMIT:
-                raise ValueError(f"a control message of {size} bytes")
-            if len(self._data) < _LENGTH.size + size:
-                return
-            message = _decode(self._data[_LENGTH.size : _LENGTH.size + size])
-            del self._data[: _LENGTH.size + size]
-            yield message
+        return map(_decode, self._frames.feed(data))
 
 
 class Control(asyncio.Protocol):
@@ -219,7 +208,7 @@ def receive_configure(arguments: ChildArguments) -> Configure:
     """
     with socket.socket(fileno=arguments.control) as sock:
         try:
-            (size,) = _LENGTH.unpack(_exactly(sock, _LENGTH.size))
+            (size,) = LENGTH.unpack(_exactly(sock, LENGTH.size))
             message = _decode(_exactly(sock, size))
         finally:
             sock.detach()

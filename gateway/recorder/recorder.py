@@ -41,9 +41,8 @@ from gateway.recorder import (
     budget_gauges,
     bulkhead_gauges,
     cache_gauges,
-    canary_gauges,
-    learned_gauges,
     process_gauges,
+    routing_gauges,
 )
 from gateway.recorder.beside import Beside
 from gateway.recorder.budget_gauges import BudgetGauges
@@ -298,8 +297,8 @@ class Recorder:
             **cache_gauges.workers(found),
             **self._matcher_gauges.read(check_semantic.active(self._config), self._config.telemetry.label_limit),
             **self._budget_gauges.read(self._config.telemetry.label_limit),
-            **canary_gauges.read(self._canaries.standings, self._config.telemetry.label_limit),
-            **learned_gauges.read(self._learned.standings, self._config.telemetry.label_limit),
+            **routing_gauges.canaries(self._canaries.standings, self._config.telemetry.label_limit),
+            **routing_gauges.learned(self._learned.standings, self._config.telemetry.label_limit),
             "tollgate_journal_lag_seconds": self.loop.behind_ns / 1e9,
             "tollgate_journal_lag_bytes": float(self.loop.lag_bytes()),
         }

@@ -195,25 +195,26 @@ class ExactCache:
     async def _together(self, question: Question) -> tuple[Ending | None, Flight | None]:
         """The answer of an equal call under way; else the flight that this call leads, if any."""
         flights, key = self._flights, question.flight_key
-        slow: Flight | None = None
-        for turn in range(ROUNDS + 1):
-            flight = flights.find(key)
-            if flight is None or flight is slow or turn == ROUNDS:
-                flight = flights.lead(key)
-                if await self._leads(question, flight):
-                    return None, flight
-            flight.followers += 1
-            try:
-                ending = await follow(question, flight, self._patience)
-            finally:
+        joined: list[Flight] = []  # the latest first; the others are slow, and not given up
+        try:
+            for turn in range(ROUNDS + 1):
+                flight = flights.find(key)
+                if flight is None or flight in joined or turn == ROUNDS:
+                    flight = flights.lead(key)
+                    if await self._leads(question, flight):
+                        return None, flight
+                flight.followers += 1
+                joined.insert(0, flight)
+                ending, last = await follow(question, joined, self._patience)
+                if ending is None and not last.alone:
+                    found, _ = await self._look(question)  # what another worker has left meanwhile
+                    if found is not None:
+                        ending = await replay(question, found[0], found[1], flights, self._pace)
+                if ending is not None or last.alone or last.stored:
+                    return ending, None
+        finally:
+            for flight in joined:
                 flight.followers -= 1
-            if ending is None and not flight.alone:
-                found, _ = await self._look(question)  # also what a slower one has left meanwhile
-                if found is not None:
-                    ending = await replay(question, found[0], found[1], flights, self._pace)
-            if ending is not None or flight.alone or flight.stored:
-                return ending, None
-            slow = flight  # if it can still be found: and this call is the first to say so
         return None, None
 
     async def _leads(self, question: Question, flight: Flight) -> bool:

@@ -10,9 +10,9 @@ from gateway.policy.bulkhead import Place
 from gateway.policy.chains import Goal
 from gateway.policy.retry import Verdict
 from gateway.ports import Gateway
+from gateway.stages.attempted import Attempted
 from gateway.stages.breaking import Breakers, Pass, shut
 from gateway.stages.lanes import Lane
-from gateway.stages.passes import Attempted
 
 HERE = Goal()
 Given = tuple[Goal, Pass | None, Place | None]

@@ -9,6 +9,8 @@ Rules
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec import structs
 
 from gateway.call import Answer, Cached, Call, Money, UsageSource
@@ -142,15 +144,40 @@ async def replay(
     return Ending(tail, complete=True)
 
 
-async def follow(question: Question, flight: Flight, patience: float) -> Ending | None:
-    """The answer of an equal call, as it comes. None where that call failed, or is slow, before anything was passed on.
+async def follow(question: Question, joined: list[Flight], patience: float) -> tuple[Ending | None, Flight]:
+    """The answer of the first of these equal calls that has one, and which that is. None where the latest of them (it
+    stands first) failed before anything was passed on, or none has begun in time. What has failed is taken out.
 
     Raises ClientGone, StreamTruncated, and what refuses a hit.
     """
-    call, down = question.call, question.down
-    while flight.head is None and not flight.ended:
-        if not await flight.moved(down, patience):
+    latest = joined[0]
+    while True:
+        first = await soonest(joined, question.down, patience)
+        if first is None:
+            return None, latest
+        ending = await shared(question, first)
+        if ending is None:
+            joined.remove(first)
+            first.followers -= 1
+        if ending is not None or first is latest or first.alone:
+            return ending, first
+
+
+async def soonest(joined: Sequence[Flight], down: Downstream, patience: float) -> Flight | None:
+    """That which begins or ends first, None where none does in time."""
+    latest, *others = joined
+    while True:
+        for flight in joined:
+            if flight.head is not None or flight.ended:
+                return flight
+        if not await latest.moved(down, patience, others):
             return None
+
+
+async def shared(question: Question, flight: Flight) -> Ending | None:
+    """The answer of a call that has begun it or has ended, as it comes. None where that failed before anything was
+    passed on."""
+    call, down = question.call, question.down
     while not call.asked.stream and not flight.ended:
         await flight.moved(down, IDLE_SECONDS)
     if flight.head is None or (flight.ended and not flight.whole):

@@ -18,9 +18,10 @@ import fcntl
 import hashlib
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from gateway.frames import Frames, framed
 from gateway.stores.flights_shared import Claim
 
 LEADER, FOLLOWERS = 0, 1  # bytes that are locked
@@ -29,7 +30,6 @@ AGAIN = 0.05  # seconds until the guard is tried again
 TRIES = 8
 CHUNK = 1_048_576
 _LOCK = struct.Struct("hhqqi4x")  # struct flock
-_SIZE = struct.Struct("<I")
 
 
 class FlightFiles:
@@ -163,7 +163,7 @@ class FileLead:
             os.close(fd)
 
     def _write(self) -> None:
-        data = b"".join([part for record in self._unwritten for part in (_SIZE.pack(len(record)), record)])
+        data = b"".join(map(framed, self._unwritten))
         self._unwritten = []
         try:
             while data:
@@ -179,34 +179,21 @@ class FileTrail:
         self.name = name
         self._fd = fd
         self._at = 0
-        self._rest = b""
+        self._frames = Frames()
 
     async def read(self) -> tuple[Sequence[bytes], bool]:
         """Never suspends."""
         alive = is_locked(self._fd, LEADER)  # first: then all that a leader wrote before it died is read
+        found: list[bytes] = []
         while data := os.pread(self._fd, CHUNK, self._at):
             self._at += len(data)
-            self._rest += data
-        found = list(records(self._rest))
-        self._rest = self._rest[sum(_SIZE.size + len(record) for record in found) :]
+            found += self._frames.feed(data)
         return found, alive
 
     def leave(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-
-def records(data: bytes) -> Iterator[bytes]:
-    """Those that are complete."""
-    at = 0
-    while at + _SIZE.size <= len(data):
-        (size,) = _SIZE.unpack_from(data, at)
-        at += _SIZE.size
-        if at + size > len(data):
-            break
-        yield data[at : at + size]
-        at += size
 
 
 def lock(fd: int, byte: int, kind: int) -> bool:

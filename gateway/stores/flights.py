@@ -12,6 +12,7 @@ Rules
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from gateway.errors import ClientGone, GatewayError
 from gateway.ports import Downstream
@@ -59,14 +60,17 @@ class LocalFlight:
             self._flights.forget(self)
             self._wake()
 
-    async def moved(self, down: Downstream, seconds: float) -> bool:
+    async def moved(self, down: Downstream, seconds: float, others: Sequence[LocalFlight] = ()) -> bool:
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
+        flights = (self, *others)
+        for flight in flights:
+            flight._waiting.append(future)
         try:
             return await waited(future, down, seconds)
         finally:
-            if future in self._waiting:
-                self._waiting.remove(future)
+            for flight in flights:
+                if future in flight._waiting:
+                    flight._waiting.remove(future)
 
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, []

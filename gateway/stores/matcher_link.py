@@ -18,9 +18,10 @@ from typing import cast
 
 import msgspec
 
+from gateway.frames import Frames
 from gateway.ports import Downstream, Inquiry, Lesson, Match
 from gateway.stores.flights import waited
-from gateway.stores.matcher_wire import Ask, Frames, Teach, Told, connected, from_matcher, pack
+from gateway.stores.matcher_wire import LIMIT, Ask, Teach, Told, connected, from_matcher, pack
 
 WAITING = 256
 UNSENT = 1_048_576
@@ -39,7 +40,7 @@ class MatcherLink(asyncio.Protocol):
         self.dropped = 0  # lessons that could not be told
         self._loop = loop
         self._path = path
-        self._frames = Frames()
+        self._frames = Frames(LIMIT)
         self._transport: asyncio.Transport | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._again = 0.0
@@ -118,7 +119,7 @@ class MatcherLink(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._frames = Frames()
+        self._frames = Frames(LIMIT)
         self._missed = False
         self._late, self._resting = 0, 0.0
 

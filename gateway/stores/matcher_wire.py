@@ -9,18 +9,17 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
+from gateway.frames import Frames, framed
 from gateway.policy.cached import Chosen
 from gateway.ports import Feedback, Inquiry, Lesson, Match, MatcherState, Noted
 
 LIMIT = 16 * 1024 * 1024  # bytes of a message
-_LENGTH = struct.Struct("<I")
 
 
 class Ask(Struct, tag="ask", array_like=True, frozen=True):
@@ -72,27 +71,7 @@ from_matcher: msgspec.msgpack.Decoder[FromMatcher] = msgspec.msgpack.Decoder(Tol
 
 
 def pack(message: ToMatcher | FromMatcher) -> bytes:
-    data = _encode(message)
-    return _LENGTH.pack(len(data)) + data
-
-
-class Frames:
-    """Messages, still encoded, out of bytes in pieces of any size. Raises ValueError for what is too large."""
-
-    def __init__(self) -> None:
-        self._data = bytearray()
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        self._data += data
-        while len(self._data) >= _LENGTH.size:
-            (size,) = _LENGTH.unpack_from(self._data)
-            if size > LIMIT:
-                raise ValueError(f"a message of {size} bytes")
-            if len(self._data) < _LENGTH.size + size:
-                return
-            message = bytes(self._data[_LENGTH.size : _LENGTH.size + size])
-            del self._data[: _LENGTH.size + size]
-            yield message
+    return framed(_encode(message))
 
 
 @contextlib.contextmanager
@@ -120,7 +99,7 @@ def connected(path: Path, timeout: float | None) -> socket.socket:
 
 def receive(sock: socket.socket) -> bytes:
     """The next message. Raises OSError, also at the end."""
-    frames = Frames()
+    frames = Frames(LIMIT)
     while data := sock.recv(65_536):
         for message in frames.feed(data):
             return message

@@ -6,17 +6,16 @@ call. A decision is written at once, and stands whatever is read again.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import msgspec
 
 from gateway.policy.canary import Canary, Decision, Memory, State
-from gateway.stores.sqlite_file import READ_SECONDS, WatchedFile, open_durable, writing
+from gateway.stores.sqlite_file import Watched, open_durable, writing
 
 _TABLES = (
     """
@@ -100,26 +99,14 @@ class SqliteCanaries:
         return writing(self.path, _connect, CanariesUnusable)
 
 
-class WatchedCanaries:
+class WatchedCanaries(Watched):
     """The worker's side: how the canaries that have ended did, from memory."""
 
     def __init__(self, path: Path) -> None:
         self.ended: Mapping[str, State] = {}
-        connect: Callable[[], sqlite3.Connection] = lambda: _connect(path, READ_SECONDS)  # noqa: E731 - has a type
-        self._watched = WatchedFile(path, connect, self._read, "canaries stay as they were", _log)
-        with contextlib.suppress(sqlite3.Error, OSError):
-            self._watched.begin()
+        super().__init__(path, _connect, "canaries stay as they were", _log)
 
-    def refresh(self) -> bool:
-        """See what was decided since. To be called a few times per second."""
-        return self._watched.refresh()
-
-    def close(self) -> None:
-        self._watched.close()
-
-    def _read(self, db: sqlite3.Connection, news: bool) -> bool:
-        if not news:
-            return False
+    def _take(self, db: sqlite3.Connection) -> bool:
         before = self.ended
         self.ended = {id: State(state) for id, state in db.execute(_ENDED)}
         return self.ended != before

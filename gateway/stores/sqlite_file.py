@@ -128,3 +128,31 @@ class WatchedFile:
         changed = self._take(db, version != self._version)
         self._version = version
         return changed
+
+
+class Watched:
+    """What a worker knows of such a file, where a file that cannot be read is no reason not to start: nothing is known
+    then. A subclass says in `_take` what is to be known. `connect` and `known`: see `writing` and WatchedFile.
+    """
+
+    def __init__(
+        self, path: Path, connect: Callable[[Path, float], sqlite3.Connection], known: str, log: logging.Logger
+    ) -> None:
+        self._file = WatchedFile(path, lambda: connect(path, READ_SECONDS), self._read, known, log)
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._file.begin()
+
+    def refresh(self) -> bool:
+        """See what was written since; true where something was. To be called a few times per second."""
+        return self._file.refresh()
+
+    def close(self) -> None:
+        """Idempotent; what is known stays in force."""
+        self._file.close()
+
+    def _read(self, db: sqlite3.Connection, news: bool) -> bool:
+        return news and self._take(db)
+
+    def _take(self, db: sqlite3.Connection) -> bool:
+        """Read what is new; false where nothing that matters is."""
+        raise NotImplementedError

@@ -6,10 +6,9 @@ how far the journal was read, so that a restart neither loses nor repeats one. `
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from msgspec import Struct
 from gateway.policy.selection import Model
 from gateway.policy.selection_standing import ScopeStanding
 from gateway.policy.selection_watch import Entry, Outcome
-from gateway.stores.sqlite_file import READ_SECONDS, WatchedFile, open_durable, writing
+from gateway.stores.sqlite_file import Watched, open_durable, writing
 
 _TABLES = (
     """
@@ -127,27 +126,15 @@ class SqliteLearned:
         return writing(self.path, _connect, LearnedUnusable)
 
 
-class WatchedLearned:
+class WatchedLearned(Watched):
     """The worker's side: the model of each scope, from memory."""
 
     def __init__(self, path: Path) -> None:
         self.models: dict[str, Model] = {}
         self._ages: dict[str, int] = {}
-        connect: Callable[[], sqlite3.Connection] = lambda: _connect(path, READ_SECONDS)  # noqa: E731 - has a type
-        self._watched = WatchedFile(path, connect, self._read, "choices stay as they were learned", _log)
-        with contextlib.suppress(sqlite3.Error, OSError):
-            self._watched.begin()
+        super().__init__(path, _connect, "choices stay as they were learned", _log)
 
-    def refresh(self) -> bool:
-        """See what was learned since. To be called a few times per second."""
-        return self._watched.refresh()
-
-    def close(self) -> None:
-        self._watched.close()
-
-    def _read(self, db: sqlite3.Connection, news: bool) -> bool:
-        if not news:
-            return False
+    def _take(self, db: sqlite3.Connection) -> bool:
         ages: dict[str, int] = dict(db.execute(_AGES))
         new = [scope for scope, at in ages.items() if self._ages.get(scope) != at]
         for scope in new:

@@ -29,6 +29,7 @@ from rich.console import Console
 
 from gateway.config.address import parse_address
 from gateway.process.sockets import CannotListen, bind, close_all
+from gateway.testing import child
 from gateway.testing.agent_wire import Log, Seen
 from gateway.testing.agents import CAST, TEAM, Stage
 from gateway.testing.demo_view import Progress, by_run, gather, money, summary
@@ -78,9 +79,8 @@ def failing_upstream(seed: int) -> Iterator[str]:
 @contextlib.contextmanager
 def listening(module: str, *options: str) -> Iterator[str]:
     """The URL that a server of `gateway.testing` says it listens on."""
-    process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+    process = child.start(
         [sys.executable, "-m", f"gateway.testing.{module}", *options],
-        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,  # Ctrl-C is ours to handle: the gateway stops first
@@ -97,8 +97,9 @@ def listening(module: str, *options: str) -> Iterator[str]:
             process.wait(5)
         process.kill()
         process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
 
 
 @contextlib.contextmanager

@@ -31,6 +31,8 @@ from typing import Any, Self, TypeVar
 
 import yaml
 
+from gateway.testing import child
+
 T = TypeVar("T")
 
 _TOLLGATE = "import sys; from gateway.cli import main; sys.exit(main())"  # what the console script does
@@ -58,6 +60,24 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
         except OSError:
             return False
     return True
+
+
+def family(ancestor: int) -> dict[int, str]:
+    """pid -> command line of a process, if it lives, and of all that descend from it."""
+    table: dict[int, tuple[int, str]] = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended while we looked
+        table[int(entry.name)] = parent, line
+    found = {ancestor: table[ancestor][1]} if ancestor in table else {}
+    while more := {pid: line for pid, (parent, line) in table.items() if parent in found and pid not in found}:
+        found |= more
+    return found
 
 
 class RunningGateway:
@@ -129,9 +149,8 @@ class RunningGateway:
         self.write_config({"listen": listen, "admin": admin, "state": str(self.state), **self.settings})
         env = {k: v for k, v in os.environ.items() if k not in _SECRETS and not k.startswith(("TOLLGATE_", "OTEL_"))}
         with (self.directory / "output.log").open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            self._process = child.start(
                 [sys.executable, "-c", _TOLLGATE, "serve", "--config", str(self.config_file)],
-                stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**env, **self._env},
@@ -174,6 +193,8 @@ class RunningGateway:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
 
     def close(self) -> None:
         """Stop if still running and remove the state."""
@@ -207,20 +228,7 @@ class RunningGateway:
 
     def processes(self) -> dict[int, str]:
         """pid -> command line of every process of this gateway, the supervisor first."""
-        table: dict[int, tuple[int, str]] = {}
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
-            try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-            except (FileNotFoundError, ProcessLookupError):
-                continue  # it ended while we looked
-            table[int(entry.name)] = parent, line
-        found = {self.pid: table[self.pid][1]} if self.pid in table else {}
-        while more := {pid: line for pid, (parent, line) in table.items() if parent in found and pid not in found}:
-            found |= more
-        return found
+        return family(self.pid)
 
     def pids(self, role: str) -> list[int]:
         """Processes whose command line names the role: worker, recorder."""

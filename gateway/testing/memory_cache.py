@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gateway.config.schema import Cache
@@ -80,7 +80,7 @@ class MemoryFlight:
             self.ended, self.whole, self.alone, self.cost, self.kept = True, whole, alone, cost, kept
             self.ends += 1
 
-    async def moved(self, down: Any, seconds: float) -> bool:
+    async def moved(self, down: Any, seconds: float, others: Sequence[Any] = ()) -> bool:
         if down.gone:
             raise ClientGone()
         await Stop("moved")

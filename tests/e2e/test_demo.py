@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import pytest
 
-from gateway.testing.gateway import free_port, is_free
+from gateway.testing.gateway import family, free_port, is_free
 from tests.e2e.watchers import until
 
 TOLLGATE = "import sys; from gateway.cli import main; sys.exit(main())"
@@ -39,10 +42,20 @@ class Demo:
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]  # HUP: its terminal was closed
 
 
+def stays(output: Iterable[str]) -> None:
+    """Reads what the demo says until all is summed up, and it goes on."""
+    lines = []
+    for line in output:
+        lines.append(line)
+        if "Ctrl-C stops them" in line:
+            return
+    raise AssertionError("".join(lines))
+
+
 @pytest.fixture(scope="module")
 def demos() -> Iterator[dict[str, Demo]]:
-    """All at once, for they wait more than they work: one that ends by itself, and one for each signal."""
-    started = {"once": Demo("--once")}
+    """All at once, for they wait more than they work: one that ends by itself, one for each signal, one to be killed."""
+    started = {"once": Demo("--once"), "killed": Demo()}
     for number in SIGNALS:
         # Those of the keyboard come ignored, as a shell starts what runs in its background.
         before = signal.signal(number, signal.SIG_DFL if number is signal.SIGHUP else signal.SIG_IGN)
@@ -99,12 +112,7 @@ def test_gateway_and_agents_go_on_until_they_are_told_to_end(demos: dict[str, De
     demo = demos[number.name]
     process, admin = demo.process, demo.ports[1]
     assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if "Ctrl-C stops them" in line:
-            break
-    assert "Ctrl-C stops them" in lines[-1], "".join(lines)
+    stays(process.stdout)
     before = calls(admin)
     until(lambda: calls(admin), lambda now: now > before + 5, seconds=60)
     process.send_signal(number)
@@ -113,3 +121,22 @@ def test_gateway_and_agents_go_on_until_they_are_told_to_end(demos: dict[str, De
     assert process.wait(120) == 0
     assert process.stdout.read().split() == ["stopping"]
     assert all(is_free(port) for port in demo.ports)
+
+
+def test_a_demo_that_is_killed_leaves_no_process_behind(demos: dict[str, Demo]) -> None:
+    demo = demos["killed"]
+    process = demo.process
+    assert process.stdout is not None
+    stays(process.stdout)
+    left = family(process.pid)
+    process.kill()
+    process.wait()
+    for role in ("fake_upstream", "fault_upstream", "recorder", "worker"):
+        assert any(role in line for line in left.values()), left
+    try:
+        until(lambda: [pid for pid in left if Path(f"/proc/{pid}").exists()], lambda alive: not alive)
+        assert all(is_free(port) for port in demo.ports)
+    finally:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)

@@ -14,7 +14,6 @@ from gateway.dialects import faults
 from gateway.dialects.translate.answers import (
     MAX_HELD,
     Reader,
-    Writer,
     arguments_of,
     broken,
     dict_of,
@@ -43,6 +42,7 @@ from gateway.dialects.translate.neutral import (
     Text,
     Thought,
 )
+from gateway.dialects.translate.turns import SerialWriter
 from gateway.dialects.usage import gemini_usage
 from gateway.errors import BadAnswer, GatewayError
 
@@ -165,7 +165,7 @@ def _call_part(name: str, id: str, signature: str, arguments: str) -> dict[str, 
     return {**found, "thoughtSignature": signature} if signature else found
 
 
-class GeminiWriter(Writer):
+class GeminiWriter(SerialWriter):
     """`array`: without `alt=sse` a stream is a JSON array. A call is said once all of its arguments are there."""
 
     def __init__(self, *, array: bool = False) -> None:

@@ -12,7 +12,6 @@ from gateway.dialects import faults
 from gateway.dialects.translate.answers import (
     MAX_CALLS,
     Reader,
-    Writer,
     arguments_of,
     broken,
     dict_of,
@@ -39,6 +38,7 @@ from gateway.dialects.translate.neutral import (
     Text,
     Thought,
 )
+from gateway.dialects.translate.turns import SerialWriter
 from gateway.dialects.usage import anthropic_usage
 from gateway.errors import BadAnswer, GatewayError
 
@@ -212,7 +212,7 @@ def _before_call(signature: str) -> dict[str, Any]:
     return {"type": "thinking", "thinking": "", "signature": _signature(signature, "gemini")}
 
 
-class MessagesWriter(Writer):
+class MessagesWriter(SerialWriter):
     """`expected`: input tokens, as estimated: a stream begins with its usage, and other APIs end with theirs. Clients
     that read the cost of a call from its first event would show none; the last event has the true figure."""
 

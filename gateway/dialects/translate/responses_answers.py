@@ -8,7 +8,7 @@ from typing import Any
 from gateway.call import Usage
 from gateway.dialects import faults
 from gateway.dialects.openai_responses import bare
-from gateway.dialects.translate.answers import MAX_HELD, Writer, sse
+from gateway.dialects.translate.answers import MAX_HELD, sse
 from gateway.dialects.translate.chat_reader import ORIGIN
 from gateway.dialects.translate.common import seal
 from gateway.dialects.translate.neutral import (
@@ -21,6 +21,7 @@ from gateway.dialects.translate.neutral import (
     Stopped,
     Thought,
 )
+from gateway.dialects.translate.turns import SerialWriter
 from gateway.errors import BadAnswer, GatewayError
 
 # What a response repeats of its request.
@@ -42,7 +43,7 @@ def usage_of(usage: Usage) -> dict[str, Any]:
     }
 
 
-class ResponsesWriter(Writer):
+class ResponsesWriter(SerialWriter):
     """`asked`: the request, of which a response repeats some. One item is open at a time."""
 
     def __init__(self, *, asked: Mapping[str, Any], created: int) -> None:

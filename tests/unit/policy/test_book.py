@@ -283,13 +283,23 @@ def test_an_account_named_twice_counts_twice() -> None:
 
 def test_whatever_an_upstream_reports_stays_within_what_a_store_can_keep() -> None:
     book = Book()
+    book.reserve("one", [demand("life", 0, 2**62)], "w", T0)
+    book.settle("one", Charge(tokens=MOST_CHARGED + 1), T0)
+    assert book.accounts["life"].spent == MOST_CHARGED
     for n in range(2000):
         book.reserve(f"op{n}", [demand("day", 0, 2**62)], "w", T0)
         assert book.settle(f"op{n}", Charge(usd=10**40), T0)
     assert MOST_CHARGED < book.accounts["day"].spent <= 2**62
-    book.reserve("minus", [demand("life", 1, 10)], "w", T0)
+    book.reserve("minus", [demand("life", 1, 2**62)], "w", T0)
     book.settle("minus", Charge(tokens=-5), T0)
-    assert book.accounts["life"].spent == 0
+    assert book.accounts["life"].spent == MOST_CHARGED
+
+
+def test_what_has_expired_does_not_do_so_again() -> None:
+    book = Book()
+    book.reserve("a", [demand("day", 3, 10)], "w", T0)
+    assert [book.expire("w", T0, charge=True) for _ in range(2)] == [1, 0]
+    assert (book.accounts["day"].spent, book.accounts["day"].reserved) == (3, 0)
 
 
 def test_only_what_changed_is_to_be_written() -> None:

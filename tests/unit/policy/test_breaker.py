@@ -166,13 +166,15 @@ def test_what_the_upstream_asks_for_is_kept_up_to_the_longest() -> None:
         assert breaker.until == until * NANO
 
 
-def test_one_that_asks_to_be_left_alone_is() -> None:
+@pytest.mark.parametrize("wait", [NANO, 2 * NANO])
+def test_one_that_asks_to_be_left_alone_is(wait: int) -> None:
     breaker = Breaker(QUICK)
     permit = breaker.admit(0)
     assert permit is not None
-    change = breaker.report(permit, BAD, 0, 2 * NANO)
+    assert breaker.report(permit, BAD, 0, NANO - 1) is None, "less than a second is for the retry"
+    change = breaker.report(permit, BAD, 0, wait)
     assert change is not None
-    assert (change.state, breaker.until) == (State.OPEN, 2 * NANO)
+    assert (change.state, breaker.until) == (State.OPEN, wait)
 
 
 def test_late_failures_of_calls_begun_before_are_dropped() -> None:
@@ -207,7 +209,8 @@ def test_what_others_found_is_taken_over_where_it_is_newer() -> None:
     assert probe.probe
     breaker.report(probe, GOOD, 2 * NANO + 1)
     assert breaker.state is State.CLOSED
-    assert breaker.adopt(opened=True, until=99 * NANO, at=2 * NANO, now=3 * NANO) is None, "it has healed since"
+    for at in (2 * NANO, 2 * NANO + 1):
+        assert breaker.adopt(opened=True, until=99 * NANO, at=at, now=3 * NANO) is None, "it has healed since"
     assert breaker.adopt(opened=True, until=3 * NANO, at=3 * NANO, now=3 * NANO) is None, "that is over"
 
 

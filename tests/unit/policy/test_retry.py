@@ -50,6 +50,12 @@ def test_answers_that_would_not(status: int) -> None:
     assert of_answer(status, {}, Blame(), NOW).cause is Cause.FINAL
 
 
+@pytest.mark.parametrize(("status", "wait"), [(429, 4), (503, 4), (529, 4), (500, None)])
+def test_the_reset_of_a_limit_is_for_answers_that_speak_of_load(status: int, wait: float | None) -> None:
+    reset = {b"x-ratelimit-remaining-requests": b"0", b"x-ratelimit-reset-requests": b"4s"}
+    assert of_answer(status, reset, Blame(), NOW).wait == wait
+
+
 def test_what_the_upstream_advises_is_done() -> None:
     assert of_answer(404, {b"x-should-retry": b"true"}, Blame(), NOW).cause is Cause.REFUSED
     verdict = of_answer(500, {b"x-should-retry": b"False"}, Blame(), NOW)
@@ -98,6 +104,8 @@ def test_what_the_body_says() -> None:
         ({b"retry-after": b""}, None),
         ({b"retry-after": b"-3"}, None),
         ({b"retry-after": b"9" * 500}, None),
+        ({b"x-ratelimit-remaining-requests": b"0", b"x-ratelimit-reset-requests": b"1s" * 32}, 32),
+        ({b"x-ratelimit-remaining-requests": b"0", b"x-ratelimit-reset-requests": b"1s" * 33}, None),
         ({b"retry-after": b"\xff"}, None),
         ({}, None),
     ],

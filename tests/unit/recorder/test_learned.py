@@ -23,10 +23,9 @@ from gateway.policy.selection_watch import PATIENCE
 from gateway.policy.selection_wire import encode
 from gateway.prices.catalogue import ensure_compiled
 from gateway.prices.load import load as load_prices
-from gateway.recorder import learned
+from gateway.recorder import learned, routing_gauges
 from gateway.recorder.beside import Beside
 from gateway.recorder.learned import LearnedDesk
-from gateway.recorder.learned_gauges import read
 from gateway.stores.sqlite_learned import LearnedUnusable, SqliteLearned, WatchedLearned
 
 SECOND = 10**9
@@ -334,19 +333,19 @@ def test_gauges(place: Path) -> None:
     def unusable() -> list[tuple[ScopeStanding, int]]:
         raise LearnedUnusable("damaged")
 
-    assert read(unusable, 9) == {}
+    assert routing_gauges.learned(unusable, 9) == {}
     bench = Bench(place)
-    assert read(lambda: [], 9) == {}
+    assert routing_gauges.learned(lambda: [], 9) == {}
     bench.serve(4)
     bench.keep()
-    few = read(bench.store.standings, 9)
+    few = routing_gauges.learned(bench.store.standings, 9)
     assert few == {
         "tollgate_learned_labels": {("s", DEAR): 2.0, ("s", CHEAP): 2.0},
         "tollgate_learned_ready": {("s",): 0.0},
     }
     bench.serve(600, seed=3)
     bench.keep()
-    many = read(bench.store.standings, 9)
+    many = routing_gauges.learned(bench.store.standings, 9)
     assert many["tollgate_learned_ready"] == {("s",): 1.0}
     assert set(many) == {*few, "tollgate_learned_quality_ratio", "tollgate_learned_cost_ratio"}
 

@@ -580,6 +580,33 @@ def test_what_a_slow_leader_left_meanwhile_is_given_to_whoever_waited_for_anothe
     assert gate.sent == 1
 
 
+def test_a_slow_leader_that_begins_after_all_is_followed_by_whoever_waits_for_another() -> None:
+    gate = Gate()
+    slow = following(gate)
+
+    def late(flight: MemoryFlight) -> None:
+        assert (slow.followers, flight.followers) == (1, 1)
+        begin(slow)
+        slow.feed(CHUNK + STOP + DONE)
+        slow.end(whole=True, cost=9)
+
+    gate.flights.elsewhere = [(lambda flight: None, [late])]
+    assert gate.ask(stream=True) == "exact"
+    assert gate.down.sent == b"".join((CHUNK, STOP, DONE))
+    assert (gate.sent, gate.record.cache, gate.record.saved) == (0, "joined", 9)
+    assert (slow.followers, gate.flights.led[-1].followers) == (0, 0)
+
+
+def test_a_slow_leader_that_fails_takes_nobody_from_the_one_after_it() -> None:
+    gate = Gate()
+    slow = following(gate)
+    steps = [lambda flight: slow.end(whole=False), begin, feed(CHUNK, STOP, DONE), end(whole=True, cost=7)]
+    gate.flights.elsewhere = [(lambda flight: None, steps)]
+    assert gate.ask(stream=True) == "exact"
+    assert (gate.sent, gate.record.cache, gate.record.saved) == (0, "joined", 7)
+    assert (slow.followers, len(gate.flights.led)) == (0, 1)
+
+
 def test_a_leader_that_breaks_off_in_mid_stream_ends_its_followers_so() -> None:
     gate = Gate()
     following(gate, begin, feed(CHUNK), end(whole=False))

@@ -66,6 +66,17 @@ async def test_a_waiter_that_is_cancelled_leaves_nothing() -> None:
     flight.feed(b"x")
 
 
+async def test_one_wait_is_for_many_and_leaves_nothing() -> None:
+    flights = LocalFlights(100)
+    slow, latest = flights.lead(b"k"), flights.lead(b"k")
+    for one in (slow, latest):
+        asyncio.get_running_loop().call_soon(one.begin, b"text/plain", b"")
+        assert await latest.moved(down(), 10, [slow])
+        assert (slow._waiting, latest._waiting) == ([], [])
+    assert not await latest.moved(down(), 0, [slow])
+    assert (slow._waiting, latest._waiting) == ([], [])
+
+
 async def test_a_new_leader_takes_the_place_and_the_old_one_ends_without_it() -> None:
     flights = LocalFlights(100)
     old = flights.lead(b"k")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from gateway.stores import flight_files, redis_flights
-from gateway.stores.flight_files import FlightFiles, records
+from gateway.stores.flight_files import FlightFiles
 from gateway.stores.flights_shared import SharedFlight, SharedFlights
 from gateway.stores.redis_cache import RedisCache
 from gateway.stores.redis_flights import RedisFlights
@@ -360,13 +360,6 @@ async def test_a_guard_that_is_taken_is_not_waited_for(files: FlightFiles, monke
     other, leads = await claim(SharedFlights(1000, files))
     assert leads
     other.end(whole=False)
-
-
-def test_only_whole_records_are_read() -> None:
-    data = b"\2\0\0\0ab\1\0\0\0c\0\0\0\0"
-    assert [list(records(data[:end])) for end in (0, 3, 5, 6, 10, 11, 15)] == [
-        [], [], [], [b"ab"], [b"ab"], [b"ab", b"c"], [b"ab", b"c", b""],
-    ]  # fmt: skip
 
 
 # -- Redis ------------------------------------------------------------------------------------------------------------

@@ -445,15 +445,6 @@ def test_arguments_that_are_no_object():
     assert translator.done  # there they are text, too
 
 
-def test_calls_whose_pieces_are_mixed():
-    mixed = [call(0, "{", id="a", name="f"), call(1, "{", id="b", name="g"), call(0, "}"), call(1, "}"), delta("stop")]
-    for client in ("anthropic", "openai_responses"):
-        _, translator = streamed(client, "openai_chat", *mixed, b"[DONE]")
-        assert translator.failed
-    found, _ = streamed("gemini", "openai_chat", *mixed, b"[DONE]")
-    assert found[-1].get("error")  # the first call was taken for whole when the second began
-
-
 def test_a_second_call_under_the_first_ones_index():
     values = [call(0, "{}", id="a", name="f"), call(0, "{}", id="b", name="g"), delta("tool_calls"), b"[DONE]"]
     found, translator = streamed("anthropic", "openai_chat", *values)

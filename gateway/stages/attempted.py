@@ -1,4 +1,4 @@
-"""Passes: what one attempt of a call has of others while it is under way, and gives back when it is over."""
+"""Attempted: what one attempt of a call has of others while it is under way, and gives back when it is over."""
 
 from __future__ import annotations
 
