@@ -244,3 +244,29 @@ def test_what_is_linked_to_is_there(path):
     text = path.read_text()
     links = re.findall(r"\]\(([^)#\s]+)", text) + re.findall(r"<img[^>]* src=\"([^\"]+)", text)
     assert [link for link in links if "://" not in link and not (path.parent / link).exists()] == []
+
+
+def rows(text: str) -> list[list[str]]:
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")
+    ]
+
+
+def test_litellm_14681_every_figure_is_one_of_the_committed_run_also_where_it_missed_its_target():
+    """There nobody could find the published figures again. Here a run writes a file, and README repeats it."""
+    assert re.search(r"^bench:.*\n\t\$\(BIN\)/python -m tests\.bench ", (ROOT / "Makefile").read_text(), re.M)
+    speed = TEXT.partition("\n## Speed\n")[2].partition("\n## ")[0]
+    written = [
+        (float(number[0].replace(",", "")), row[4])
+        for row in rows((ROOT / "tests/bench/results.md").read_text())
+        if len(row) == 5 and row[2] and (number := re.search(r"-?[\d.,]+", row[1]))
+    ]
+    shown = [row for row in rows(speed)[1:] if "quick run)" not in row[1] and "quick runs" not in row[1]]
+    shown = [row for row in shown if ", quick run" not in row[1]]
+    assert len(shown) > 10
+    for what, measured, _, verdict in shown:
+        figure = re.search(r"\d+(?:\.(\d+))?", measured)
+        places = len(figure[1] or "")
+        verdicts = {said for number, said in written if f"{number:.{places}f}" == figure[0]}
+        assert verdicts, f"{what}: {figure[0]} stands in no row of the results"
+        assert ("**misses**" in verdicts) == (verdict == "missed"), what

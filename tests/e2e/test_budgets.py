@@ -14,6 +14,7 @@ from gateway.testing.fake_upstream import FakeUpstream
 from gateway.testing.gateway import RunningGateway
 from tests.e2e.conftest import upstreams
 from tests.e2e.money import FORMS, Waiting, ask, asked_of, body_of, prices, request_of, send, spend, under_way, until
+from tests.soon import soon
 
 REFUSED = [f"refuse-{form}" for form in FORMS]
 SCOPED = ["scope-any", "scope-model", "scope-up"]
@@ -298,32 +299,30 @@ def test_clamp_never_goes_below_the_floor(house: RunningGateway, fake: Any) -> N
 
 
 def test_a_queued_call_goes_when_another_settles(house: RunningGateway, fake: Any) -> None:
-    first = Waiting(house, "chat", "queue", "[[wait 0.6]] [[tokens 5]] queue-1", 200)
+    first = Waiting(house, "chat", "queue", "[[wait 1.5]] [[tokens 5]] queue-1", 200)
     under_way(fake, "queue-1")
-    began = time.monotonic()
     second = ask(house, "chat", "queue", "[[tokens 5]] queue-2", 200)
     assert (first.answer().status, second.status) == (200, 200)
-    assert 0.3 < time.monotonic() - began < 2
     (call,) = house.until(lambda: noted(house, second), bool)
     assert call["notes"]["budget"] == "queued"
 
 
 def test_a_queued_call_does_not_wait_for_ever(house: RunningGateway, fake: Any) -> None:
-    first = Waiting(house, "chat", "queue-bound", "[[wait 9]] bound-1", 200)
+    first = Waiting(house, "chat", "queue-bound", "[[wait 60]] bound-1", 200)
     under_way(fake, "bound-1")
     began = time.monotonic()
     second = ask(house, "chat", "queue-bound", "bound-2", 200)
     assert second.status == 402
-    assert 2.5 < time.monotonic() - began < 4.5
+    assert time.monotonic() - began > 2.5
     first.leave()
     house.until(lambda: house.get("/api/calls")["calls"], lambda calls: any(c["outcome"] == "cancelled" for c in calls))
     began = time.monotonic()  # who left is in doubt, and what was held is charged: now there is nothing to wait for
     assert ask(house, "chat", "queue-bound", "bound-3", 200).status == 402
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 2.5  # it waits for three seconds where there is something
 
 
 def test_who_leaves_the_queue_holds_nothing(house: RunningGateway, fake: Any) -> None:
-    first = Waiting(house, "chat", "queue-gone", "[[wait 1.5]] [[tokens 5]] gone-1", 200)
+    first = Waiting(house, "chat", "queue-gone", "[[wait 2]] [[tokens 5]] gone-1", 200)
     under_way(fake, "gone-1")
     second = Waiting(house, "chat", "queue-gone", "gone-2", 200, prefix="/run/queue-gone")
     time.sleep(0.2)
@@ -337,7 +336,7 @@ def test_who_leaves_the_queue_holds_nothing(house: RunningGateway, fake: Any) ->
 
 
 def test_a_kill_ends_the_wait(house: RunningGateway, fake: Any) -> None:
-    first = Waiting(house, "chat", "queue-kill", "[[wait 5]] kill-1", 200)
+    first = Waiting(house, "chat", "queue-kill", "[[wait 60]] kill-1", 200)
     under_way(fake, "kill-1")
     second = Waiting(house, "chat", "queue-kill", "kill-2", 200, prefix="/run/queued-kill")
     time.sleep(0.2)
@@ -351,12 +350,16 @@ def test_a_kill_ends_the_wait(house: RunningGateway, fake: Any) -> None:
 
 def test_nobody_is_kept_waiting_beyond_its_own_patience(house: RunningGateway, fake: Any) -> None:
     """A client that says how long it waits (as the SDKs do) gets its refusal before it gives up."""
-    first = Waiting(house, "chat", "queue-patience", "[[wait 5]] patience-1", 200)
+    first = Waiting(house, "chat", "queue-patience", "[[wait 60]] patience-1", 200)
     under_way(fake, "patience-1")
-    began = time.monotonic()
-    answer = ask(house, "chat", "queue-patience", "x", 200, headers={"x-stainless-timeout": "1"})
-    assert answer.status == 402
-    assert time.monotonic() - began < 1
+
+    def take(_: int) -> float:
+        began = time.monotonic()
+        answer = ask(house, "chat", "queue-patience", "x", 200, headers={"x-stainless-timeout": "1"})
+        assert answer.status == 402
+        return time.monotonic() - began
+
+    soon(take, 1)
     first.leave()
 
 

@@ -13,9 +13,10 @@ from gateway.testing.gateway import RunningGateway
 from tests.e2e.conftest import upstreams
 from tests.e2e.money import Answer, Waiting, ask, prices, until
 from tests.redis_server import NEEDS_REDIS, RedisServer
+from tests.soon import soon
 
 pytestmark = NEEDS_REDIS
-WITHIN = 1.5  # seconds for a decision to reach the other machine, with what a test machine needs
+WITHIN = 1.0  # seconds for a decision to reach the other machine
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def pair(fake: FakeUpstream) -> Iterator[list[RunningGateway]]:
         settings = {
             "prices": prices("m"),
             "runs": {"budget_usd": 0.02},
-            "spending": {"redis": redis.url, "timeout": 1},
+            "spending": {"redis": redis.url, "timeout": 5},
             "loops": {"repeats": 3, "repeated_call": "stop"},
             "telemetry": {"log": None},
         }
@@ -60,22 +61,31 @@ def test_one_budget_for_both(pair: list[RunningGateway]) -> None:
 
 
 def test_a_kill_reaches_the_other_machine_and_a_resume_too(pair: list[RunningGateway]) -> None:
-    assert of_run(pair[1], "both").status == 200
-    pair[0].post("/api/runs/both/kill", {"reason": "enough"})
-    began = time.monotonic()
-    until(lambda: all(of_run(pair[1], "both").status == 402 for _ in range(4)))
-    assert time.monotonic() - began < WITHIN
-    pair[0].post("/api/runs/both/resume", {})
-    until(lambda: all(of_run(pair[1], "both").status == 200 for _ in range(2)))
+    def take(number: int) -> float:
+        run = f"both-{number}"
+        assert of_run(pair[1], run).status == 200
+        pair[0].post(f"/api/runs/{run}/kill", {"reason": "enough"})
+        began = time.monotonic()
+        until(lambda: all(of_run(pair[1], run).status == 402 for _ in range(4)))
+        late = time.monotonic() - began
+        pair[0].post(f"/api/runs/{run}/resume", {})
+        until(lambda: all(of_run(pair[1], run).status == 200 for _ in range(2)))
+        return late
+
+    soon(take, WITHIN)
 
 
 def test_a_kill_reaches_a_stream_on_the_other_machine(pair: list[RunningGateway]) -> None:
-    stream = Waiting(pair[1], "chat", "m", "[[fault stall after=3]]", 50, stream=True, prefix="/run/far")
-    stream.client.until(b"data: ")
-    began = time.monotonic()
-    pair[0].post("/api/runs/far/kill", {"reason": "enough"})
-    assert b"run_stopped" in stream.answer_rest()
-    assert time.monotonic() - began < WITHIN
+    def take(number: int) -> float:
+        run = f"far-{number}"
+        stream = Waiting(pair[1], "chat", "m", "[[fault stall after=3]]", 50, stream=True, prefix=f"/run/{run}")
+        stream.client.until(b"data: ")
+        began = time.monotonic()
+        pair[0].post(f"/api/runs/{run}/kill", {"reason": "enough"})
+        assert b"run_stopped" in stream.answer_rest()
+        return time.monotonic() - began
+
+    soon(take, WITHIN)
 
 
 def test_a_raise_reaches_the_other_machine(pair: list[RunningGateway]) -> None:

@@ -16,6 +16,7 @@ from gateway.testing.fake_upstream import FakeUpstream
 from gateway.testing.gateway import RunningGateway
 from tests.e2e.conftest import upstreams
 from tests.e2e.money import Answer, Waiting, ask, asked_of, prices, request_of, send, spend, under_way, until
+from tests.soon import soon
 
 MODEL = "run-model"
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
@@ -196,28 +197,31 @@ def test_kill_and_resume(house: RunningGateway) -> None:
 
 
 def test_a_kill_reaches_a_stream_under_way(house: RunningGateway, fake: FakeUpstream) -> None:
-    stream = Waiting(house, "chat", MODEL, "[[fault stall after=3]] kill-stream", 50, stream=True, prefix="/run/flow")
-    stream.client.until(b"data: ")
-    began = time.monotonic()
-    house.post("/api/runs/flow/kill", {"reason": "enough"})
-    rest = stream.answer_rest()
-    assert time.monotonic() - began < 1.5
-    assert b"run_stopped" in rest
-    assert b"[DONE]" not in rest
+    def take(number: int) -> float:
+        text, run = "[[fault stall after=3]] kill-stream", f"flow-{number}"
+        stream = Waiting(house, "chat", MODEL, text, 50, stream=True, prefix=f"/run/{run}")
+        stream.client.until(b"data: ")
+        began = time.monotonic()
+        house.post(f"/api/runs/{run}/kill", {"reason": "enough"})
+        rest = stream.answer_rest()
+        late = time.monotonic() - began
+        assert b"run_stopped" in rest
+        assert b"[DONE]" not in rest
+        return late
+
+    soon(take, 1)
     house.until(lambda: asked_of(fake, "kill-stream")[0].ended, lambda ended: ended == "client_gone")
 
 
 def test_a_raise_lets_a_waiting_call_go(house: RunningGateway, fake: FakeUpstream) -> None:
-    first = Waiting(house, "chat", MODEL, "[[wait 3]] raise-1", 200, prefix="/run/raised")
+    first = Waiting(house, "chat", MODEL, "[[wait 60]] raise-1", 200, prefix="/run/raised")
     under_way(fake, "raise-1")
-    began = time.monotonic()
     second = Waiting(house, "chat", MODEL, "[[tokens 5]] raise-2", 200, prefix="/run/raised")
     time.sleep(0.1)
     assert not asked_of(fake, "raise-2")
     house.post("/api/runs/raised/raise", {"budget_usd": 0.05})
     answer = second.answer()
     assert answer.status == 200
-    assert time.monotonic() - began < 2
     first.leave()
 
 
@@ -385,7 +389,7 @@ def test_the_sdk_of_a_key_without_money_stops_at_once(locked: RunningGateway) ->
         with pytest.raises(openai.APIStatusError) as caught:
             sdk.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "x"}], max_tokens=50)
     assert (caught.value.status_code, caught.value.code) == (402, "insufficient_quota")
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 4  # five retries take more than ten seconds
 
 
 # -- runaways --------------------------------------------------------------------------------------------------------

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -39,9 +41,19 @@ def upstreams(url: str) -> dict[str, Any]:
     }
 
 
+HELD = 3600  # seconds to wait, which are over when `released` says so
+released = threading.Event()
+
+
+async def sleep(seconds: float) -> None:
+    while seconds >= HELD and not released.is_set():
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(seconds % HELD)
+
+
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[FakeUpstream]:
-    with FakeUpstream(5) as running:
+    with FakeUpstream(5, sleep=sleep) as running:
         yield running
 
 
@@ -209,25 +221,25 @@ async def test_clients_may_ask_for_less(cached: RunningGateway, upstream: FakeUp
     assert sent(upstream, "What is new?") == 4
 
 
-def entries(gate: RunningGateway) -> int:
-    return sum(group["entries"] for group in gate.get("/api/cache")["groups"])
+async def written(gate: RunningGateway, count: int, tenant: str = "") -> None:
+    """So many entries are in the store: they are written behind the calls."""
 
+    def entries() -> int:
+        groups = gate.get("/api/cache")["groups"]
+        return sum(group["entries"] for group in groups if not tenant or tenant in group["tenant"])
 
-async def written(gate: RunningGateway, count: int) -> None:
-    """Entries are written behind the calls."""
-    await asyncio.to_thread(gate.until, lambda: entries(gate), lambda seen: seen >= count)
+    await asyncio.to_thread(gate.until, entries, lambda seen: seen == count)
 
 
 async def test_what_is_cleared_is_gone(cached: RunningGateway) -> None:
     async def result(text: str, **headers: str) -> str:
-        return str((await post(cached, question(text), **headers))[1]["x-tollgate-cache"])
+        return str((await post(cached, question(text), x_tenant="clearing", **headers))[1]["x-tollgate-cache"])
 
-    before = entries(cached)
     for text, tag in (("cleared by tag", "blue, red"), ("cleared by name", ""), ("left alone", "green")):
         assert await result(text, x_tollgate_cache_tags=tag) == "miss"
         assert await result(text) == "exact"
-    await written(cached, before + 3)
-    entry = (await post(cached, question("cleared by name")))[1]["x-tollgate-cache-entry"]
+    await written(cached, 3, "clearing")
+    entry = (await post(cached, question("cleared by name"), x_tenant="clearing"))[1]["x-tollgate-cache-entry"]
     async with aiohttp.ClientSession() as session:
         for query in ("tag=red", f"entry={entry}"):
             async with session.delete(f"{cached.admin_url}/api/cache?{query}") as answer:
@@ -243,8 +255,13 @@ async def test_what_is_cleared_is_gone(cached: RunningGateway) -> None:
 
 async def test_a_hundred_equal_calls_at_once_are_one(cached: RunningGateway, upstream: FakeUpstream) -> None:
     for name, more in (("whole", {}), ("streamed", {"stream": True})):
-        body = question(f"[[wait 0.4]] all at once, {name}", **more)
-        answers = await asyncio.gather(*[post(cached, body) for _ in range(100)])
+        body = question(f"[[wait {HELD}]] all at once, {name}", **more)
+        released.clear()
+        calls = [asyncio.create_task(post(cached, body)) for _ in range(100)]
+        metrics = partial(cached.text, "/metrics")
+        await asyncio.to_thread(cached.until, metrics, lambda text: "\ntollgate_inflight_requests 100.0\n" in text)
+        released.set()
+        answers = await asyncio.gather(*calls)
         assert {answer[0] for answer in answers} == {200}
         assert len({answer[2] for answer in answers}) == 1
         assert sent(upstream, f"all at once, {name}") == 1

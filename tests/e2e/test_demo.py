@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,11 +19,6 @@ from gateway.testing.gateway import family, free_port, is_free
 from tests.e2e.watchers import until
 
 TOLLGATE = "import sys; from gateway.cli import main; sys.exit(main())"
-
-
-@pytest.fixture
-def ports() -> tuple[int, int]:
-    return free_port(), free_port()
 
 
 def start(ports: tuple[int, int], *more: str) -> subprocess.Popen[str]:
@@ -38,6 +33,15 @@ def calls(port: int) -> int:
         return int(json.load(answer)["today"]["calls"])
 
 
+class Demo:
+    def __init__(self, *more: str) -> None:
+        self.ports = free_port(), free_port()
+        self.process = start(self.ports, *more)
+
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]  # HUP: its terminal was closed
+
+
 def stays(output: Iterable[str]) -> None:
     """Reads what the demo says until all is summed up, and it goes on."""
     lines = []
@@ -49,13 +53,29 @@ def stays(output: Iterable[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def ended() -> str:
+def demos() -> Iterator[dict[str, Demo]]:
+    """All at once, for they wait more than they work: one that ends by itself, one for each signal, one to be killed."""
+    started = {"once": Demo("--once"), "killed": Demo()}
+    for number in SIGNALS:
+        # Those of the keyboard come ignored, as a shell starts what runs in its background.
+        before = signal.signal(number, signal.SIG_DFL if number is signal.SIGHUP else signal.SIG_IGN)
+        started[number.name] = Demo()
+        signal.signal(number, before)
+    yield started
+    for demo in started.values():
+        demo.process.kill()
+        demo.process.wait()
+        assert demo.process.stdout is not None
+        demo.process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def ended(demos: dict[str, Demo]) -> str:
     """What a demo prints that ended well, and left nothing behind."""
-    ports = free_port(), free_port()
-    process = start(ports, "--once")
-    out, _ = process.communicate(timeout=100)
-    assert process.returncode == 0, out
-    assert all(is_free(port) for port in ports)
+    demo = demos["once"]
+    out, _ = demo.process.communicate(timeout=250)
+    assert demo.process.returncode == 0, out
+    assert all(is_free(port) for port in demo.ports)
     return out
 
 
@@ -87,44 +107,35 @@ def test_the_demo_shows_answers_from_the_cache(ended: str) -> None:
     assert float(found[2]) > 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])  # HUP: its terminal was closed
-def test_gateway_and_agents_go_on_until_they_are_told_to_end(ports: tuple[int, int], number: signal.Signals) -> None:
-    # Those of the keyboard come ignored, as a shell starts what runs in its background.
-    before = signal.signal(number, signal.SIG_DFL if number is signal.SIGHUP else signal.SIG_IGN)
-    process = start(ports)
-    signal.signal(number, before)
+@pytest.mark.parametrize("number", SIGNALS)
+def test_gateway_and_agents_go_on_until_they_are_told_to_end(demos: dict[str, Demo], number: signal.Signals) -> None:
+    demo = demos[number.name]
+    process, admin = demo.process, demo.ports[1]
     assert process.stdout is not None
-    try:
-        stays(process.stdout)
-        before = calls(ports[1])
-        until(lambda: calls(ports[1]), lambda now: now > before + 5, seconds=60)
-        process.send_signal(number)
-        for again in (signal.SIGINT, signal.SIGTERM):  # a group is often told twice
-            process.send_signal(again)
-        assert process.wait(40) == 0
-        assert process.stdout.read().split() == ["stopping"]
-        assert all(is_free(port) for port in ports)
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+    stays(process.stdout)
+    before = calls(admin)
+    until(lambda: calls(admin), lambda now: now > before + 5, seconds=60)
+    process.send_signal(number)
+    for again in (signal.SIGINT, signal.SIGTERM):  # a group is often told twice
+        process.send_signal(again)
+    assert process.wait(120) == 0
+    assert process.stdout.read().split() == ["stopping"]
+    assert all(is_free(port) for port in demo.ports)
 
 
-def test_a_demo_that_is_killed_leaves_no_process_behind(ports: tuple[int, int]) -> None:
-    process = start(ports)
+def test_a_demo_that_is_killed_leaves_no_process_behind(demos: dict[str, Demo]) -> None:
+    demo = demos["killed"]
+    process = demo.process
     assert process.stdout is not None
-    try:
-        stays(process.stdout)
-        left = family(process.pid)
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+    stays(process.stdout)
+    left = family(process.pid)
+    process.kill()
+    process.wait()
     for role in ("fake_upstream", "fault_upstream", "recorder", "worker"):
         assert any(role in line for line in left.values()), left
     try:
         until(lambda: [pid for pid in left if Path(f"/proc/{pid}").exists()], lambda alive: not alive)
-        assert all(is_free(port) for port in ports)
+        assert all(is_free(port) for port in demo.ports)
     finally:
         for pid in left:
             with contextlib.suppress(ProcessLookupError):

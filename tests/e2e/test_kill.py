@@ -17,6 +17,7 @@ from gateway.testing.gateway import RunningGateway
 from gateway.testing.raw import NoAnswer, RawAnswer, RawClient, post
 from gateway.testing.scripted import Background, ScriptedUpstream
 from tests.redis_server import NEEDS_REDIS, RedisServer
+from tests.soon import soon
 
 CHAT = "/v1/chat/completions"
 CHUNK = b'data: {"id":"c","model":"gpt-4o","choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'
@@ -41,7 +42,7 @@ def gate() -> Iterator[RunningGateway]:
 
 def call(gate: RunningGateway, run: str, script: str = "", *, stream: bool = False) -> tuple[RawAnswer | None, float]:
     """The answer (None where the connection was cut before its end) and when it ended."""
-    client = RawClient(int(gate.config["listen"].rpartition(":")[2]), timeout=20)
+    client = RawClient(int(gate.config["listen"].rpartition(":")[2]), timeout=60)
     try:
         client.send(post(f"/run/{run}{CHAT}", STREAM if stream else QUESTION, b"x-script: " + script.encode()))
         return client.answer(), time.monotonic()
@@ -53,7 +54,7 @@ def call(gate: RunningGateway, run: str, script: str = "", *, stream: bool = Fal
 
 def tollgate(gate: RunningGateway, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*TOLLGATE, *words, "--config", str(gate.config_file)], capture_output=True, text=True, timeout=30, check=False
+        [*TOLLGATE, *words, "--config", str(gate.config_file)], capture_output=True, text=True, timeout=60, check=False
     )
 
 
@@ -65,53 +66,61 @@ def under_way(gate: RunningGateway, count: int) -> None:
     gate.until(inflight, lambda seen: seen >= count)
 
 
+KINDS = ["silent", "stalled", "endless"] * 4
+
+
+def kill(gate: RunningGateway, run: str, by: str) -> None:
+    if by == "api":
+        decided = gate.post(f"/api/runs/{run}/kill", {"reason": "it loops"})
+        assert decided["in_force"] is True
+    elif by == "command line":
+        done = tollgate(gate, "runs", "kill", run, "--reason", "it loops")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == f"run {run} stopped; no call of this run has been seen yet\n"
+    else:  # another process, with no recorder in between
+        code = (
+            "import sys; from pathlib import Path; from gateway.policy.controls import *\n"
+            "from gateway.stores.sqlite_controls import SqliteDecisions\n"
+            "d = Decision(Kind.KILL, Scope.RUN, sys.argv[2], reason='it loops', at=1)\n"
+            "SqliteDecisions(Path(sys.argv[1])).record(d)"
+        )
+        file = str(gate.state / "controls.sqlite")
+        subprocess.run([sys.executable, "-c", code, file, run], check=True, timeout=60)
+
+
 @pytest.mark.parametrize("by", ["api", "command line", "file"])
 def test_a_kill_ends_every_call_of_a_run_on_every_worker_within_a_second(gate: RunningGateway, by: str) -> None:
-    run = f"run-{by.split(maxsplit=1)[0]}"
-    kinds = ["silent", "stalled", "endless"] * 4
-    with ThreadPoolExecutor(16) as pool:
-        pending = [pool.submit(call, gate, run, kind, stream=kind != "silent") for kind in kinds]
-        spared = pool.submit(call, gate, f"not-{run}", "endless", stream=True)
-        under_way(gate, len(kinds) + 1)
-        if by == "api":
-            decided = gate.post(f"/api/runs/{run}/kill", {"reason": "it loops"})
-            assert decided["in_force"] is True
-        elif by == "command line":
-            done = tollgate(gate, "runs", "kill", run, "--reason", "it loops")
-            assert (done.returncode, done.stderr) == (0, "")
-            assert done.stdout == f"run {run} stopped; no call of this run has been seen yet\n"
-        else:  # another process, with no recorder in between
-            code = (
-                "import sys; from pathlib import Path; from gateway.policy.controls import *\n"
-                "from gateway.stores.sqlite_controls import SqliteDecisions\n"
-                "d = Decision(Kind.KILL, Scope.RUN, sys.argv[2], reason='it loops', at=1)\n"
-                "SqliteDecisions(Path(sys.argv[1])).record(d)"
-            )
-            file = str(gate.state / "controls.sqlite")
-            subprocess.run([sys.executable, "-c", code, file, run], check=True, timeout=30)
-        decided_at = time.monotonic()
-        answers = [each.result(20) for each in pending]
-        late = max(ended for _, ended in answers) - decided_at
-        assert late < 1.0
-        assert not spared.done()
-        gate.post("/api/kill", {"scope": "run", "value": f"not-{run}"})
-        spared.result(20)
-    for kind, (got, _) in zip(kinds, answers, strict=True):
-        if kind == "silent":
-            assert got is not None
-            assert got.status == 402
-            assert b"it loops" in got.body
-    refused, _ = call(gate, run)
-    assert refused is not None
-    assert refused.status == 402
-    assert json.loads(refused.body)["error"]["code"] == "insufficient_quota"
-    calls = gate.calls(len(kinds) + 1, run=run)
-    assert {c["error"]["code"] for c in calls} == {"run_stopped"}
-    assert {c["outcome"] for c in calls} == {"failed", "truncated", "refused"}
+    def take(number: int) -> float:
+        run = f"run-{by.split(maxsplit=1)[0]}-{number}"
+        with ThreadPoolExecutor(16) as pool:
+            pending = [pool.submit(call, gate, run, kind, stream=kind != "silent") for kind in KINDS]
+            spared = pool.submit(call, gate, f"not-{run}", "endless", stream=True)
+            under_way(gate, len(KINDS) + 1)
+            kill(gate, run, by)
+            decided_at = time.monotonic()
+            answers = [each.result(50) for each in pending]
+            assert not spared.done()
+            gate.post("/api/kill", {"scope": "run", "value": f"not-{run}"})
+            spared.result(50)
+        for kind, (got, _) in zip(KINDS, answers, strict=True):
+            if kind == "silent":
+                assert got is not None
+                assert got.status == 402
+                assert b"it loops" in got.body
+        refused, _ = call(gate, run)
+        assert refused is not None
+        assert refused.status == 402
+        assert json.loads(refused.body)["error"]["code"] == "insufficient_quota"
+        calls = gate.calls(len(KINDS) + 1, run=run)
+        assert {c["error"]["code"] for c in calls} == {"run_stopped"}
+        assert {c["outcome"] for c in calls} == {"failed", "truncated", "refused"}
+        return max(ended for _, ended in answers) - decided_at
+
+    soon(take, 1)
 
 
 def test_a_stream_that_is_killed_says_why_and_never_ends_cleanly(gate: RunningGateway) -> None:
-    with RawClient(int(gate.config["listen"].rpartition(":")[2]), timeout=20) as client:
+    with RawClient(int(gate.config["listen"].rpartition(":")[2]), timeout=60) as client:
         client.send(post(f"/run/told{CHAT}", STREAM, b"x-script: endless"))
         client.until(b"Hi")
         assert gate.post("/api/runs/told/kill", {"reason": "enough"})["stopped"] is True
@@ -139,7 +148,7 @@ def test_agents_are_stopped_and_go_on(gate: RunningGateway) -> None:
 
 
 def call_at(gate: RunningGateway, prefix: str) -> RawAnswer:
-    client = RawClient(int(gate.config["listen"].rpartition(":")[2]), timeout=20)
+    client = RawClient(int(gate.config["listen"].rpartition(":")[2]), timeout=60)
     client.send(post(f"/{prefix}{CHAT}", QUESTION))
     got = client.answer()
     client.close()
@@ -185,16 +194,22 @@ def test_a_kill_without_a_gateway_holds_at_its_next_start() -> None:
 def test_a_kill_on_one_machine_ends_the_streams_on_another_within_a_second() -> None:
     with RedisServer() as redis, Background(ScriptedUpstream(SCRIPTS)) as up:
         upstreams = {"openai": {"dialect": "openai", "url": up.url, "provider": "openai"}}
-        spending = {"redis": redis.url}
+        spending = {"redis": redis.url, "timeout": 5}
         with (
             RunningGateway(upstreams, spending=spending) as one,
             RunningGateway(upstreams, spending=spending) as two,
             ThreadPoolExecutor(4) as pool,
         ):
-            pending = [pool.submit(call, two, "far", "endless", stream=True) for _ in range(4)]
-            under_way(two, 4)
-            assert one.post("/api/kill", {"scope": "run", "value": "far"})["in_force"] is True
-            decided_at = time.monotonic()
-            assert max(each.result(20)[1] for each in pending) - decided_at < 1.0
-            two.post("/api/runs/far/resume", {})
-            one.until(lambda: call(one, "far")[0], lambda got: got is not None and got.status == 200, seconds=3)
+
+            def take(number: int) -> float:
+                run = f"far-{number}"
+                pending = [pool.submit(call, two, run, "endless", stream=True) for _ in range(4)]
+                under_way(two, 4)
+                assert one.post("/api/kill", {"scope": "run", "value": run})["in_force"] is True
+                decided_at = time.monotonic()
+                late = max(each.result(50)[1] for each in pending) - decided_at
+                two.post(f"/api/runs/{run}/resume", {})
+                one.until(lambda: call(one, run)[0], lambda got: got is not None and got.status == 200)
+                return late
+
+            soon(take, 1)

@@ -213,7 +213,7 @@ def test_draining_with_a_dead_collector_takes_its_time_and_no_more(tmp_path: Pat
         with RecorderProcess(tmp_path, config) as recorder:
             write(recorder.journal, workload(random.Random(3), 300))
             recorder.until("/api/calls?limit=1", lambda body: body["calls"])
-            assert recorder.drain(3.0, grace=3.0) == 0  # an interpreter takes a while to exit
+            assert recorder.drain(3.0, grace=6.0) == 0  # an interpreter takes a while to exit
     lines = (tmp_path / "log").read_text().splitlines()
     assert len([line for line in lines if '"llm.call"' in line]) == 300
 
@@ -221,7 +221,7 @@ def test_draining_with_a_dead_collector_takes_its_time_and_no_more(tmp_path: Pat
 def test_readiness_follows_the_supervisor(recorder: RecorderProcess) -> None:
     recorder.until("/readyz", lambda body: body["ready"])
     recorder.status(draining=True)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while (answer := recorder.get("/readyz"))[0] == 200:
         assert time.monotonic() < deadline
     assert answer[1]["draining"] is True
@@ -237,7 +237,7 @@ def test_a_reload_takes_over_token_log_and_prices(recorder: RecorderProcess) -> 
     assert recorder.reconfigure(config, 2) == Configured(2, True)
     assert recorder.get("/api/calls")[0] == 401
     write(recorder.journal, [call_record("after")], "w1")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not log.exists() or "after" not in log.read_text():
         assert time.monotonic() < deadline
     assert "before" not in log.read_text()

@@ -75,10 +75,11 @@ class Served:
             finally:
                 self.heard.append((scope["method"], headers, bytes(body)))
 
-        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
         config = uvicorn.Config(listening, log_level="error", ws="none", timeout_graceful_shutdown=1)
         self.server = uvicorn.Server(config)
-        self.thread = threading.Thread(target=self.server.run, args=([self.socket],), daemon=True)
+        self.thread = threading.Thread(target=self.server.run, args=([self.listener],), daemon=True)
 
     def tools(self) -> MCPServer:
         server = MCPServer("files", log_level="CRITICAL")
@@ -123,7 +124,7 @@ class Served:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.socket.getsockname()[1]}/mcp"
+        return f"http://127.0.0.1:{self.port}/mcp"
 
     def __enter__(self) -> Served:
         self.thread.start()
@@ -136,7 +137,7 @@ class Served:
     def __exit__(self, *_: object) -> None:
         self.server.should_exit = True
         self.thread.join(PATIENCE)
-        self.socket.close()
+        self.listener.close()
 
 
 MODES = {

@@ -188,7 +188,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         stack.enter_context(gate)
         running = Stage(gate, up, canaries, collector)
         plant(running)
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         while gate.log.count('"outcome"') < 40 or len(collector.spans) < 40:
             assert time.monotonic() < until, f"{len(collector.spans)} spans, log: {gate.log[-2000:]}"
             time.sleep(0.1)

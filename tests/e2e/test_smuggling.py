@@ -245,7 +245,7 @@ class Stage:
 
     def play(self, name: str, family: str, raw: bytes, *, ends: float) -> None:
         before = len(self.up.seen)
-        with RawClient(self.port, timeout=5) as client:
+        with RawClient(self.port) as client:
             done = self.played[name, family] = Played()
             try:
                 client.send(raw.replace(b"@", PATHS[family]))
@@ -262,9 +262,9 @@ class Stage:
 def everything() -> Iterator[tuple[str, str, bytes, float]]:
     for family in PATHS:
         for name, raw in CLOSED.items():
-            yield name, family, raw, 3.0
+            yield name, family, raw, 30.0
         for name, (_, _, raw) in OTHERS.items():
-            yield name, family, raw, 3.0
+            yield name, family, raw, 30.0
         for name, raw in ACCEPTED.items():
             yield name, family, raw, 0.0
         for name, path in AMBIGUOUS.items():

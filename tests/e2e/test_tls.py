@@ -222,7 +222,7 @@ def test_a_413_can_be_read_while_megabytes_are_still_sent(stage: Stage, in_chunk
 def test_plain_text_at_the_tls_port_harms_nobody(stage: Stage) -> None:
     with RawClient(stage.port) as client:
         client.send(request("GET", "/v1/models"))
-        assert client.ends(3) in {"closed", "reset"}
+        assert client.ends(30) in {"closed", "reset"}
     assert stage.play().status == 200
 
 
@@ -243,6 +243,6 @@ def test_a_renewed_certificate_is_shown_without_a_restart(stage: Stage) -> None:
     before = serial(stage)
     with stage.client() as old:
         stage.authority.issue("gate")
-        stage.gate.until(lambda: serial(stage), lambda now: now != before, 8)
+        stage.gate.until(lambda: serial(stage), lambda now: now != before)
         old.send(post(f"/good{CHAT}", BODY))
         assert old.answer().status == 200, "connections outlive their certificate"
