@@ -16,7 +16,7 @@ from typing import NamedTuple
 HEAD = 65_536  # base64 characters looked at for a header; a JPEG may carry a thumbnail before its frame
 PAGE_BYTES = 40_000  # a page of a document whose pages cannot be counted
 HEADER = 512  # bytes between the mark of a stream of objects and what it holds
-PAGES = 5_000  # that are counted
+PAGES, ENTRIES = 5_000, 10_000  # of a document, and of an archive, that are counted
 STREAMS = 4_096  # of objects that are looked into
 UNPACKED = 4_194_304  # bytes that the lists of objects of a document may have in all, for its pages to be counted
 
@@ -137,6 +137,8 @@ def _listed(objects: bytes) -> int:
 
 
 def unpacked(raw: bytes) -> int:
-    """Bytes in a zip archive, which most office documents are, by its directory; 0 where it has none."""
-    entries = [found.start() for found in _ENTRY.finditer(raw) if found.start() + 28 <= len(raw)]
-    return sum(struct.unpack_from("<I", raw, at + 24)[0] for at in entries)
+    """Bytes in a zip archive, which most office documents are, by its directory; 0 where that cannot be told."""
+    entries = [found.start() for found in islice(_ENTRY.finditer(raw), ENTRIES)]
+    if len(entries) == ENTRIES or (entries and entries[-1] + 28 > len(raw)):
+        return 0
+    return sum([struct.unpack_from("<I", raw, at + 24)[0] for at in entries])
