@@ -2,13 +2,13 @@
 
 A session is admitted with what one answer of the largest size may cost. When its answers together have come to that, it
 is ended behind the last of them: who connects again is admitted anew, to what its budgets have left by then. So it is
-before a message that asks for another model than the session was admitted for goes on.
+before a message that asks for another model than the session was admitted for goes on, and where its run is stopped.
 """
 
 from __future__ import annotations
 
 from gateway.call import Call
-from gateway.errors import BudgetExceeded, ClientGone, UpstreamFault
+from gateway.errors import BudgetExceeded, ClientGone, RunStopped, UpstreamFault
 from gateway.policy.ceiling import model_of
 from gateway.ports import Downstream, Exchange, Gateway, Used
 from gateway.spend import PICO_PER_NANO
@@ -63,7 +63,7 @@ async def tunnel(call: Call, exchange: Exchange, down: Downstream, gw: Gateway) 
                 raise BudgetExceeded(SPENT)
             if down.paused or down.gone:
                 await down.drained()
-    except BudgetExceeded as fault:
+    except (BudgetExceeded, RunStopped) as fault:
         call.fault = fault
         note(call, "stopped")
         return Ending(tap.close(fault, call.id), complete=False)

@@ -214,6 +214,17 @@ async def test_a_websocket_asks_for_no_other_model_than_it_was_admitted_for(hous
     assert call["notes"]["budget"] == "stopped"
 
 
+async def test_a_websocket_of_a_run_that_is_killed_is_told_so(house: RunningGateway) -> None:
+    url = f"{house.url}/run/s-killed/v1/realtime?model=stop-socket"
+    async with aiohttp.ClientSession() as session, session.ws_connect(url) as socket:
+        await socket.receive_json(timeout=10)
+        await asyncio.to_thread(house.post, "/api/runs/s-killed/kill", {"reason": "it goes in circles"})
+        event = await socket.receive_json(timeout=10)
+        code = (await socket.receive(timeout=10)).data
+    assert (event["type"], event["error"]["tollgate_code"], code) == ("error", "run_stopped", 1008)
+    assert "it goes in circles" in event["error"]["message"]
+
+
 async def test_a_websocket_that_names_no_model_is_not_let_by_the_budgets_of_models(house: RunningGateway) -> None:
     async with aiohttp.ClientSession() as session:
         with pytest.raises(aiohttp.WSServerHandshakeError) as caught:

@@ -62,6 +62,8 @@ def test_pages_count_wherever_a_document_lists_them():
     assert bound("document", b64(b"%PDF-1.4 " + b"<</Type /Page>> " * 7), PDF, SONNET) >= 7 * page
     assert bound("document", packed_pdf(30, damaged=True), PDF, SONNET) == UNSEEN  # or encrypted
     assert bound("document", b64(b"%PDF-1.7 " + b"x" * 999), PDF, SONNET) == UNSEEN
+    for hostile in (b"/Type/Page /ObjStm" * 9, b"/Type/Page /ObjStm stream\n" * 9, b"/Type/Page" + b"/ObjStm" * 9_999):
+        assert bound("document", b64(b"%PDF-1.7 " + hostile), PDF, SONNET) == UNSEEN
 
 
 def test_a_document_of_text_counts_as_text():
