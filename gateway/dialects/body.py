@@ -2,7 +2,8 @@
 
 Rules
 1. What is checked is what is sent: a body in which two top-level keys could be taken for one another (repeated,
-   repeated with escapes, or repeated in another letter case) is refused, because parsers disagree which one counts.
+   repeated with escapes, or repeated in another letter case) is refused, because parsers disagree which one counts;
+   so is a list of tools (TELLING) in which any object repeats a key.
 2. Nothing that could blow up a later parser passes: depth above 128, numbers of more than 1,000 digits or with
    exponents of four digits, NaN, infinities, lone surrogates, invalid UTF-8, trailing garbage.
 3. Time is linear in the body and memory is a small multiple of it.
@@ -16,6 +17,7 @@ has its full size from the start: memory that only seems to grow hides memory th
 
 from __future__ import annotations
 
+import json
 import re
 from array import array
 from collections.abc import Iterable, Mapping
@@ -34,6 +36,7 @@ MAX_KEYS = 10_000
 MAX_SYMBOLS = 500_000  # quotes, and commas, in a body large enough for their number to matter
 LARGE = 512 * 1024
 SPLIT = 4096  # arrays above this size are checked item by item
+TELLING = frozenset(("tools", "functions", "mcp_servers", "web_search_options"))  # what of them counts must be sure
 STRINGS = 64  # quotes in a piece that is taken apart at them
 RECKONED = 16_384  # bodies up to this size are worth a copy
 FORMS, FORM_BYTES = 256, 1024  # sets of keys that are remembered, and characters in each
@@ -41,6 +44,7 @@ FORMS, FORM_BYTES = 256, 1024  # sets of keys that are remembered, and character
 Span = tuple[int, int]
 
 _Object = Annotated[dict[str, Raw], Meta(max_length=MAX_KEYS)]
+_encode = msgspec.json.Encoder().encode
 _object: msgspec.json.Decoder[dict[str, Raw]] = msgspec.json.Decoder(_Object)
 _array: msgspec.json.Decoder[list[Raw]] = msgspec.json.Decoder(list[Raw])
 
@@ -292,18 +296,36 @@ def _refuse_lookalikes(fields: Iterable[str]) -> None:
         seen.add(folded)
 
 
+def _refuse_repeated(text: bytes, param: str) -> None:
+    """A list of tools says what may be used and charged: no member in it may mean two things. Raises BadBody."""
+    value = msgspec.json.decode(text)
+    if _encode(value).count(b'"') != text.count(b'"') or b"\\u0022" in text:  # or an escaped quote hides it
+        json.loads(text, object_pairs_hook=lambda pairs: _once(pairs, param))
+
+
+def _once(pairs: list[tuple[str, object]], param: str) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise BadBody(f"A member of an object in '{param}' appears more than once.", code="duplicate_key", param=param)
+    return found
+
+
 _SLOTS = 32_768
 _known = array("Q", bytes(8 * _SLOTS))  # hashes of pieces found harmless, each in the slot of its last bits
 
 
 def _check(pieces: Iterable[Raw], depth: int, param: str) -> None:
     """Refuse pieces that nest too deep below `depth` levels, or hold an absurd number. Raises BadBody."""
+    telling = param in TELLING
+    salt = depth + MAX_DEPTH if telling else depth
     for piece in pieces:
         if len(piece) >= 8:
             text = bytes(piece)
-            key = (hash(text) + depth) & _HASH
+            key = (hash(text) + salt) & _HASH
             if _known[key % _SLOTS] != key and text[0] != _QUOTE:
                 _check_new(text, depth, param)
+                if telling:
+                    _refuse_repeated(text, param)
                 _known[key % _SLOTS] = key
 
 

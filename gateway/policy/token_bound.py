@@ -9,6 +9,7 @@ The bound
 3. What a dialect puts around the text is bounded per message, block and tool by constants of the model's family, above
    those of `policy.token_families`; media by twice the published rules, for what is not in the request itself by what
    such a thing may be at most; ciphertext by four characters a token.
+4. Where a member is repeated within a piece, parsers disagree which counts: then every byte of it is a token.
 
 tests/golden/estimates/vocabularies.json holds rule 2 to five vocabularies, over texts made to break it; the recordings
 hold the whole to what providers counted.
@@ -19,6 +20,7 @@ repeat all but the last of them: about 0.4 us a piece and 0.4 us per KB; a new p
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -64,6 +66,9 @@ REFERENCE, NAMED = 4_096, b'"id"'  # bytes of an item that may be one, and what 
 UNREADABLE = object()
 
 GENERATION = 32_768  # pieces remembered, twice: about 6 MB in all
+
+
+_encode = msgspec.json.Encoder().encode
 
 
 class Around(msgspec.Struct, frozen=True, gc=False):
@@ -131,10 +136,35 @@ def piece_bound(text: bytes, model: str) -> int:
     value = decoded_piece(text)
     if value is UNREADABLE:
         return min(len(text), text_bound(text) * percent // 100)
+    if (first := first_meaning(text, value)) is not value:
+        return either_bound(text, (first, value), model)
     walk = _Walk(model)
     walk.value(value)
     flags = (STORED if is_reference(value) else 0) + (INLINE if declares_tools(value) else 0)
     return walk.total(percent) + flags
+
+
+def first_meaning(text: bytes, value: Any) -> Any:
+    """What a parser reads for which the first of repeated members counts; `value` itself, where none is repeated."""
+    if _encode(value).count(b'"') == text.count(b'"') and b"\\u0022" not in text:
+        return value  # a member that was dropped would have taken its quotes along
+    first = json.loads(text, object_pairs_hook=_first_wins)
+    return value if first == value else first
+
+
+def _first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return dict(reversed(pairs))
+
+
+def either_bound(text: bytes, values: tuple[Any, Any], model: str) -> int:
+    """Members are repeated, and parsers disagree which of them counts: all of the text, and what else either means."""
+    tokens, stored, inline = len(text), False, False
+    for value in values:
+        walk = _Walk(model)
+        walk.value(value)
+        tokens += walk.tokens + walk.flags
+        stored, inline = stored or is_reference(value), inline or declares_tools(value)
+    return tokens + (STORED if stored else 0) + (INLINE if inline else 0)
 
 
 def decoded_piece(text: bytes) -> Any:

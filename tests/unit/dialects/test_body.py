@@ -191,3 +191,29 @@ def test_splice():
 def test_what_stands_in_strings_is_no_number_and_does_not_nest(text: str, strings: int) -> None:
     inside = "x" + text.replace('"', '\\"') if not text.startswith("\\") else "x" + text
     read_object(b'{"a":[%b]}' % ",".join([f'"{inside}"'] * strings).encode())
+
+
+HIDDEN = b'{"type":"web_search","type":"function","name":"f"}'
+
+
+@pytest.mark.parametrize(
+    "tools",
+    [
+        HIDDEN,
+        HIDDEN.replace(b'"type":"function"', b'"typ\\u0065":"function"'),
+        HIDDEN.replace(b'"name":"f"', b'"name":"\\u0022\\u0022\\u0022\\u0022"'),
+        b'{"type":"function","function":{"name":"a","name":"b"}}',
+    ],
+)
+@pytest.mark.parametrize("padding", [b"", b'{"name":"' + b"x" * 5000 + b'"},'])
+def test_a_tool_cannot_be_two_things(tools: bytes, padding: bytes) -> None:
+    body = b'{"messages":[%b],"tools":[%b%b]}' % (tools, padding, tools)  # that it was seen elsewhere says nothing
+    for _ in range(2):
+        with pytest.raises(BadBody) as raised:
+            scan(body)
+        assert (raised.value.code, raised.value.param) == ("duplicate_key", "tools")
+    scan(b'{"messages":[%b]}' % tools)
+
+
+def test_a_tool_with_escaped_quotes_is_one_thing() -> None:
+    scan(b'{"tools":[{"name":"f","description":"say \\u0022hi\\u0022 or \\"ho\\""}]}')

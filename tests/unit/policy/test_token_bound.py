@@ -125,3 +125,29 @@ def test_memory_is_bounded_and_one_model_is_not_another():
     assert len(remembered.young) + len(remembered.old) <= 2 * GENERATION
     text = [msgspec.json.encode("word " * 100)]
     assert remembered.total(text, CLAUDE) > remembered.total(text, GPT)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        b'{"role":"user","content":"%b","content":"hi"}',
+        b'{"role":"user","content":"hi","content":"%b"}',
+        b'{"role":"user","content":[{"type":"text","text":"%b","text":"hi"}]}',
+        b'{"role":"user","con\\u0074ent":"%b","content":"hi \\u0022\\u0022\\u0022\\u0022"}',
+    ],
+)
+def test_of_repeated_members_either_may_count(piece: bytes) -> None:
+    assert piece_bound(piece % (b"\xc3\xa4" * 5000), GPT) & TOKENS >= 10_000
+
+
+def test_a_medium_is_seen_whichever_of_two_counts() -> None:
+    image, text = b'"content":[{"type":"image_url","image_url":{"url":"https://x/y.png"}}]', b'"content":"hi"'
+    once = piece_bound(b'{"role":"user",%b}' % image, GPT) & TOKENS
+    for members in ((image, text), (text, image)):
+        assert piece_bound(b'{"role":"user",%b,%b}' % members, GPT) & TOKENS >= once
+
+
+def test_escaped_quotes_alone_change_no_bound() -> None:
+    assert piece_bound(b'{"role":"user","content":"a \\u0022 b"}', GPT) == piece_bound(
+        b'{"role":"user","content":"a \\" b"}', GPT
+    )

@@ -12,6 +12,7 @@ import pytest
 from gateway.errors import GatewayError, StreamStalled, UpstreamReset
 from gateway.journal.convert import outcome_of
 from gateway.pipeline import serve
+from gateway.policy.encoding import STEP
 from gateway.testing.doubles import MemoryExchange, World, ask, drive
 
 SSE = (b"Content-Type", b"text/event-stream")
@@ -198,6 +199,26 @@ def test_a_compressed_answer_is_read() -> None:
     world, _ = play(CHAT, chat(), JSON, b"\x1f\x8bbroken", more=((b"content-encoding", b"gzip"),))
     assert world.down.head is not None
     assert world.down.head[0] == 502
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_one_that_expands_is_read_in_turns(stream: bool) -> None:
+    if stream:
+        filler = event(type="ping", padding="x" * 1000) * (5 * STEP // 1000)
+        first, rest = START + OPEN + TEXT, filler + CLOSE + LAST + STOP
+    else:
+        first, rest = b" " * 4 * STEP, json.dumps(MESSAGE).encode()
+    pieces = (gzip.compress(first, mtime=0), gzip.compress(rest, mtime=0))
+    plain, _ = play(CHAT, chat(stream=stream), SSE if stream else JSON, first, rest)
+    world, _ = play(
+        CHAT, chat(stream=stream), SSE if stream else JSON, *pieces, more=((b"content-encoding", b"gzip"),)
+    )  # fmt: skip
+    assert b"Hello" in world.down.sent
+    assert world.down.sent == plain.down.sent
+    assert (world.down.endings, outcome_of(world.call)) == (["finish"], "ok")
+    assert world.call.answer is not None
+    assert world.call.answer.usage == plain.call.answer.usage  # type: ignore[union-attr]
+    assert world.turns.taken > 0
 
 
 def test_gemini_clients_without_sse_get_an_array() -> None:
