@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ from gateway.config import places
 from gateway.config.load import load
 from gateway.errors import Rejected
 from gateway.policy.semantic_evidence import wilson
+from gateway.policy.semantic_rules import reworded
 from gateway.policy.semantic_scope import Scope
+from gateway.ports import LastTurn
 from gateway.ports_semantic import Vectors
 from gateway.semantic.minilm import MiniLM
 from gateway.semantic.plot import Line, Point, draw
@@ -62,7 +65,8 @@ class Shown:
 
 def run(path: Path | None, env: Mapping[str, str], overrides: Mapping[str, object], options: Options) -> int:
     """Print a table, and draw it where asked to. Raises ConfigError, Rejected, EmbedderUnavailable, OSError."""
-    embedder = MiniLM(places.embedder(load(path, env, overrides)))
+    config = load(path, env, overrides)
+    embedder = MiniLM(places.embedder(config))
     shown = Shown()
     stream = _stream(options.stream, embedder)
     if not stream:
@@ -73,12 +77,14 @@ def run(path: Path | None, env: Mapping[str, str], overrides: Mapping[str, objec
     for least in THRESHOLDS:
         name = f"cosine >= {least:.2f}"
         rows.append((name, fixed(stream, vectors, least, shown.step(name, total))))
+    unsuited = partial(_unsuited, time_words=config.cache.semantic.time_words)
     multiples = PLOTTED if options.plot else (1.0,)
     ours = []
     for multiple in multiples:
         target = options.target * multiple
         name = f"verifier, {target:.3g} tolerated"
-        ours.append((name, Ours(stream, vectors, Scope(target), options.seed).run(shown.step(name, total))))
+        verifier = Ours(stream, vectors, Scope(target), options.seed, unsuited=unsuited)
+        ours.append((name, verifier.run(shown.step(name, total))))
     shown.end()
     _print(options, total, [*rows, *ours])
     if options.plot:
@@ -97,6 +103,10 @@ def _stream(path: Path, embedder: MiniLM) -> list[Asked]:
         f"{unknown} comparisons of answers were left open and count as different"
     )
     return stream
+
+
+def _unsuited(one: Asked, *, time_words: bool) -> str:
+    return reworded(LastTurn(one.text, {}, one.before), time_words=time_words)
 
 
 def _embedded(stream: Sequence[Asked], embedder: MiniLM, shown: Shown) -> Vectors:
@@ -122,11 +132,23 @@ def _print(options: Options, total: int, rows: Sequence[tuple[str, Played]]) -> 
             f"{_share(played.wrong_hits, played.hits):>9}{interval:>17}{_share(played.wrong, played.similar):>12}"
         )
     name, last = rows[-1]
-    said = last.interval
-    print(
-        f"{name}: {last.shadowed} of its {last.similar} similar hits were verified, by which the gateway itself "
-        f"would say that {said.lower:.2%} to {said.upper:.2%} of them are wrong"
-    )
+    print(f"{name}: {_said(last)}")
+
+
+def _said(played: Played) -> str:
+    """What the gateway itself would say of its verifier."""
+    if played.similar:
+        lower, upper = played.interval.lower, played.interval.upper
+        said = (
+            f"{played.shadowed} of its {played.similar} similar hits were verified, by which the gateway itself would "
+            f"say that {lower:.2%} to {upper:.2%} of them are wrong"
+        )
+    else:
+        said = "what was compared does not show that few enough are wrong, so nothing was given by similarity"
+    if not played.apart:
+        return said
+    reasons = ", ".join([f"{why} {count}" for why, count in sorted(played.apart.items())])
+    return f"{said}; for {sum(played.apart.values())} questions no similar one is looked for ({reasons})"
 
 
 def _share(part: int, whole: int) -> str:

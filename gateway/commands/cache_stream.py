@@ -37,6 +37,7 @@ class Recorded(Struct, frozen=True):
     text: str
     answer: str
     part: str
+    before: bool = False  # the model has said something before
 
 
 def labelled(path: Path) -> list[Asked]:
@@ -79,7 +80,8 @@ def _recorded(record: CallRecord) -> Recorded | None:
         return None
     before = [asked[:-1], content.get(Span.SYSTEM_INSTRUCTIONS), content.get(Span.TOOL_DEFINITIONS)]
     place = [record.tenant, record.route, record.model_requested, before]
-    return Recorded(text, answer, hashlib.sha256(msgspec.json.encode(place)).hexdigest())
+    said = any([message.get("role") == "assistant" for message in asked])
+    return Recorded(text, answer, hashlib.sha256(msgspec.json.encode(place)).hexdigest(), said)
 
 
 def _messages(content: dict[str, Any], name: str) -> list[dict[str, Any]]:
@@ -111,5 +113,5 @@ def judged(calls: list[Recorded], embedder: Embedder) -> tuple[list[Asked], int]
             label = len(first)
             first.append(call.answer)
             index.add(label, vector)
-        found.append(Asked(call.text, str(label), call.part))
+        found.append(Asked(call.text, str(label), call.part, call.before))
     return found, unknown

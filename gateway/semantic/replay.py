@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from gateway.policy.semantic_evidence import Interval, wilson
 from gateway.policy.semantic_scope import NEIGHBOURS, Entry, Near, Scope
@@ -26,6 +26,7 @@ class Asked(Struct, frozen=True):
     text: str
     answer: str  # equal for questions that one answer serves
     part: str = ""  # only questions of one part may share answers
+    before: bool = False  # the model has said something before
 
 
 class Played(Struct):
@@ -37,6 +38,7 @@ class Played(Struct):
     wrong: int = 0  # of those
     stale: int = 0  # exact ones that were wrong: the stream itself is of two minds
     shadowed: int = 0  # similar ones that were asked for nevertheless
+    apart: dict[str, int] = field(default_factory=dict)  # why no similar ones were looked for: of how many questions
     interval: Interval = wilson(0, 0)  # what the gateway itself would say of the share of wrong ones
 
     @property
@@ -94,12 +96,26 @@ def _exact(played: Played, stored: Stored, one: Asked) -> bool:
     return True
 
 
-class Ours:
-    """With the verifier of a scope."""
+def suits(_: Asked) -> str:
+    """Every question does."""
+    return ""
 
-    def __init__(self, stream: Sequence[Asked], vectors: Vectors, scope: Scope, seed: int = 1) -> None:
+
+class Ours:
+    """With the verifier of a scope. `unsuited`: why no similar questions are looked for, "" where they are."""
+
+    def __init__(
+        self,
+        stream: Sequence[Asked],
+        vectors: Vectors,
+        scope: Scope,
+        seed: int = 1,
+        *,
+        unsuited: Callable[[Asked], str] = suits,
+    ) -> None:
         self.scope = scope
         self.played = Played()
+        self._unsuited = unsuited
         self._stream, self._vectors = stream, vectors
         self._draw = random.Random(seed)  # noqa: S311 - which hits are verified, not a secret
         self._stored = Stored()
@@ -115,6 +131,11 @@ class Ours:
         return self.played
 
     def _ask(self, number: int, one: Asked) -> None:
+        why = self._unsuited(one)
+        if why:
+            self.played.apart[why] = self.played.apart.get(why, 0) + 1
+            self._stored[one.part, one.text] = one.answer
+            return
         said, index = _said(one.text), self._parts[one.part]
         near = [self._near(found) for found in index.near(self._vectors[number], NEIGHBOURS)]
         decision = self.scope.decide(said, near, self._draw.random())

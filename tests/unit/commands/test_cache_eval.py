@@ -76,6 +76,25 @@ def test_the_table_has_a_row_for_each_rule(tmp_path: Path, capsys: pytest.Captur
     assert "verifier, 0.01 tolerated: 200" in progress
 
 
+def test_questions_that_the_gateway_leaves_alone_are_asked_afresh(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [f"what is the price of a red barn {when}" for when in ("today", "now", "here")] * 2 + ["the red barn"]
+    lines = [json.dumps({"text": text, "class": text}) for text in texts]
+    path = tmp_path / "s.jsonl"
+    path.write_text("\n".join(lines))
+    assert cli.main(["cache", "eval", str(path)]) == 0
+    out = capsys.readouterr().out
+    name = "verifier, 0.01 tolerated"
+    assert f"{name}: what was compared does not show that few enough are wrong" in out
+    assert out.endswith("; for 3 questions no similar one is looked for (few_words 1, time 2)\n")
+    (line,) = [line for line in out.splitlines() if line.startswith(f"{name}  ")]
+    assert line[26:].split()[:2] == ["42.9%", "0.0%"], "equal ones are answered all the same"
+    path.with_name("tollgate.yaml").write_text("cache: {semantic: {time_words: true}}\n")
+    assert cli.main(["cache", "eval", str(path), "--config", str(path.with_name("tollgate.yaml"))]) == 0
+    assert capsys.readouterr().out.endswith("; for 1 questions no similar one is looked for (few_words 1)\n")
+
+
 def test_a_wrong_hit_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     two = [{"text": "the cost of a red barn", "class": "1"}, {"text": "the cost of a red mill", "class": "2"}]
     (tmp_path / "s.jsonl").write_text("\n".join(map(json.dumps, two)))
@@ -159,7 +178,12 @@ def call(asked: object, said: object, **more: object) -> Recorded | None:
 def test_a_recorded_call_is_its_last_question_and_its_answer() -> None:
     found = call(CHAT, SAID)
     assert found is not None
-    assert (found.text, found.answer) == ("Who?", "Bob.")
+    assert (found.text, found.answer, found.before) == ("Who?", "Bob.", False)
+    turns = [*CHAT["messages"], {"role": "assistant", "content": "Bob."}, {"role": "user", "content": "Who is he?"}]  # type: ignore[misc]
+    found = call({**CHAT, "messages": turns}, SAID)
+    assert found is not None
+    assert (found.text, found.before) == ("Who is he?", True)
+    assert [one.before for one in judged([found], Words())[0]] == [True]
 
 
 def test_what_stands_before_the_question_parts_calls() -> None:
