@@ -232,6 +232,17 @@ def test_reasoning_that_a_client_put_together_goes_back_as_it_was_signed():
     assert message["reasoning_content"] == "Hm.So, it is."
 
 
+def test_one_gateway_behind_another_says_each_thought_once():
+    again = (THINKING[0], {"type": "thinking_delta", "thinking": "Or"}, {"type": "thinking_delta", "thinking": " so."})
+    blocks = (THINKING, TEXT, (*again, {"type": "signature_delta", "signature": "other"}), SEALED)
+    first, _ = streamed("openai_chat", "anthropic", *claude(*blocks))
+    found, translator = streamed("anthropic", "openai_chat", *first)
+    assert translator.done
+    said = [event["delta"] for event in found if event["type"] == "content_block_delta"]
+    assert [one["thinking"] for one in said if "thinking" in one] == ["Hm.", "Or", " so."]
+    assert [one["signature"] for one in said if "signature" in one] == ["sig", "other"]
+
+
 @pytest.mark.parametrize("between", [TEXT, USE])
 def test_a_proof_is_of_the_text_right_before_it(between):
     bare = (THINKING[0], {"type": "thinking_delta", "thinking": "Hm."})
