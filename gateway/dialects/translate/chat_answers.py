@@ -59,6 +59,8 @@ class ChatReader(Reader):
         self._usage: Usage | None = None
         self._keys: dict[tuple[int, Any], tuple[int, str]] = {}  # (choice, index as sent) -> (key, id)
         self._last = -1
+        self._plain: dict[int, list[str]] = {}  # of each choice, reasoning without a detail so far
+        self._held = 0
 
     def usage(self) -> Usage | None:
         return self._usage
@@ -92,7 +94,9 @@ class ChatReader(Reader):
             self.stop(index, known)
 
     def _message(self, index: int, message: dict[str, Any]) -> Iterator[Event]:
-        yield from _thoughts(index, message)
+        yield from self._thoughts(index, message)
+        if any(message.get(name) for name in ("content", "refusal", "tool_calls")):
+            self._plain.pop(index, None)
         content = message.get("content")
         if type(content) is str and content:
             yield Said(index, "text", content)
@@ -107,6 +111,27 @@ class ChatReader(Reader):
         for name in ("function_call", "audio", "images"):
             if message.get(name):
                 yield broken(f"the answer holds a part that cannot be translated: {name}")
+
+    def _thoughts(self, index: int, message: dict[str, Any]) -> Iterator[Event]:
+        """`reasoning_details` bring the signatures; the text stands beside them, or came before (see `ChatWriter`)."""
+        details = dicts_of(message, "reasoning_details")
+        text = text_of(message, "reasoning_content") or text_of(message, "reasoning")
+        told = any(text_of(detail, "text") or text_of(detail, "summary") for detail in details)
+        if text and not told:
+            self._held += len(text)
+            if self._held <= MAX_HELD:
+                self._plain.setdefault(index, []).append(text)
+            yield Said(index, "thought", text)
+        for detail in details:
+            origin = REASONING.get(text_of(detail, "format"), "anthropic")
+            said = text_of(detail, "text") or text_of(detail, "summary")
+            before = "".join(self._plain.pop(index, ()))
+            if said and said != before:
+                yield Said(index, "thought", said)
+            if text_of(detail, "signature"):
+                yield Said(index, "signature", detail["signature"], origin=origin)
+            if text_of(detail, "data"):
+                yield Said(index, "sealed", detail["data"], origin=origin)
 
     def _call(self, index: int, position: int, call: dict[str, Any]) -> Iterator[Event]:
         """A call goes on under its index; some servers begin another one under the same, with another id."""
@@ -143,24 +168,6 @@ def _part(index: int, part: dict[str, Any]) -> Iterator[Event]:
         yield Said(index, "text", part["text"])
     elif part.get("type") != "reference":
         yield broken("the answer holds a part that cannot be translated: " + text_of(part, "type")[:80])
-
-
-def _thoughts(index: int, message: dict[str, Any]) -> Iterator[Event]:
-    """`reasoning_details` bring the signatures; the text stands beside them, too."""
-    details = dicts_of(message, "reasoning_details")
-    text = text_of(message, "reasoning_content") or text_of(message, "reasoning")
-    told = any(text_of(detail, "text") or text_of(detail, "summary") for detail in details)
-    if text and not told:
-        yield Said(index, "thought", text)
-    for detail in details:
-        origin = REASONING.get(text_of(detail, "format"), "anthropic")
-        said = text_of(detail, "text") or text_of(detail, "summary")
-        if said:
-            yield Said(index, "thought", said)
-        if text_of(detail, "signature"):
-            yield Said(index, "signature", detail["signature"], origin=origin)
-        if text_of(detail, "data"):
-            yield Said(index, "sealed", detail["data"], origin=origin)
 
 
 def failure(error: dict[str, Any]) -> Failed:

@@ -6,8 +6,11 @@ import json
 from typing import Any
 
 import pytest
+from openai.lib.streaming.chat import ChatCompletionStreamState
+from openai.types.chat import ChatCompletionChunk
 
 from gateway.dialects.sse import MAX_EVENT, Splitter
+from gateway.dialects.translate import chat_answers
 from gateway.dialects.translate.hub import Asked, StreamTranslator, Translation
 from gateway.errors import BadAnswer, StreamTruncated
 
@@ -199,6 +202,65 @@ def test_an_anthropic_stream_for_a_chat_client():
     ]
     assert found[-3]["choices"][0]["finish_reason"] == "tool_calls"
     assert {event["created"] for event in found[:-1]} == {7}
+
+
+def test_reasoning_that_a_client_put_together_goes_back_as_it_was_signed():
+    """The official SDK puts together what stands under one index: each thought with its proof has one of its own."""
+    second = (
+        {**THINKING[0]},
+        {"type": "thinking_delta", "thinking": "So,"},
+        {"type": "thinking_delta", "thinking": " it is."},
+    )
+    third = (THINKING[0], {"type": "signature_delta", "signature": "bare"})
+    proof = {"type": "signature_delta", "signature": "other"}
+    blocks = (THINKING, SEALED, (*second, proof), third, TEXT, USE)
+    found, _ = streamed("openai_chat", "anthropic", *claude(*blocks, reason="tool_use"))
+    state: ChatCompletionStreamState[None] = ChatCompletionStreamState()
+    for event in found[:-1]:
+        state.handle_chunk(ChatCompletionChunk.model_validate(event))
+    message = state.get_final_completion().choices[0].message.model_dump(exclude_none=True)
+    messages = [{"role": "user", "content": "x"}, message]
+    again = asking("openai_chat", "anthropic", more={"messages": messages})
+    assert json.loads(again.sent.body)["messages"][1]["content"] == [
+        {"type": "thinking", "thinking": "Hm.", "signature": "sig"},
+        {"type": "redacted_thinking", "data": "xx"},
+        {"type": "thinking", "thinking": "So, it is.", "signature": "other"},
+        {"type": "thinking", "thinking": "", "signature": "bare"},
+        {"type": "text", "text": "So."},
+        {"type": "tool_use", "id": "t1", "name": "look", "input": {}},
+    ]
+    assert message["reasoning_content"] == "Hm.So, it is."
+
+
+def test_one_gateway_behind_another_says_each_thought_once():
+    again = (THINKING[0], {"type": "thinking_delta", "thinking": "Or"}, {"type": "thinking_delta", "thinking": " so."})
+    blocks = (THINKING, TEXT, (*again, {"type": "signature_delta", "signature": "other"}), SEALED)
+    first, _ = streamed("openai_chat", "anthropic", *claude(*blocks))
+    found, translator = streamed("anthropic", "openai_chat", *first)
+    assert translator.done
+    said = [event["delta"] for event in found if event["type"] == "content_block_delta"]
+    assert [one["thinking"] for one in said if "thinking" in one] == ["Hm.", "Or", " so."]
+    assert [one["signature"] for one in said if "signature" in one] == ["sig", "other"]
+
+
+@pytest.mark.parametrize("between", [TEXT, USE])
+def test_a_proof_is_of_the_text_right_before_it(between):
+    bare = (THINKING[0], {"type": "thinking_delta", "thinking": "Hm."})
+    proof = (THINKING[0], {"type": "signature_delta", "signature": "sig"})
+    found, _ = streamed("openai_chat", "anthropic", *claude(bare, between, proof))
+    (detail,) = [one for event in found[:-1] for one in event["choices"][0]["delta"].get("reasoning_details", ())]
+    assert (detail["text"], detail["signature"]) == ("", "sig")
+
+
+def test_reasoning_that_is_held_for_its_proof_has_a_bound(monkeypatch):
+    monkeypatch.setattr(chat_answers, "MAX_HELD", 1000)
+    thought = (
+        {"type": "thinking", "thinking": "", "signature": ""},
+        *[{"type": "thinking_delta", "thinking": "x" * 300}] * 4,
+    )
+    found, translator = streamed("openai_chat", "anthropic", *claude(thought))
+    assert translator.failed
+    assert "too long" in found[-1]["error"]["message"]
 
 
 def test_usage_only_for_clients_that_asked():
