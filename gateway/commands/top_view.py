@@ -20,6 +20,7 @@ GRADES = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
 STATES = {"open": "bold red", "half_open": "yellow", "closed": "green"}
 CONDITIONS, BUDGETS, BREAKERS = 5, 6, 6
 WIDE = 110  # columns, from which on budgets and breakers stand beside each other
+NARROW = 100  # columns, below which runs go without tenant and tools, for their names to be read
 BAR = 14
 
 
@@ -44,6 +45,8 @@ def plain(text: object, longest: int = 60) -> str:
 def usd(value: float | None) -> str:
     if value is None:
         return "unknown"
+    if 0 < value < 5e-6:
+        return "<$0.00001"
     return f"${value:,.{2 if value >= 100 or value == 0 else 4 if value >= 0.01 else 5}f}"
 
 
@@ -73,7 +76,7 @@ def draw(found: Snapshot, screen: Screen, where: str, width: int, height: int) -
         used += len(matter) + 2
     below, lines = _below(found, width)
     used += lines + 2
-    parts += [_runs(found, screen, max(3, height - used - 3)), *below, _foot(screen)]
+    parts += [_runs(found, screen, width, max(3, height - used - 3)), *below, _foot(screen)]
     return Group(*parts)
 
 
@@ -96,10 +99,10 @@ def _figures(summary: Mapping[str, Any], width: int) -> RenderableType:
     answered = "too few calls" if slo["availability"] is None else f"{slo['availability']:.2%}"
     line = Text.assemble(
         ("calls/s ", "dim"), (f"{summary['calls_per_second']:.2f}", "bold"),
-        ("   under way ", "dim"), str(summary["inflight"]),
-        ("   last hour: failed ", "dim"), (str(hour["faults"]), "red" if hour["faults"] else ""),
-        ("  refused ", "dim"), str(hour["refused"]),
-        ("   answered in 24 h ", "dim"), (answered, "bold red" if firing else ""),
+        ("  under way ", "dim"), str(summary["inflight"]),
+        ("  answered 24 h ", "dim"), (answered, "bold red" if firing else ""),
+        ("  last 1 h: failed ", "dim"), (str(hour["faults"]), "red" if hour["faults"] else ""),
+        ("  refused ", "dim"), str(hour["refused"]), no_wrap=True, overflow="ellipsis",
     )  # fmt: skip
     bars = spark(summary["minutes"]["cost_usd"])
     return Group(grid, line, Text.assemble(("60 min ", "dim"), (bars[-max(10, width - 8) :], "green")))
@@ -129,6 +132,7 @@ def _new(title: str, *columns: tuple[str, int]) -> Table:
         title_style="bold",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
+        collapse_padding=True,
         show_edge=False,
         expand=True,
     )
@@ -138,27 +142,33 @@ def _new(title: str, *columns: tuple[str, int]) -> Table:
     return table
 
 
-def _runs(found: Snapshot, screen: Screen, lines: int) -> RenderableType:
+def _runs(found: Snapshot, screen: Screen, width: int, lines: int) -> RenderableType:
     order = "dearest today" if found.by_cost else "latest"
-    names = ("calls", "not ok", "tools", "tokens", "cost")
-    table = _new(f"Runs, {order}", ("run", 6), ("agent", 3), ("tenant", 2), *((name, 0) for name in names))
+    wide = width >= NARROW
+    names = ("calls", "not ok", *(("tools",) if wide else ()), "tokens", "cost")
+    tenant = (("tenant", 2),) if wide else ()
+    table = _new(f"Runs, {order}", ("run", 6), ("agent", 3), *tenant, *((name, 0) for name in names))
     table.add_column("", width=8, no_wrap=True)
     ids = [run["id"] for run in found.runs]
     mark = chosen(screen, ids)
     first = max(0, ids.index(mark) - lines + 1) if mark else 0
     for run in found.runs[first : first + lines]:
-        tokens = run["usage"]["input_tokens"] + run["usage"]["output_tokens"]
-        state = "stopped" if run["id"] in found.stopped else (run["outcome"] or {}).get("outcome", "")
-        table.add_row(
-            Text(plain(run["id"], 44)), Text(plain(run["agent"] or "-", 28)), Text(plain(run["tenant"], 20)),
-            str(run["calls"]), Text(str(run["errors"]), "red" if run["errors"] else ""), str(run["tool_calls"]),
-            short(tokens), Text(usd(run["cost_usd"]), "bold"),
-            Text(plain(state, 10), "red" if state == "stopped" else ""),
-            style="reverse" if run["id"] == mark else None,
-        )  # fmt: skip
+        table.add_row(*_run(run, run["id"] in found.stopped, wide), style="reverse" if run["id"] == mark else None)
     if not found.runs:
         table.add_row(Text("no runs yet", "dim"))
     return table
+
+
+def _run(run: Mapping[str, Any], stopped: bool, wide: bool) -> list[Text | str]:
+    tokens = run["usage"]["input_tokens"] + run["usage"]["output_tokens"]
+    state = "stopped" if stopped else (run["outcome"] or {}).get("outcome", "")
+    tenant = [Text(plain(run["tenant"], 20))] if wide else []
+    tools = [str(run["tool_calls"])] if wide else []
+    return [
+        Text(plain(run["id"], 44)), Text(plain(run["agent"] or "-", 28)), *tenant,
+        str(run["calls"]), Text(str(run["errors"]), "red" if run["errors"] else ""), *tools,
+        short(tokens), Text(usd(run["cost_usd"]), "bold"), Text(plain(state, 10), "red" if stopped else ""),
+    ]  # fmt: skip
 
 
 def _below(found: Snapshot, width: int) -> tuple[list[RenderableType], int]:
