@@ -20,8 +20,10 @@ _ROLLED = 'tollgate_canary_state{state="rolled_back"}'
 _BREAKERS = "sum by (job, instance, breaker) (tollgate_breaker_open)"
 for _upstream, _provider in (("([^/]+)(/.*)?", "$1"), ("gemini(/.*)?", "google")):
     _BREAKERS = f'label_replace({_BREAKERS}, "provider", "{_provider}", "breaker", "{_upstream}")'
-_ERRORS = "sum by (type, provider) (increase(tollgate_errors_total[10m]))"
-_USUAL = "sum by (type, provider) (increase(tollgate_errors_total[1d] offset 10m)) / 144"
+# What budgets and limits refuse is no provider's error, and has alerts of its own.
+_FAILED = 'tollgate_errors_total{type!~"budget_exceeded|limit_reached|run_stopped"}'
+_ERRORS = f"sum by (type, provider) (increase({_FAILED}[10m]))"
+_USUAL = f"sum by (type, provider) (increase({_FAILED}[1d] offset 10m)) / 144"
 
 ALERTS = (
     Alert(

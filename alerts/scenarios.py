@@ -109,7 +109,8 @@ HEALTH = [
         10, 25, 48, by="provider", who="p"),
     one("health", "TollgateErrorSpike",
         counts("tollgate_errors_total", 'type="upstream_timeout",provider="p"', 30, "3+5x30", 30)
-        | counts("tollgate_errors_total", 'type="rate_limit",provider="p"', 30, "3+1x60"),
+        | counts("tollgate_errors_total", 'type="rate_limit",provider="p"', 30, "3+1x60")
+        | counts("tollgate_errors_total", 'type="budget_exceeded",provider="p"', 30, "3+5x30", 30),
         29, 45, 85, by="type", who="upstream_timeout"),
     one("health", "TollgateFallbacks",
         counts("tollgate_requests_total", 'route="r",provider="p",model="m",outcome="ok",code="200"', 0, "0+10x120")

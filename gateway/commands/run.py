@@ -168,6 +168,8 @@ def of(limit: int | None) -> str:
 
 
 def usd(amount: float) -> str:
+    if 0 < amount < 0.000_05:
+        return "< $0.0001"
     return f"${amount:,.2f}" if amount >= 1 or amount == round(amount, 2) else f"${amount:.4f}"
 
 

@@ -90,7 +90,8 @@ def test_durations(seconds: float, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("amount", "shown"), [(0, "$0.00"), (2, "$2.00"), (0.5, "$0.50"), (0.01234, "$0.0123"), (1234.567, "$1,234.57")]
+    ("amount", "shown"),
+    [(0, "$0.00"), (2, "$2.00"), (0.5, "$0.50"), (0.01234, "$0.0123"), (4e-6, "< $0.0001"), (1234.567, "$1,234.57")],
 )
 def test_amounts(amount: float, shown: str) -> None:
     assert usd(amount) == shown
