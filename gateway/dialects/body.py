@@ -298,8 +298,11 @@ def _refuse_lookalikes(fields: Iterable[str]) -> None:
 
 def _refuse_repeated(text: bytes, param: str) -> None:
     """A list of tools says what may be used and charged: no member in it may mean two things. Raises BadBody."""
-    value = msgspec.json.decode(text)
-    if _encode(value).count(b'"') != text.count(b'"') or b"\\u0022" in text:  # or an escaped quote hides it
+    try:
+        quotes = _encode(msgspec.json.decode(text)).count(b'"')
+    except msgspec.DecodeError:  # a number beyond all of its types
+        quotes = -1
+    if quotes != text.count(b'"') or b"\\u0022" in text:  # or an escaped quote hides it
         json.loads(text, object_pairs_hook=lambda pairs: _once(pairs, param))
 
 

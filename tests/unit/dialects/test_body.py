@@ -217,3 +217,9 @@ def test_a_tool_cannot_be_two_things(tools: bytes, padding: bytes) -> None:
 
 def test_a_tool_with_escaped_quotes_is_one_thing() -> None:
     scan(b'{"tools":[{"name":"f","description":"say \\u0022hi\\u0022 or \\"ho\\""}]}')
+
+
+def test_a_number_beyond_all_types_hides_nothing_and_passes() -> None:
+    scan(b'{"tools":[{"name":"f","x":1e400}]}')
+    with pytest.raises(BadBody):
+        scan(b'{"tools":[{"name":"f","x":1e400,"name":"g"}]}')
