@@ -143,16 +143,24 @@ async def test_clients_with_credentials_of_their_own_share_nothing(cached: Runni
         assert results == ["miss", "exact"]
 
 
+async def is_known(gate: RunningGateway, secret: str) -> None:
+    """The worker sees a new key at its next look."""
+    async with aiohttp.ClientSession(headers={"authorization": f"Bearer {secret}"}) as session:
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                async with session.get(f"{gate.url}/v1/models") as answer:
+                    if answer.status != 401:
+                        return
+                await asyncio.sleep(0.02)
+
+
 async def test_virtual_keys_share_within_a_team_only(upstream: FakeUpstream) -> None:
     with RunningGateway(upstreams(upstream.url), cache=CACHE) as gate:
         keys = {}
         for name, team in (("a1", "a"), ("a2", "a"), ("b1", "b"), ("n1", ""), ("n2", "")):
             keys[name] = gate.post("/api/keys", {"name": name, "team": team})["secret"]
         for secret in keys.values():
-            known = {"authorization": f"Bearer {secret}"}
-            async with aiohttp.ClientSession(headers=known) as session, asyncio.timeout(PATIENCE):
-                while (await session.get(f"{gate.url}/v1/models")).status == 401:
-                    await asyncio.sleep(0.02)  # the worker sees it at its next look
+            await is_known(gate, secret)
         seen = {}
         for name in ("a1", "a2", "b1", "n1", "n2", "b1"):
             for path in (CHAT, "/v1/embeddings"):
