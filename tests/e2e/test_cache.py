@@ -6,7 +6,6 @@ import asyncio
 import json
 import threading
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import aiohttp
@@ -261,13 +260,20 @@ async def test_what_is_cleared_is_gone(cached: RunningGateway) -> None:
     assert any(group["model"] == "gpt-4o-mini" and group["entries"] for group in groups)
 
 
+async def in_flight(gate: RunningGateway, count: int) -> None:
+    def now() -> float:
+        return float(gate.text("/metrics").partition("\ntollgate_inflight_requests ")[2].split()[0])
+
+    await asyncio.to_thread(gate.until, now, lambda seen: seen == count)
+
+
 async def test_a_hundred_equal_calls_at_once_are_one(cached: RunningGateway, upstream: FakeUpstream) -> None:
     for name, more in (("whole", {}), ("streamed", {"stream": True})):
         body = question(f"[[wait {HELD}]] all at once, {name}", **more)
         released.clear()
+        await in_flight(cached, 0)
         calls = [asyncio.create_task(post(cached, body)) for _ in range(100)]
-        metrics = partial(cached.text, "/metrics")
-        await asyncio.to_thread(cached.until, metrics, lambda text: "\ntollgate_inflight_requests 100.0\n" in text)
+        await in_flight(cached, 100)
         released.set()
         answers = await asyncio.gather(*calls)
         assert {answer[0] for answer in answers} == {200}
