@@ -217,7 +217,7 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def _stacked(panel: Mapping[str, Any]) -> bool:
-    return panel["fieldConfig"]["defaults"]["custom"].get("stacking", {}).get("mode") == "normal"
+    return bool(panel["fieldConfig"]["defaults"]["custom"].get("stacking", {}).get("mode") == "normal")
 
 
 def _layers(series: Sequence[Series], stacked: bool) -> list[list[tuple[float, float, float]]]:

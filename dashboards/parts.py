@@ -181,7 +181,12 @@ def _placed(built: models.Dashboard, board: Board) -> models.Dashboard:
 
 
 def _panel(panel: Panel) -> Any:
-    kinds = {"stat": stat.Panel, "series": timeseries.Panel, "table": table.Panel, "bars": bargauge.Panel}
+    kinds: dict[str, Any] = {
+        "stat": stat.Panel,
+        "series": timeseries.Panel,
+        "table": table.Panel,
+        "bars": bargauge.Panel,
+    }
     made = kinds[panel.kind]().title(panel.title).description(panel.description).unit(panel.unit).datasource(SOURCE)
     if panel.low is not None:
         made = made.min(panel.low)

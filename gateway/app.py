@@ -34,6 +34,7 @@ from gateway.net.pool import Pools
 from gateway.net.server import Server
 from gateway.net.shadow import Shadows
 from gateway.net.tls import ListenerTls, client_context
+from gateway.net.turns import Turns
 from gateway.pipeline import serve
 from gateway.policy.estimate import TokenEstimator, expected_input
 from gateway.policy.identity import Resolver
@@ -114,6 +115,7 @@ class Worker:
         self.resilience.links = self.links if isinstance(self.links, LocalTable) else None
         self.descriptors = Descriptors()
         self.pools = Pools(loop, descriptors=self.descriptors)
+        self.turns = Turns(loop)
         self.gateway = self.build(config)
         self.server = Server(loop, config.limits, self.handle, self.descriptors)
         self.tls = ListenerTls(config.tls) if config.tls is not None else None
@@ -177,6 +179,7 @@ class Worker:
             shedder=self.resilience.shedder(config),
             loops=self.purse.loops(config),
             trials=self.resilience.trials(config),
+            turns=self.turns,
             waits=waits_of(config),
             halt=self.halt,
             downshift=downshift_of(config.loops),

@@ -378,6 +378,7 @@ class Call(Struct, weakref=True):
     hold: Hold | None = None  # of its worst case, in the accounts of budgets and limits
     lines: str = ""  # further x-tollgate-* lines for the client, each with its CRLF
     notes: dict[str, str] = {}
+    plain: Request | None = None  # with its body decoded, for reading; None: it is not compressed
     key: Key | None = None  # the virtual key it came with
     cached: Cached | None = None  # None: the cache was not asked
     fill: Any = None  # stages.cache.Fill: collects the answer under way

@@ -6,6 +6,7 @@ Dialects and meters are sans-io. Stores acquire asynchronously and release synch
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -258,6 +259,16 @@ class Learned(Struct):
     refuses_injection: set[str] = set()
 
 
+class Turns(Protocol):
+    """How work that takes long leaves time for everything else."""
+
+    async def next(self) -> None:
+        """Wait until everything else had its turn, and those who asked before."""
+
+    def alone(self) -> AbstractAsyncContextManager[object]:
+        """Held by one at a time: for work that holds much memory until it is done."""
+
+
 class Gateway(Struct, frozen=True, eq=False):
     """Built once per configuration by app.py, and equal to none but itself: much is remembered under it."""
 
@@ -279,6 +290,7 @@ class Gateway(Struct, frozen=True, eq=False):
     controls: Controls
     live: Live
     trials: Trials
+    turns: Turns
     keys: Keys | None = None  # None: there are none, and none are needed
     origins: frozenset[str] = frozenset()  # web pages that may call where no key is asked for
     admission: Admission | None = None  # None: nothing is limited

@@ -232,6 +232,10 @@ class Tap(Protocol):
         """What the session took so far; None where no answer has come to its end since it was last asked."""
         ...
 
+    def strays(self, model: str) -> bool:
+        """Did a message of the client ask for another model than this one?"""
+        ...
+
     def close(self, fault: GatewayError, request_id: str) -> bytes:
         """What tells the client that the gateway ends the session; b"" while the upstream is within a message."""
         ...

@@ -24,6 +24,7 @@ VERSION = "1.30"
 ALL = {
     "allowOpen": True,
     "providerKeys": "provider-keys",
+    "image": {"pullSecrets": ["registry-a", "registry-b"]},
     "config": {"workers": 2, "budgets": [{"scope": "global", "usd": 500, "per": "month"}]},
     "networkPolicy": {"moreEgress": [{"ports": [{"port": 6379, "protocol": "TCP"}]}], "monitoring": {"team": "watch"}},
     "monitoring": {
@@ -39,10 +40,10 @@ ALL = {
 Document = dict[str, Any]
 
 
-def rendered(values: Document) -> list[Document]:
+def rendered(values: Document, release: str = "gate") -> list[Document]:
     with helm_chart.Chart.load(CHART) as chart:
         chart.validate_schema(values)
-        texts = chart.render(values, name="gate", namespace="agents")
+        texts = chart.render(values, name=release, namespace="agents")
     found: list[Document] = [document for text in texts.values() for document in yaml.safe_load_all(text) if document]
     return found
 
@@ -79,6 +80,7 @@ def test_helm_finds_nothing_wrong(values: Document) -> None:
         {"config": {"admin_token": "written-in-a-values-file"}},
         {"replica": 2},
         {"networkPolicy": {"egressPorts": ["https"]}},
+        {"replicas": 2, "config": {"runs": {"budget_usd": 2}}},
     ],
 )
 def test_wrong_values_are_refused(values: Document) -> None:
@@ -166,6 +168,27 @@ def test_every_name_that_is_referred_to_is_there() -> None:
     assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
     assert endpoint["authorization"]["credentials"]["name"] in secrets
     assert service["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "tollgate", "the job that alerts look for"
+
+
+def test_the_longest_name_of_a_release_leaves_room_for_what_kubernetes_adds() -> None:
+    (made,) = of(rendered({}, release="r" * 53), "StatefulSet")
+    assert len(f"{made['metadata']['name']}-0123456789") <= 63, "the label controller-revision-hash of its pods"
+
+
+def test_replicas_share_limits_through_redis() -> None:
+    limits = {"budgets": [{"scope": "global", "usd": 500, "per": "month"}]}
+    rendered({"replicas": 2, "config": {**limits, "spending": {"redis": "redis://redis:6379"}}})
+    rendered({"replicas": 2, "config": {"limits": {"drain_seconds": 60}}})
+
+
+def test_no_port_of_providers_means_none_not_all() -> None:
+    (policy,) = of(rendered({"networkPolicy": {"egressPorts": []}}), "NetworkPolicy")
+    assert [{port["port"] for port in rule["ports"]} for rule in policy["spec"]["egress"]] == [{53}]
+
+
+def test_images_are_pulled_with_the_secrets_that_are_named() -> None:
+    (made,) = of(rendered(ALL), "StatefulSet")
+    assert made["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "registry-a"}, {"name": "registry-b"}]
 
 
 def test_rules_and_dashboards_are_those_of_the_repository() -> None:

@@ -22,7 +22,18 @@ from gateway.config.environment import variables
 from gateway.config.load import load
 from gateway.config.schema_json import json_schema
 from gateway.config.source import parse
-from gateway.errors import BudgetExceeded, BudgetsUnavailable, LimitReached, RunStopped, Unauthorized
+from gateway.errors import (
+    BudgetExceeded,
+    BudgetsUnavailable,
+    ClientGone,
+    EmbedderUnavailable,
+    GatewayError,
+    LimitReached,
+    Overtaken,
+    RunStopped,
+    Unauthorized,
+    Unverified,
+)
 from gateway.recorder.names import METRICS
 from gateway.recorder.names_doc import exposed_name
 
@@ -194,6 +205,28 @@ def test_every_code_that_money_or_a_key_can_lead_to_is_documented():
     }
     assert {"price_unknown", "model_not_allowed", "key_expired"} <= given
     assert sorted(code for code in {*stated, *given} if f"`{code}`" not in text) == []
+
+
+def test_every_code_of_an_error_is_explained_where_its_status_is():
+    """A row of the page: | status | codes | meaning |; those that nobody is answered with stand in the text."""
+    page = (ROOT / "docs" / "errors.md").read_text()
+    explained = {
+        code: statuses
+        for statuses, codes in re.findall(r"^\| ([\d, ]+) \| (.+?) \|", page, re.MULTILINE)
+        for code in re.findall(r"`(\w+)`", codes)
+    }
+    kinds = [GatewayError]
+    for kind in kinds:  # grows on the way
+        kinds += [one for one in kind.__subclasses__() if one.__module__ == GatewayError.__module__]
+    unanswered = {ClientGone, Overtaken, Unverified, EmbedderUnavailable}
+    assert [kind.code for kind in kinds if kind in unanswered and f"`{kind.code}`" not in page] == []
+    answered = [kind for kind in kinds if kind not in unanswered]
+    assert [kind.code for kind in answered if str(kind.status) not in explained.get(kind.code, "")] == []
+    words_of_providers = {"insufficient_quota", "rate_limit_exceeded"}
+    for folder in ("net", "stages", "policy", "dialects"):
+        for path in (ROOT / "gateway" / folder).rglob("*.py"):
+            given = set(re.findall(r'\bcode="(\w+)"', path.read_text()))
+            assert sorted(given - set(explained) - words_of_providers) == [], path
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)

@@ -104,12 +104,18 @@ def on_disk(config: Config, limit: int) -> tuple[list[Run], list[Stopped]]:
     return rows, [(str(s.scope), s.value, s.reason or None) for s in standings]
 
 
+def dollars(spent: float | None) -> str:
+    """What is little is not nothing, and what is unknown is neither."""
+    if spent is None:
+        return "unknown"
+    return "< $0.0001" if 0 < spent < 0.00005 else f"${spent:,.4f}"
+
+
 def table(rows: Sequence[Run], stopped: Sequence[Stopped]) -> str:
     killed = {value for scope, value, _ in stopped if scope == Scope.RUN}
     lines: list[tuple[str, ...]] = [_COLUMNS]
     for id, agent, began, calls, spent in rows:
-        shown = "unknown" if spent is None else f"${spent:,.4f}"
-        lines.append((id, agent or "-", began[:19], str(calls), shown, "stopped" if id in killed else ""))
+        lines.append((id, agent or "-", began[:19], str(calls), dollars(spent), "stopped" if id in killed else ""))
     widths = [max(len(line[column]) for line in lines) for column in range(len(_COLUMNS))]
     text = "".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n"
                    for line in lines)  # fmt: skip

@@ -11,7 +11,7 @@ from gateway.config import (
     schema_semantic,
 )
 
-_FROM_ENV = 'Secret: "$NAME" and "${NAME}" are read from the environment, "$$" is a dollar sign.'
+FROM_ENV = 'Secret: "$NAME" and "${NAME}" are read from the environment, "$$" is a dollar sign.'
 
 FIELDS: dict[type[schema.Config_], dict[str, str]] = {
     **describe_bulkheads.FIELDS,
@@ -21,7 +21,7 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
     schema.Config: {
         "listen": 'Address of the data port, "host:port"; "[::1]:8787" for IPv6, port 0 lets the system choose.',
         "admin": 'Address of the admin port, "host:port"; off loopback it requires `admin_token`.',
-        "admin_token": "Bearer token of the admin port, at least 16 characters. " + _FROM_ENV,
+        "admin_token": "Bearer token of the admin port, at least 16 characters. " + FROM_ENV,
         "allowed_origins": "Web pages that may call the data port while no key is asked for, beside this machine's: "
         '"https://chat.example.com", as browsers send it.',
         "tls": "Serve the data port over TLS.",
@@ -59,8 +59,8 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
     },
     schema.McpServer: {
         "url": "Its one endpoint, of the streamable HTTP transport; no redirect is followed.",
-        "key": "Sent as a bearer token; without it the client's own credentials pass. " + _FROM_ENV,
-        "headers": "Headers set on every request to it. Values: " + _FROM_ENV,
+        "key": "Sent as a bearer token; without it the client's own credentials pass. " + FROM_ENV,
+        "headers": "Headers set on every request to it. Values: " + FROM_ENV,
         "allow": "Tools that may be seen and called, by name with * as wildcard.",
         "deny": "Tools that may be neither seen nor called, by name with * as wildcard, in any letter case.",
         "price": "What a tool call costs; without one it is free.",
@@ -79,8 +79,8 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
     },
     schema.Tool: {
         "url": "Its one origin, and the path below which it is asked; no redirect is followed.",
-        "key": "Sent as a bearer token in place of the client's credentials. " + _FROM_ENV,
-        "headers": "Headers set on every request to it. Values: " + _FROM_ENV,
+        "key": "Sent as a bearer token in place of the client's credentials. " + FROM_ENV,
+        "headers": "Headers set on every request to it. Values: " + FROM_ENV,
         "methods": "Methods that may be used.",
         "paths": "Paths below `url` that may be asked; * is any part of a segment, a last ** all that follows.",
         "price": "What it costs; without one it is free.",
@@ -106,9 +106,8 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
     schema.Upstream: {
         "dialect": "API that this upstream speaks; opaque passes everything through and reads nothing.",
         "url": "Base URL, http or https, without query; requests keep their path below it.",
-        "key": "Key sent to the upstream in place of the client's; without it the client's own key passes. "
-        + _FROM_ENV,
-        "headers": "Headers set on every request to the upstream. Values: " + _FROM_ENV,
+        "key": "Key sent to the upstream in place of the client's; without it the client's own key passes. " + FROM_ENV,
+        "headers": "Headers set on every request to the upstream. Values: " + FROM_ENV,
         "timeouts": "How long to wait for the upstream.",
         "ca_file": "PEM file of the authorities to trust instead of the system's.",
         "provider": "Provider id of the price catalogue; default: the one known for the URL.",
@@ -158,7 +157,7 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
     schema.Otlp: {
         "endpoint": "Base URL of the collector; `/v1/traces` and `/v1/metrics` are appended for HTTP.",
         "protocol": "Transport of OTLP.",
-        "headers": "Headers of every export. Values: " + _FROM_ENV,
+        "headers": "Headers of every export. Values: " + FROM_ENV,
         "metrics": "Export metrics.",
         "traces": "Export traces.",
     },
@@ -247,7 +246,7 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
         "downshift_to": "What `downshift` does; its `at` has no meaning here.",
     },
     schema.Spending: {
-        "redis": "URL of a Redis or Valkey that many machines share; null: a SQLite file of this machine. " + _FROM_ENV,
+        "redis": "URL of a Redis or Valkey that many machines share; null: a SQLite file of this machine. " + FROM_ENV,
         "prefix": "First part of the name of every key in Redis; a restart applies a change, as of `redis`.",
         "timeout": "Seconds that the store may take to answer.",
         "on_failure": "While the store is away: closed refuses calls under a budget, open allows a local share.",
@@ -264,7 +263,7 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
     },
     schema.Cache: {
         "store": "Where answers are kept: sqlite, a file of this machine, or redis, for many; changed by a restart.",
-        "redis": "URL of the Redis or Valkey of `store: redis`; null: that of `spending`. " + _FROM_ENV,
+        "redis": "URL of the Redis or Valkey of `store: redis`; null: that of `spending`. " + FROM_ENV,
         "timeout": "Seconds that Redis may take; then it is away, and calls go upstream until it is back.",
         "exact": "Answers to equal requests.",
         "semantic": "Answers to similar questions, of those that the exact cache keeps.",

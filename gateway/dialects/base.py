@@ -36,6 +36,9 @@ class Unread:
     def used(self) -> Used | None:
         return None
 
+    def strays(self, model: str) -> bool:
+        return False
+
     def close(self, fault: GatewayError, request_id: str) -> bytes:
         return b""
 

@@ -1,6 +1,7 @@
 """What the body of an error says of its cause, in the words of each API: too long, refused for its content, or spent.
 
-Sources: the error references of the APIs, and the errors among the recorded exchanges.
+Sources: the error references of the APIs, and the errors among the recorded exchanges. Servers that speak one of these
+APIs have words of their own: vLLM, llama.cpp, Ollama, Bedrock, xAI, DeepSeek, Qwen.
 """
 
 from __future__ import annotations
@@ -21,19 +22,26 @@ _CODES = {
     "context_length_exceeded": CONTEXT,
     "string_above_max_length": CONTEXT,
     "request_too_large": CONTEXT,
+    "exceed_context_size_error": CONTEXT,
     "content_filter": POLICY,
     "content_policy_violation": POLICY,
     "invalid_prompt": POLICY,
+    "data_inspection_failed": POLICY,
+    "moderation_blocked": POLICY,
     "insufficient_quota": QUOTA,
     "billing_hard_limit_reached": QUOTA,
     "billing_error": QUOTA,
 }
 _WORDS = (
     (
-        re.compile(r"prompt is too long|maximum context length|input token count .*exceeds|exceed context limit"),
+        re.compile(
+            r"prompt is too long|maximum context length|input token count .*exceeds|exceed context limit"
+            r"|input is too long|maximum prompt length|exceeds? the (?:available )?context (?:size|length|window)",
+            re.IGNORECASE,
+        ),
         CONTEXT,
     ),
-    (re.compile(r"content (?:filtering|management) policy"), POLICY),
+    (re.compile(r"content (?:filtering|management) policy|Content Exists Risk"), POLICY),
     (re.compile(r"credit balance is too low"), QUOTA),
 )
 _SECONDS = re.compile(r"(\d{1,7}(?:\.\d{1,9})?)s\Z")
@@ -64,7 +72,11 @@ def _error(body: bytes) -> Mapping[str, Any]:
         return {}
     if type(value) is list and value:
         value = value[0]
-    return as_dict(as_dict(value).get("error"))
+    whole = as_dict(value)
+    error = whole.get("error")
+    if type(error) is str:
+        return {**whole, "message": error}
+    return whole if error is None else as_dict(error)
 
 
 def _google(error: Mapping[str, Any]) -> Blame:

@@ -90,10 +90,10 @@ def note_response(draft: Draft, response: Response, *, billed: bool = True) -> N
         draft.finish[0] = reason if type(reason) is str else response.status
     if billed and is_set(response.usage):
         draft.usage = openai_usage(response.usage)
-        searches = _searches(response)
-        if draft.usage is not None and searches:
-            detail = {**draft.usage.detail, "web_searches": float(searches)}
-            draft.usage = msgspec.structs.replace(draft.usage, detail=detail)
+        found = {"web_searches": _searches(response), **_beside(response)}
+        more = {name: float(count) for name, count in found.items() if count}
+        if draft.usage is not None and more:
+            draft.usage = msgspec.structs.replace(draft.usage, detail={**draft.usage.detail, **more})
     draft.background = response.background is True and not is_set(response.usage)
     if is_set(response.error):
         note_error(draft, response.error)
@@ -105,6 +105,13 @@ def note_error(draft: Draft, raw: Raw) -> None:
     except DECODE_FAULTS:
         error = {}
     draft.error(first_text(error.get("code"), error.get("type")), first_text(error.get("message")))
+
+
+def _beside(response: Response) -> dict[str, int]:
+    """What is billed beside the tokens, under the names of policy.hosted_tools: pictures, and whether code ran."""
+    kinds = [item.type for item in response.output or ()]
+    pictures, code = kinds.count("image_generation_call"), "code_interpreter_call" in kinds
+    return {"image_generations": pictures, "code_containers": int(code)}
 
 
 def _searches(response: Response) -> int:

@@ -20,6 +20,8 @@ from gateway.dialects.usage import add, as_dict
 from gateway.errors import GatewayError
 from gateway.ports import Used
 
+REMEMBERED = 16  # models that a client asked for
+
 
 class _Message(Struct, gc=False):
     type: Any = None
@@ -44,6 +46,7 @@ class WebSocketMeter:
         self._asked = asked or Asked()
         self._total: Usage | None = None
         self._told = 0
+        self._models: set[str] = set()  # that the client asked for
 
     def feed_text(self, direction: str, data: bytes | str) -> None:
         """`direction` says who sent the message: "client" or "upstream". Never raises."""
@@ -62,17 +65,28 @@ class WebSocketMeter:
         self._told = self.responses
         return Used(self.draft.model, self._total, self.draft.pricing)
 
+    def strays(self, model: str) -> bool:
+        """Did the client ask for another model than this one?"""
+        return bool(self._models - {model.lower()})
+
     def end(self) -> Answer:
         self.draft.usage = self._total
         return self.draft.answer(self._asked, complete=not self.failed)
 
     def _client(self, text: bytes) -> None:
         """The model a response or session is asked from."""
-        if b'"model"' not in text or self.draft.model:
+        if b'"model"' not in text and b"\\u" not in text:
             return
         message = _message.salvage(text)
-        if message is not None and message.type in {"response.create", "session.update"}:
-            self.draft.named(first_text(message.model, as_dict(message.session).get("model")), "")
+        if message is None or message.type not in {"response.create", "session.update"}:
+            return
+        inner = _message.salvage(bytes(message.response)) if is_set(message.response) else None
+        session = as_dict(message.session).get("model")
+        model = first_text(message.model, session, inner.model if inner is not None else None)
+        if model and len(self._models) < REMEMBERED:
+            self._models.add(model.lower())
+        if not self.draft.model:
+            self.draft.named(model, "")
 
     def _upstream(self, text: bytes) -> None:
         message = _message.salvage(text)

@@ -169,6 +169,9 @@ class FrameTap:
     def used(self) -> Used | None:
         return self._meter.used()
 
+    def strays(self, model: str) -> bool:
+        return self._meter.strays(model)
+
     def close(self, fault: GatewayError, request_id: str) -> bytes:
         """An error event and a close frame (1008, "policy violation"), neither masked nor compressed: a message says of
         itself whether it is (RFC 7692 6)."""

@@ -116,6 +116,12 @@ def context_of(asked: Asked) -> tuple[tuple[str, str], ...]:
     return found
 
 
+def keeps_for_an_hour(asked: Asked) -> bool:
+    """Is the request as a whole to be cached for an hour? Its parts may say so by themselves."""
+    mark = decoded(asked.fields["cache_control"]) if "cache_control" in asked.fields else None
+    return isinstance(mark, Mapping) and mark.get("ttl") == "1h"
+
+
 def refers(asked: Asked, names: tuple[str, ...]) -> bool:
     """Does it continue something that the provider keeps?"""
     fields = asked.fields

@@ -2,7 +2,8 @@
 
 Rules
 1. Input: `policy.token_bound` of what the request holds, what hosted tools may bring (`policy.hosted_tools`), and the
-   history that it only refers to: as many tokens as the caller remembers of that chain, else the model's context.
+   history that it only refers to: as many tokens as the caller remembers of that chain, else the model's context; which
+   counts for files that it refers to, too.
 2. Output: the largest limit that the client states, else the model's own, else the configured ceiling; for each answer
    asked for (n, best_of, candidateCount, each of several prompts). Only a limit of the client's is a hard one:
    otherwise `estimated` is set.
@@ -11,8 +12,8 @@ Rules
    asked for or as by default; of several models that may answer the dearest.
 4. A WebSocket has no worst case: each session is held to one answer of the largest size; what it takes beyond that is
    for whoever watches it. One of unknown meaning, whose messages nobody can read, has no known price.
-5. What needs no tokens asks for no money. A POST of unknown meaning, or one that starts a batch, has no known price;
-   nor has a request that asks to be taken for one of another method.
+5. What needs no tokens asks for no money. What makes or changes something of unknown meaning, or starts a batch, has no
+   known price; nor has a request that asks to be taken for one of another method.
 6. A call of a tool behind this gate costs what its operator says; see policy.tool_price.
 
 Cost: about 4 us, and that of the input bound.
@@ -25,12 +26,21 @@ from urllib.parse import parse_qs
 from msgspec import Raw, Struct
 
 from gateway.call import Asked, Call
-from gateway.policy.asked_facts import choices_of, context_of, continues_thread, media_of, output_limit, refers, whole
+from gateway.policy.asked_facts import (
+    choices_of,
+    context_of,
+    continues_thread,
+    keeps_for_an_hour,
+    media_of,
+    output_limit,
+    refers,
+    whole,
+)
 from gateway.policy.hosted_tools import NONE, USES, Hosted, by_itself, hosted_tools
 from gateway.policy.inline_tools import inline_tools
 from gateway.policy.model_limits import most
 from gateway.policy.passes import ONCE, Passes, models_beside, passes_of
-from gateway.policy.token_bound import AUDIO, HOUR, INLINE, STORED, TOKENS, Pieces, around, text_bound
+from gateway.policy.token_bound import AUDIO, HOUR, INLINE, LINKED, STORED, TOKENS, Pieces, around, text_bound
 from gateway.policy.tool_price import held
 from gateway.policy.worst_rates import Features, WorstRates
 from gateway.ports import Prices
@@ -50,7 +60,10 @@ HISTORIES = ("previous_response_id", "conversation", "cachedContent", "cached_co
 DEPLOYMENTS = b"/deployments/"
 FREE_POSTS = frozenset({"/v1/responses/{id}/cancel", "/v1/responses/input_tokens", "/v1/messages/count_tokens",
                         "/v1beta/models/{model}:countTokens"})  # fmt: skip
-OVERRIDE = b"x-http-method-override"
+READS = frozenset((b"GET", b"HEAD", b"OPTIONS", b"DELETE"))
+OVERRIDES = frozenset((b"x-http-method-override", b"x-http-method", b"x-method-override",
+                       b"x-original-url", b"x-rewrite-url"))  # fmt: skip
+IN_QUERY = (b"httpmethod=", b"_method=")  # what Google's front ends and others read in the place of these headers
 SMALL = 48  # bytes of a field that can hold no prompt
 HISTORY = 200_000
 TOOL_LISTS = 256  # remembered
@@ -144,14 +157,12 @@ class Ceiling:
         if call.websocket:
             return Worst(nano_usd=None, estimated=True, basis="unknown")
         if not route.operation or route.operation == "fetch_response":
-            posts = call.request.method == b"POST" and route.template not in FREE_POSTS
-            costly = posts or OVERRIDE in call.request.names
-            return Worst(nano_usd=None, estimated=True, basis="unknown") if costly else FREE
+            return FREE if only_looks(call) else Worst(nano_usd=None, estimated=True, basis="unknown")
         model = model_of(call)
         total = self._own(asked, model, call.request.body, route.dialect, route.operation in BARE)
-        hosted = self._tools(asked, model, inline=total >= INLINE)
+        hosted = self._tools(asked, model, inline=total % LINKED >= INLINE)
         count, items = known_items or (0, 0)
-        known = items if count == total % INLINE // STORED else None
+        known = items if count == total % INLINE // STORED and total < LINKED else None
         tokens = (total & TOKENS) + self._kept(asked, model, known_history, known)
         if hosted is not NONE:
             tokens = hosted.tokens(tokens)
@@ -181,14 +192,14 @@ class Ceiling:
         unread, more = rest_of(asked, dialect)
         total = self._pieces.total(pieces + unread if unread else pieces, model) + more
         constants = around(model)
-        declares = declares or total >= INLINE
+        declares = declares or total % LINKED >= INLINE
         total += constants.message * len(parts)
         if bare:
             return total
         return total + constants.request + (constants.tools if declares else 0)
 
     def _kept(self, asked: Asked, model: str, known: int | None, items: int | None) -> int:
-        """What the provider keeps and the request only refers to. None: nothing is known of it, so that it may be as
+        """What the request only refers to, for it is kept elsewhere. None: nothing is known of it, so that it may be as
         much as the model reads."""
         fields = asked.fields
         history = known if refers(asked, HISTORIES) or continues_thread(asked) else 0
@@ -212,13 +223,12 @@ class Ceiling:
                 known = self._hosted[key] = hosted_tools(asked.tools, self._uses)
             found = known
         if inline:
-            more = hosted_tools(inline_tools(asked.messages), self._uses)
-            found = Hosted(found.uses + more.uses, found.prompt + more.prompt, found.models + more.models)
+            found += hosted_tools(inline_tools(asked.messages), self._uses)
         if extra := by_itself(model, asked.fields, self._uses):
-            found = Hosted(found.uses + extra, found.prompt, found.models)
+            found += Hosted(extra)
         if found.uses and "max_tool_calls" in asked.fields:
             stated = whole(asked.fields["max_tool_calls"])
-            found = found if stated is None else Hosted(min(found.uses, stated), found.prompt, found.models)
+            found = found if stated is None else found.at_most(stated)
         return found
 
     def _limit(self, asked: Asked, model: str) -> tuple[int, str]:
@@ -242,11 +252,13 @@ class Ceiling:
         out = worst.each * worst.choices + beside  # what is guessed wrong is billed beside the answer
         models = (model_of(call), *hosted.models, *models_beside(asked.fields))
         media = media_of(asked) if worst.basis != "session" else SESSION_MEDIA
-        features = Features(flags % STORED >= HOUR, flags % HOUR >= AUDIO, media, context_of(asked))
+        hour = flags % STORED >= HOUR or keeps_for_an_hour(asked)
+        features = Features(hour, flags % HOUR >= AUDIO, media, context_of(asked))
         rates = self._rates.of(provider, models, worst.tokens_in, at, features)
         nano, base, each = None, 0, 0
         if rates is not None:
             base = rates.fixed + rates.input * worst.tokens_in + rates.use * hosted.uses + rates.output * beside
+            base += hosted.beside
             each = rates.output
             nano = nano_of(base + each * worst.each * worst.choices)
         return Worst(
@@ -276,6 +288,15 @@ def rest_of(asked: Asked, dialect: str) -> tuple[list[Raw], int]:
 
 def is_same(raw: Raw, text: bytes) -> bool:
     return len(raw) == len(text) and bytes(raw) == text
+
+
+def only_looks(call: Call) -> bool:
+    """Does a request that asks no model cost nothing, whoever reads it?"""
+    request, route = call.request, call.route
+    if request.method not in READS and (request.method != b"POST" or route.template not in FREE_POSTS):
+        return False
+    query = route.path.partition(b"?")[2].lower()
+    return OVERRIDES.isdisjoint(request.names) and not any([name in query for name in IN_QUERY])
 
 
 def model_of(call: Call) -> str:

@@ -1,6 +1,10 @@
-"""Content codings, decoded piece by piece for metering only; what is relayed stays as it came.
+"""Content codings, decoded step by step for reading only; what is relayed stays as it came.
 
-`Decoder.feed` never raises: a body that does not decode, or that expands beyond its limit, turns the decoder off.
+Rules
+1. A decoder never raises: a body that does not decode, or that expands beyond its limit, turns it off.
+2. `begin` and `more` do one step each, of bounded work whatever the data is: up to STEP decoded bytes, or CALLS calls
+   of the library. Who must not be kept from other work does something else between two steps (ports.Turns).
+3. The libraries get small bites. They copy what they have not used: of a large piece, again at every step.
 """
 
 from __future__ import annotations
@@ -14,10 +18,12 @@ import brotli
 import zstandard
 
 LIMIT = 64 * 1024 * 1024  # decoded bytes of one body that are still read
-STEP = 1024 * 1024  # decoded bytes taken at a time
+STEP = 256 * 1024  # decoded bytes taken at a time
+CALLS = 256  # calls of the library at a time: an empty member of gzip costs one, and gives nothing
 FLOOR = 16 * 1024 * 1024  # below, nothing is suspicious
 RATIO = 200  # above, what expands to more than so many times its size is a bomb
-BITE = 512  # bytes of zstd at a time: the library has no output limit, and four bytes may stand for 128 KiB
+BITE = 4096  # bytes given to the library at a time
+ZSTD_BITE = 512  # it has no output limit, and four bytes may stand for 128 KiB
 
 
 def is_bomb(taken: int, given: int) -> bool:
@@ -26,23 +32,34 @@ def is_bomb(taken: int, given: int) -> bool:
 
 class Decoder(Protocol):
     broken: bool
+    behind: bool  # there is more to decode of what was given
 
-    def feed(self, data: bytes) -> bytes: ...
+    def begin(self, data: bytes) -> bytes:
+        """The first step with this data; not while it is behind."""
+
+    def more(self) -> bytes:
+        """The next step."""
 
 
 class Identity:
-    broken = False
+    broken = behind = False
 
-    def feed(self, data: bytes) -> bytes:
+    def begin(self, data: bytes) -> bytes:
         return data
+
+    def more(self) -> bytes:
+        return b""
 
 
 class Undecodable:
     """An unknown coding: nothing can be read."""
 
-    broken = True
+    broken, behind = True, False
 
-    def feed(self, data: bytes) -> bytes:
+    def begin(self, data: bytes) -> bytes:
+        return b""
+
+    def more(self) -> bytes:
         return b""
 
 
@@ -50,30 +67,47 @@ class Bounded(ABC):
     """A decoder that stops where its body does not decode or expands too far. `errors` are those of its library."""
 
     errors: type[Exception]
+    bite = BITE
 
     def __init__(self) -> None:
-        self.broken = False
+        self.broken = self.behind = False
         self._taken = self._total = 0
+        self._pieces: Iterator[bytes] = iter(())
 
-    def feed(self, data: bytes) -> bytes:
+    def begin(self, data: bytes) -> bytes:
         if self.broken:
             return b""
         self._taken += len(data)
+        self._pieces = self._bitten(data)
+        return self.more()
+
+    def more(self) -> bytes:
         out: list[bytes] = []
+        size = 0
+        self.behind = False
         try:
-            for piece in self._pieces(data):
+            for calls, piece in enumerate(self._pieces, 1):
                 out.append(piece)
-                self._total += len(piece)
-                if is_bomb(self._taken, self._total):
-                    self.broken = True
+                size += len(piece)
+                if size >= STEP or calls >= CALLS:
+                    self.behind = True
                     break
         except self.errors:
             self.broken = True
-        return b"" if self.broken else b"".join(out)
+        self._total += size
+        if self.broken or is_bomb(self._taken, self._total):
+            self.broken, self.behind = True, False
+            self._pieces = iter(())
+            return b""
+        return out[0] if len(out) == 1 else b"".join(out)
+
+    def _bitten(self, data: bytes) -> Iterator[bytes]:
+        for start in range(0, len(data), self.bite):
+            yield from self._decoded(data[start : start + self.bite])
 
     @abstractmethod
-    def _pieces(self, data: bytes) -> Iterator[bytes]:
-        """Decode no more than is asked for."""
+    def _decoded(self, data: bytes) -> Iterator[bytes]:
+        """What a bite gives: a piece for each call of the library."""
 
 
 class Zlib(Bounded):
@@ -86,26 +120,28 @@ class Zlib(Bounded):
         self._decoder = zlib.decompressobj(47)
         self._raw_allowed = raw_allowed
         self._lead = b""  # of the wrapper's two bytes, the first may come alone
+        self._given = False  # something was decoded: then there was a wrapper
 
-    def _pieces(self, data: bytes) -> Iterator[bytes]:
+    def _decoded(self, data: bytes) -> Iterator[bytes]:
         while data:
-            yield self._decode(data)
+            yield self._decompress(data)
             data = self._decoder.unconsumed_tail
             if self._decoder.eof and self._decoder.unused_data:
                 data = self._decoder.unused_data  # gzip members may follow one another
                 self._decoder = zlib.decompressobj(47)
 
-    def _decode(self, data: bytes) -> bytes:
+    def _decompress(self, data: bytes) -> bytes:
         try:
             piece = self._decoder.decompress(data, STEP)
         except zlib.error:
-            if not self._raw_allowed or self._total:
+            if not self._raw_allowed or self._given:
                 raise
             self._raw_allowed = False
             self._decoder = zlib.decompressobj(-15)
             return self._decoder.decompress(self._lead + data, STEP)
         if len(self._lead) < 2:
             self._lead += data[:2]
+        self._given = self._given or bool(piece)
         return piece
 
 
@@ -116,25 +152,25 @@ class Brotli(Bounded):
         super().__init__()
         self._decoder = brotli.Decompressor()
 
-    def _pieces(self, data: bytes) -> Iterator[bytes]:
+    def _decoded(self, data: bytes) -> Iterator[bytes]:
         piece = self._decoder.process(data, output_buffer_limit=STEP)
-        while piece:
+        while piece:  # that it can accept more does not say that it gave all
             yield piece
-            if self._decoder.can_accept_more_data():
+            if self._decoder.is_finished():
                 break
             piece = self._decoder.process(b"", output_buffer_limit=STEP)
 
 
 class Zstd(Bounded):
     errors = zstandard.ZstdError
+    bite = ZSTD_BITE
 
     def __init__(self) -> None:
         super().__init__()
         self._decoder = zstandard.ZstdDecompressor(max_window_size=2**27).decompressobj(read_across_frames=True)
 
-    def _pieces(self, data: bytes) -> Iterator[bytes]:
-        for start in range(0, len(data), BITE):
-            yield self._decoder.decompress(data[start : start + BITE])
+    def _decoded(self, data: bytes) -> Iterator[bytes]:
+        yield self._decoder.decompress(data)
 
 
 PLAIN = Identity()  # it keeps nothing: one is enough

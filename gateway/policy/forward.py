@@ -5,7 +5,9 @@ Rules
    Connection header names), our own `x-tollgate-*`, and W3C baggage, which may carry what is not meant for a provider.
 2. When the upstream has a key of its own, the client came with a key of the gateway, or the call goes to another
    upstream than the client chose because that failed, every credential of the client stays behind.
-3. A tool is never sent the headers by which some servers take a request for another one.
+3. A tool is never sent the headers by which some servers take a request for another one. Where an HTTP tool has a key
+   or headers of the operator, no cookie passes either way: it would be one that another server behind this gateway gave
+   to the same client, or the session that the operator's key has opened.
 4. A request that was translated for another API takes along no header of the API that its client speaks.
 5. `Via` names this gateway, so that a loop is seen (RFC 9110 7.6.3).
 """
@@ -57,9 +59,16 @@ def _drops(spec: Spec, injected: bool, ours: bool = False) -> frozenset[bytes]:
     drops |= {b"traceparent", b"tracestate"} if spec.propagate_trace else {b"baggage"}
     if spec.tool is not None:
         drops |= OVERRIDES
+    if keeps_cookies(spec):
+        drops |= {b"cookie"}
     if injected:
         drops |= {b"accept-encoding"}  # what we add must be taken out again: ask for plain bytes
     return drops
+
+
+def keeps_cookies(spec: Spec) -> bool:
+    """Are its cookies between the operator and an HTTP tool? An MCP server's tell its sessions apart, to balancers."""
+    return spec.family == "tool" and bool(spec.auth or spec.headers)
 
 
 class Made(Struct, frozen=True, eq=False):

@@ -3,6 +3,9 @@
 What such a tool brings is no part of the request, so its input has no bound that could be proved. Each use is held to
 bring `PER_USE` tokens, and every use makes the model read all of it again, as providers count it. Uses are counted by
 `max_uses` (of a tool) or `max_tool_calls` (of the request) where stated, else as `USES`.
+
+Pictures that are drawn on the way and containers that code runs in are billed beside the tokens, and no answer says how
+much: they count by OpenAI's price list, https://platform.openai.com/docs/pricing, read in November 2026.
 """
 
 from __future__ import annotations
@@ -18,6 +21,9 @@ from msgspec import Struct
 USES = 10
 PER_USE = 8_000  # tokens that a use brings
 PROMPT = 4_000  # tokens that declaring such a tool costs
+PICTURE = 400_000_000_000  # pico-USD: a large one of high quality, and the pictures that it is made from
+CONTAINERS = {"1g": 30_000_000_000, "4g": 120_000_000_000, "16g": 480_000_000_000, "64g": 1_920_000_000_000}
+DRAWN, RUN = "image_generations", "code_containers"  # how often, in the detail of a usage
 CLIENT_PROMPT = 1_600  # of tools that the provider defines and the client runs
 
 _RUN_BY_CLIENT = re.compile(r"(?:bash|text_editor|str_replace|computer|memory|local_shell|shell|apply_patch)")
@@ -30,11 +36,25 @@ class Hosted(Struct, frozen=True, gc=False):
     uses: int = 0
     prompt: int = 0  # tokens
     models: tuple[str, ...] = ()  # others that may be asked
+    pictures: int = 0  # of the uses, those that may draw one
+    container: int = 0  # pico-USD of the containers
 
     def tokens(self, base: int) -> int:
         """Input tokens in all, of a request that has `base` by itself."""
         uses = self.uses
         return (base + self.prompt) * (uses + 1) + PER_USE * uses * (uses + 1) // 2
+
+    def __add__(self, other: Hosted) -> Hosted:
+        return Hosted(*(getattr(self, name) + getattr(other, name) for name in self.__struct_fields__))
+
+    def at_most(self, uses: int) -> Hosted:
+        pictures = min(self.pictures, uses)
+        return Hosted(min(self.uses, uses), self.prompt, self.models, pictures, self.container if uses else 0)
+
+    @property
+    def beside(self) -> int:
+        """pico-USD that it costs at most beside its tokens."""
+        return self.pictures * PICTURE + self.container
 
 
 NONE = Hosted()
@@ -47,10 +67,7 @@ def hosted_tools(tools: bytes, uses: int) -> Hosted:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Hosted(uses, PROMPT)
     entries = [entry for entry in (value if isinstance(value, list) else [value]) if isinstance(entry, dict)]
-    found = [_tool(entry, uses) for entry in entries]
-    return Hosted(
-        sum(f.uses for f in found), sum(f.prompt for f in found), tuple(model for f in found for model in f.models)
-    )
+    return sum((_tool(entry, uses) for entry in entries), NONE)
 
 
 def _tool(entry: Mapping[str, Any], uses: int) -> Hosted:
@@ -65,7 +82,25 @@ def _tool(entry: Mapping[str, Any], uses: int) -> Hosted:
     places: list[Mapping[str, Any]] = [entry, inner] if isinstance(inner, dict) else [entry]
     stated = [place["max_uses"] for place in places if type(place.get("max_uses")) is int and place["max_uses"] >= 0]
     models = tuple(place["model"] for place in places if isinstance(place.get("model"), str))
-    return Hosted(stated[0] if stated else uses, PROMPT, models)
+    most = stated[0] if stated else uses
+    pictures = most if kind == "image_generation" else 0
+    return Hosted(most, PROMPT, models, pictures, _container(entry) if kind == "code_interpreter" else 0)
+
+
+def _container(entry: Mapping[str, Any]) -> int:
+    """What the container of this tool costs; one that the request names is paid for already."""
+    container = entry.get("container")
+    if isinstance(container, str):
+        return 0
+    memory = container.get("memory_limit") if isinstance(container, dict) else None
+    return CONTAINERS["1g"] if memory is None else CONTAINERS.get(str(memory), CONTAINERS["64g"])
+
+
+def taken(tools: bytes, detail: Mapping[str, float]) -> int:
+    """pico-USD that an answer with this detail of its usage cost beside its tokens."""
+    if DRAWN not in detail and RUN not in detail:
+        return 0
+    return int(detail.get(DRAWN, 0)) * PICTURE + (hosted_tools(tools, 0).container if RUN in detail else 0)
 
 
 def by_itself(model: str, fields: Collection[str], uses: int) -> int:

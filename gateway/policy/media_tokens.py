@@ -29,6 +29,7 @@ TYPES = {
     "file": "document",
     "input_file": "document",
 }
+SMALL_PICTURES = r"claude-(?:instant|\d|[a-z]+-4(?:-[0-6]|-\d{8}|[@:]|$))"  # Claude up to 4.6
 HOLDERS = ("inlineData", "inline_data", "fileData", "file_data")  # Gemini
 
 UNSEEN_IMAGE = Pixels(1024, 1024)
@@ -55,11 +56,10 @@ def media_tokens(block: Mapping[str, Any], kind: str, model: str) -> float:
     if mime.startswith("text/") or is_text(block):
         text = decoded(data, len(data)).decode("utf-8", "replace") if not is_text(block) else data
         return units(text)
-    if kind == "document" and mime and _kind_of_mime(mime) != "document":
-        kind = _kind_of_mime(mime)
+    kind = kind_of(kind, mime)
     constants = family(model)
     if kind == "image":
-        return image_tokens((data and image_size(data)) or UNSEEN_IMAGE, model, _detail(block))
+        return image_tokens((data and image_size(data)) or UNSEEN_IMAGE, model, detail_of(block))
     if kind == "audio":
         return (audio_seconds(data, mime) if data else UNSEEN_SECONDS) * constants.sound
     if kind == "video":
@@ -74,13 +74,18 @@ def image_tokens(size: Pixels, model: str, detail: str = "") -> float:
 
 
 def _area(size: Pixels, model: str, detail: str) -> float:
-    """Claude: pixels / 750, once fitted into 1568 a side. https://docs.claude.com/en/docs/build-with-claude/vision"""
-    shrink = min(1.0, 1568 / max(size))
-    return min(size.width * size.height * shrink * shrink / 750, 1600)
+    """Claude: pixels / 750, once fitted into 1568 a side, of later models into 2576.
+    https://docs.claude.com/en/docs/build-with-claude/vision"""
+    side, most = (1568, 1600) if re.search(SMALL_PICTURES, model) else (2576, 4784)
+    shrink = min(1.0, side / max(size))
+    return min(size.width * size.height * shrink * shrink / 750, most)
 
 
 def _grid(size: Pixels, model: str, detail: str) -> float:
-    """Gemini: 258 for each tile of at most 768 pixels. https://ai.google.dev/gemini-api/docs/image-understanding"""
+    """Gemini: 258 for each tile of at most 768 pixels (https://ai.google.dev/gemini-api/docs/image-understanding);
+    since 3 always the same (https://ai.google.dev/gemini-api/docs/media-resolution)."""
+    if re.search(r"gemini-[3-9]", model):
+        return 1120
     side = max(256, min(768, int(min(size) / 1.5)))
     return 258 * (math.ceil(size.width / side) * math.ceil(size.height / side) if max(size) > 768 else 1)
 
@@ -88,7 +93,8 @@ def _grid(size: Pixels, model: str, detail: str) -> float:
 def _tiles(size: Pixels, model: str, detail: str) -> float:
     """OpenAI, see `token_families.Tiles` and `Patches`."""
     if patches := next((p for p in PATCHES if re.search(p.models, model)), None):
-        return min(math.ceil(size.width / 32) * math.ceil(size.height / 32), 1536) * patches.factor
+        most = patches.whole if detail == "original" else patches.most
+        return min(math.ceil(size.width / 32) * math.ceil(size.height / 32), most) * patches.factor
     tiles = next(t for t in TILES if re.search(t.models, model))
     if detail == "low":
         return tiles.base
@@ -105,16 +111,22 @@ def _kind_of_mime(mime: str) -> str:
     return family if family in ("image", "audio", "video") else "document"
 
 
+def kind_of(kind: str, mime: str) -> str:
+    """What a block of this kind is by its media type, which counts for more where there is one."""
+    return _kind_of_mime(mime) if "/" in mime else kind
+
+
 def is_text(block: Mapping[str, Any]) -> bool:
     """Anthropic's plain-text documents hold their text as it is."""
     source = block.get("source")
     return isinstance(source, dict) and source.get("type") == "text"
 
 
-def _detail(block: Mapping[str, Any]) -> str:
+def detail_of(block: Mapping[str, Any]) -> str:
+    """How closely a picture is to be looked at; "" where that is for the model to choose."""
     inner = block.get("image_url")
     found = block.get("detail") or (inner.get("detail") if isinstance(inner, dict) else "")
-    return found if isinstance(found, str) else ""
+    return found if isinstance(found, str) and found != "auto" else ""
 
 
 def payload(block: Mapping[str, Any]) -> tuple[str, str]:

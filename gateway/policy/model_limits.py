@@ -2,7 +2,8 @@
 
 Sources, read in November 2026: platform.openai.com/docs/models, docs.claude.com/en/docs/about-claude/models,
 ai.google.dev/gemini-api/docs/models, api-docs.deepseek.com. A figure here may be above what a model does, never below:
-where variants differ, the largest stands. The first pattern found in an id counts.
+where variants differ, the largest stands, and `asked` is what each of them makes. The first pattern found in an id
+counts.
 """
 
 from __future__ import annotations
@@ -16,6 +17,12 @@ class Most(NamedTuple):
     models: str
     output: int  # tokens of one answer, reasoning included
     context: int  # tokens of a request and its answer together
+    least: int = 0  # tokens of one answer that every variant makes, where `output` may be above it
+
+    @property
+    def asked(self) -> int:
+        """What may be asked for: a limit above its own is refused by the provider."""
+        return self.least or self.output
 
 
 TABLE = (
@@ -23,6 +30,8 @@ TABLE = (
     Most(r"claude-3-5", 8_192, 200_000),
     Most(r"claude-(?:haiku-4-5|opus-4-5)", 64_000, 200_000),
     Most(r"claude-(?:opus-4(?:-[01]\b|-20|$)|4-opus)", 32_000, 200_000),
+    Most(r"claude-(?:3-7|sonnet-4(?:[-.][056]\b|[-@]20|$)|4-sonnet)", 128_000, 1_000_000, 64_000),
+    Most(r"claude-opus-4@20", 128_000, 1_000_000, 32_000),
     Most(r"claude", 128_000, 1_000_000),
     Most(r"gpt-4\.1", 32_768, 1_047_576),
     Most(r"gpt-4o|chatgpt-4o", 16_384, 128_000),

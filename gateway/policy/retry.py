@@ -32,9 +32,9 @@ _NOT_AGAIN = frozenset(("tool_address_refused",))  # of what never connected
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhd]))+\Z")
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
-_NUMBER = re.compile(r"\d{1,10}(?:\.\d{1,9})?\Z")
+_NUMBER = re.compile(r"\d{1,18}(?:\.\d{1,9})?\Z")
 _RESETS = tuple(
-    (b"x-ratelimit-remaining-" + kind, b"x-ratelimit-reset-" + kind) for kind in (b"requests", b"tokens")
+    (b"x-ratelimit-remaining" + kind, b"x-ratelimit-reset" + kind) for kind in (b"", b"-requests", b"-tokens")
 ) + tuple(
     (b"anthropic-ratelimit-" + kind + b"-remaining", b"anthropic-ratelimit-" + kind + b"-reset")
     for kind in (b"requests", b"tokens", b"input-tokens", b"output-tokens")
@@ -102,7 +102,9 @@ def duration(raw: bytes, now: int, unit: float = 1.0) -> float | None:
         return None
     if _NUMBER.match(text):
         value = float(text) * unit
-        return value if value < 10**9 else max(0.0, value - now / NANO)  # some state the time, not the wait
+        if value < 10**9:
+            return value
+        return max(0.0, (value if value < 10**12 else value / 1000) - now / NANO)  # some state the time, s or ms
     if _DURATION.match(text):
         return sum([float(number) * _UNITS[part] for number, part in _PART.findall(text)])
     moment = _moment(text)

@@ -26,36 +26,23 @@ from typing import Any
 import msgspec
 
 from gateway.policy.inline_tools import declares_tools
-from gateway.policy.media_size import Pixels, decoded
-from gateway.policy.media_tokens import (
-    HOLDERS,
-    PAYLOADS,
-    TYPES,
-    VIDEO,
-    image_tokens,
-    is_text,
-    media_kind,
-    media_tokens,
-    payload,
-)
-from gateway.policy.token_families import OTHER, Family, family
+from gateway.policy.media_bound import UNSEEN, medium_bound
+from gateway.policy.media_size import decoded
+from gateway.policy.media_tokens import HOLDERS, PAYLOADS, TYPES, is_text, kind_of, media_kind, payload
+from gateway.policy.token_families import OTHER, family
 
 PLAIN = b"abcdefghijklmnopqrstuvwxyz "
 HUNDREDTHS = 67  # of a token, for each of them
 AUDIO, HOUR = 1 << 40, 1 << 60  # flags above the tokens of a piece: it holds a recording; asks to be cached for an hour
 STORED, INLINE = 1 << 80, 1 << 100  # it stands for an item that the provider keeps; it declares tools of its own
+LINKED = 1 << 120  # it holds something of unknown size, which may fill the context
 TOKENS = AUDIO - 1
 
 BLOCK = 4  # of each JSON object: what marks a content block
 TYPED = 40  # longer values of `type` and the like are text
 CIPHER_CHARS = 4  # of encrypted reasoning, per token
-UNSEEN = 200_000  # a document, recording or video that is not in the request itself
-LARGEST = Pixels(8192, 8192)  # an image that is not
 PLACE = 60  # of each medium: what marks it
-MARGIN = 2  # of media
-PAGE = 3_200  # of a document: its text and its picture
 CITED = 600  # what asking for citations of a block adds
-SLOW = 2_000  # bytes a second of a compressed recording or video, at least
 HIDDEN = 100  # of every request: what providers say to a model before it, recorded at up to 80
 
 LABELS = frozenset({"type", "role", "status", "mimeType", "mime_type", "media_type", "detail", "format"})
@@ -144,7 +131,7 @@ def piece_bound(text: bytes, model: str) -> int:
     value = decoded_piece(text)
     if value is UNREADABLE:
         return min(len(text), text_bound(text) * percent // 100)
-    walk = _Walk(model, family(model))
+    walk = _Walk(model)
     walk.value(value)
     flags = (STORED if is_reference(value) else 0) + (INLINE if declares_tools(value) else 0)
     return walk.total(percent) + flags
@@ -174,11 +161,10 @@ def is_reference(value: Any) -> bool:
 class _Walk:
     """Through the parts of one piece."""
 
-    __slots__ = ("flags", "kind", "model", "texts", "tokens")
+    __slots__ = ("flags", "model", "texts", "tokens")
 
-    def __init__(self, model: str, kind: Family) -> None:
+    def __init__(self, model: str) -> None:
         self.model = model
-        self.kind = kind
         self.texts: list[str] = []
         self.tokens = 0
         self.flags = 0
@@ -227,9 +213,9 @@ class _Walk:
         if text and (kind in CIPHERED or key in SIGNED):
             self.tokens += len(inner) // CIPHER_CHARS + 1
             return True
-        if key == "cache_control" and type(inner) is dict and len(inner) <= 3:
+        if key == "cache_control" and type(inner) is dict:
             self.flags |= HOUR if inner.get("ttl") == "1h" else 0
-            return True
+            return len(inner) <= 3
         if key == "citations" and type(inner) is dict:
             self.tokens += CITED
         return False
@@ -240,23 +226,18 @@ class _Walk:
         self.tokens += PLACE + (CITED if "citations" in block else 0)
         self.said(block)
         if mime.startswith("text/") or is_text(block):
-            text = data if is_text(block) else decoded(data, len(data)).decode("utf-8", "replace")
-            self.texts.append(text)
+            packed = b"" if is_text(block) else decoded(data, len(data))
+            self.texts.append(packed.decode("utf-8", "replace") if packed else data)
+            self.flags |= 0 if data or is_text(block) else LINKED
             return
+        kind = kind_of(kind, mime)
         if kind == "audio":
             self.flags |= AUDIO
-        if not data:
-            self.tokens += int(image_tokens(LARGEST, self.model)) * MARGIN if kind == "image" else UNSEEN
-        elif kind in ("audio", "video"):
-            slowest = len(data) * 3 / 4 / SLOW + 1
-            counted = media_tokens(block, kind, self.model)
-            each = VIDEO if kind == "video" else self.kind.sound
-            known = "wav" in mime or "pcm" in mime
-            self.tokens += min(UNSEEN, int(counted if known else max(counted, slowest * each)) * MARGIN)
-        elif kind == "document":
-            self.tokens += int(media_tokens(block, kind, self.model) / self.kind.page) * PAGE + PAGE
+        tokens = medium_bound(block, kind, (data, mime), self.model)
+        if tokens == UNSEEN:
+            self.flags |= LINKED
         else:
-            self.tokens += int(media_tokens(block, kind, self.model) * MARGIN) + 1
+            self.tokens += tokens
 
     def said(self, value: object) -> None:
         """Titles, names and contexts that come with a medium."""

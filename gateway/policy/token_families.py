@@ -79,10 +79,12 @@ class Tiles(NamedTuple):
 
 
 class Patches(NamedTuple):
-    """OpenAI's smaller models: 32-pixel patches, at most 1536, times a factor (same page)."""
+    """OpenAI's smaller and later models: 32-pixel patches, at most so many, times a factor (same page)."""
 
     models: str
     factor: float
+    most: int = 1536
+    whole: int = 1536  # of a picture that is to be looked at in its original size
 
 
 TILES = (
@@ -93,6 +95,7 @@ TILES = (
     Tiles(r"", 85, 170),
 )
 PATCHES = (
+    Patches(r"gpt-5\.[4-9]|gpt-[6-9]", 1.2, most=2500, whole=10_000),
     Patches(r"gpt-(?:4\.|5)[^/]*-mini", 1.62),
     Patches(r"gpt-(?:4\.|5)[^/]*-nano", 2.46),
     Patches(r"o4-mini", 1.72),

@@ -1,4 +1,4 @@
-"""Hit rate against the share of wrong hits, as SVG. Written by hand: nothing else here draws."""
+"""Hit rate against the share of wrong hits, as SVG. Written by hand: no library of plots is worth one picture."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gateway.call import Answer, Call, Money, Usage, UsageSource
 from gateway.errors import ClientGone
-from gateway.policy.ceiling import FREE_POSTS
+from gateway.policy.ceiling import only_looks
 from gateway.policy.tool_price import executions, money_of
 from gateway.ports import Gateway, Meter
 
@@ -106,11 +106,11 @@ def price(call: Call, answer: Answer, gw: Gateway) -> Money:
 
 
 def costs_nothing(call: Call) -> bool:
-    """Calls that no provider charges for: errors, reads, token counts; not a POST whose meaning is unknown."""
+    """Calls that no provider charges for: errors, reads, token counts; not what makes something of unknown meaning."""
     sent = bool(call.attempts)
     if not sent or call.attempts[-1].status >= 400 or call.attempts[-1].status == 0:
         return True
-    return not call.route.operation and (call.request.method != b"POST" or call.route.template in FREE_POSTS)
+    return not call.route.operation and only_looks(call)
 
 
 def priced(gw: Gateway, provider: str, models: tuple[str, ...], used: tuple[Usage, dict[str, str]], at: float) -> Money:

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from msgspec import Struct, structs
 
 from gateway.call import Asked, Call, Request, Route, Trace, Who
-from gateway.errors import BadBody, Forbidden, GatewayError, LoopDetected, Rejected
-from gateway.policy.encoding import Identity, decoder_for
+from gateway.errors import Forbidden, GatewayError, LoopDetected, Rejected
 from gateway.policy.trace import trace_of
 from gateway.policy.trace_ids import run_trace_id
 from gateway.policy.web_page import is_foreign
@@ -52,14 +51,11 @@ class Look(Struct, frozen=True, eq=False):
 
 def arrive(call: Call, gw: Gateway) -> None:
     """Route the call, read its body, find out who asks, and note it as in flight. Raises GatewayError."""
-    request = call.request
-    look: Look | None = request.facts.get("look")
-    if look is None or look.gw is not gw:
-        look = request.facts["look"] = look_at(call, gw)
+    look = look_at(call, gw)
     call.route = look.route
     authenticate(call, gw)
     call.websocket = look.websocket
-    plain = readable(request) if look.coded else request
+    plain = readable(call)
     call.asked = look.dialect.read(look.route, plain)
     if gw.aliases and call.asked.model in gw.aliases:
         call.request = plain  # a compressed body cannot be spliced: it goes on as it was read
@@ -78,6 +74,15 @@ def arrive(call: Call, gw: Gateway) -> None:
 
 
 def look_at(call: Call, gw: Gateway) -> Look:
+    """The look of this head, or of an equal one before. Raises what `new_look` raises."""
+    facts = call.request.facts
+    look: Look | None = facts.get("look")
+    if look is None or look.gw is not gw:
+        look = facts["look"] = new_look(call, gw)
+    return look
+
+
+def new_look(call: Call, gw: Gateway) -> Look:
     """Raises BadPath, UnknownRoute, Forbidden, LoopDetected."""
     request = call.request
     names = request.names
@@ -127,22 +132,9 @@ def asks_to_upgrade(request: Request) -> bool:
     return request.method == b"GET" and any(token.strip() == b"upgrade" for token in tokens)
 
 
-def readable(request: Request) -> Request:
-    """The request with its body decoded, for reading only; what is sent stays as it came. Raises BadBody."""
-    coding = request.names.get(b"content-encoding", b"")
-    if not coding:
-        return request
-    decoder = decoder_for(coding)
-    if isinstance(decoder, Identity):
-        return request
-    body = decoder.feed(request.body)
-    if decoder.broken:
-        raise BadBody("the compressed request body cannot be decoded, or is too large", code="invalid_encoding")
-    headers = [header for header in request.headers if header[0].lower() != b"content-encoding"]
-    names = {name: value for name, value in request.names.items() if name != b"content-encoding"}
-    return Request(
-        request.method, request.path, headers, body, request.client, names, request.port, checks=request.checks
-    )
+def readable(call: Call) -> Request:
+    """The request with its body decoded, for reading only; what is sent stays as it came."""
+    return call.plain if call.plain is not None else call.request
 
 
 def apply_alias(call: Call, gw: Gateway) -> None:

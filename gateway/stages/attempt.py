@@ -112,7 +112,7 @@ async def send(call: Call, spec: Spec, down: Downstream, gw: Gateway, *, fresh: 
         gw.router.hear(call, exchange, gw)
     if spec.tool is not None:
         call.stated = exchange.names
-    return exchange if question is None else answered(call, question, exchange)
+    return exchange if question is None else answered(call, question, exchange, gw)
 
 
 def head_patience(call: Call, spec: Spec) -> float:

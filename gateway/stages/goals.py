@@ -65,7 +65,7 @@ class Goals:
 
     def is_sayable(self, goal: Goal) -> bool:
         """Can its API say what the client asks?"""
-        return sayable(self._call, self._spec(goal), self._gw, readable(self._call.request).body)
+        return sayable(self._call, self._spec(goal), self._gw, readable(self._call).body)
 
     def is_well(self, goal: Goal) -> bool:
         """That, and it is not left alone for now."""
@@ -82,7 +82,7 @@ class Goals:
         call.away = bool(goal.upstream) and goal.upstream != route.upstream
         call.route = route.at(goal.upstream) if call.away else route
         if goal.model:
-            call.request = readable(call.request)  # a compressed body cannot be spliced
+            call.request = readable(call)  # a compressed body cannot be spliced
             dialect = self._gw.dialects[route.dialect]
             call.route, edits = dialect.rename(call.route, call.asked, goal.model)
             call.edits = merged((*call.edits, *edits))

@@ -116,7 +116,10 @@ async def hear(lane: Lane, exchange: Exchange, gw: Gateway) -> None:
                 break
             held.append(data)
             if meter is not None and other is None:
-                meter.feed(decoder.feed(data))
+                meter.feed(decoder.begin(data))
+                while decoder.behind:
+                    await gw.turns.next()
+                    meter.feed(decoder.more())
             if not streams or meter is None or meter.started or meter.failed:
                 break
     except Overtaken:

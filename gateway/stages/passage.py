@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from gateway.call import Call
 from gateway.policy.encoding import PLAIN, Decoder, decoder_for
-from gateway.policy.forward import response_block
+from gateway.policy.forward import keeps_cookies, response_block
 from gateway.ports import Downstream, Exchange, Gateway, Meter, Reading, Spec, Stripper
 from gateway.stages.refuse import own_lines
 
@@ -53,21 +53,34 @@ class Passage:
         self.stopped = False  # by that limit
 
     def look(self, data: bytes) -> bytes:
-        """Meter a piece; return what of it the client shall see."""
+        """Meter a piece, or its first step (`catch_up` follows); return what of it the client shall see."""
         call = self.call
         call.response_bytes += len(data)
-        plain = self.decoder.feed(data)
-        self.meter.feed(plain)
-        if self.kept > len(call.captured):
-            call.captured += plain[: self.kept - len(call.captured)]
+        plain = self.decoder.begin(data)
+        self.read(plain)
         if self.most and self.meter.produced(self.most) >= self.most:
             data = self.stop(data)
-        if self.seen is not None:
-            self.seen.feed(plain)
         shown = data if self.stripper is None else self.stripper.feed(data)
         if self.fill is not None:
             self.fill.feed(plain, shown if self.stripper is not None else plain)
         return shown
+
+    def read(self, plain: bytes) -> None:
+        call = self.call
+        self.meter.feed(plain)
+        if self.kept > len(call.captured):
+            call.captured += plain[: self.kept - len(call.captured)]
+        if self.seen is not None:
+            self.seen.feed(plain)
+
+    async def catch_up(self) -> None:
+        """Meter what the last piece expands to beyond one step, in turns with everything else."""
+        while self.decoder.behind:
+            await self.gw.turns.next()
+            plain = self.decoder.more()
+            self.read(plain)
+            if self.fill is not None:
+                self.fill.feed(plain, plain)
 
     def rest(self) -> bytes:
         """What the stripper still holds back when the upstream has ended."""
@@ -100,7 +113,7 @@ class Passage:
 
     def sink(self) -> Callable[[bytes], bool]:
         """Where the pieces of a committed answer go. It says False where that was the last for now: the answer ends,
-        or the client is behind."""
+        or the client is behind, or the decoder."""
         return self.pass_plain if self.is_plain() else self.pass_on
 
     def pass_plain(self, data: bytes) -> bool:
@@ -116,7 +129,7 @@ class Passage:
 
     def pass_on(self, data: bytes) -> bool:
         out, meter, down = self.look(data), self.meter, self.down
-        if meter.terminal or meter.failed or self.stopped:
+        if meter.terminal or meter.failed or self.stopped or self.decoder.behind:
             self.tail = out
             return False
         if out:
@@ -156,7 +169,10 @@ class Passage:
         exchange = self.exchange
         if self.fill is not None:
             self.fill.begin(exchange, self.streaming)
-        block = response_block(exchange, dropped=SIZED if resized else NONE) + added
+        dropped = SIZED if resized else NONE
+        if self.call.asked.gated and keeps_cookies(self.gw.specs[self.call.route.upstream]):
+            dropped |= {b"set-cookie"}
+        block = response_block(exchange, dropped=dropped) + added
         self.down.start(exchange.status, exchange.reason, block, None if resized else exchange.length)
 
 

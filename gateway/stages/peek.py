@@ -34,6 +34,8 @@ class Beginning(Protocol):
 
     def look(self, data: bytes) -> bytes: ...
 
+    async def catch_up(self) -> None: ...
+
     def commit(self, data: bytes) -> None: ...
 
 
@@ -48,6 +50,7 @@ async def peek(passage: Beginning) -> bool:
     last = b"\n\n"
     if meter.started or meter.failed:  # it was seen before, by stages.lanes, and put back
         passage.held += passage.look(await exchange.read())
+        await passage.catch_up()
     while not (meter.started or meter.failed):
         data = await (exchange.read_within(waits.ping) if ping and waits and waits.ping else exchange.read())
         if data is None:
@@ -56,6 +59,7 @@ async def peek(passage: Beginning) -> bool:
             return False
         else:
             passage.held += passage.look(data)
+            await passage.catch_up()
             last = data[-4:] if len(data) > 3 else last[-3:] + data
         if meter.started or meter.failed:
             break

@@ -101,11 +101,13 @@ async def pump_whole(passage: Passage) -> Ending:
             exchange.heard()
         held.append(look(data))
         size += len(data)
-        return size <= WHOLE_LIMIT
+        return size <= WHOLE_LIMIT and not passage.decoder.behind
 
-    if not await exchange.relay(keep):  # the pieces are kept as they come, without waking this coroutine for each
-        passage.commit(b"".join(held))
-        return await pump_rest(passage)
+    while not await exchange.relay(keep):  # the pieces are kept as they come, without waking this coroutine for each
+        await passage.catch_up()
+        if size > WHOLE_LIMIT:
+            passage.commit(b"".join(held))
+            return await pump_rest(passage)
     if passage.stripper is not None:
         held.append(passage.rest())
     refuse_nonsense(passage)
@@ -164,13 +166,14 @@ async def pump_held(passage: Passage, first: bytes) -> Ending:
         if not data:
             break
         held.append(passage.look(data))
+        await passage.catch_up()
     return stopped_stream(passage, b"".join(held)) if passage.stopped else await end_of_stream(passage, held)
 
 
 def restated(passage: Passage, frame: bytes) -> Ending | None:
     """The answer began with an error event: give it the status it should have had. None if something came before it."""
     call, gw = passage.call, passage.gw
-    plain = decoder_for(passage.exchange.names.get(b"content-encoding", b"")).feed(frame)
+    plain = decoder_for(passage.exchange.names.get(b"content-encoding", b"")).begin(frame)
     answer = gw.dialects[call.route.dialect].restate(call.route, plain)
     if answer is None:
         return None
@@ -186,6 +189,10 @@ def restated(passage: Passage, frame: bytes) -> Ending | None:
 async def pump_rest(passage: Passage) -> Ending:
     down, meter, sink = passage.down, passage.meter, passage.sink()
     while not await passage.exchange.relay(sink):
+        if passage.decoder.behind:
+            await passage.catch_up()
+            if not (meter.terminal or meter.failed):
+                down.write(passage.tail)
         if passage.stopped:
             return stopped_stream(passage, passage.tail)
         if meter.terminal or meter.failed:
@@ -262,6 +269,7 @@ async def read_on(passage: Passage, tail: list[bytes]) -> None:
     held = 0
     while data := await passage.exchange.read():
         tail.append(passage.look(data))
+        await passage.catch_up()
         held += len(data)
         if held > WHOLE_LIMIT:
             ensure_committed(passage)
@@ -312,6 +320,7 @@ async def drain(passage: Passage) -> None:
             if not data:
                 break
             passage.look(data)
+            await passage.catch_up()
             limit -= len(data)
     except GatewayError:
         call.notes = {**call.notes, "client_gone": "drain_failed"}
@@ -332,6 +341,7 @@ async def carry_on(passage: Passage) -> None:
                 fill.carried = not passage.streaming
                 break
             passage.look(data)
+            await passage.catch_up()
         fill.carried = fill.carried or (meter.terminal and not meter.failed)
         passage.rest()
     except GatewayError:

@@ -52,7 +52,7 @@ class Question:
         self.call, self.down, self.gw = call, down, gw
         self.terms, self.wish = terms, wish
         self.dialect: Dialect = gw.dialects[call.route.dialect]
-        self.body = readable(call.request).body  # as `asked` was read from it
+        self.body = readable(call).body  # as `asked` was read from it
         self.sent = self.body  # as it would be sent
         self.key = b""
         self.flight_key = b""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from gateway.call import Answer, Call, UsageSource
 from gateway.policy.ceiling import nano_of
+from gateway.policy.hosted_tools import taken
 from gateway.policy.usual import fed, usual_key
 from gateway.ports import Budgets, Links
 from gateway.spend import Charge, Hold
@@ -36,7 +37,7 @@ def charge_of(call: Call, hold: Hold) -> Charge:
         return Charge()  # one request, and nothing else
     if not any([attempt.sent for attempt in call.attempts[call.booked :]]):  # nothing left this gateway, now or before
         return Charge(calls=int(call.booked > 0 and any([attempt.sent for attempt in call.attempts])))
-    usd = nano_of(own_cost(call)) if call.money.total is not None else 0
+    usd = nano_of(own_cost(call) + beside_tokens(call)) if call.money.total is not None else 0
     tokens = tokens_of(call.answer)
     if in_doubt(call):
         usd, tokens = max(usd, hold.usd), max(tokens, hold.tokens)
@@ -47,6 +48,12 @@ def own_cost(call: Call) -> int:
     """pico-USD of the last attempt alone: what those before it cost was charged when each of them was over."""
     before = call.spent.total if call.spent is not None else 0
     return (call.money.total or 0) - (before or 0)
+
+
+def beside_tokens(call: Call) -> int:
+    """pico-USD of what was made on the way and no answer states the price of."""
+    usage = call.answer.usage if call.answer is not None else None
+    return taken(call.asked.tools, usage.detail) if usage is not None and usage.detail else 0
 
 
 def is_hit(call: Call) -> bool:

@@ -97,7 +97,7 @@ class ToolCache:
         if outputs is None or spec is None:
             return None
         basis = self._basis(spec)
-        wanted = outputs.wanted(call, readable(call.request).body) if call.asked.calls else None
+        wanted = outputs.wanted(call, readable(call).body) if call.asked.calls else None
         if wanted is None or not wanted.lifetime:
             return None
         question = Question(outputs, basis, wanted, wish_of(call.request.names))

@@ -14,9 +14,9 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from gateway.call import Call, Usage
 from gateway.errors import BadAnswer, GatewayError, Rejected, UpstreamFault
-from gateway.policy.encoding import decoder_for
+from gateway.policy.encoding import PLAIN, decoder_for
 from gateway.policy.model_limits import most
-from gateway.ports import Exchange, Gateway, Headers, OtherAnswer, OtherQuestion, Spec
+from gateway.ports import Exchange, Gateway, Headers, OtherAnswer, OtherQuestion, Spec, Turns
 
 REWRITTEN = frozenset((b"content-length", b"content-type", b"content-encoding", b"transfer-encoding"))
 
@@ -56,7 +56,7 @@ def ask(call: Call, spec: Spec, body: bytes, gw: Gateway) -> OtherQuestion | Non
         body,
         droppable=spec.droppable,
         usage=usage,
-        max_tokens=known.output if known is not None else 0,
+        max_tokens=known.asked if known is not None else 0,
     )
     call.notes = {**call.notes, "translated": question.dialect}
     if question.dropped:
@@ -64,10 +64,10 @@ def ask(call: Call, spec: Spec, body: bytes, gw: Gateway) -> OtherQuestion | Non
     return question
 
 
-def answered(call: Call, question: OtherQuestion, exchange: Exchange) -> Exchange:
+def answered(call: Call, question: OtherQuestion, exchange: Exchange, gw: Gateway) -> Exchange:
     """The answer in the words of the client."""
     call.translated = question.answer(exchange.status, exchange.names.get(b"content-type", b""))
-    return TranslatedExchange(exchange, call.translated)
+    return TranslatedExchange(exchange, call.translated, gw.turns)
 
 
 def end_early(call: Call, usage: Usage, gw: Gateway) -> bytes:
@@ -89,9 +89,10 @@ def interruption(call: Call, fault: GatewayError, gw: Gateway) -> bytes:
 class TranslatedExchange:
     """Implements ports.Exchange over the answer of an upstream that speaks another API."""
 
-    def __init__(self, inner: Exchange, answer: OtherAnswer) -> None:
+    def __init__(self, inner: Exchange, answer: OtherAnswer, turns: Turns) -> None:
         self._inner = inner
         self._answer = answer
+        self._turns = turns
         self._decoder = decoder_for(inner.names.get(b"content-encoding", b""))
         self._ended = False
         self._waiting = b""  # put back
@@ -130,7 +131,7 @@ class TranslatedExchange:
         if self._waiting:
             return self._put_back()
         while not self._ended:
-            said = await self._turn(self._inner.read())
+            said = await self._turn(self._inner.read)
             if said:
                 return said
         return b""
@@ -139,15 +140,18 @@ class TranslatedExchange:
         if self._waiting:
             return self._put_back()
         while not self._ended:
-            said = await self._turn(self._inner.read_within(seconds))
+            said = await self._turn(lambda: self._inner.read_within(seconds))
             if said is None or said:
                 return said
         return b""
 
-    async def _turn(self, reading: Awaitable[bytes | None]) -> bytes | None:
+    async def _turn(self, read: Callable[[], Awaitable[bytes | None]]) -> bytes | None:
         """What the next piece says to the client; None where nothing came."""
+        if self._decoder.behind:
+            await self._turns.next()
+            return self._answer.feed(self._decoder.more())
         try:
-            data = await reading
+            data = await read()
         except UpstreamFault:
             if not self._answer.meter.terminal:
                 raise
@@ -162,6 +166,8 @@ class TranslatedExchange:
             return False
         if self._ended:
             return True
+        if self._decoder is not PLAIN:
+            return await self._relay_decoded(sink)
         meter = self._answer.meter
 
         def into(data: bytes) -> bool:
@@ -172,6 +178,13 @@ class TranslatedExchange:
             return False
         tail = self._finish()
         return sink(tail) if tail else True
+
+    async def _relay_decoded(self, sink: Callable[[bytes], bool]) -> bool:
+        """A piece may expand to more than is decoded at a time."""
+        while said := await self.read():
+            if not sink(said):
+                return False
+        return True
 
     def unread(self, data: bytes) -> None:
         self._waiting = data + self._waiting
@@ -184,7 +197,7 @@ class TranslatedExchange:
         self._inner.close()
 
     def _said(self, data: bytes) -> bytes:
-        return self._answer.feed(self._decoder.feed(data))
+        return self._answer.feed(self._decoder.begin(data))
 
     def _finish(self) -> bytes:
         """The upstream's body has ended. Raises BadAnswer."""

@@ -1,13 +1,14 @@
 """Tunnel: a WebSocket, relayed frame by frame as it is, and metered where usage events pass.
 
 A session is admitted with what one answer of the largest size may cost. When its answers together have come to that, it
-is ended behind the last of them: who connects again is admitted anew, to what its budgets have left by then.
+is ended behind the last of them: who connects again is admitted anew, to what its budgets have left by then. So it is
+before a message that asks for another model than the session was admitted for goes on, and where its run is stopped.
 """
 
 from __future__ import annotations
 
 from gateway.call import Call
-from gateway.errors import BudgetExceeded, ClientGone, UpstreamFault
+from gateway.errors import BudgetExceeded, ClientGone, RunStopped, UpstreamFault
 from gateway.policy.ceiling import model_of
 from gateway.ports import Downstream, Exchange, Gateway, Used
 from gateway.spend import PICO_PER_NANO
@@ -16,6 +17,7 @@ from gateway.stages.cheaper import note
 from gateway.stages.ending import Ending
 from gateway.stages.refuse import own_lines
 
+STRAYED = "This session was admitted for {} by its budgets; connect with `?model=` for another model."
 SPENT = "This session has come to what was reserved for it in its budgets; connect again to go on."
 
 
@@ -41,9 +43,14 @@ async def tunnel(call: Call, exchange: Exchange, down: Downstream, gw: Gateway) 
         call.first_byte = gw.monotonic()
         down.start(101, exchange.reason, exchange.block + own_lines(call), None)
 
+        admitted = model_of(call) if call.hold is not None else ""
+
         def from_client(data: bytes) -> None:
             tap.feed(True, data)
-            send(data)
+            if admitted and tap.strays(admitted):
+                down.interrupt(BudgetExceeded(STRAYED.format(admitted)))
+            else:
+                send(data)
 
         down.upgrade(from_client)
         call.meter = tap
@@ -53,11 +60,13 @@ async def tunnel(call: Call, exchange: Exchange, down: Downstream, gw: Gateway) 
             down.write(data)
             used = tap.used()
             if used is not None and is_spent(call, used, gw):
-                call.fault = BudgetExceeded(SPENT)
-                note(call, "stopped")
-                return Ending(tap.close(call.fault, call.id), complete=False)
+                raise BudgetExceeded(SPENT)
             if down.paused or down.gone:
                 await down.drained()
+    except (BudgetExceeded, RunStopped) as fault:
+        call.fault = fault
+        note(call, "stopped")
+        return Ending(tap.close(fault, call.id), complete=False)
     except UpstreamFault as fault:
         call.fault = fault
     except ClientGone:

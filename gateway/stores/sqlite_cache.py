@@ -7,7 +7,8 @@ Rules
    one transaction, so that a process killed anywhere leaves an entry complete or not at all.
 3. Each tenant has its own bound in bytes; what was not used for longest goes first. One tenant never displaces another.
 4. Clearing counts `generation` up in the same transaction. What a worker holds in memory counts only while the
-   generation stands, and an answer asked for before a clearing is not kept behind it.
+   generation stands and no other worker has stored that answer anew; an answer asked for before a clearing is not kept
+   behind it.
 5. Answers stand in the file as they came, readable for the user of the gateway alone (mode 600).
 """
 
@@ -41,6 +42,9 @@ _GENERATION = "SELECT value FROM meta WHERE name = 'generation'"
 _GET = """
 SELECT m.value, e.coded, e.facts, e.body, e.used FROM meta m
 LEFT JOIN entries e ON e.key = ? AND e.expires > ? WHERE m.name = 'generation'
+"""
+_STANDS = """
+SELECT m.value, e.expires FROM meta m LEFT JOIN entries e ON e.key = ? WHERE m.name = 'generation'
 """
 _TOUCH = "UPDATE entries SET used = max(used, ?), hits = hits + ? WHERE key = ?"
 
@@ -120,26 +124,32 @@ class SqliteCache:
         if self._db is None:
             self._db = self._connected()
         known = self._memory.get(key)
-        if known is not None and self._stands():
-            if known.expires > now:
+        if known is not None:
+            generation, expires = self._db.execute(_STANDS, (key,)).fetchone()
+            self._see(generation)
+            if key in self._memory and known.expires > now and expires in (None, known.expires):
                 self._memory.move_to_end(key)
                 return known
-            self._forget(key)
-            return None
         generation, coded, facts, body, _ = self._db.execute(_GET, (key, now)).fetchone()
         self._see(generation)
-        if facts is None:
+        entry = None if facts is None else read(coded, facts, body)
+        if entry is not None and entry.key != key:  # never by the word of an index alone
             return None
-        entry = read(coded, facts, body)
-        if entry.key != key:  # never by the word of an index alone
-            return None
-        self._remember(entry)
-        return entry
+        return self._later(key, entry, now)
 
-    def _stands(self) -> bool:
-        assert self._db is not None
-        self._see(self._db.execute(_GENERATION).fetchone()[0])
-        return bool(self._memory)
+    def _later(self, key: bytes, stored: Entry | None, now: int) -> Entry | None:
+        """Of what the file has and what is in memory: another worker may have stored the answer anew, or this one may,
+        and not have written it down yet."""
+        known = self._memory.get(key)
+        if known is None or (stored is not None and stored.created > known.created):
+            if stored is not None:
+                self._remember(stored)
+            return stored
+        if known.expires > now:
+            self._memory.move_to_end(key)
+            return known
+        self._forget(key)
+        return None
 
     def _see(self, generation: int) -> None:
         if generation != self.generation:

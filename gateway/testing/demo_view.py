@@ -106,7 +106,7 @@ class Progress:
 
 
 def _new(first: str, *columns: str, title: str | None = None) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column(first, overflow="fold")  # names and ids can be copied
     for column in columns:
         table.add_column(column, justify="right")

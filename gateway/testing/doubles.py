@@ -11,7 +11,7 @@ Nothing runs by itself. A coroutine stops at each of its awaits, and the test le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from gateway.call import Answer, Attempt, Call, Money, Request, Target, ToolCall, Usage, Who
@@ -29,20 +29,11 @@ from gateway.stages.live import Live
 from gateway.stages.trials import Manner, RetryingTrials
 from gateway.stores.flights import paused
 from gateway.testing.calls import MemoryLinks
+from gateway.testing.turns import MemoryTurns, Stop
 from gateway.tool import Terms
 
 Log = list[tuple[str, Any]]
 T = TypeVar("T")
-
-
-class Stop:
-    """One await of a double; the driver sees it by its name."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __await__(self) -> Generator[Stop, None, None]:
-        yield self
 
 
 class Endless(AssertionError):
@@ -311,6 +302,7 @@ class World:
         self.learned = Learned()
         self.controls = Standings()
         self.live = Live()
+        self.turns = MemoryTurns()
         self.clock = 1_000_000_000
         self.step = 1_000_000  # ns that pass whenever somebody looks at the clock
         self.specs = {name: _spec(name, **spec) for name in ("openai", "anthropic", "gemini")}
@@ -362,6 +354,7 @@ class World:
             learned=self.learned,
             controls=self.controls,
             live=self.live,
+            turns=self.turns,
             **settings,
         )
 

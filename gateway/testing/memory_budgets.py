@@ -19,7 +19,8 @@ from gateway.policy.ceiling import Ceiling
 from gateway.policy.priorities import Priorities
 from gateway.spend import Charge, Demand, Grant, Refusal
 from gateway.stages.admit import Admitter, Manner
-from gateway.testing.doubles import FlatPrices, Log, Stop, World
+from gateway.testing.doubles import FlatPrices, Log, World
+from gateway.testing.turns import Stop
 
 NOW = 1_790_000_000_000_000_000
 

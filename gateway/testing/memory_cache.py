@@ -13,7 +13,8 @@ from gateway.ports import Entry, Outputs
 from gateway.stages.cache import ExactCache
 from gateway.stages.semantic import SemanticTier
 from gateway.stages.tool_cache import Caches, ToolCache
-from gateway.testing.doubles import Stop, World
+from gateway.testing.doubles import World
+from gateway.testing.turns import Stop
 
 EVERYTHING = Cache(exact=Settings(enabled=True, sampled="all"))
 

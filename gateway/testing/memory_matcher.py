@@ -11,7 +11,7 @@ from gateway.errors import ClientGone
 from gateway.policy.semantic_rules import SemanticRules
 from gateway.ports import Inquiry, Lesson, Match
 from gateway.stages.semantic import SemanticTier
-from gateway.testing.doubles import Stop
+from gateway.testing.turns import Stop
 
 
 class MemoryMatcher:

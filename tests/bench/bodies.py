@@ -18,7 +18,7 @@ NOTES = (
     "dependency recovers, what it costs in failed requests, and how to see it in a dashboard. "
 )
 NOTES = (NOTES + NOTES)[:830]
-USAGE = {"stream": True, "stream_options": {"include_usage": True}}
+USAGE: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
 UNIQUE = "@@@@@@@@"
 AGENT_BYTES = 300_000
 WORDS = (

@@ -57,4 +57,5 @@ def run(core: int, port: int, body: Path, path: str, headers: Sequence[str] = ()
         raise BenchFailed(f"the load generator did not end in {patience:.0f} s") from None
     if told.returncode:
         raise BenchFailed(told.stderr.strip() or f"the load generator ended with {told.returncode}")
-    return json.loads(told.stdout)
+    found: dict[str, Any] = json.loads(told.stdout)
+    return found

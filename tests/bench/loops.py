@@ -66,7 +66,8 @@ def play(
 ) -> list[list[str]]:
     """The signals at each step of one run, its first request included."""
     talk = Conversation(dialect, run, prompt=f"{run}: do the task.", window=window)
-    now, found = START, []
+    now = START
+    found: list[list[str]] = []
     for move in script(random):
         call = talk.call(now, len(found))
         found.append([verdict.signal for verdict in breaker.check(call, now)])
@@ -117,10 +118,11 @@ def corpus(rounds: int, config: Loops) -> Tally:
     tally = Tally()
     with tempfile.TemporaryDirectory() as directory, lively():
         world = World(Path(directory), seed=7)
-        world.workers = [  # type: ignore[misc]
+        watched: Any = [
             Watched(inner, LoopBreaker(config, table, newest_step), tally)
             for inner, table in zip(world.workers, world.tables, strict=True)
         ]
+        world.workers = watched
         for number in range(rounds):
             everybody = [(s, one) for s in SCRIPTS for one in s.make(Random(f"{number}{s.name}"))]
             world.play(everybody, START + number * 600 * SECOND)
@@ -131,7 +133,8 @@ class lively:
     """While this lasts, the tools of scripted clients get arguments and results."""
 
     def __enter__(self) -> None:
-        self._answer = answer = wire.Model.answer
+        self._answer: Any = wire.Model.answer
+        answer = wire.Model.answer
 
         def drawn(model: wire.Model) -> wire.Reply:
             reply = answer(model)
@@ -144,7 +147,7 @@ class lively:
                 use.result = f"{use.name} gave {n}"
             return reply
 
-        wire.Model.answer = drawn  # type: ignore[method-assign]
+        wire.Model.answer = drawn  # type: ignore[method-assign, assignment]
 
     def __exit__(self, *_: object) -> None:
         wire.Model.answer = self._answer  # type: ignore[method-assign]
@@ -264,7 +267,7 @@ def detections(config: Loops, seeds: int = 20, limit: int = 120) -> dict[str, di
 def cost() -> dict[str, float]:
     """Microseconds of CPU per call: an ordinary step of a run that goes on, in memory and in the shared table."""
     script = HONEST["researcher"]
-    calls = []
+    calls: list[Call] = []
     talk = Conversation("openai_chat", "r")
     for move in [move for seed in range(4) for move in script(Random(seed))][:40]:
         talk.take(type(move)(move.acts[:1], move.text))
@@ -286,9 +289,12 @@ def cost() -> dict[str, float]:
                     breaker.check(call, START)
 
             figures[f"check, all signals on, links in {place}"] = timed(check, len(calls))
-            figures[f"learn, links in {place}"] = timed(
-                lambda b=breaker: [b.learn(c, START) for c in calls], len(calls)
-            )
+
+            def learn(breaker: LoopBreaker = breaker) -> None:
+                for call in calls:
+                    breaker.learn(call, START)
+
+            figures[f"learn, links in {place}"] = timed(learn, len(calls))
     once = Conversation("openai_chat", "r", prompt="What is a circuit breaker? " * 20).call(START, 1)
     once.who.run_source = "new"
     figures["check, a first request"] = timed(lambda: [breaker.check(once, START) for _ in range(40)], 40)

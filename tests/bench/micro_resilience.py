@@ -13,9 +13,10 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from gateway.call import Request
 from tests.bench.bodies import bodies
@@ -41,7 +42,7 @@ POOL = {
     "overload": {"lag_seconds": 1},
 }
 ROUTED = {"routes": [{"model": "gpt-*", "to": ["gpt-4o-mini", "gpt-4.1-mini"]}]}
-CONFIGS = {
+CONFIGS: Mapping[str, Mapping[str, Any]] = {
     "one attempt": ONCE,
     "retries": {},
     "retries, breaker, chain": CHAIN,

@@ -135,7 +135,7 @@ def agent_lines(rows: Rows) -> Iterable[Line]:
 def peers_lines(rows: Rows) -> Iterable[Line]:
     for name, bound in (("portkey", 12), ("litellm", 120), ("litellm granian", 120)):
         if name in rows[0]:
-            rate = over(rows, lambda row, name=name: row[name]["cpu_us"] / row["tollgate"]["cpu_us"])
+            rate = ratio(rows, "cpu_us", other="tollgate", one=name)
             what = f"calls/s of a whole core, beside {name}"
             yield Line(f"rate_{name}", what, f"× {name}", rate, bound, rising=True, digits=0)
             counted = ratio(rows, "rps", name)
@@ -233,8 +233,8 @@ def absolute_table(phase: str, rows: Rows) -> str:
         if stream:
             found.append(text(lambda row: row["cpu_us_per_event"], 2))
         found += [text(lambda row: row["tree_us"], 1)]
-        found += [text(lambda row, q=q: row["lat"][q] / 1e3, 2) for q in ("p50", "p99")]
-        found += [text(lambda row, part=part: 100 * row[part]) + " %" for part in ("used", "noise")]
+        found += [text(lambda row: row["lat"]["p50"] / 1e3, 2), text(lambda row: row["lat"]["p99"] / 1e3, 2)]
+        found += [text(lambda row: 100 * row["used"]) + " %", text(lambda row: 100 * row["noise"]) + " %"]
         return found
 
     title = next(each.title for each in PHASES if each.name == phase)

@@ -12,7 +12,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -51,7 +51,7 @@ class Judge:
         self.delay, self.faults = delay, faults
         self.tasks: set[asyncio.Task[None]] = set()
 
-    async def __aenter__(self) -> Judge:
+    async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", 0, backlog=2048)
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"

@@ -118,7 +118,7 @@ async def one(seed: int, running: list[RunningGateway], judge: Judge, *, ceiling
     return tally
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(300 + 15 * SEEDS)
 @pytest.mark.parametrize("store", STORES)
 async def test_no_seed_overspends_and_the_ledger_says_what_the_upstream_says(
     store: str, capsys: pytest.CaptureFixture[str]
@@ -158,7 +158,7 @@ def run_cost(gate: RunningGateway, run: str) -> float:
     return float(gate.get(f"/api/runs/{run}")["cost_usd"] or 0.0)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(300 + 3 * SEEDS)
 @pytest.mark.parametrize("store", STORES)
 async def test_without_ceilings_at_most_one_call_more_is_spent(store: str) -> None:
     async with Judge(8) as judge, gates(store, judge) as running:

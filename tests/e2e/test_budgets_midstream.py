@@ -194,6 +194,37 @@ def said(text: str) -> dict[str, Any]:
     return {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
 
 
+@pytest.mark.parametrize("place", ["message", "response"])
+async def test_a_websocket_asks_for_no_other_model_than_it_was_admitted_for(house: RunningGateway, place: str) -> None:
+    run = f"s-stray-{place}"
+    dear = {"model": "dear-socket", "input": f"[[tokens 3]] {run}"}
+    asked = {"type": "response.create", **(dear if place == "message" else {"response": dear})}
+    async with aiohttp.ClientSession() as session:
+        url = f"{house.url}/run/{run}/v1/responses?model=stop-socket"
+        async with session.ws_connect(url, max_msg_size=0) as socket:
+            await socket.send_json({"type": "response.create", "model": "STOP-socket", "input": "[[tokens 3]]"})
+            while (await socket.receive_json(timeout=10))["type"] != "response.completed":
+                pass
+            await socket.send_json(asked)
+            event = await socket.receive_json(timeout=10)
+            code = (await socket.receive(timeout=10)).data
+    assert (event["type"], event["status"], code) == ("error", 402, 1008)
+    assert "stop-socket" in event["error"]["message"]
+    (call,) = await asyncio.to_thread(house.calls, 1, run=run)
+    assert call["notes"]["budget"] == "stopped"
+
+
+async def test_a_websocket_of_a_run_that_is_killed_is_told_so(house: RunningGateway) -> None:
+    url = f"{house.url}/run/s-killed/v1/realtime?model=stop-socket"
+    async with aiohttp.ClientSession() as session, session.ws_connect(url) as socket:
+        await socket.receive_json(timeout=10)
+        await asyncio.to_thread(house.post, "/api/runs/s-killed/kill", {"reason": "it goes in circles"})
+        event = await socket.receive_json(timeout=10)
+        code = (await socket.receive(timeout=10)).data
+    assert (event["type"], event["error"]["tollgate_code"], code) == ("error", "run_stopped", 1008)
+    assert "it goes in circles" in event["error"]["message"]
+
+
 async def test_a_websocket_that_names_no_model_is_not_let_by_the_budgets_of_models(house: RunningGateway) -> None:
     async with aiohttp.ClientSession() as session:
         with pytest.raises(aiohttp.WSServerHandshakeError) as caught:

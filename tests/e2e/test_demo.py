@@ -54,7 +54,7 @@ def stays(output: Iterable[str]) -> None:
 
 @pytest.fixture(scope="module")
 def demos() -> Iterator[dict[str, Demo]]:
-    """All at once, for they wait more than they work: to end by itself, by each signal, and to be killed."""
+    """All at once, since they mostly wait: one that ends by itself, one for each signal, one to be killed."""
     started = {"once": Demo("--once"), "killed": Demo()}
     for number in SIGNALS:
         # Those of the keyboard come ignored, as a shell starts what runs in its background.

@@ -661,6 +661,18 @@ def test_figures_stand_in_full_rows(gate, watched):
         assert len({tops.count(top) for top in tops}) == 1, width
 
 
+def test_little_is_not_shown_as_nothing(gate, watched):
+    page = watched(gate).go()
+    usd = page.evaluate("import('/page/format.js').then(({ usd }) => [0, 4.95e-6, 5e-6, 0.5, null].map(usd))")
+    assert usd == ["$0.00", "< $0.00001", "$0.00001", "$0.5000", "unknown"]
+
+
+def test_a_day_ends_when_that_of_the_gateway_does(gate, watched):
+    for zone, end in (("UTC", "midnight"), ("Asia/Kolkata", "05:30")):
+        page = watched(gate, timezone_id=zone).go()
+        page.locator(".tile", has_text="Today").filter(has_text=f" by {end}").first.wait_for()
+
+
 def test_the_policy_would_stop_what_is_injected(gate, watched):
     watcher = watched(gate)
     page = watcher.go()

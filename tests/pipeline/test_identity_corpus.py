@@ -242,7 +242,7 @@ class Canned(Model):
 
 
 def canned(random: Random) -> list[tuple[Client, Model]]:
-    made = []
+    made: list[tuple[Client, Model]] = []
     for _ in range(40):
         client = Client(
             wire.CHAT, wire.bearer("sk-one", OPENAI), random, run=f"canned {random.random()}", calls=5,
@@ -254,7 +254,7 @@ def canned(random: Random) -> list[tuple[Client, Model]]:
 
 def claude_code(random: Random) -> list[tuple[Client, Model]]:
     """Sessions with parallel sub-agents of one type and auxiliary calls; all share the session id."""
-    made = []
+    made: list[tuple[Client, Model]] = []
     for _ in range(4):
         session = wire.new_uuid(random)
         user = json.dumps({"device_id": "d" * 8, "account_uuid": "", "session_id": session})
@@ -277,7 +277,7 @@ def claude_code(random: Random) -> list[tuple[Client, Model]]:
 
 
 def codex(random: Random) -> list[tuple[Client, Model]]:
-    made = []
+    made: list[tuple[Client, Model]] = []
     for _ in range(4):
         session = wire.new_uuid(random)
         for number in range(3):
@@ -295,7 +295,7 @@ def codex(random: Random) -> list[tuple[Client, Model]]:
 
 
 def opencode(random: Random) -> list[tuple[Client, Model]]:
-    made = []
+    made: list[tuple[Client, Model]] = []
     for _ in range(4):
         root = f"ses_{random.getrandbits(80):x}"
         for number in range(3):
@@ -312,7 +312,7 @@ def opencode(random: Random) -> list[tuple[Client, Model]]:
 
 def tenants(random: Random) -> list[tuple[Client, Model]]:
     """Two customers with the same prompts, whose servers give the same answers and ids."""
-    made = []
+    made: list[tuple[Client, Model]] = []
     for key in ("sk-one", "sk-two"):
         same = Random(7)
         client = Client(
@@ -325,7 +325,7 @@ def tenants(random: Random) -> list[tuple[Client, Model]]:
 
 def traced(random: Random) -> list[tuple[Client, Model]]:
     """Three unrelated questions of one agent within its trace."""
-    made = []
+    made: list[tuple[Client, Model]] = []
     for _ in range(6):
         run = f"{random.getrandbits(128):032x}"
         for _ in range(3):

@@ -32,9 +32,10 @@ from gateway.spend import Charge, Demand, Rule, Unit
 from gateway.stages.breaking import Breakers
 from gateway.stages.bulkheads import Bulkheads
 from gateway.stages.trials import Manner, RetryingTrials
-from gateway.testing.doubles import Stop, World, ask, drive
+from gateway.testing.doubles import World, ask, drive
 from gateway.testing.memory_budgets import NOW, MemoryBudgets, limit
 from gateway.testing.memory_cache import EVERYTHING, MemoryCache, MemoryFlight, MemoryFlights, cached, outputs_cached
+from gateway.testing.turns import Stop
 from gateway.tool import Caching, Price, Terms
 
 JSON = ((b"Content-Type", b"application/json"),)

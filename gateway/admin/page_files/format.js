@@ -3,11 +3,14 @@
 export function usd(value) {
   if (value === null || value === undefined) return "unknown";
   const size = Math.abs(value);
+  if (value > 0 && value < 5e-6) return "< $0.00001";
   const digits = size === 0 ? 2 : size < 0.01 ? 5 : size < 1 ? 4 : size < 1000 ? 2 : 0;
   return `${value < 0 ? "−" : ""}$${size.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits })}`;
 }
 
 export const count = (value) => Math.round(value).toLocaleString("en");
+
+export const calls = (value) => `${short(value)} ${value === 1 ? "call" : "calls"}`;
 
 export function short(value) {
   for (const [limit, unit] of [[1e9, "G"], [1e6, "M"], [1e4, "k"]]) {
@@ -30,6 +33,12 @@ export function span(ms) {
 }
 
 export const clock = (time) => new Date(time).toLocaleTimeString("en-GB");
+
+/** The end of an hour or a day, which need not be one where the browser is. */
+export function until(time) {
+  const text = clock(time).slice(0, 5);
+  return text === "00:00" ? "midnight" : text;
+}
 
 export function when(time) {
   const at = new Date(time), today = new Date();

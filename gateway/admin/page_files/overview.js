@@ -3,7 +3,7 @@
 import { get, runLink } from "./api.js";
 import { spendChart } from "./chart.js";
 import { badge, card, empty, h, put, renew } from "./dom.js";
-import { clock, count, percent, short, usd, when } from "./format.js";
+import { calls, count, percent, short, until, usd, when } from "./format.js";
 import { runLine, runHeading } from "./runs.js";
 
 const NAMES = { slo_burn: "Objective missed", price_unknown: "Prices unknown", journal_lag: "Records lag", journal_lost: "Records lost", ledger_unavailable: "No ledger",
@@ -14,7 +14,7 @@ const tile = (name, value, note, kind = "") => h("div", { class: "card tile" }, 
   h("div", { class: `value ${kind}` }, value), h("div", { class: "note" }, note));
 
 function spendTile(name, spend, end) {
-  const some = spend.unknown_cost_calls ? ` + ${count(spend.unknown_cost_calls)} calls of unknown cost` : "";
+  const some = spend.unknown_cost_calls ? ` + ${calls(spend.unknown_cost_calls)} of unknown cost` : "";
   const by = spend.projected_usd === null ? "adding up" : `${usd(spend.projected_usd)} by ${end}`;
   return tile(name, usd(spend.cost_usd), by + some);
 }
@@ -30,7 +30,7 @@ function top(list, link) {
   if (!list.length) return empty("No calls today");
   const most = Math.max(...list.map((one) => one.cost_usd ?? 0));
   return h("ol", { class: "spenders" }, list.map((one) => h("li", {},
-    h("span", { class: "cut" }, one.name ?? "(unknown)"), h("span", { class: "num" }, usd(one.cost_usd), h("span", { class: "soft" }, `  ${short(one.calls)} calls`)),
+    h("span", { class: "cut" }, one.name ?? "(unknown)"), h("span", { class: "num" }, usd(one.cost_usd), h("span", { class: "soft" }, `  ${calls(one.calls)}`)),
     h("div", { class: "share", "aria-hidden": true }, h("span", { style: { width: `${most > 0 ? ((one.cost_usd ?? 0) / most) * 100 : 0}%` } })))),
   h("li", {}, h("a", { href: link }, "All of today")));
 }
@@ -68,7 +68,7 @@ export function overview(root) {
       summary = data;
       if (first && !rows.length) list();
       const { hour, day, month, today, calls_per_second, inflight, slo } = data;
-      renew(tiles, [hour, day, month, today, calls_per_second, inflight, slo], () => [spendTile("This hour", data.hour, clock(data.hour.until).slice(0, 5)), spendTile("Today", data.day, "midnight"),
+      renew(tiles, [hour, day, month, today, calls_per_second, inflight, slo], () => [spendTile("This hour", data.hour, until(data.hour.until)), spendTile("Today", data.day, until(data.day.until)),
         spendTile("This month", data.month, "its end"),
         tile("Calls per second", data.calls_per_second.toFixed(data.calls_per_second < 10 ? 2 : 0), `${count(data.inflight)} under way, ${short(data.today.calls)} today`),
         service(data.slo),

@@ -12,6 +12,7 @@ from gateway.call import Usage
 from gateway.dialects import faults, finish
 from gateway.dialects.translate.answers import (
     MAX_CALLS,
+    MAX_HELD,
     Reader,
     Writer,
     broken,
@@ -39,7 +40,7 @@ from gateway.dialects.translate.neutral import (
     Thought,
 )
 from gateway.dialects.usage import openai_usage
-from gateway.errors import GatewayError
+from gateway.errors import BadAnswer, GatewayError
 
 REASONS = {
     **{"stop": STOP, "eos": STOP, "length": LENGTH, "model_length": LENGTH, "tool_calls": TOOLS},
@@ -200,12 +201,12 @@ def usage_of(usage: Usage) -> dict[str, Any]:
     }
 
 
-def _detail(kind: str, text: str, origin: str) -> dict[str, Any]:
-    """A signature or sealed reasoning, in the form of OpenRouter's `reasoning_details`."""
-    named = {"format": _FORMATS.get(origin, "unknown"), "index": 0}
-    if kind == "sealed":
-        return {"type": "reasoning.encrypted", "data": text, **named}
-    return {"type": "reasoning.text", "text": "", "signature": text, **named}
+def _detail(index: int, part: Thought) -> dict[str, Any]:
+    """Signed or sealed reasoning, in the form of OpenRouter's `reasoning_details`."""
+    named = {"format": _FORMATS.get(part.origin, "unknown"), "index": index}
+    if part.data:
+        return {"type": "reasoning.encrypted", "data": part.data, **named}
+    return {"type": "reasoning.text", "text": part.text, "signature": part.signature, **named}
 
 
 def _tool_call(call: Called | Invocation, arguments: str) -> dict[str, Any]:
@@ -217,7 +218,11 @@ def _tool_call(call: Called | Invocation, arguments: str) -> dict[str, Any]:
 
 
 class ChatWriter(Writer):
-    """`usage`: the client asked for it. `created`: seconds since the epoch."""
+    """`usage`: the client asked for it. `created`: seconds since the epoch.
+
+    A signature is worth nothing without the text that it signs, and clients put pieces of one index together, names and
+    all. So each detail of reasoning is said once, whole, under an index of its own.
+    """
 
     def __init__(self, *, usage: bool, created: int) -> None:
         super().__init__()
@@ -226,6 +231,9 @@ class ChatWriter(Writer):
         self._begun: set[int] = set()
         self._numbers: dict[tuple[int, int], int] = {}
         self._bare: set[tuple[int, int]] = set()  # calls without arguments so far
+        self._thoughts: dict[int, list[str]] = {}  # of each choice, what a signature would sign
+        self._details: dict[int, int] = {}  # how many each choice has
+        self._held = 0
 
     def head(self) -> dict[str, Any]:
         return {"id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.model}
@@ -245,11 +253,27 @@ class ChatWriter(Writer):
             call = {"index": self._numbers.get(at, 0), "function": {"arguments": event.text}}
             return self.chunk(event.choice, {"tool_calls": [call]})
         if event.kind in ("signature", "sealed"):
-            return self.chunk(event.choice, {"reasoning_details": [_detail(event.kind, event.text, event.origin)]})
+            return self._proof(event)
+        if event.kind == "thought":
+            self._held += len(event.text)
+            if self._held > MAX_HELD:
+                raise BadAnswer("the reasoning is too long to be put together")
+            self._thoughts.setdefault(event.choice, []).append(event.text)
+        else:
+            self._thoughts.pop(event.choice, None)
         name = {"text": "content", "refusal": "refusal", "thought": "reasoning_content"}[event.kind]
         return self.chunk(event.choice, {name: event.text})
 
+    def _proof(self, event: Said) -> bytes:
+        text = "".join(self._thoughts.pop(event.choice, ()))
+        sealed = event.kind == "sealed"
+        part = Thought("", "", event.text, event.origin) if sealed else Thought(text, event.text, "", event.origin)
+        number = self._details.get(event.choice, 0)
+        self._details[event.choice] = number + 1
+        return self.chunk(event.choice, {"reasoning_details": [_detail(number, part)]})
+
     def call(self, event: Called) -> bytes:
+        self._thoughts.pop(event.choice, None)
         number = sum(choice == event.choice for choice, _ in self._numbers)
         self._numbers[event.choice, event.key] = number
         self._bare.add((event.choice, event.key))
@@ -290,19 +314,13 @@ def _choice(choice: Choice) -> dict[str, Any]:
     thoughts = [part for part in parts if isinstance(part, Thought)]
     if any(part.text for part in thoughts):
         message["reasoning_content"] = "".join([part.text for part in thoughts])
-    details = [_details(part) for part in thoughts if part.signature or part.data]
+    details = [_detail(at, part) for at, part in enumerate([one for one in thoughts if one.signature or one.data])]
     if details:
         message["reasoning_details"] = details
     calls = [_tool_call(part, part.arguments) for part in parts if isinstance(part, Invocation)]
     if calls:
         message["tool_calls"] = calls
     return {"index": choice.index, "message": message, "logprobs": None, "finish_reason": WORDS[choice.reason]}
-
-
-def _details(part: Thought) -> dict[str, Any]:
-    if part.data:
-        return _detail("sealed", part.data, part.origin)
-    return {**_detail("signature", part.signature, part.origin), "text": part.text}
 
 
 def error_body(event: Failed) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from gateway.dialects.lowering import NEW_LIMIT
+from gateway.dialects.lowering import NEW_LIMIT, openai_effort
 from gateway.dialects.translate.chat_reader import HINTS, NUMBERS, ORIGIN
 from gateway.dialects.translate.common import FORMATS, effort_of, with_ids, words
 from gateway.dialects.translate.losses import Losses, Settings
@@ -78,9 +78,16 @@ def _settings(body: dict[str, Any], question: Question, settings: Settings) -> N
         body["response_format"] = _format(form)
     effort, budget = settings.take("effort"), settings.take("budget")
     if effort is None and budget is not None and budget >= 0:
-        effort = effort_of(budget)
-    if effort is not None:
+        effort = effort_of(budget) if budget else _no_effort(question.model)
+    if effort:
         body["reasoning_effort"] = effort
+
+
+def _no_effort(model: str) -> str:
+    """What asks this model to think as little as it can; "" where it never does, or nothing else, and has no word."""
+    if NEW_LIMIT.search(model) or "gpt-oss" in model:
+        return openai_effort("minimal", model)
+    return "" if _SILENT.search(model) else "none"
 
 
 def _format(form: Format) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
+from gateway.dialects.blame import blame
 from gateway.dialects.shape import DECODE_FAULTS
 from gateway.dialects.translate import (
     chat_answers,
@@ -42,6 +43,7 @@ from gateway.dialects.translate.responses_answers import ResponsesWriter
 from gateway.errors import GatewayError, Untranslatable
 
 MAX_MESSAGE = 2000  # of an upstream's error that is no error object
+TOO_LONG = "context_length_exceeded"  # OpenAI's code: what its clients shorten a conversation for
 
 
 class Asked(Struct, frozen=True):
@@ -229,6 +231,10 @@ class Translation:
         if type(error) is dict:
             found = self._upstream.failure(error)
         else:
-            text = error if type(error) is str else body[:MAX_MESSAGE].decode("utf-8", "replace").strip()
+            stated = error or (
+                value.get("message") if type(value) is dict else None
+            )  # xAI and Ollama; vLLM and Bedrock
+            text = stated if type(stated) is str else body[:MAX_MESSAGE].decode("utf-8", "replace").strip()
             found = Failed(text or "the upstream reported an error without a word")
-        return msgspec.structs.replace(found, status=status)
+        code = found.code or (TOO_LONG if blame(status, body).kind == "context" else "")
+        return msgspec.structs.replace(found, status=status, code=code)

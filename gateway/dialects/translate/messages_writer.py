@@ -34,7 +34,7 @@ _IMAGES = frozenset(("image/png", "image/jpeg", "image/gif", "image/webp"))
 
 
 def write(question: Question, losses: Losses, *, max_tokens: int = 0) -> dict[str, Any]:
-    """`max_tokens`: the model's own limit of output, where it is known."""
+    """`max_tokens`: what the model makes at most, where it is known."""
     body: dict[str, Any] = {"model": question.model}
     settings = Settings(question.settings, losses)
     _sampling(body, settings)

@@ -92,6 +92,14 @@ def test_a_table_without_rows_has_its_heads() -> None:
     assert table([], [("run", "r9", None)]).splitlines()[1] == "stopped: run r9"
 
 
+@pytest.mark.parametrize(
+    ("spent", "shown"), [(None, "unknown"), (0.0, "$0.0000"), (0.00000495, "< $0.0001"), (0.00005, "$0.0001")]
+)
+def test_little_is_not_shown_as_nothing(spent: float | None, shown: str) -> None:
+    row = table([("r1", "bot", "2026-11-28T10:00:00", 1, spent)], []).splitlines()[1]
+    assert row == f"r1   bot    2026-11-28T10:00:00  1      {shown}"
+
+
 @pytest.mark.parametrize("words", [[], ["--"], ["--budget", "2", "--"]])
 def test_run_needs_a_command(options: list[str], words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", *options, *words]) == 2

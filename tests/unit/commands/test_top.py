@@ -139,6 +139,13 @@ def test_it_fits_the_screen_and_the_mark_is_in_sight(width: int, height: int) ->
         assert len(lines) <= height
 
 
+def test_80_columns_are_enough_to_tell_runs_and_agents_apart() -> None:
+    id, agent = "f0e1d2c3-b4a5", "support-bot"
+    lines = text(Snapshot(summary=SUMMARY, runs=[run(id, 4e-6, agent=agent)]), width=80)
+    assert any(all(part in line for part in (id, agent, "<$0.00001")) for line in lines)
+    assert any(line.startswith("calls/s") and line.endswith("refused 2") for line in lines)
+
+
 def test_what_asks_is_said_and_what_is_old_too() -> None:
     assert (
         "stop run run-1 and its calls under way?  y / n" in text(Snapshot(summary=SUMMARY), Screen(asking="run-1"))[-1]

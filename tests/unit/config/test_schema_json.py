@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 import string
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from jsonschema import Draft202012Validator
 from gateway.config import shape
 from gateway.config.describe import FIELDS
 from gateway.config.schema import Config
+from gateway.config.schema_doc import markdown
 from gateway.config.schema_json import DRAFT, json_schema, undescribed
 from gateway.config.source import parse
 
+ROOT = Path(__file__).parents[3]
 SCHEMA = json_schema()
 VALIDATOR = Draft202012Validator(SCHEMA)
 
@@ -37,6 +40,14 @@ def loads(data):
 def test_it_is_a_valid_schema_of_draft_2020_12():
     assert SCHEMA["$schema"] == DRAFT
     Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_the_page_is_the_schema():
+    """`python -m gateway.config.schema_doc > docs/configuration.md` writes it anew."""
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    assert page == markdown()
+    headings = {heading.lower().replace(".", "") for heading in re.findall(r"^## (.+)$", page, re.MULTILINE)}
+    assert set(re.findall(r"\]\(#([^)]+)\)", page)) <= headings
 
 
 def test_every_field_is_described_and_every_description_has_a_field():

@@ -102,6 +102,15 @@ def test_stated_searches_count_before_seen_ones(responses):
     assert answer.usage.detail == {}
 
 
+def test_what_is_billed_beside_the_tokens_is_counted(responses):
+    kinds = ("image_generation_call", "code_interpreter_call", "image_generation_call", "code_interpreter_call")
+    whole = response(usage=USAGE, output=[{"type": kind} for kind in kinds])
+    counted = {"image_generations": 2, "code_containers": 1}
+    assert responses.answer(whole).usage.detail == counted
+    streamed = responses.stream(CREATED, event("response.completed", 5, response=whole)).end()
+    assert streamed.usage.detail == counted
+
+
 def test_incomplete_document_says_why(responses):
     answer = responses.answer(response("incomplete", incomplete_details={"reason": "max_output_tokens"}))
     assert answer.finish_reasons == ("max_output_tokens",)

@@ -302,6 +302,43 @@ def test_what_has_expired_does_not_do_so_again() -> None:
     assert (book.accounts["day"].spent, book.accounts["day"].reserved) == (3, 0)
 
 
+def test_a_refusal_leaves_an_old_hold_of_one_bucket_named_twice_as_it_was() -> None:
+    book = Book()
+    assert isinstance(book.reserve("a", [demand("rpm", 2, 7)] * 2, "w", T0), Grant)
+    before = book.accounts["rpm"].level
+    assert isinstance(book.reserve("a", [demand("rpm", 4, 7)] * 2, "w", T0), Refusal)
+    assert book.accounts["rpm"].level == before > 0
+
+
+def test_a_hold_that_is_replaced_has_its_row_still() -> None:
+    book = Book()
+    book.reserve("a", [demand("day", 1, 10)], "w", T0)
+    book.holds["a"].stored = True
+    book.reserve("a", [demand("day", 2, 10)], "w", T0)
+    assert book.holds["a"].stored
+
+
+def test_an_age_ends_behind_its_last_nanosecond_and_a_full_bucket_can_be_waited_for() -> None:
+    book = Book()
+    book.reserve("a", [demand("age", 0, 1000)], "w", T0)
+    assert isinstance(book.reserve("b", [demand("age", 0, 1000)], "w", T0 + 1000 * SECOND), Grant)
+    assert isinstance(book.reserve("c", [demand("age", 0, 1000)], "w", T0 + 1000 * SECOND + 1), Refusal)
+    book.reserve("d", [demand("rpm", 1, 7)], "w", T0)
+    whole = book.reserve("e", [demand("rpm", 7, 7)], "w", T0)
+    assert isinstance(whole, Refusal)
+    assert 0 < whole.retry_after <= MINUTE // 7 + 1000
+
+
+def test_what_is_settled_by_an_earlier_clock_is_booked_no_earlier_than_what_is_known() -> None:
+    book = Book()
+    for op, at in (("a", T0 + 3 * MINUTE), ("b", T0)):
+        book.reserve(op, [demand("rolling", 5, 90)], "w", at)
+        book.settle(op, Charge(usd=5), at)
+    slots = book.accounts["rolling"].slots
+    assert slots is not None
+    assert list(slots.values()) == [10]
+
+
 def test_only_what_changed_is_to_be_written() -> None:
     book = Book()
     book.reserve("a", [demand("day", 1, 10), demand("depth", 1, 4)], "w", T0)

@@ -141,6 +141,7 @@ def test_how_an_answer_is_sent_does_not_count() -> None:
         b'{"a":{"x":1,"x":2}}',
         b'{"a":[{"x":1,"\\u0078":2}]}',
         b'{"a":{"x":"\\u0022\\u0022","x":2}}',  # an escaped quote hides the count
+        b'{"a":"x","a":"\\u0022\\u0022\\u0022\\u0022"}',  # and makes it right
         b'{"a":"\\u0022"}',
         b"[]",
         b"no json",
@@ -186,12 +187,14 @@ def test_where_it_goes_counts() -> None:
     ]
     assert len({key(route=route) for route in routes}) == len(routes)
     assert key(model_sent="another") != key()
+    assert key(request=ask("/v1/chat/completions", method=b"PUT")) != key()
     target = PAID.target
     specs = [
         PAID,
         Spec("up", "openai", Target("up", "openai", "h2", 443, True, b""), b"h2", auth=PAID.auth),
         Spec("up", "openai", Target("up", "openai", "h", 443, True, b"/v2"), b"h", auth=PAID.auth),
         Spec("up", "openai", target, b"h", auth=PAID.auth, headers=((b"anthropic-beta", b"x"),)),
+        Spec("up", "anthropic", target, b"h", auth=PAID.auth),
     ]
     assert len({key(spec=spec, basis=Basis(b"1", place_of(spec))) for spec in specs}) == len(specs)
     assert key(basis=Basis(b"2", place_of(PAID))) != key()
@@ -214,6 +217,7 @@ def test_headers_count_but_those_that_change_nothing() -> None:
         [(b"anthropic-beta", b"a"), (b"anthropic-beta", b"b")],
         [(b"anthropic-beta", b"b"), (b"anthropic-beta", b"a")],
         [(b"openai-organization", b"o")],
+        [(b"Accept-Language", b"de")],
         [(b"X-Whatever", b"1")],
         [(b"X-What", b"ever1")],
     ]

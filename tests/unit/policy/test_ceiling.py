@@ -261,6 +261,30 @@ def test_items_that_the_provider_keeps_count_as_all_it_may_read(item: dict[str, 
     assert (chained.tokens_in > 400_000) == kept  # nothing is known of an item
 
 
+def test_a_file_elsewhere_may_fill_the_context_once():
+    linked = {"type": "document", "source": {"type": "file", "file_id": "file_1"}}
+    model = {"dialect": "anthropic", "model": "claude-sonnet-4-5", "max_tokens": 1}
+    asked = [worst("anthropic", **model, messages=[{"role": "user", "content": [linked] * n}]) for n in (1, 9)]
+    context = most("claude-sonnet-4-5").context
+    assert all(context <= one.tokens_in < context + 2_000 for one in asked)
+    assert worst("anthropic", 5_000, **model, messages=[{"role": "user", "content": [linked]}]).tokens_in >= context
+
+
+def test_a_request_that_is_cached_as_a_whole_costs_what_its_time_costs():
+    asked = {"dialect": "anthropic", "model": "claude-sonnet-4-5", "max_tokens": 1}
+    asked |= {"messages": [{"role": "user", "content": "word " * 9_000}]}
+    plain, minutes, hour = (
+        worst("anthropic", **asked, **more)
+        for more in (
+            {},
+            {"cache_control": {"type": "ephemeral"}},
+            {"cache_control": {"type": "ephemeral", "ttl": "1h"}},
+        )
+    )
+    assert minutes.nano_usd == plain.nano_usd
+    assert hour.nano_usd > plain.nano_usd * 1.5
+
+
 def test_items_of_which_the_size_is_known_count_as_that_and_only_if_it_is_of_all_of_them():
     body = {"dialect": "openai_responses", "model": "gpt-5", "max_output_tokens": 10}
     made = read(input=[{"id": "msg_1"}, {"type": "item_reference", "id": "rs_1"}, *HELLO], **body)
@@ -397,6 +421,26 @@ def test_hosted_tools():
     assert limited.tokens_in < 60_000
 
 
+@pytest.mark.parametrize(
+    ("tool", "more", "usd"),
+    [
+        ({"type": "image_generation"}, {"max_tool_calls": 2}, 0.8),
+        ({"type": "image_generation", "max_uses": 3}, {}, 1.2),
+        ({"type": "code_interpreter", "container": {"type": "auto"}}, {}, 0.03),
+        ({"type": "code_interpreter", "container": {"type": "auto", "memory_limit": "64g"}}, {}, 1.92),
+        ({"type": "code_interpreter", "container": {"type": "auto", "memory_limit": "1t"}}, {}, 1.92),
+        ({"type": "code_interpreter", "container": "cntr_1"}, {}, 0),  # paid for when it was made
+    ],
+)
+def test_pictures_and_containers_are_held_beside_the_tokens(tool: dict[str, Any], more: dict[str, Any], usd: float):
+    body = {"dialect": "openai_responses", "model": "gpt-5-nano", "max_output_tokens": 10, "input": "hi", **more}
+    uses = {"max_uses": tool["max_uses"]} if "max_uses" in tool else {}
+    found, other = worst(tools=[tool], **body), worst(tools=[{"type": "other_hosted", **uses}], **body)
+    assert abs(found.base_pico - other.base_pico - usd * 1e12) < 1e8  # beside some tokens of its definition
+    inline = {"type": "additional_tools", "role": "developer", "tools": [tool]}
+    assert worst(**body | {"input": [inline]}).base_pico >= usd * 1e12
+
+
 def test_several_models_that_may_answer():
     one = worst(model="gpt-4o-mini", messages=HELLO, max_tokens=1000)
     two = worst(model="gpt-4o-mini", models=["gpt-4o"], messages=HELLO, max_tokens=1000)
@@ -450,6 +494,27 @@ def test_no_verb_of_a_model_is_free_because_it_is_not_known(action: str):
     route = TABLE.resolve(b"POST", f"/gemini/v1beta/models/m:{action}".encode(), "")
     made = call(Asked(), route.operation, template=route.template)
     assert CEILING.worst(made, "google", AT).nano_usd is None
+
+
+@pytest.mark.parametrize("method", [b"PUT", b"PATCH", b"QUERY"])
+def test_what_changes_something_is_not_free_because_it_is_no_post(method: bytes):
+    """As a PATCH keeps cached content for longer, which is paid for by the hour."""
+    made = call(Asked(), "", template="other", path=b"/v1beta/cachedContents/c", method=method)
+    assert CEILING.worst(made, "google", AT).nano_usd is None
+
+
+@pytest.mark.parametrize("name", [b"x-http-method", b"x-method-override", b"x-original-url", b"x-rewrite-url"])
+def test_no_get_is_free_that_some_server_takes_for_another_request(name: bytes):
+    made = call(Asked(), "", method=b"GET", template="other")
+    made.request.names[name] = b"POST"
+    assert CEILING.worst(made, "google", AT).nano_usd is None
+
+
+@pytest.mark.parametrize("query", [b"$httpMethod=POST", b"%24httpMethod=POST", b"a=1&_method=post"])
+def test_no_get_is_free_that_names_another_method_in_its_query(query: bytes):
+    made = call(Asked(), "", method=b"GET", template="other", path=b"/v1beta/models/m:generateContent?" + query)
+    assert CEILING.worst(made, "google", AT).nano_usd is None
+    assert CEILING.worst(call(Asked(), "", method=b"GET", path=b"/v1beta/models?key=k"), "google", AT) is FREE
 
 
 def test_no_get_is_free_that_asks_to_be_a_post():
@@ -524,3 +589,23 @@ def test_the_table_of_models():
         found = most(name)
         assert found is not None, name
         assert found.output == output, name
+
+
+@pytest.mark.parametrize(
+    ("model", "limit"),
+    [
+        ("claude-sonnet-4-5-20250929", 64_000),
+        ("claude-sonnet-4-0", 64_000),
+        ("claude-sonnet-4@20250514", 64_000),
+        ("anthropic/claude-sonnet-4.6", 64_000),
+        ("claude-3-7-sonnet-latest", 64_000),
+        ("claude-opus-4@20250514", 32_000),
+        ("claude-opus-4-1", 32_000),
+        ("claude-opus-4-7", 128_000),
+        ("claude-sonnet-5", 128_000),
+    ],
+)
+def test_what_may_be_asked_for_is_what_every_variant_makes(model, limit):
+    found = most(model)
+    assert found is not None
+    assert found.asked == limit <= found.output

@@ -1,15 +1,34 @@
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
 
 from gateway.call import Asked, Call, Request, Route, Target, Trace, Who
-from gateway.policy.forward import listed, rendered, request_head, response_block, without_key
+from gateway.key import Key
+from gateway.policy.forward import listed, other_head, rendered, request_head, response_block, without_key
 from gateway.ports import Spec
 from gateway.testing.doubles import MemoryExchange
+from gateway.tool import Price, Terms
 
 Pairs = list[tuple[bytes, bytes]]
+
+
+@functools.cache
+def upstream(base: bytes, **more: Any) -> Spec:
+    """The same one for the same terms, as in a gateway."""
+    return Spec("up", "openai", Target("up", "", "up.example", 80, False, base), b"up.example", **more)
+
+
+def asked(pairs: Pairs, path: bytes, facts: dict[str, Any] | None = None, **more: Any) -> Call:
+    names: dict[bytes, bytes] = {}
+    for name, value in pairs:
+        names.setdefault(name.lower(), value)
+    request = Request(b"POST", b"/in" + path, pairs, b"abc", names=names, facts={} if facts is None else facts)
+    route = Route("/v1/x", "opaque", "", "up", path)
+    trace = Trace("a" * 32, "b" * 16, state="v=1")
+    return Call("id", request, route, more.pop("asked", Asked()), Who(), trace, 0, 0, via=b"gate-1", **more)
 
 
 def head(
@@ -21,20 +40,13 @@ def head(
     upgrade: bool = False,
     injected: bool = False,
     facts: dict[str, Any] | None = None,
+    key: Key | None = None,
+    away: bool = False,
     **spec: Any,
 ) -> list[bytes]:
     """The lines of the head sent upstream."""
-    names: dict[bytes, bytes] = {}
-    for name, value in pairs:
-        names.setdefault(name.lower(), value)
-    request = Request(b"POST", b"/in" + path, pairs, b"abc", names=names, facts={} if facts is None else facts)
-    route = Route("/v1/x", "opaque", "", "up", path)
-    trace = Trace("a" * 32, "b" * 16, state="v=1")
-    call = Call("id", request, route, Asked(injected=injected), Who(), trace, 0, 0, via=b"gate-1")
-    target = Target("up", "", "up.example", 80, False, base)
-    made = request_head(
-        call, Spec(name="up", family="openai", target=target, host=b"up.example", **spec), length, upgrade=upgrade
-    )
+    call = asked(pairs, path, facts, asked=Asked(injected=injected), key=key, away=away)
+    made = request_head(call, upstream(base, **spec), length, upgrade=upgrade)
     assert made.endswith(b"\r\n\r\n")
     return made[:-4].split(b"\r\n")
 
@@ -64,7 +76,8 @@ def test_a_length_is_added_where_there_is_a_body_and_a_host_always() -> None:
     "name",
     [
         *(b"Connection", b"Keep-Alive", b"Proxy-Connection", b"Proxy-Authorization", b"TE", b"Trailer", b"Upgrade"),
-        *(b"Transfer-Encoding", b"Expect", b"X-Tollgate-Run-Id", b"x-tollgate-anything", b"baggage"),
+        *(b"Proxy-Authenticate", b"Transfer-Encoding", b"Expect", b"X-Tollgate-Run-Id", b"x-tollgate-anything"),
+        b"baggage",
     ],
 )
 def test_what_stays_behind(name: bytes) -> None:
@@ -83,6 +96,38 @@ def test_credentials_pass_unless_the_upstream_has_its_own(name: bytes) -> None:
     lines = head([HOST, (name, b"client")], auth=((b"authorization", b"Bearer ours"),))
     assert not any(b"client" in line for line in lines)
     assert b"authorization: Bearer ours" in lines
+
+
+@pytest.mark.parametrize("why", [{"key": Key("k")}, {"away": True}])
+def test_nor_do_they_pass_with_a_key_of_the_gateway_or_to_another_upstream(why: dict[str, Any]) -> None:
+    pairs = [HOST, (b"Authorization", b"client"), (b"x-api-key", b"client"), (b"x-goog-api-key", b"client")]
+    for length in (0, 3):
+        lines = head(pairs, path=b"/x?key=client&a=1", length=length, **why)
+        assert lines[0] == b"POST /x?a=1 HTTP/1.1"
+        assert not any(b"client" in line for line in lines)
+
+
+def test_a_tool_with_headers_of_its_own_gets_no_credentials_of_the_client() -> None:
+    pairs, terms = [HOST, (b"Authorization", b"client")], Terms("t", Price(1))
+    assert b"Authorization: client" in head(pairs, tool=terms)
+    lines = head(pairs, tool=terms, headers=((b"x-key", b"ours"),))
+    assert b"x-key: ours" in lines
+    assert not any(b"client" in line for line in lines)
+
+
+def test_what_was_translated_takes_along_nothing_of_the_api_that_its_client_speaks() -> None:
+    theirs = [
+        *(b"Authorization", b"X-Api-Key", b"Api-Key", b"Cookie", b"Content-Type", b"Content-Encoding", b"Accept"),
+        *(b"Accept-Encoding", b"Anthropic-Version", b"OpenAI-Beta", b"X-Goog-Api-Client", b"X-Stainless-Lang"),
+        *(b"X-Codex-Id", b"X-Claude-Id", b"X-OpenAI-Id", b"Originator", b"Idempotency-Key"),
+    ]
+    pairs = [HOST, *((name, b"theirs") for name in theirs), (b"Accept-Language", b"de"), (b"X-Mine", b"1")]
+    made = other_head(asked(pairs, b"/v1/x"), upstream(b""), b"/v1/y", ((b"anthropic-version", b"1"),), 7)
+    assert made.split(b"\r\n") == [
+        *(b"POST /v1/y HTTP/1.1", b"HOST: up.example", b"Accept-Language: de", b"X-Mine: 1"),
+        *(b"content-type: application/json", b"accept-encoding: identity", b"anthropic-version: 1"),
+        *(b"content-length: 7", b"via: 1.1 gate-1", b"", b""),
+    ]
 
 
 def test_configured_headers_replace_those_of_the_client() -> None:
@@ -182,6 +227,8 @@ def test_a_head_made_once_is_what_it_would_be_if_it_were_made_again() -> None:
         {"headers": ((b"x-100%", b"%d"),)},
         {"propagate_trace": True},
         {"base": b"/base/v1"},
+        {"away": True},
+        {"key": Key("k")},
     ]
     pairs = [HOST, (b"x-percent", b"%d%b"), (b"Content-Length", b"3"), (b"authorization", b"Bearer mine")]
     for variant in [each for first in variants for second in variants for each in (first, second)]:

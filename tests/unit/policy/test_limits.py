@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gateway.config.schema import Budget, Rates, Runs, Spending, TaperStep
 from gateway.config.schema import Limits as LimitsConfig
 from gateway.errors import BudgetExceeded, Rejected
 from gateway.policy.ceiling import FREE, Worst
 from gateway.policy.limits import SCOPES, Ask, Limits, Scopes, Told, nano, own_budget
-from gateway.spend import NANO_USD, Demand, Rule, Unit
+from gateway.spend import NANO_USD, Demand, Rule, RunLimits, Unit
 
 NOW = 1_795_780_800 * 10**9  # 2026-11-27T12:00:00Z
 WHO = Scopes("payments", "k1", "coder", "r-1", "gpt-5", "openai")
@@ -208,6 +209,31 @@ def test_of_two_limits_on_one_account_the_tighter_counts_once():
     assert [d.limit for d in run.demands] == [NANO_USD]
 
 
+def test_of_a_hard_limit_and_a_tighter_soft_one_the_worst_case_is_held():
+    hard = Budget(scope="team", match="*", usd=9, per="day")
+    soft = Budget(scope="team", match="pay*", usd=3, per="day", soft=True)
+    for order in ((hard, soft), (soft, hard)):
+        found = ask(limits(*order), told=Told(usual_nano=1))
+        assert [(d.limit, d.amount) for d in found.demands] == [(3 * NANO_USD, 20_000_000)]
+
+
+def test_a_burst_is_at_most_the_rate_and_the_least_of_those_that_match():
+    def bursts(*rates: Rates) -> list[tuple[int, int]]:
+        return [(d.limit, d.burst) for d in ask(limits(config=LimitsConfig(rates=rates))).demands]
+
+    one, other = Rates(scope="key", rpm=10, burst=5), Rates(scope="key", match="k*", rpm=20, burst=2)
+    assert bursts(Rates(scope="key", rpm=4, burst=10)) == [(4, 4)]
+    assert bursts(one, other) == bursts(other, one) == [(10, 2)]
+
+
+def test_what_changes_between_two_calls_of_a_run_is_not_taken_from_memory():
+    found = limits(Budget(scope="model", usd=1, per="life"))
+    calls = [d.limit for n in (3, 5) for d in ask(found, told=Told(own=RunLimits(calls=n))).demands if d.limit < 9]
+    assert calls == [3, 5]
+    beside = replace(WHO, beside=("gpt-4o",))
+    assert [len(ask(found, who).demands) for who in (WHO, beside, WHO)] == [1, 2, 1]
+
+
 def test_limits_of_a_key_lie_within_it():
     own = (
         Budget(scope="key", match="ignored", usd=1, per="day"),
@@ -242,6 +268,10 @@ def test_a_new_window_is_a_new_account_and_a_changed_limit_the_same():
         for at in (NOW, NOW + 13 * 3600 * 10**9)
     )
     assert day != next_day
+    found = limits(Budget(scope="key", usd=1, per="hour"))
+    hour = ask(found).demands[0]
+    later = found.demands(WHO, WORST, hour.until).demands[0]
+    assert (later.since, found.demands(WHO, WORST, hour.until - 1).demands[0]) == (hour.until, hour)
     assert ask(limits(Budget(scope="key", usd=99, per="day"))).demands[0].account == day
 
 

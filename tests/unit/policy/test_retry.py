@@ -101,6 +101,12 @@ def test_what_the_body_says() -> None:
             5,
         ),
         ({b"x-ratelimit-remaining-requests": b"0", b"x-ratelimit-reset-requests": b"1795000004"}, 4),
+        ({b"retry-after": b"1795000004000"}, 4),  # milliseconds since the epoch
+        ({b"retry-after-ms": b"1795000004000"}, 4),
+        ({b"x-ratelimit-remaining": b"0", b"x-ratelimit-reset": b"1795000004000"}, 4),  # OpenRouter
+        ({b"x-ratelimit-remaining": b"1", b"x-ratelimit-reset": b"1795000004000"}, None),
+        ({b"retry-after": b"99999999999"}, 99_999_999_999 - 1_795_000_000),  # longer than anybody waits
+        ({b"retry-after": b"999999999999999"}, 999_999_999_999.999 - 1_795_000_000),
         ({b"retry-after": b""}, None),
         ({b"retry-after": b"-3"}, None),
         ({b"retry-after": b"9" * 500}, None),

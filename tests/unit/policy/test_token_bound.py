@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.policy.token_bound import AUDIO, GENERATION, HOUR, TOKENS, UNSEEN, Pieces, piece_bound, text_bound
+from gateway.policy.token_bound import AUDIO, GENERATION, HOUR, LINKED, TOKENS, Pieces, piece_bound, text_bound
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "estimates" / "vocabularies.json"
 TEXTS = json.loads(GOLDEN.read_text())["texts"]
@@ -75,10 +75,17 @@ def test_labels_cost_little_and_base64_nothing_of_its_own():
     assert bound(picture, CLAUDE) < 10_000
 
 
-def test_what_is_not_in_the_request_counts_as_large():
-    assert bound({"type": "document", "source": {"type": "url", "url": "https://a/b.pdf"}}, CLAUDE) >= UNSEEN
+def is_linked(value: Any, model: str = GPT) -> bool:
+    return piece_bound(msgspec.json.encode(value), model) >= LINKED
+
+
+def test_a_file_that_is_not_in_the_request_may_be_of_any_size():
+    assert is_linked({"type": "document", "source": {"type": "url", "url": "https://a/b.pdf"}}, CLAUDE)
+    assert is_linked({"type": "document", "source": {"type": "file", "file_id": "file_1"}}, CLAUDE)
+    assert is_linked({"type": "input_file", "file_id": "file_1"})
+    assert is_linked({"fileData": {"mimeType": "video/mp4", "fileUri": "gs://a/b"}}, "gemini-2.5-pro")
     assert bound({"type": "image_url", "image_url": {"url": "https://a/b.png"}}) >= 1500
-    assert bound({"fileData": {"mimeType": "video/mp4", "fileUri": "gs://a/b"}}, "gemini-2.5-pro") >= UNSEEN
+    assert not is_linked({"type": "image_url", "image_url": {"url": "https://a/b.png"}})
 
 
 def test_ciphertext_counts_by_its_length():

@@ -408,6 +408,15 @@ def test_the_headers_tell_what_is_left() -> None:
     assert header(world, b"x-tollgate-run-cost-usd") == b"0.250000"
 
 
+def test_of_several_budgets_the_one_with_the_least_left_is_told() -> None:
+    budgets = [Budget(scope=scope, usd=usd, per="life") for scope, usd in (("global", 2), ("team", 1), ("model", 3))]
+    world, _ = limited(budgets=tuple(budgets))
+    done = call(world)
+    assert done.hold is not None
+    left = (NANO_USD - done.hold.usd) // 1000 / 1e6
+    assert header(world, b"x-tollgate-budget-remaining-usd") == f"{left:.6f}".encode()
+
+
 def test_a_soft_budget_holds_what_such_calls_usually_cost() -> None:
     world, books = limited(budgets=(Budget(scope="global", usd=1, soft=True, per="life"),), learn=True)
     for _ in range(30):

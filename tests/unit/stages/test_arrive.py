@@ -8,7 +8,8 @@ from gateway.call import Call
 from gateway.errors import BadBody, BadPath, Draining, GatewayError, JournalUnavailable, LoopDetected, UnknownRoute
 from gateway.stages.arrive import arrive, asks_to_upgrade, family_of, new_call
 from gateway.stages.attempt import spliced
-from gateway.testing.doubles import World, ask
+from gateway.stages.unpack import unpack
+from gateway.testing.doubles import World, ask, at_once
 
 CHAT = "/v1/chat/completions"
 QUESTION = b'{"model":"gpt-4o","stream":true,"messages":[]}'
@@ -20,6 +21,7 @@ def arrived(
     world = world or World()
     gw = world.gateway()
     call = new_call(ask(path, body, *headers, method=method), gw)
+    at_once(unpack(call, world.down, gw))
     arrive(call, gw)
     return call
 

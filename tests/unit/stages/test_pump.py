@@ -4,12 +4,15 @@ import gzip
 import json
 from collections.abc import Sequence
 
+import brotli
 import pytest
+import zstandard
 
 from gateway.call import Call
 from gateway.errors import ClientGone, GatewayError, StreamStalled, UpstreamReset
 from gateway.journal.convert import outcome_of
 from gateway.pipeline import serve
+from gateway.policy.encoding import STEP
 from gateway.stages.peek import PEEK_LIMIT
 from gateway.stages.pump import GRACE_SECONDS, WHOLE_LIMIT
 from gateway.testing.doubles import MemoryExchange, World, ask, drive
@@ -246,6 +249,25 @@ def test_content_is_kept_where_it_is_captured_and_only_so_much() -> None:
         world.settings["capture_bytes"] = limit
         world, _ = play(QUESTION, [JSON, (b"Content-Encoding", b"gzip")], gzip.compress(ANSWER), world=world)
         assert world.call.captured == ANSWER[:limit]
+
+
+@pytest.mark.parametrize("kind", ["document", "stream", "held"])
+@pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
+def test_an_answer_that_expands_is_read_to_its_end_in_turns(coding: str, kind: str) -> None:
+    encode = {"gzip": gzip.compress, "br": brotli.compress, "zstd": zstandard.compress}[coding]
+    blank = b": " + b"x" * 1000 + b"\n\n"  # a comment
+    if kind == "document":
+        question, header, packed = QUESTION, JSON, [encode(b" " * (24 * STEP) + ANSWER)]
+    elif kind == "stream":
+        whole = encode(CHUNK + blank * (24 * STEP // 1000) + USAGE + DONE)
+        question, header, packed = STREAM, SSE, [whole[:40], whole[40:]]
+    else:
+        question, header, packed = STREAM, SSE, [encode(blank * (24 * STEP // 1000) + CHUNK + USAGE + DONE)]
+    world, _ = play(question, [header, (b"Content-Encoding", coding.encode())], *packed)
+    assert world.down.sent == b"".join(packed)
+    assert facts(world.call) == (200, "ok", "provider")
+    assert world.call.answer is not None
+    assert world.turns.taken > 0
 
 
 def test_a_coding_that_nobody_here_knows_is_noted_and_passes() -> None:

@@ -17,7 +17,8 @@ from gateway.stages.arrive import arrive, new_call
 from gateway.stages.attempt import spliced
 from gateway.stages.close import close
 from gateway.stages.route import Router
-from gateway.testing.doubles import World, ask, drive
+from gateway.stages.unpack import unpack
+from gateway.testing.doubles import World, ask, at_once, drive
 
 CHAT = "/v1/chat/completions"
 BODY = b'{"model": "fast", "messages": []}'
@@ -43,6 +44,7 @@ def arrived(made: World, body: bytes = BODY, *headers: tuple[bytes, bytes], run:
 
     made.identity.identify = stepped  # type: ignore[method-assign]
     try:
+        at_once(unpack(call, made.down, gw))
         arrive(call, gw)
     finally:
         made.identity.identify = identify  # type: ignore[method-assign]

@@ -4,10 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec import Raw
 
-from gateway.call import Answer, Asked, Attempt, Call, Money, Request, Route, Target, Trace, Usage, UsageSource, Who
+from gateway.call import (
+    Answer,
+    Asked,
+    Attempt,
+    Cached,
+    Call,
+    Money,
+    Request,
+    Route,
+    Target,
+    Trace,
+    Usage,
+    UsageSource,
+    Who,
+)
 from gateway.spend import Charge, Hold
 from gateway.stages.kept import history_key
 from gateway.stages.settle import charge_of, settled
@@ -67,6 +82,31 @@ def call(
 )
 def test_the_truth_is_charged_and_doubt_as_it_was_held(made: Call, charge: Charge) -> None:
     assert charge_of(made, HOLD) == charge
+
+
+@pytest.mark.parametrize(
+    ("tools", "detail", "usd"),
+    [
+        ([{"type": "image_generation"}], {"image_generations": 2.0}, 0.8),
+        ([{"type": "code_interpreter", "container": {"type": "auto"}}], {"code_containers": 1.0}, 0.03),
+        ([{"type": "code_interpreter", "container": {"memory_limit": "64g"}}], {"code_containers": 1.0}, 1.92),
+        ([{"type": "code_interpreter", "container": "cntr_1"}], {"code_containers": 1.0}, 0),
+        ([{"type": "image_generation"}], {}, 0),  # it may draw, and did not
+    ],
+)
+def test_pictures_and_containers_are_charged_beside_the_tokens(
+    tools: list[Any], detail: dict[str, float], usd: float
+) -> None:
+    made = call(usage=Usage(100, 20, detail=detail))
+    made.asked.tools = msgspec.json.encode(tools)
+    assert charge_of(made, HOLD).usd == charge_of(call(), HOLD).usd + round(usd * 1e9)
+
+
+@pytest.mark.parametrize("result", ["exact", "joined"])
+def test_an_answer_from_the_cache_is_one_request_and_nothing_else(result: str) -> None:
+    made = call()
+    made.cached = Cached(result)
+    assert charge_of(made, HOLD) == Charge(calls=1)
 
 
 def test_a_response_that_can_be_continued_is_remembered_with_its_tokens() -> None:

@@ -86,6 +86,23 @@ def test_a_tool_is_called_with_its_own_key_and_paid_for() -> None:
     assert outcome_of(made) == "ok"
 
 
+@pytest.mark.parametrize(
+    ("spec", "passes"),
+    [
+        ({"auth": ((b"authorization", b"Bearer tool-key"),)}, False),
+        ({"auth": (), "headers": ((b"X-Key", b"tool-key"),)}, False),
+        ({"auth": ()}, True),
+    ],
+)
+def test_a_tool_with_a_key_of_its_own_has_no_cookies_of_clients(spec: dict[str, Any], passes: bool) -> None:
+    world = having(**spec)
+    world.answer(200, (*JSON, (b"Set-Cookie", b"sid=of-the-operator"), (b"X-Own", b"1")), [b"{}"])
+    call(world, (b"Cookie", b"sid=of-another-tool"), (b"X-Other", b"1"))
+    assert (b"sid=of-another-tool" in world.upstreams.sent[0], "Set-Cookie" in said(world)) == (passes, passes)
+    assert b"X-Other: 1" in world.upstreams.sent[0]
+    assert (said(world)["X-Own"], world.down.sent) == ("1", b"{}")
+
+
 def test_any_body_comes_back_as_it_is() -> None:
     world = having()
     body = b"<html>\xff\x00 not json</html>"

@@ -254,6 +254,16 @@ def test_a_whole_answer_where_a_stream_was_asked_for() -> None:
     assert outcome_of(world.call) == "ok"
 
 
+def test_a_limit_that_nobody_set_is_one_that_the_model_takes() -> None:
+    """What is put in because the API wants a number; its upper bound may be more than a variant makes."""
+    for model, limit in (("claude-sonnet-4-5", 64_000), ("claude-opus-5", 128_000), ("unheard-of", 8192)):
+        world = World()
+        world.settings["aliases"] = {"house": (model, "anthropic")}
+        world.answer(200, [JSON], [json.dumps(MESSAGE).encode()])
+        drive(serve(ask(CHAT, json.dumps(chat()).encode()), world.down, world.gateway()))
+        assert json.loads(world.upstreams.sent[0].partition(b"\r\n\r\n")[2])["max_tokens"] == limit
+
+
 def test_lowered_limits_are_in_the_translated_request() -> None:
     """Edits of the client's body are made before it is translated."""
     world, _ = play(CHAT, chat(max_tokens=7, reasoning_effort="high"), JSON, json.dumps(MESSAGE).encode())

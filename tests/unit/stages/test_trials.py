@@ -31,8 +31,9 @@ from gateway.stages.account import FAILED
 from gateway.stages.breaking import CELLS, Breakers
 from gateway.stages.route import Router
 from gateway.stages.trials import Manner, RetryingTrials
-from gateway.testing.doubles import MemoryDown, Stop, World, ask, drive
+from gateway.testing.doubles import MemoryDown, World, ask, drive
 from gateway.testing.memory_budgets import limit
+from gateway.testing.turns import Stop
 from gateway.tool import Price
 from gateway.tool import Terms as Terms_
 

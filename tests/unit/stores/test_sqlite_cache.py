@@ -113,6 +113,30 @@ def test_an_answer_kept_again_takes_the_place_of_the_old_one(opening: Opening, p
     db.close()
 
 
+@pytest.mark.parametrize("lifetime", [5, 50, 500])
+def test_an_answer_that_another_worker_kept_anew_is_given_by_all(opening: Opening, lifetime: int) -> None:
+    one, two = opening(), opening()
+    keep(one, entry(body=b"old", created=NOW, expires=NOW + 50))
+    fresh = entry(body=b"fresh", created=NOW + 1, expires=NOW + 1 + lifetime)
+    keep(two, fresh)
+    assert [find(store, entry().key, NOW + 2) for store in (one, two, one)] == [fresh] * 3
+    assert find(one, entry().key, NOW + 1 + lifetime) is None, "nor does the old one come back"
+
+
+def test_an_answer_that_is_not_written_yet_stands_before_the_one_that_is(opening: Opening, path: Path) -> None:
+    store = opening()
+    keep(store, entry(body=b"old", created=NOW, expires=NOW + 50))
+    fresh = entry(body=b"fresh", created=NOW + 1, expires=NOW + 51)
+    with sqlite3.connect(path) as db:
+        db.execute("BEGIN IMMEDIATE")
+        store.put(fresh, at_once(store.get(fresh.key, "t", NOW + 1))[1])
+        assert find(store, fresh.key, NOW + 2) == fresh
+        db.execute("ROLLBACK")
+    db.close()
+    assert store.flush()
+    assert find(opening(0), fresh.key, NOW + 2) == fresh
+
+
 # -- clearing ---------------------------------------------------------------------------------------------------------
 
 

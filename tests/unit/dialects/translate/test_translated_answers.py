@@ -377,6 +377,29 @@ def test_an_error_in_mid_stream_stays_one(client, upstream):
     assert SAID[client][upstream] in {str(error.get(name)) for name in ("type", "status", "code")}
 
 
+@pytest.mark.parametrize("client", ["openai_chat", "openai_responses"])
+@pytest.mark.parametrize(
+    ("upstream", "error"),
+    [
+        (
+            "anthropic",
+            {"type": "invalid_request_error", "message": "prompt is too long: 210000 tokens > 200000 maximum"},
+        ),
+        (
+            "gemini",
+            {"code": 400, "message": "The input token count (9) exceeds the maximum", "status": "INVALID_ARGUMENT"},
+        ),
+    ],
+)
+def test_what_is_too_long_has_the_code_that_clients_go_by(client, upstream, error):
+    said = json.loads(asking(client, upstream).error(400, json.dumps({"error": error}).encode()))["error"]
+    assert (said["message"], said["code"]) == (error["message"], "context_length_exceeded")
+    other = {**error, "message": "max_tokens must be positive"}
+    assert (
+        json.loads(asking(client, upstream).error(400, json.dumps({"error": other}).encode()))["error"]["code"] is None
+    )
+
+
 def test_errors_keep_status_and_message():
     body = json.dumps(ERRORS["anthropic"]).encode()
     said = json.loads(asking("openai_chat", "anthropic").error(529, body))
@@ -385,6 +408,8 @@ def test_errors_keep_status_and_message():
     assert said == {"type": "error", "error": {"type": "overloaded_error", "message": "too busy"}}
     said = json.loads(asking("gemini", "openai_chat").error(502, b"<html>Bad gateway</html>"))
     assert said["error"] == {"code": 502, "message": "<html>Bad gateway</html>", "status": "UNAVAILABLE"}
+    for bare in (b'{"object":"error","message":"too busy","code":400}', b'{"code":"odd","error":"too busy"}'):
+        assert json.loads(asking("anthropic", "openai_chat").error(400, bare))["error"]["message"] == "too busy"
     assert json.loads(asking("anthropic", "openai_chat").error(500, b""))["error"]["message"]
 
 

@@ -523,6 +523,24 @@ def test_no_room_to_think():
     assert refused("openai_chat", "anthropic", asked, send_model="claude-3-7-sonnet").param == "reasoning_effort"
 
 
+@pytest.mark.parametrize(
+    ("model", "effort"),
+    [
+        ("gpt-4o-mini", None),  # refuses the field
+        ("openai/gpt-4.1", None),
+        ("gpt-5-pro", None),  # has one effort only
+        ("gpt-5-mini", "minimal"),
+        ("gpt-5.2", "low"),
+        ("o3", "low"),
+        ("gpt-oss-120b", "low"),
+        ("qwen3-32b", "none"),
+    ],
+)
+def test_no_thinking_in_a_chat(model, effort):
+    asked = gemini(generationConfig={"thinkingConfig": {"thinkingBudget": 0}})
+    assert sent("gemini", "openai_chat", asked, send_model=model).get("reasoning_effort") == effort
+
+
 def test_efforts_elsewhere():
     assert sent("openai_chat", "gemini", chat(reasoning_effort="medium"))["generationConfig"] == {
         "thinkingConfig": {"thinkingLevel": "medium"}
