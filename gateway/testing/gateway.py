@@ -51,6 +51,15 @@ def free_port(host: str = "127.0.0.1") -> int:
         return int(probe.getsockname()[1])
 
 
+def dead_port(host: str = "127.0.0.1") -> int:
+    """A port at which connections are refused: it is held until this process ends, so nobody comes to listen there."""
+    held = socket.socket()
+    held.bind((host, 0))
+    port = int(held.getsockname()[1])
+    held.detach()
+    return port
+
+
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
     """Whether nobody listens there now."""
     with socket.socket() as probe:

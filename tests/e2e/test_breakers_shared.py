@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.testing.fake_upstream import FakeUpstream
-from gateway.testing.gateway import RunningGateway, free_port
+from gateway.testing.gateway import RunningGateway, dead_port
 from gateway.testing.raw import RawAnswer, RawClient, post
 from tests.redis_server import NEEDS_REDIS, RedisServer
 
@@ -26,7 +26,7 @@ def config(well: FakeUpstream, redis: RedisServer) -> dict[str, Any]:
     known = {"dialect": "openai", "provider": "openai"}
     return {
         "upstreams": {
-            "gone": {**known, "url": f"http://127.0.0.1:{free_port()}", "key": "sk-of-the-first"},
+            "gone": {**known, "url": f"http://127.0.0.1:{dead_port()}", "key": "sk-of-the-first"},
             "well": {**known, "url": well.url, "key": "sk-of-the-backup"},
         },
         "fallbacks": [{"upstream": "gone", "to": ["well"]}],

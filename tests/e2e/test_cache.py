@@ -6,7 +6,6 @@ import asyncio
 import json
 import threading
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import aiohttp
@@ -143,16 +142,24 @@ async def test_clients_with_credentials_of_their_own_share_nothing(cached: Runni
         assert results == ["miss", "exact"]
 
 
+async def is_known(gate: RunningGateway, secret: str) -> None:
+    """The worker sees a new key at its next look."""
+    async with aiohttp.ClientSession(headers={"authorization": f"Bearer {secret}"}) as session:
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                async with session.get(f"{gate.url}/v1/models") as answer:
+                    if answer.status != 401:
+                        return
+                await asyncio.sleep(0.02)
+
+
 async def test_virtual_keys_share_within_a_team_only(upstream: FakeUpstream) -> None:
     with RunningGateway(upstreams(upstream.url), cache=CACHE) as gate:
         keys = {}
         for name, team in (("a1", "a"), ("a2", "a"), ("b1", "b"), ("n1", ""), ("n2", "")):
             keys[name] = gate.post("/api/keys", {"name": name, "team": team})["secret"]
         for secret in keys.values():
-            known = {"authorization": f"Bearer {secret}"}
-            async with aiohttp.ClientSession(headers=known) as session, asyncio.timeout(PATIENCE):
-                while (await session.get(f"{gate.url}/v1/models")).status == 401:
-                    await asyncio.sleep(0.02)  # the worker sees it at its next look
+            await is_known(gate, secret)
         seen = {}
         for name in ("a1", "a2", "b1", "n1", "n2", "b1"):
             for path in (CHAT, "/v1/embeddings"):
@@ -253,13 +260,20 @@ async def test_what_is_cleared_is_gone(cached: RunningGateway) -> None:
     assert any(group["model"] == "gpt-4o-mini" and group["entries"] for group in groups)
 
 
+async def in_flight(gate: RunningGateway, count: int) -> None:
+    def now() -> float:
+        return float(gate.text("/metrics").partition("\ntollgate_inflight_requests ")[2].split()[0])
+
+    await asyncio.to_thread(gate.until, now, lambda seen: seen == count)
+
+
 async def test_a_hundred_equal_calls_at_once_are_one(cached: RunningGateway, upstream: FakeUpstream) -> None:
     for name, more in (("whole", {}), ("streamed", {"stream": True})):
         body = question(f"[[wait {HELD}]] all at once, {name}", **more)
         released.clear()
+        await in_flight(cached, 0)
         calls = [asyncio.create_task(post(cached, body)) for _ in range(100)]
-        metrics = partial(cached.text, "/metrics")
-        await asyncio.to_thread(cached.until, metrics, lambda text: "\ntollgate_inflight_requests 100.0\n" in text)
+        await in_flight(cached, 100)
         released.set()
         answers = await asyncio.gather(*calls)
         assert {answer[0] for answer in answers} == {200}

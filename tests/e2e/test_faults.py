@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from gateway.testing.faults import ANSWERS, FaultUpstream, Send
-from gateway.testing.gateway import RunningGateway, free_port
+from gateway.testing.gateway import RunningGateway, dead_port
 
 QUESTION = b'{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}]%b}'
 TIMEOUTS = {"connect": 2, "first_byte": 1.5, "idle": 1.5, "total": 4}
@@ -136,7 +136,7 @@ async def ask(gate: RunningGateway, name: str, stream: bool) -> Got:
 
 async def play() -> dict[tuple[str, bool], Got]:
     async with AsyncExitStack() as stack:
-        urls = {"nobody_listens": f"http://127.0.0.1:{free_port()}"}
+        urls = {"nobody_listens": f"http://127.0.0.1:{dead_port()}"}
         for name, script in ANSWERS.items():
             urls[name] = (await stack.enter_async_context(FaultUpstream(script))).url
         upstreams = {

@@ -22,7 +22,7 @@ import zstandard
 
 from gateway.testing.fake_upstream import FakeUpstream
 from gateway.testing.faults import Close, Repeat, Reset, Send, Wait, answer, chunked
-from gateway.testing.gateway import RunningGateway, free_port
+from gateway.testing.gateway import RunningGateway, dead_port
 from gateway.testing.raw import RawAnswer, RawClient, post, request
 from gateway.testing.scripted import Background, ScriptedUpstream
 
@@ -221,7 +221,7 @@ def stage(fake: FakeUpstream) -> Iterator[Stage]:
             waiting.setblocking(False)
             waiting.connect_ex(full.getsockname())
         urls = {
-            "refused": f"http://127.0.0.1:{free_port()}",
+            "refused": f"http://127.0.0.1:{dead_port()}",
             "unnamed": "http://nobody.invalid",
             "not tls": fake.url.replace("http:", "https:"),
             "full": f"http://127.0.0.1:{full.getsockname()[1]}",

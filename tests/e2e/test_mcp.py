@@ -22,7 +22,7 @@ from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.streamable_http import EventCallback, EventId, EventMessage, EventStore, StreamId
 
-from gateway.testing.gateway import PATIENCE, RunningGateway, free_port
+from gateway.testing.gateway import PATIENCE, RunningGateway, dead_port
 
 RUN = "run-mcp-1"
 PRICE = 0.002
@@ -412,7 +412,7 @@ async def test_a_kill_ends_calls_under_way_and_refuses_the_next(session_gate: Ru
 
 
 async def test_a_server_that_is_not_there_is_told() -> None:
-    settings = {"mcp": {"files": {"url": f"http://127.0.0.1:{free_port()}/mcp", "allow_private": True}}}
+    settings = {"mcp": {"files": {"url": f"http://127.0.0.1:{dead_port()}/mcp", "allow_private": True}}}
     async with RunningGateway({}, **settings) as gate, httpx2.AsyncClient() as http:
         answer = await http.post(f"{gate.url}/mcp/files", json={"jsonrpc": "2.0", "id": "a", "method": "ping"})
         assert answer.status_code == 502

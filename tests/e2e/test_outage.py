@@ -16,7 +16,7 @@ import pytest
 from gateway.testing.fake_upstream import FakeUpstream
 from gateway.testing.fault_upstream import FaultyProvider, scenario
 from gateway.testing.faults import Close, Repeat, Reset, Script, Send, Wait, answer, chunked
-from gateway.testing.gateway import RunningGateway, free_port
+from gateway.testing.gateway import RunningGateway, dead_port
 from gateway.testing.raw import RawAnswer, RawClient, post
 from gateway.testing.scripted import Background, ScriptedUpstream
 
@@ -77,7 +77,7 @@ def settings(sick: ScriptedUpstream, well: FakeUpstream, **more: Any) -> dict[st
     return {
         "upstreams": {
             "sick": {**known, "url": sick.url},
-            "gone": {**known, "url": f"http://127.0.0.1:{free_port()}"},
+            "gone": {**known, "url": f"http://127.0.0.1:{dead_port()}"},
             "well": {"dialect": "openai", "url": well.url, "provider": "openai", "key": "sk-of-the-backup"},
         },
         "fallbacks": [{"upstream": name, "to": ["well"]} for name in ("sick", "gone")],

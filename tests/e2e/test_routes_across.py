@@ -13,7 +13,7 @@ from google import genai
 from google.genai import types
 
 from gateway.testing.fake_upstream import FakeUpstream
-from gateway.testing.gateway import RunningGateway, free_port
+from gateway.testing.gateway import RunningGateway, dead_port
 from tests.e2e.conftest import upstreams
 
 SAY = "Say something. [[say one two three]]"
@@ -39,7 +39,7 @@ def fake() -> Iterator[FakeUpstream]:
 @pytest.fixture(scope="module")
 def gate(fake: FakeUpstream) -> Iterator[RunningGateway]:
     known = {name: {**upstream, "key": f"sk-house-{name}-123"} for name, upstream in upstreams(fake.url).items()}
-    known["dead"] = {**known["openai"], "url": f"http://127.0.0.1:{free_port()}"}
+    known["dead"] = {**known["openai"], "url": f"http://127.0.0.1:{dead_port()}"}
     more: dict[str, Any] = {"breakers": {"consecutive": 3, "pause": 60}, "telemetry": {"log": None}}
     with RunningGateway(known, routes=ROUTES, **more) as running:
         yield running

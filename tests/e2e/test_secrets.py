@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from gateway.testing.faults import Reset, Script, Send, answer, chunked
-from gateway.testing.gateway import RunningGateway, free_port
+from gateway.testing.gateway import RunningGateway, dead_port
 from gateway.testing.otlp_collector import OtlpCollector
 from gateway.testing.raw import RawClient, post, request
 from gateway.testing.scripted import Background, ScriptedUpstream
@@ -173,7 +173,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
             "keyed": {**plain, "key": "$KEYED_KEY", "headers": {"X-Org": canaries["configured header"]}},
             "anthropic": {**plain, "dialect": "anthropic"},
             "gemini": {**plain, "dialect": "gemini", "key": None},
-            "down": {**plain, "url": f"http://127.0.0.1:{free_port()}", "key": canaries["key of a dead upstream"]},
+            "down": {**plain, "url": f"http://127.0.0.1:{dead_port()}", "key": canaries["key of a dead upstream"]},
         }
         gate = RunningGateway(
             upstreams,

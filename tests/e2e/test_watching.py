@@ -23,7 +23,7 @@ from gateway.semantic import parts
 from gateway.testing.agents import CAST, Stage
 from gateway.testing.fake_script import Ask, Reply
 from gateway.testing.fake_upstream import FakeUpstream
-from gateway.testing.gateway import RunningGateway, free_port
+from gateway.testing.gateway import RunningGateway, dead_port
 from gateway.testing.otlp_collector import OtlpCollector
 from tests.e2e.conftest import upstreams
 from tests.e2e.test_prompt_cache import Agent
@@ -380,7 +380,7 @@ def test_a_gateway_that_is_gone_is_paged_for(world: World) -> None:
     def gone() -> set[str]:
         return {state for _, state, alert in list(world.webhook.seen) if alert["labels"].get("instance") == "gone"}
 
-    world.prometheus.scrape(gate=admin, gone=f"127.0.0.1:{free_port()}")
+    world.prometheus.scrape(gate=admin, gone=f"127.0.0.1:{dead_port()}")
     until(gone, lambda states: "firing" in states)
     summaries = {
         alert["annotations"]["summary"]

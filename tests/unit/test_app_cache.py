@@ -14,7 +14,7 @@ from gateway.app_cache import Larder
 from gateway.config.schema import Cache, Config, ExactCache
 from gateway.stores.sqlite_cache import SqliteCache
 from gateway.testing.calls import MemoryLinks
-from gateway.testing.gateway import free_port
+from gateway.testing.gateway import dead_port
 from tests.unit.stores.cache_entries import entry
 
 LINKS = MemoryLinks()
@@ -68,7 +68,7 @@ async def test_what_changes_while_it_runs_is_taken_over(tmp_path: Path) -> None:
 
 async def test_a_redis_that_is_not_there_is_told(tmp_path: Path) -> None:
     larder, teller = new_larder(), Teller()
-    settings = config(tmp_path, store="redis", redis=f"redis://127.0.0.1:{free_port()}/0")
+    settings = config(tmp_path, store="redis", redis=f"redis://127.0.0.1:{dead_port()}/0")
     assert larder.cache(settings, LINKS) is not None
     store = larder.store
     assert store is not None

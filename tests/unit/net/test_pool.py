@@ -17,7 +17,7 @@ from gateway.net.exchange import UpstreamExchange
 from gateway.net.pool import Pools
 from gateway.testing.doubles import MemoryDown
 from gateway.testing.faults import Again, Close, FaultUpstream, Receive, Script, Send, Wait, answer, chunked
-from gateway.testing.gateway import free_port
+from gateway.testing.gateway import dead_port
 
 HEAD = b"GET / HTTP/1.1\r\nHost: up\r\n\r\n"
 DRIPS: Script = [Receive(), Send(answer(b"", length=999)), Send(b"{" * 200, 1, 0.01)]
@@ -131,7 +131,7 @@ async def test_deadlines(timeouts: Timeouts, script: Script, code: str) -> None:
 
 
 async def refused() -> Target:
-    return target(free_port())
+    return target(dead_port())
 
 
 async def unnamed() -> Target:

@@ -17,7 +17,7 @@ from gateway.net.exchange import UpstreamExchange
 from gateway.net.pool import Pools
 from gateway.testing.doubles import MemoryDown
 from gateway.testing.faults import Again, Close, FaultUpstream, Receive, Script, Send, answer
-from gateway.testing.gateway import free_port
+from gateway.testing.gateway import dead_port
 
 HEAD = b"GET / HTTP/1.1\r\nHost: tool.example\r\n\r\n"
 KEEPS: Script = [Receive(), Send(answer(b"{}")), Again()]
@@ -112,7 +112,7 @@ async def test_of_several_allowed_addresses_one_that_answers_is_used() -> None:
 
 
 async def test_a_name_without_addresses_and_one_where_nobody_listens() -> None:
-    port = free_port()
+    port = dead_port()
     assert (await Bench(port, Resolver([]), PRIVATE).fault()).code == "upstream_dns_failed"
     assert (await Bench(port, Resolver(["127.0.0.1"]), PRIVATE).fault()).code == "upstream_connect_failed"
 

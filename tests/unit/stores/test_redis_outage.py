@@ -15,12 +15,13 @@ from gateway.errors import BudgetsUnavailable
 from gateway.spend import Charge, Demand, Grant, Refusal, Rule, Unit
 from gateway.stores import late
 from gateway.stores.redis_budgets import RedisBudgets
+from gateway.testing.doubles import at_once
 from gateway.testing.fault_proxy import FaultProxy
 from gateway.testing.gateway import free_port
 from tests.redis_server import NEEDS_REDIS, RedisServer
 
 pytestmark = NEEDS_REDIS
-TIMEOUT = 0.1
+TIMEOUT = 0.5  # shorter than any that a busy machine needs by itself
 Make = Callable[..., "asyncio.Future[RedisBudgets]"]
 
 
@@ -64,12 +65,10 @@ async def test_a_server_that_hangs_costs_one_timeout_and_then_nothing(
     waiting = [asyncio.ensure_future(store.reserve(f"op{n}", [usd(10)])) for n in range(50)]
     answers = await asyncio.gather(*waiting, return_exceptions=True)
     assert all(isinstance(answer, BudgetsUnavailable) for answer in answers)
-    assert TIMEOUT * 0.9 <= time.perf_counter() - began < TIMEOUT * 2.5
-    began = time.perf_counter()
+    assert TIMEOUT * 0.9 <= time.perf_counter() - began < TIMEOUT * 10  # of fifty
     for n in range(500):
         with pytest.raises(BudgetsUnavailable, match="away"):
-            await store.reserve(f"later{n}", [usd(10)])
-    assert time.perf_counter() - began < 0.1
+            at_once(store.reserve(f"later{n}", [usd(10)]))  # nobody waits for what is known to be away
     store.settle("before", Charge(usd=7))
     assert (store.available, store.outages) == (False, 1)
     assert store.queued > 0

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from gateway.testing.gateway import GatewayDied, RunningGateway, free_port, is_free
+from gateway.testing.gateway import GatewayDied, RunningGateway, dead_port, free_port, is_free
 
 UPSTREAMS = {"openai": {"dialect": "openai", "url": "http://127.0.0.1:1"}}
 
@@ -17,6 +17,14 @@ def gate() -> Iterator[RunningGateway]:
     made = RunningGateway(UPSTREAMS, capture="hash")
     yield made
     made.close()
+
+
+def test_a_dead_port_refuses_and_is_nobodys() -> None:
+    port = dead_port()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=20)
+    with pytest.raises(OSError, match="in use"):
+        socket.create_server(("127.0.0.1", port))
 
 
 def test_ports() -> None:
