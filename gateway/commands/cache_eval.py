@@ -16,9 +16,8 @@ from gateway.config import places
 from gateway.config.load import load
 from gateway.errors import Rejected
 from gateway.policy.semantic_evidence import wilson
-from gateway.policy.semantic_rules import reworded
+from gateway.policy.semantic_rules import unsure
 from gateway.policy.semantic_scope import Scope
-from gateway.ports import LastTurn
 from gateway.ports_semantic import Vectors
 from gateway.semantic.minilm import MiniLM
 from gateway.semantic.plot import Line, Point, draw
@@ -106,7 +105,7 @@ def _stream(path: Path, embedder: MiniLM) -> list[Asked]:
 
 
 def _unsuited(one: Asked, *, time_words: bool) -> str:
-    return reworded(LastTurn(one.text, {}, one.before), time_words=time_words)
+    return unsure(one.text, before=one.before, time_words=time_words)
 
 
 def _embedded(stream: Sequence[Asked], embedder: MiniLM, shown: Shown) -> Vectors:

@@ -158,12 +158,16 @@ def reworded(turn: LastTurn, *, time_words: bool) -> str:
     A word like "it" points at what stands in the text or in the turns before, and those are equal for all texts of a
     partition. So it is a reason only where there are such turns, of which a rewording may mean another.
     """
-    text = turn.text
+    return unsure(turn.text, before=turn.before, time_words=time_words)
+
+
+def unsure(text: str, *, before: bool, time_words: bool) -> str:
+    """The same of a text. `before`: the model has said something before."""
     if len(text) > MOST_CHARS:
         return "length"
     if not text.isprintable() and _HIDDEN.search(text):
         return "hidden"
-    if _REPEAT.search(text) or (turn.before and _BACK.search(text)):
+    if _REPEAT.search(text) or (before and _BACK.search(text)):
         return "refers_back"
     if not time_words and _TIME.search(text):
         return "time"
