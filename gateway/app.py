@@ -52,7 +52,7 @@ from gateway.stores.sqlite_controls import SqliteControls
 
 log = logging.getLogger("tollgate.worker")
 MARKED = frozenset(name for name, dialect in DIALECTS.items() if dialect.caches_marked)
-TICK_SECONDS = 0.25
+TICK_SECONDS = 0.25  # kills and keys changed elsewhere hold within a second: at most two looks later
 TLS_SECONDS = 30.0  # between looks at the listener's certificate files
 CUT_SECONDS = 1.0  # for the last error events to leave
 
