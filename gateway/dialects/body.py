@@ -3,7 +3,7 @@
 Rules
 1. What is checked is what is sent: a body in which two top-level keys could be taken for one another (repeated,
    repeated with escapes, or repeated in another letter case) is refused, because parsers disagree which one counts;
-   so is a list of tools (TELLING) in which any object repeats a key.
+   so is a request's list of tools (TELLING) in which any object repeats a key.
 2. Nothing that could blow up a later parser passes: depth above 128, numbers of more than 1,000 digits or with
    exponents of four digits, NaN, infinities, lone surrogates, invalid UTF-8, trailing garbage.
 3. Time is linear in the body and memory is a small multiple of it.
@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import re
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from itertools import accumulate
 from typing import Annotated
 
@@ -37,6 +37,7 @@ MAX_SYMBOLS = 500_000  # quotes, and commas, in a body large enough for their nu
 LARGE = 512 * 1024
 SPLIT = 4096  # arrays above this size are checked item by item
 TELLING = frozenset(("tools", "functions", "mcp_servers", "web_search_options"))  # what of them counts must be sure
+NOTHING: Set[str] = frozenset()
 STRINGS = 64  # quotes in a piece that is taken apart at them
 RECKONED = 16_384  # bodies up to this size are worth a copy
 FORMS, FORM_BYTES = 256, 1024  # sets of keys that are remembered, and characters in each
@@ -83,12 +84,13 @@ class Fields(Struct, gc=False):
 
 def scan(body: bytes) -> tuple[Mapping[str, Raw], Mapping[str, Span]]:
     """Top-level fields in order, and the exact byte span of each value. Raises BadBody."""
-    found = read_object(body)
+    found = read_object(body, telling=NOTHING)
     return found.fields, found.spans
 
 
-def read_object(body: bytes, split: Iterable[str] = ()) -> Fields:
-    """Like `scan`, also splitting the arrays named in `split`. Raises BadBody with a stable code:
+def read_object(body: bytes, split: Iterable[str] = (), telling: Set[str] = TELLING) -> Fields:
+    """Like `scan`, also splitting the arrays named in `split`; within `telling` no object may repeat a key. Raises
+    BadBody with a stable code:
 
     invalid_json, invalid_utf8, not_an_object, json_too_deep, json_too_complex, invalid_number, duplicate_key.
     """
@@ -109,9 +111,9 @@ def read_object(body: bytes, split: Iterable[str] = ()) -> Fields:
             continue
         if first == _ARRAY and (end - start > SPLIT or key in split):
             items[key] = elements = _array.decode(fields[key])
-            _check(elements, 2, key)
+            _check(elements, 2, key, telling)
         elif first in _BRACES:
-            _check((fields[key],), 1, key)
+            _check((fields[key],), 1, key, telling)
         elif end - start > 5:
             _check_number(fields[key], key)
     return Fields(fields, spans, items, form)
@@ -317,17 +319,17 @@ _SLOTS = 32_768
 _known = array("Q", bytes(8 * _SLOTS))  # hashes of pieces found harmless, each in the slot of its last bits
 
 
-def _check(pieces: Iterable[Raw], depth: int, param: str) -> None:
+def _check(pieces: Iterable[Raw], depth: int, param: str, telling: Set[str]) -> None:
     """Refuse pieces that nest too deep below `depth` levels, or hold an absurd number. Raises BadBody."""
-    telling = param in TELLING
-    salt = depth + MAX_DEPTH if telling else depth
+    tells = param in telling
+    salt = depth + MAX_DEPTH if tells else depth
     for piece in pieces:
         if len(piece) >= 8:
             text = bytes(piece)
             key = (hash(text) + salt) & _HASH
             if _known[key % _SLOTS] != key and text[0] != _QUOTE:
                 _check_new(text, depth, param)
-                if telling:
+                if tells:
                     _refuse_repeated(text, param)
                 _known[key % _SLOTS] = key
 

@@ -210,16 +210,17 @@ def test_a_tool_cannot_be_two_things(tools: bytes, padding: bytes) -> None:
     body = b'{"messages":[%b],"tools":[%b%b]}' % (tools, padding, tools)  # that it was seen elsewhere says nothing
     for _ in range(2):
         with pytest.raises(BadBody) as raised:
-            scan(body)
+            read_object(body)
         assert (raised.value.code, raised.value.param) == ("duplicate_key", "tools")
-    scan(b'{"messages":[%b]}' % tools)
+    read_object(b'{"messages":[%b]}' % tools)
+    scan(body)  # which is for answers, too: there it is for the reader to judge
 
 
 def test_a_tool_with_escaped_quotes_is_one_thing() -> None:
-    scan(b'{"tools":[{"name":"f","description":"say \\u0022hi\\u0022 or \\"ho\\""}]}')
+    read_object(b'{"tools":[{"name":"f","description":"say \\u0022hi\\u0022 or \\"ho\\""}]}')
 
 
 def test_a_number_beyond_all_types_hides_nothing_and_passes() -> None:
-    scan(b'{"tools":[{"name":"f","x":1e400}]}')
+    read_object(b'{"tools":[{"name":"f","x":1e400}]}')
     with pytest.raises(BadBody):
-        scan(b'{"tools":[{"name":"f","x":1e400,"name":"g"}]}')
+        read_object(b'{"tools":[{"name":"f","x":1e400,"name":"g"}]}')
