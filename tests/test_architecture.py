@@ -29,6 +29,7 @@ MAY: dict[str, set[str]] = {
     "__init__": set(),
     "errors": set(),
     "frames": set(),
+    "members": set(),
     "key": set(),
     "call": {"errors", "key", "spend"},
     "spend": set(),
@@ -48,8 +49,8 @@ MAY: dict[str, set[str]] = {
         for part in ("cache", "dialect", "matcher", "outputs", "routing", "translation", "trial", "wire")
     },
     "config": {"errors"},
-    "policy": {"call", "errors", "key", "ports", "config", "spend", "tool"},
-    "dialects": {"call", "errors", "ports", "config", "spend", "tool"},
+    "policy": {"call", "errors", "key", "members", "ports", "config", "spend", "tool"},
+    "dialects": {"call", "errors", "members", "ports", "config", "spend", "tool"},
     "stores": {"call", "errors", "frames", "key", "ports", "config", "policy", "spend"},
     "semantic": {"errors", "ports_semantic", "policy"},
     "journal": {"call", "errors", "ports", "config", "spend"},

@@ -29,6 +29,7 @@ from msgspec import Meta, Raw, Struct
 
 from gateway.call import Edit
 from gateway.errors import BadBody
+from gateway.members import may_repeat
 
 MAX_DEPTH = 128
 MAX_DIGITS = 1000
@@ -45,7 +46,6 @@ FORMS, FORM_BYTES = 256, 1024  # sets of keys that are remembered, and character
 Span = tuple[int, int]
 
 _Object = Annotated[dict[str, Raw], Meta(max_length=MAX_KEYS)]
-_encode = msgspec.json.Encoder().encode
 _object: msgspec.json.Decoder[dict[str, Raw]] = msgspec.json.Decoder(_Object)
 _array: msgspec.json.Decoder[list[Raw]] = msgspec.json.Decoder(list[Raw])
 
@@ -301,10 +301,10 @@ def _refuse_lookalikes(fields: Iterable[str]) -> None:
 def _refuse_repeated(text: bytes, param: str) -> None:
     """A list of tools says what may be used and charged: no member in it may mean two things. Raises BadBody."""
     try:
-        quotes = _encode(msgspec.json.decode(text)).count(b'"')
+        doubtful = may_repeat(text, msgspec.json.decode(text))
     except msgspec.DecodeError:  # a number beyond all of its types
-        quotes = -1
-    if quotes != text.count(b'"') or b"\\u0022" in text:  # or an escaped quote hides it
+        doubtful = True
+    if doubtful:
         json.loads(text, object_pairs_hook=lambda pairs: _once(pairs, param))
 
 

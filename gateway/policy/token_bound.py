@@ -27,6 +27,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.members import may_repeat
 from gateway.policy.inline_tools import declares_tools
 from gateway.policy.media_bound import UNSEEN, medium_bound
 from gateway.policy.media_size import decoded
@@ -66,9 +67,6 @@ REFERENCE, NAMED = 4_096, b'"id"'  # bytes of an item that may be one, and what 
 UNREADABLE = object()
 
 GENERATION = 32_768  # pieces remembered, twice: about 6 MB in all
-
-
-_encode = msgspec.json.Encoder().encode
 
 
 class Around(msgspec.Struct, frozen=True, gc=False):
@@ -146,8 +144,8 @@ def piece_bound(text: bytes, model: str) -> int:
 
 def first_meaning(text: bytes, value: Any) -> Any:
     """What a parser reads for which the first of repeated members counts; `value` itself, where none is repeated."""
-    if _encode(value).count(b'"') == text.count(b'"') and b"\\u0022" not in text:
-        return value  # a member that was dropped would have taken its quotes along
+    if not may_repeat(text, value):
+        return value
     first = json.loads(text, object_pairs_hook=_first_wins)
     return value if first == value else first
 
