@@ -73,6 +73,13 @@ class Passage:
         if self.seen is not None:
             self.seen.feed(plain)
 
+    async def take(self, data: bytes) -> bytes:
+        """`look`, and all that the piece expands to."""
+        shown = self.look(data)
+        if self.decoder.behind:
+            await self.catch_up()
+        return shown
+
     async def catch_up(self) -> None:
         """Meter what the last piece expands to beyond one step, in turns with everything else."""
         while self.decoder.behind:

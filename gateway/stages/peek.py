@@ -32,9 +32,7 @@ class Beginning(Protocol):
     interruptible: bool
     meter: Meter
 
-    def look(self, data: bytes) -> bytes: ...
-
-    async def catch_up(self) -> None: ...
+    async def take(self, data: bytes) -> bytes: ...
 
     def commit(self, data: bytes) -> None: ...
 
@@ -49,8 +47,7 @@ async def peek(passage: Beginning) -> bool:
         ping = passage.gw.dialects[call.route.dialect].ping
     last = b"\n\n"
     if meter.started or meter.failed:  # it was seen before, by stages.lanes, and put back
-        passage.held += passage.look(await exchange.read())
-        await passage.catch_up()
+        passage.held += await passage.take(await exchange.read())
     while not (meter.started or meter.failed):
         data = await (exchange.read_within(waits.ping) if ping and waits and waits.ping else exchange.read())
         if data is None:
@@ -58,8 +55,7 @@ async def peek(passage: Beginning) -> bool:
         elif not data:
             return False
         else:
-            passage.held += passage.look(data)
-            await passage.catch_up()
+            passage.held += await passage.take(data)
             last = data[-4:] if len(data) > 3 else last[-3:] + data
         if meter.started or meter.failed:
             break

@@ -165,8 +165,7 @@ async def pump_held(passage: Passage, first: bytes) -> Ending:
         data = await exchange.read()
         if not data:
             break
-        held.append(passage.look(data))
-        await passage.catch_up()
+        held.append(await passage.take(data))
     return stopped_stream(passage, b"".join(held)) if passage.stopped else await end_of_stream(passage, held)
 
 
@@ -268,8 +267,7 @@ async def read_on(passage: Passage, tail: list[bytes]) -> None:
     passage.exchange.expire_in(GRACE_SECONDS)
     held = 0
     while data := await passage.exchange.read():
-        tail.append(passage.look(data))
-        await passage.catch_up()
+        tail.append(await passage.take(data))
         held += len(data)
         if held > WHOLE_LIMIT:
             ensure_committed(passage)
@@ -319,8 +317,7 @@ async def drain(passage: Passage) -> None:
                 continue
             if not data:
                 break
-            passage.look(data)
-            await passage.catch_up()
+            await passage.take(data)
             limit -= len(data)
     except GatewayError:
         call.notes = {**call.notes, "client_gone": "drain_failed"}
@@ -340,8 +337,7 @@ async def carry_on(passage: Passage) -> None:
             if not data:
                 fill.carried = not passage.streaming
                 break
-            passage.look(data)
-            await passage.catch_up()
+            await passage.take(data)
         fill.carried = fill.carried or (meter.terminal and not meter.failed)
         passage.rest()
     except GatewayError:
