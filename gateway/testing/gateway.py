@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -278,6 +279,11 @@ class RunningGateway:
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - our own http URL
             data = answer.read()
         return json.loads(data) if data else None
+
+    def in_flight(self) -> int:
+        """Calls that are under way; -1 where that is not known yet."""
+        found = re.search(r"^tollgate_inflight_requests (\S+)$", self.text("/metrics"), re.MULTILINE)
+        return int(float(found[1])) if found is not None else -1
 
     def calls(self, at_least: int = 1, *, seconds: float = PATIENCE, **query: Any) -> list[dict[str, Any]]:
         """All recorded calls, oldest first, as soon as there are `at_least` so many. Raises TimeoutError."""

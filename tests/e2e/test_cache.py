@@ -261,10 +261,7 @@ async def test_what_is_cleared_is_gone(cached: RunningGateway) -> None:
 
 
 async def in_flight(gate: RunningGateway, count: int) -> None:
-    def now() -> float:
-        return float(gate.text("/metrics").partition("\ntollgate_inflight_requests ")[2].split()[0])
-
-    await asyncio.to_thread(gate.until, now, lambda seen: seen == count)
+    await asyncio.to_thread(gate.until, gate.in_flight, lambda seen: seen == count)
 
 
 async def test_a_hundred_equal_calls_at_once_are_one(cached: RunningGateway, upstream: FakeUpstream) -> None:

@@ -79,11 +79,6 @@ async def has_been_asked(upstream: FakeUpstream, text: str) -> None:
         await asyncio.sleep(0.01)
 
 
-def in_flight(gates: list[RunningGateway]) -> float:
-    lines = [line for gate in gates for line in gate.text("/metrics").splitlines()]
-    return sum(float(line.split()[-1]) for line in lines if line.startswith("tollgate_inflight_requests"))
-
-
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 async def test_two_hundred_equal_calls_are_one(
     gates: list[RunningGateway], upstream: FakeUpstream, stream: bool
@@ -161,7 +156,7 @@ async def test_a_leader_that_leaves_before_its_answer_costs_no_other_call(
     leader = asyncio.create_task(ask(gates[0], body))
     await has_been_asked(upstream, text)
     others = asyncio.create_task(at_once(gates[-1:], body, 8))  # with Redis: all of them with another gateway
-    while in_flight(gates) < 9:
+    while sum([gate.in_flight() for gate in gates]) < 9:
         await asyncio.sleep(0.05)
     await asyncio.sleep(0.3)  # the first of them has joined: then there is something to join for all
     leader.cancel()

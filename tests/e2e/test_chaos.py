@@ -188,7 +188,7 @@ def storm(request: pytest.FixtureRequest) -> Iterator[Storm]:
             port = int(gate.config["listen"].rpartition(":")[2])
             with ThreadPoolExecutor(CLIENTS) as pool:
                 got = list(pool.map(lambda one: play(port, one), asked))
-            gate.until(lambda: gate.text("/metrics"), lambda text: "\ntollgate_inflight_requests 0.0\n" in text, 30)
+            gate.until(gate.in_flight, lambda count: count == 0, 30)
             calls = gate.calls(CALLS, seconds=60)
             yield Storm(gate, [first, second], backup, got, {call["id"]: call for call in calls}, before)
 

@@ -557,7 +557,7 @@ def test_who_leaves_before_there_is_a_connection_owes_nothing(stage: Stage) -> N
     raw, run = stage.ask(upstream="full")
     with stage.client() as client:
         client.send(raw)
-        stage.gate.until(lambda: stage.gate.text("/metrics"), lambda text: "\ntollgate_inflight_requests 1.0\n" in text)
+        stage.gate.until(stage.gate.in_flight, lambda count: count == 1)
     call = stage.call(run)
     assert (call["outcome"], call["cost_usd"], call["usage_source"]) == ("cancelled", 0, "none")
 
@@ -572,18 +572,24 @@ def test_who_leaves_right_away(stage: Stage, leave: Callable[[RawClient], None])
     assert all(call["outcome"] == "cancelled" for call in calls)
 
 
-@pytest.mark.parametrize("script", ["ends later", "begins later"])
-def test_what_was_left_can_be_drained_for_its_usage(
-    stage: Stage, leave: Callable[[RawClient], None], script: str
-) -> None:
-    raw, run = stage.ask(script, upstream="drain", body=STREAM)
+def begun(stage: Stage, script: str, upstream: str, *, heard: bool) -> tuple[RawClient, str]:
+    """A client whose stream the upstream was asked for, and of which it has a piece where `heard`; and its run."""
+    raw, run = stage.ask(script, upstream=upstream, body=STREAM)
     known = len(stage.up.of(script))
     client = stage.client()
     client.send(raw)
     while len(stage.up.of(script)) == known:
         time.sleep(0.005)
-    if script == "ends later":
+    if heard:
         client.until(CHUNK)
+    return client, run
+
+
+@pytest.mark.parametrize("script", ["ends later", "begins later"])
+def test_what_was_left_can_be_drained_for_its_usage(
+    stage: Stage, leave: Callable[[RawClient], None], script: str
+) -> None:
+    client, run = begun(stage, script, "drain", heard=script == "ends later")
     leave(client)
     call = stage.call(run)
     assert (call["outcome"], call["usage_source"]) == ("cancelled", "injected")
@@ -594,14 +600,7 @@ def test_what_was_left_can_be_drained_for_its_usage(
 @pytest.mark.parametrize(("upstream", "script"), [("hasty", "paced"), ("hasty", "silent"), ("stingy", "paced")])
 def test_draining_has_bounds(stage: Stage, upstream: str, script: str) -> None:
     def take(_: int) -> float:
-        raw, run = stage.ask(script, upstream=upstream, body=STREAM)
-        known = len(stage.up.of(script))
-        client = stage.client()
-        client.send(raw)
-        while len(stage.up.of(script)) == known:
-            time.sleep(0.005)
-        if script == "paced":
-            client.until(CHUNK)
+        client, run = begun(stage, script, upstream, heard=script == "paced")
         moment = time.monotonic()
         client.close()
         late = left_after(stage.seen(script), moment)
@@ -616,4 +615,4 @@ def test_the_gateway_is_well(stage: Stage) -> None:
     assert stage.gate.status("/readyz") == 200
     assert "Traceback" not in stage.gate.log
     assert stage.send(stage.ask()[0]).status == 200
-    stage.gate.until(lambda: stage.gate.text("/metrics"), lambda text: "\ntollgate_inflight_requests 0.0\n" in text)
+    stage.gate.until(stage.gate.in_flight, lambda count: count == 0)

@@ -59,11 +59,7 @@ def tollgate(gate: RunningGateway, *words: str) -> subprocess.CompletedProcess[s
 
 
 def under_way(gate: RunningGateway, count: int) -> None:
-    def inflight() -> float:
-        lines = gate.text("/metrics").splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.startswith("tollgate_inflight_requests"))
-
-    gate.until(inflight, lambda seen: seen >= count)
+    gate.until(gate.in_flight, lambda seen: seen >= count)
 
 
 KINDS = ["silent", "stalled", "endless"] * 4
