@@ -21,6 +21,7 @@ from gateway.app_tools import secrets_of as secrets_of_tools
 from gateway.call import Request, Target
 from gateway.config import places
 from gateway.config.address import passwords
+from gateway.config.defaults import drains, provider_stated
 from gateway.config.schema import Alias, Config, Loops, Upstream
 from gateway.dialects.auth import auth_lines
 from gateway.dialects.items import read_item
@@ -284,7 +285,7 @@ def spec_of(name: str, upstream: Upstream, prices: PriceTable) -> Spec:
     host = url.hostname or ""
     tls = url.scheme == "https"
     port = url.port or (443 if tls else 80)
-    provider = upstream.provider or prices.provider_of(name, host, url.path)
+    provider = provider_stated(upstream) or prices.provider_of(name, host, url.path)
     bracketed = f"[{host}]" if ":" in host else host
     stated = bracketed if url.port is None else f"{bracketed}:{url.port}"
     return Spec(
@@ -295,7 +296,7 @@ def spec_of(name: str, upstream: Upstream, prices: PriceTable) -> Spec:
         auth=auth_lines(upstream.dialect, host, upstream.key),
         headers=tuple((key.encode(), value.encode()) for key, value in upstream.headers.items()),
         inject_usage=upstream.inject_usage,
-        drain=upstream.on_client_gone == "drain",
+        drain=drains(upstream),
         drain_seconds=upstream.drain_seconds,
         drain_usd=upstream.drain_usd,
         propagate_trace=upstream.propagate_trace,

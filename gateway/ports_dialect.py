@@ -95,6 +95,7 @@ class Dialect(Protocol):
     """One provider API. All methods are pure."""
 
     name: str
+    framing: bytes  # content type of streams that the gateway can end with an event of its own
     ping: bytes  # an event that means nothing, where the clients of the dialect take one; else b""
     caches_marked: bool  # providers cache what the client marks, and nothing else
 

@@ -14,6 +14,7 @@ from msgspec import structs
 from gateway.config import check_bulkheads, check_cache, check_resilience, check_routing, check_semantic, check_slo
 from gateway.config.address import is_loopback, parse_address, parse_url
 from gateway.config.check_limits import Catalogue, doubts, provider_of, unmatched
+from gateway.config.defaults import provider_stated
 from gateway.config.environment import variables
 from gateway.config.load import Loaded
 from gateway.config.problems import Path, Problem
@@ -83,7 +84,7 @@ def _upstreams(config: Config, shipped: Catalogue) -> Iterator[Problem]:
         host = url.hostname or ""
         if url.scheme == "http" and not is_loopback(host):
             yield Problem((*path, "url"), reason=f"prompts and keys go to {host} in plain text", hint="use https://")
-        if upstream.dialect == "opaque" or upstream.provider:
+        if upstream.dialect == "opaque" or provider_stated(upstream):
             continue
         if not shipped.guess_provider(host, url.path):
             reason = "the provider behind this URL is not known, so prices go by the names of upstream and model"

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from gateway.config.address import parse_url
+from gateway.config.defaults import provider_stated
 from gateway.config.patterns import matches, one_name
 from gateway.config.problems import Path, Problem, did_you_mean
 from gateway.config.roster import Roster
@@ -126,7 +127,7 @@ def _any_model(config: Config, priced: Catalogue) -> bool:
 
 def _provider(upstream: Upstream, priced: Catalogue) -> str:
     url = parse_url(upstream.url)
-    return upstream.provider or priced.guess_provider(url.hostname or "", url.path)
+    return provider_stated(upstream) or priced.guess_provider(url.hostname or "", url.path)
 
 
 def _target(alias: Alias | str) -> Alias:
@@ -158,7 +159,7 @@ def _has_price(model: str, config: Config, priced: Catalogue) -> bool:
 def provider_of(name: str, upstream: Upstream, priced: Catalogue) -> str:
     """Under which provider the calls of an upstream are priced."""
     url = parse_url(upstream.url)
-    return upstream.provider or priced.provider_of(name, url.hostname or "", url.path)
+    return provider_stated(upstream) or priced.provider_of(name, url.hostname or "", url.path)
 
 
 def _taper(path: Path, steps: Iterable[TaperStep], config: Config, priced: Catalogue) -> Iterator[Problem]:

@@ -62,3 +62,13 @@ def state_directory(env: Mapping[str, str]) -> Path | None:
         return base / "tollgate"
     place = home(env)
     return place / ".local" / "state" / "tollgate" if place is not None else None
+
+
+def provider_stated(upstream: Upstream) -> str:
+    """Its provider in the price catalogue, where that need not be guessed from the URL; else ""."""
+    return upstream.provider or ("aws" if upstream.dialect == "bedrock" else "")
+
+
+def drains(upstream: Upstream) -> bool:
+    """Is an answer read to its end when its client leaves? Bedrock bills the whole of it in any case."""
+    return (upstream.on_client_gone or ("drain" if upstream.dialect == "bedrock" else "cancel")) == "drain"

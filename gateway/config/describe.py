@@ -112,7 +112,8 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
         "ca_file": "PEM file of the authorities to trust instead of the system's.",
         "provider": "Provider id of the price catalogue; default: the one known for the URL.",
         "inject_usage": "Ask streams for their usage where the client did not; the extra chunk is removed again.",
-        "on_client_gone": "When the client leaves: cancel at once, or drain within bounds to learn the true usage.",
+        "on_client_gone": "When the client leaves: cancel at once, or drain within bounds to learn the true usage. "
+        "Unset: drain at Bedrock, which bills the whole answer all the same, else cancel.",
         "drain_seconds": "Longest time of a drain.",
         "drain_usd": "Estimated cost at which a drain ends.",
         "propagate_trace": "Send `traceparent` to the upstream.",

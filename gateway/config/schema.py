@@ -20,7 +20,7 @@ from gateway.config.schema_slo import Slo
 __all__ = ["Breakers", "Bulkhead", "Config_", "Count", "Fallback", "Goal", "Hedging", "Name", "Overload"]
 __all__ += ["PriorityRule", "Retries", "Seconds", "SemanticCache", "Share", "TimeoutRule", "Timeouts"]
 
-DialectName = Literal["openai", "anthropic", "gemini", "opaque"]
+DialectName = Literal["openai", "anthropic", "gemini", "bedrock", "opaque"]
 
 
 class Tls(Config_, frozen=True):
@@ -39,7 +39,7 @@ class Upstream(Config_, frozen=True):
     ca_file: str | None = None
     provider: str | None = None  # genai-prices provider id; guessed from the url, else the name of the upstream
     inject_usage: bool = True
-    on_client_gone: Literal["cancel", "drain"] = "cancel"
+    on_client_gone: Literal["cancel", "drain"] | None = None  # None: as the provider bills, see `drains`
     drain_seconds: Seconds = 30  # bound of `drain` in time
     drain_usd: Annotated[float, Meta(ge=0)] = 0.25  # and in cost
     propagate_trace: bool = False  # send traceparent upstream

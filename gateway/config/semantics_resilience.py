@@ -10,7 +10,7 @@ from gateway.config.schema import Config, Fallback, Goal, Hedging, TimeoutRule, 
 from gateway.config.schema_routing import Route
 
 MATCH_CHARS = 200
-OPAQUE = "opaque"  # the one dialect that cannot be translated
+UNTRANSLATED = frozenset({"bedrock", "opaque"})  # dialects that only their own kind can answer for
 PATTERNS = ("route", "upstream", "model", "agent")
 Rule = TimeoutRule | Fallback | Hedging
 PARTS = ("first_byte", "first_content", "idle")
@@ -75,7 +75,7 @@ def _spoken(config: Config, rule: Fallback | Route) -> set[str]:
 def speaks(config: Config, rule: Fallback | Route, name: str) -> bool:
     """Is there an upstream that the rule is for, whose clients this one can answer, if need be in translation?"""
     spoken, dialect = _spoken(config, rule), config.upstreams[name].dialect
-    return not spoken or dialect in spoken or (dialect != OPAQUE and bool(spoken - {OPAQUE}))
+    return not spoken or dialect in spoken or (dialect not in UNTRANSLATED and bool(spoken - UNTRANSLATED))
 
 
 def is_foreign(config: Config, rule: Fallback | Route, name: str) -> bool:

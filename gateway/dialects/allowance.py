@@ -215,6 +215,20 @@ def declared_to_gemini(raw: bytes) -> Declared:
     return tuple(names), tuple(server)
 
 
+@functools.lru_cache(maxsize=32)
+def declared_to_bedrock(raw: bytes) -> Declared:
+    """Of the tools of Converse: `toolSpec` is the client's, `systemTool` the provider's."""
+    if not raw:
+        return (), ()
+    try:
+        found = _members.decode(raw)
+    except DECODE_FAULTS:
+        return (), ()
+    names = [member(tool.get("toolSpec"), "name") for tool in found]
+    server = [member(tool.get("systemTool"), "name") for tool in found]
+    return tuple(filter(None, names)), tuple([(name, 0) for name in server if name])
+
+
 def _declared_names(raw: Raw) -> list[str]:
     try:
         return [one.name[:MAX_TEXT] for one in _declared.decode(raw) if type(one.name) is str]

@@ -20,7 +20,7 @@ from gateway.dialects.base import BaseDialect, closing, inner, path_model
 from gateway.dialects.meters import Draft, JsonMeter, decode_error, find_object, first_text
 from gateway.dialects.shape import DECODE_FAULTS, NO_RAW, Shape, is_set
 from gateway.dialects.sse import parse_frame
-from gateway.dialects.streams import EventMeter
+from gateway.dialects.streams import Cutter, EventMeter
 from gateway.dialects.usage import anthropic_usage, as_dict
 from gateway.errors import GatewayError
 from gateway.ports import ErrorAnswer, LastTurn, Meter
@@ -185,8 +185,8 @@ class MessageStream(EventMeter[StreamEvent]):
     alarms = (b"error", b"message_stop")
     early = "max_tokens"
 
-    def __init__(self, asked: Asked) -> None:
-        super().__init__(asked)
+    def __init__(self, asked: Asked, cutter: Cutter | None = None) -> None:
+        super().__init__(asked, cutter)
         self._totals = Totals()
         self.blocks: dict[int, None] = {}  # still open, in order
         self._closed = False  # a message_delta stated the final usage

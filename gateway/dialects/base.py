@@ -51,6 +51,7 @@ class BaseDialect:
 
     name = ""
     ping = b""
+    framing = b"text/event-stream"
     caches_marked = False
 
     def read(self, route: Route, request: Request) -> Asked:

@@ -181,3 +181,34 @@ def gemini_refusal(fault: GatewayError, *, array: bool) -> ErrorAnswer:
     """`array`: streams without `alt=sse` are JSON arrays, and so are their errors."""
     body = gemini_error(fault)
     return ErrorAnswer(fault.status, headers(fault, fault.status), _encode([body] if array else body))
+
+
+# --- AWS ------------------------------------------------------------------------------------------------------------
+
+AWS_STATUS = {  # of the exceptions of Bedrock Runtime; the first of a status is what we say of it
+    "ValidationException": 400,
+    "UnrecognizedClientException": 401,
+    "ServiceQuotaExceededException": 402,
+    "AccessDeniedException": 403,
+    "ResourceNotFoundException": 404,
+    "ModelTimeoutException": 408,
+    "ModelErrorException": 424,
+    "ModelStreamErrorException": 424,
+    "ThrottlingException": 429,
+    "ModelNotReadyException": 429,
+    "InternalServerException": 500,
+    "ServiceUnavailableException": 503,
+}
+_AWS_TYPES = {status: kind for kind, status in reversed(AWS_STATUS.items())}
+
+
+def aws_type(fault: GatewayError) -> str:
+    """The SDKs of AWS try again by the exception's type before they look at the status."""
+    known = _AWS_TYPES.get(fault.status)
+    return known or ("InternalServerException" if fault.status >= 500 else "ValidationException")
+
+
+def aws_refusal(fault: GatewayError, request_id: str) -> ErrorAnswer:
+    """The exception's type stands in a header (https://smithy.io/2.0/aws/protocols/aws-restjson1-protocol.html)."""
+    more = ((b"x-amzn-errortype", aws_type(fault).encode()), (b"x-amzn-requestid", request_id.encode()))
+    return ErrorAnswer(fault.status, headers(fault, fault.status, *more), _encode({"message": fault.message}))

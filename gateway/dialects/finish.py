@@ -102,6 +102,20 @@ def messages_usage(stated: Mapping[str, Any], usage: Usage) -> dict[str, Any]:
     return {**reckoned, **known, "output_tokens": usage.output_tokens}
 
 
+# --- Bedrock ---------------------------------------------------------------------------------------------------------
+
+
+def bedrock_usage(usage: Usage) -> dict[str, int]:
+    cached = usage.cache_read_tokens + usage.cache_write_tokens
+    return {
+        "inputTokens": max(usage.input_tokens - cached, 0),
+        "outputTokens": usage.output_tokens,
+        "totalTokens": usage.input_tokens + usage.output_tokens,
+        "cacheReadInputTokens": usage.cache_read_tokens,
+        "cacheWriteInputTokens": usage.cache_write_tokens,
+    }
+
+
 # --- Gemini ----------------------------------------------------------------------------------------------------------
 
 

@@ -66,7 +66,24 @@ class _GeminiContent(Struct, gc=False):
     parts: list[_Part] | None = None
 
 
+class _ConverseTool(Struct, gc=False):
+    toolUseId: Any = None
+    status: Any = None
+
+
+class _ConverseBlock(Struct, gc=False):
+    text: Any = None
+    toolUse: _ConverseTool | None = None
+    toolResult: _ConverseTool | None = None
+
+
+class _ConverseMessage(Struct, gc=False):
+    role: Any = None
+    content: list[_ConverseBlock] | None = None
+
+
 _content = Shape(_Content)
+_converse_message = Shape(_ConverseMessage)
 _chat_message = Shape(_ChatMessage)
 _responses_item = Shape(_ResponsesItem)
 _gemini_content = Shape(_GeminiContent)
@@ -218,6 +235,19 @@ def _read_gemini(item: Item, raw: Raw | bytes) -> bool:
     return True
 
 
+def _read_converse(item: Item, raw: Raw | bytes) -> bool:
+    message = _converse_message.salvage(raw)
+    if message is None:
+        return False
+    item.role = _text(message.role)
+    blocks = message.content or []
+    item._said = "".join([block.text for block in blocks if type(block.text) is str])
+    item.tool_use_ids = tuple([_text(block.toolUse.toolUseId) for block in blocks if block.toolUse is not None])
+    results = [block.toolResult for block in blocks if block.toolResult is not None]
+    item.tool_results = tuple([ToolResult(_text(one.toolUseId), one.status == "error") for one in results])
+    return True
+
+
 Reader = Callable[[Item, Raw | bytes], bool]  # False: it is no object
 _READERS: dict[str, Reader] = {
     "openai_chat": _read_chat,
@@ -225,6 +255,8 @@ _READERS: dict[str, Reader] = {
     "openai_responses": _read_responses,
     "anthropic": _read_anthropic,
     "gemini": _read_gemini,
+    "bedrock_converse": _read_converse,
+    "bedrock_invoke": _read_anthropic,
 }
 
 

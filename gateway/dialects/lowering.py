@@ -134,21 +134,26 @@ def gemini_config(asked: Asked) -> str:
 
 
 def cap_gemini(asked: Asked, body: bytes, ceiling: int) -> Edits | None:
+    return cap_nested(asked, body, ceiling, gemini_config(asked), ("maxOutputTokens", "max_output_tokens"))
+
+
+def cap_nested(asked: Asked, body: bytes, ceiling: int, name: str, names: tuple[str, ...]) -> Edits | None:
+    """Of a limit in the object called `name`, under one of the `names`: the first is written where none is there."""
     if not is_the_text(asked, body):
         return None
-    name = gemini_config(asked)
     span = asked.spans.get(name)
+    alone = b'{"%b":%d}' % (names[0].encode(), ceiling)
     if span is None:
-        return (added(body.index(b"{"), name, b'{"maxOutputTokens":%d}' % ceiling, asked.fields),)
+        return (added(body.index(b"{"), name, alone, asked.fields),)
     if asked.fields[name] == NULL:
-        return (Edit(*span, b'{"maxOutputTokens":%d}' % ceiling),)
+        return (Edit(*span, alone),)
     if body[span[0]] != 0x7B:
         return None
     fields, spans = nested(body, span, name)
-    edits = cap(fields, spans, ("maxOutputTokens", "max_output_tokens"), ceiling)
+    edits = cap(fields, spans, names, ceiling)
     if edits is not None:
         return edits
-    known = "max_output_tokens" if "max_output_tokens" in fields else "maxOutputTokens"
+    known = next((one for one in names if one in fields), names[0])
     return set_limit(fields, spans, known, ceiling, span[0])
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from gateway.dialects.anthropic import Anthropic
+from gateway.dialects.bedrock import BedrockConverse
+from gateway.dialects.bedrock_invoke import BedrockInvoke
 from gateway.dialects.gemini import Gemini
 from gateway.dialects.opaque import Opaque
 from gateway.dialects.openai_chat import OpenAIChat
@@ -20,6 +22,8 @@ _ALL: tuple[Dialect, ...] = (
     OpenAIEmbeddings(),
     Anthropic(),
     Gemini(),
+    BedrockConverse(),
+    BedrockInvoke(),
     Opaque(),
 )
 

@@ -90,8 +90,22 @@ GEMINI = (
     _known(rf"models(?:/{_ID})*", "/v1beta/models", "gemini", ""),
     *_COMPATIBLE,
 )
-FAMILIES: Mapping[str, tuple[Known, ...]] = {"openai": OPENAI, "anthropic": ANTHROPIC, "gemini": GEMINI, "opaque": ()}
-_OTHER_DIALECT = {"openai": "opaque", "anthropic": "anthropic", "gemini": "gemini", "opaque": "opaque"}
+_MODEL = "/model/{modelId}"
+BEDROCK = (
+    _known(rf"model/{_ID}/converse", f"{_MODEL}/converse", "bedrock_converse", "chat"),
+    _known(rf"model/{_ID}/converse-stream", f"{_MODEL}/converse-stream", "bedrock_converse", "chat"),
+    _known(r"model/[^/]*embed[^/]*/invoke", f"{_MODEL}/invoke", "bedrock_invoke", "embeddings"),
+    _known(r"model/[^/]*rerank[^/]*/invoke", f"{_MODEL}/invoke", "bedrock_invoke", "rerank"),
+    _known(rf"model/{_ID}/invoke", f"{_MODEL}/invoke", "bedrock_invoke", "chat"),
+    _known(rf"model/{_ID}/invoke-with-response-stream", f"{_MODEL}/invoke", "bedrock_invoke", "chat"),
+    _known(rf"model/{_ID}/count-tokens", f"{_MODEL}/count-tokens", "bedrock_invoke", ""),
+)
+FAMILIES: Mapping[str, tuple[Known, ...]] = {
+    "openai": OPENAI, "anthropic": ANTHROPIC, "gemini": GEMINI, "bedrock": BEDROCK, "opaque": (),
+}  # fmt: skip
+_OTHER_DIALECT = {
+    "openai": "opaque", "anthropic": "anthropic", "gemini": "gemini", "bedrock": "bedrock_invoke", "opaque": "opaque",
+}  # fmt: skip
 PREFIXES = ("run", "agent", "version", "budget")
 _OF_TOOLS = {TOOLS: "tool", MCP: "mcp"}  # first segment -> dialect
 _VERSION = re.compile(r"/(?:[^?]*/)?v\d+(?:alpha|beta)?\d*/")
@@ -188,6 +202,7 @@ _FAMILY_BY_PREFIX = (
     ("/v1beta/", "gemini"),
     ("/v1alpha/", "gemini"),
     ("/upload/v1beta/", "gemini"),
+    ("/model/", "bedrock"),
     ("/v1/models/", ""),  # by hint
     ("/v1/", ""),
 )

@@ -139,7 +139,27 @@ class _Content(Struct, gc=False):
     parts: list[_Part] | None = None
 
 
+class _ConverseTool(Struct, gc=False):
+    toolUseId: Any = None
+    name: Any = None
+    status: Any = None
+    input: Raw = NO_RAW
+    content: Raw = NO_RAW
+
+
+class _ConverseBlock(Struct, gc=False):
+    text: Any = None
+    toolUse: _ConverseTool | None = None
+    toolResult: _ConverseTool | None = None
+
+
+class _ConverseMessage(Struct, gc=False):
+    role: Any = None
+    content: list[_ConverseBlock] | None = None
+
+
 _chat = Shape(_Chat)
+_converse = Shape(_ConverseMessage)
 _message = Shape(_Message)
 _item = Shape(_Item)
 _content = Shape(_Content)
@@ -346,9 +366,29 @@ def _read_gemini(raw: Any) -> Piece:
     )
 
 
+def _read_converse(raw: Any) -> Piece:
+    message = _converse.salvage(raw)
+    if message is None:
+        return Piece(told=bytes(raw))
+    answer = message.role == "assistant"
+    blocks = message.content or ()
+    text = "".join([block.text for block in blocks if type(block.text) is str])
+    uses = [one for block in blocks if (one := block.toolUse) is not None]
+    results = [one for block in blocks if (one := block.toolResult) is not None]
+    return Piece(
+        answer,
+        [(_text(use.toolUseId), _text(use.name), bytes(use.input)) for use in uses],
+        [(_text(one.toolUseId), "", bytes(one.content), one.status == "error") for one in results],
+        text if answer else "",
+        b"" if answer else _bytes(text),
+    )
+
+
 _READERS: dict[str, Callable[[Any], Piece]] = {
     "openai_chat": _read_chat,
     "openai_responses": _read_responses,
     "anthropic": _read_anthropic,
     "gemini": _read_gemini,
+    "bedrock_converse": _read_converse,
+    "bedrock_invoke": _read_anthropic,
 }

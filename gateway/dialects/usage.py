@@ -203,6 +203,52 @@ def anthropic_usage(u: Mapping[str, Any]) -> Usage | None:
         return None
 
 
+class _CacheDetail(Struct, gc=False):
+    ttl: Any = None
+    inputTokens: Any = None
+
+
+class BedrockUsage(Struct, gc=False):
+    """`usage` of Converse and of the Nova models, and the metrics that end the streams of all others."""
+
+    inputTokens: Any = None
+    inputTokenCount: Any = None
+    outputTokens: Any = None
+    outputTokenCount: Any = None
+    cacheReadInputTokens: Any = None
+    cacheReadInputTokenCount: Any = None
+    cacheWriteInputTokens: Any = None
+    cacheWriteInputTokenCount: Any = None
+    cacheDetails: list[_CacheDetail] | None = None
+
+
+_bedrock = Shape(BedrockUsage)
+
+
+def bedrock_usage(raw: Raw | bytes) -> Usage | None:
+    """Read a `usage` whose `inputTokens` leave out the cache; None where malformed or absent."""
+    u = _bedrock.salvage(raw)
+    if u is None or (u.inputTokens is None and u.inputTokenCount is None):
+        return None
+    try:
+        read = count(first(u.cacheReadInputTokens, u.cacheReadInputTokenCount))
+        written = {f"cache_write_{one.ttl}_tokens": count(one.inputTokens) for one in u.cacheDetails or ()}
+        write = max(count(first(u.cacheWriteInputTokens, u.cacheWriteInputTokenCount)), sum(written.values()))
+        return Usage(
+            input_tokens=count(first(u.inputTokens, u.inputTokenCount)) + read + write,
+            output_tokens=count(first(u.outputTokens, u.outputTokenCount)),
+            cache_read_tokens=read,
+            cache_write_tokens=write,
+            reasoning_tokens=0,
+            detail=fitting(write, **{name: written[name] for name in _BEDROCK_WRITES if name in written}),
+        )
+    except NotACount:
+        return None
+
+
+_BEDROCK_WRITES = ("cache_write_1h_tokens", "cache_write_5m_tokens")
+
+
 class GeminiUsage(Struct, gc=False):
     """`usageMetadata`. Thoughts stand beside candidates, tool prompts beside the prompt; the cache is in the prompt."""
 

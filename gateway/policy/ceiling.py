@@ -53,13 +53,14 @@ CONTENT = ("input", "prompt", "content", "requests")  # where a dialect read no 
 SOURCES = {  # fields that a dialect reads its messages from: the first that is there
     "openai_chat": ("messages", "prompt"), "openai_completions": ("messages", "prompt"), "openai_responses": ("input",),
     "anthropic": ("messages",), "gemini": ("contents", "content"),
+    "bedrock_converse": ("messages",), "bedrock_invoke": ("messages",),
 }  # fmt: skip
 READ = frozenset({"system", "instructions", "systemInstruction", "system_instruction", "tools", "functions", *CONTENT,
                   "messages", "contents"})  # what a dialect may read as pieces  # fmt: skip
 HISTORIES = ("previous_response_id", "conversation", "cachedContent", "cached_content")
 DEPLOYMENTS = b"/deployments/"
 FREE_POSTS = frozenset({"/v1/responses/{id}/cancel", "/v1/responses/input_tokens", "/v1/messages/count_tokens",
-                        "/v1beta/models/{model}:countTokens"})  # fmt: skip
+                        "/v1beta/models/{model}:countTokens", "/model/{modelId}/count-tokens"})  # fmt: skip
 READS = frozenset((b"GET", b"HEAD", b"OPTIONS", b"DELETE"))
 OVERRIDES = frozenset((b"x-http-method-override", b"x-http-method", b"x-method-override",
                        b"x-original-url", b"x-rewrite-url"))  # fmt: skip
@@ -166,7 +167,7 @@ class Ceiling:
         tokens = (total & TOKENS) + self._kept(asked, model, known_history, known)
         if hosted is not NONE:
             tokens = hosted.tokens(tokens)
-        each, basis = (0, "client") if route.operation in NO_OUTPUT else self._limit(asked, model)
+        each, basis = (0, "client") if route.operation in NO_OUTPUT else self._limit(asked, model, route.dialect)
         choices, passes = choices_of(asked, route.operation), passes_of(asked.fields, tokens)
         if passes is not ONCE:
             tokens, each, choices = passes.tokens(tokens), max(each, passes.longest), choices * passes.tries
@@ -231,9 +232,9 @@ class Ceiling:
             found = found if stated is None else found.at_most(stated)
         return found
 
-    def _limit(self, asked: Asked, model: str) -> tuple[int, str]:
+    def _limit(self, asked: Asked, model: str, dialect: str) -> tuple[int, str]:
         """Tokens of each answer, and what limits them."""
-        stated = output_limit(asked)
+        stated = output_limit(asked, dialect)
         if stated is not None:
             return stated, "client"
         known = most(model)
@@ -277,7 +278,9 @@ def rest_of(asked: Asked, dialect: str) -> tuple[list[Raw], int]:
     for key, raw in fields.items():
         if len(raw) <= SMALL or key == "model" or key in sources:
             continue
-        if key not in READ:
+        if key == "toolConfig" and asked.tools in bytes(raw):
+            more += len(raw) - len(asked.tools)
+        elif key not in READ:
             more += text_bound(bytes(raw))
         elif not (is_same(raw, asked.system) or is_same(raw, asked.tools)):
             unread.append(raw)

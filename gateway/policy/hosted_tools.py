@@ -27,7 +27,7 @@ DRAWN, RUN = "image_generations", "code_containers"  # how often, in the detail 
 CLIENT_PROMPT = 1_600  # of tools that the provider defines and the client runs
 
 _RUN_BY_CLIENT = re.compile(r"(?:bash|text_editor|str_replace|computer|memory|local_shell|shell|apply_patch)")
-_DECLARATIONS = frozenset({"functionDeclarations", "function_declarations"})
+_DECLARATIONS = frozenset({"functionDeclarations", "function_declarations", "toolSpec", "cachePoint"})
 _AGENTIC = re.compile(r"compound|sonar|deep-research|search-(?:preview|api)|:online")
 FIELDS = frozenset({"mcp_servers", "web_search_options", "plugins", "search_parameters", "search_settings"})
 

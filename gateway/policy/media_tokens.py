@@ -31,11 +31,12 @@ TYPES = {
 }
 SMALL_PICTURES = r"claude-(?:instant|\d|[a-z]+-4(?:-[0-6]|-\d{8}|[@:]|$))"  # Claude up to 4.6
 HOLDERS = ("inlineData", "inline_data", "fileData", "file_data")  # Gemini
+SOURCED = ("image", "audio", "video", "document")  # Bedrock, each with a `source`
 
 UNSEEN_IMAGE = Pixels(1024, 1024)
 UNSEEN_SECONDS = 10.0
 VIDEO, VIDEO_BYTES = 290, 100_000  # tokens of a second: a frame and its sound (Gemini); and its bytes
-PAYLOADS = frozenset({"data", "file_data", "fileData"})
+PAYLOADS = frozenset({"data", "file_data", "fileData", "bytes"})
 MIMES = frozenset({"media_type", "mime_type", "mimeType", "format"})
 
 
@@ -44,18 +45,28 @@ def media_kind(block: Mapping[str, Any]) -> str:
     for holder in HOLDERS:
         if isinstance(inner := block.get(holder), dict):
             return _kind_of_mime(str(inner.get("mimeType") or inner.get("mime_type") or ""))
+    if kind := next((kind for kind in SOURCED if source_of(block, kind)), ""):
+        return kind
     type_ = block.get("type")
     if type_ == "text" or not isinstance(type_, str):
         return ""
     return TYPES.get(type_, "")
 
 
+def source_of(block: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    """Where the content of Bedrock's block of this kind comes from; empty for a block that is none."""
+    inner = block.get(kind)
+    source = inner.get("source") if isinstance(inner, dict) and "format" in inner else None
+    return source if isinstance(source, dict) else {}
+
+
 def media_tokens(block: Mapping[str, Any], kind: str, model: str) -> float:
     """Tokens of one block of this kind. Never raises."""
     data, mime = payload(block)
     if mime.startswith("text/") or is_text(block):
-        text = decoded(data, len(data)).decode("utf-8", "replace") if not is_text(block) else data
-        return units(text)
+        if is_text(block):
+            return units(data or source_of(block, "document")["text"])
+        return units(decoded(data, len(data)).decode("utf-8", "replace"))
     kind = kind_of(kind, mime)
     constants = family(model)
     if kind == "image":
@@ -117,9 +128,11 @@ def kind_of(kind: str, mime: str) -> str:
 
 
 def is_text(block: Mapping[str, Any]) -> bool:
-    """Anthropic's plain-text documents hold their text as it is."""
+    """Anthropic's and Bedrock's plain-text documents hold their text as it is."""
     source = block.get("source")
-    return isinstance(source, dict) and source.get("type") == "text"
+    if isinstance(source, dict):
+        return source.get("type") == "text"
+    return isinstance(source_of(block, "document").get("text"), str)
 
 
 def detail_of(block: Mapping[str, Any]) -> str:

@@ -1,9 +1,9 @@
 """What models can take and make at most, by family: data, for requests that state no limit of their own.
 
 Sources, read in November 2026: platform.openai.com/docs/models, docs.claude.com/en/docs/about-claude/models,
-ai.google.dev/gemini-api/docs/models, api-docs.deepseek.com. A figure here may be above what a model does, never below:
-where variants differ, the largest stands, and `asked` is what each of them makes. The first pattern found in an id
-counts.
+ai.google.dev/gemini-api/docs/models, api-docs.deepseek.com, docs.aws.amazon.com/nova. A figure here may be above what a
+model does, never below: where variants differ, the largest stands, and `asked` is what each of them makes. The first
+pattern found in an id counts.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ TABLE = (
     Most(r"gpt-5\.[4-9]|gpt-[6-9]", 128_000, 1_050_000),
     Most(r"gpt-5|codex", 128_000, 400_000),
     Most(r"(?:^|/)o\d", 100_000, 200_000),
+    Most(r"nova-(?:micro|lite|pro|premier)", 10_000, 1_000_000),
+    Most(r"nova-2", 65_536, 1_000_000),
     Most(r"gemini-(?:1\.|2\.0)", 8_192, 2_097_152),
     Most(r"gemini", 65_536, 1_048_576),
 )

@@ -31,7 +31,7 @@ from gateway.members import may_repeat
 from gateway.policy.inline_tools import declares_tools
 from gateway.policy.media_bound import UNSEEN, medium_bound
 from gateway.policy.media_size import decoded
-from gateway.policy.media_tokens import HOLDERS, PAYLOADS, TYPES, is_text, kind_of, media_kind, payload
+from gateway.policy.media_tokens import HOLDERS, PAYLOADS, SOURCED, TYPES, is_text, kind_of, media_kind, payload
 from gateway.policy.token_families import OTHER, family
 
 PLAIN = b"abcdefghijklmnopqrstuvwxyz "
@@ -52,8 +52,8 @@ LABELS = frozenset({"type", "role", "status", "mimeType", "mime_type", "media_ty
 CIPHERS = frozenset({"encrypted_content", "signature", "thoughtSignature", "thought_signature", "data"})
 SIGNED = frozenset({"thoughtSignature", "thought_signature"})
 CIPHERED = frozenset({"reasoning", "thinking", "redacted_thinking", "compaction", "reasoning.encrypted"})
-SPECIAL = LABELS | CIPHERS | {"cache_control", "citations"}
-HELD = frozenset(HOLDERS)
+SPECIAL = LABELS | CIPHERS | {"cache_control", "cachePoint", "citations"}
+HELD = frozenset((*HOLDERS, *SOURCED))
 STRUCTURE = frozenset(
     {
         "arguments", "call_id", "content", "contents", "description", "function", "functionCall", "functionResponse",
@@ -241,7 +241,7 @@ class _Walk:
         if text and (kind in CIPHERED or key in SIGNED):
             self.tokens += len(inner) // CIPHER_CHARS + 1
             return True
-        if key == "cache_control" and type(inner) is dict:
+        if key in ("cache_control", "cachePoint") and type(inner) is dict:
             self.flags |= HOUR if inner.get("ttl") == "1h" else 0
             return len(inner) <= 3
         if key == "citations" and type(inner) is dict:
@@ -251,7 +251,8 @@ class _Walk:
     def medium(self, block: Mapping[str, Any], kind: str) -> None:
         """A picture, recording, video or document: by the rules for it, and what is said of it by its text."""
         data, mime = payload(block)
-        self.tokens += PLACE + (CITED if "citations" in block else 0)
+        cited = "citations" in block or "citations" in (block.get("document") or ())
+        self.tokens += PLACE + (CITED if cited else 0)
         self.said(block)
         if mime.startswith("text/") or is_text(block):
             packed = b"" if is_text(block) else decoded(data, len(data))

@@ -37,7 +37,7 @@ class Passage:
         call.meter = self.meter
         coding = names.get(b"content-encoding")
         self.decoder: Decoder = PLAIN if coding is None else decoder_for(coding)
-        events = coding is None and kind.startswith(STREAMS[0])
+        events = coding is None and kind.startswith(dialect.framing)
         self.interruptible = events and exchange.length is None
         self.stripper: Stripper | None = dialect.stripper() if events and call.asked.injected else None
         if call.sight is not None:
