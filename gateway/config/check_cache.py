@@ -16,6 +16,7 @@ ROUTES = (
     *(f"/v1beta/models/{{model}}:{verb}" for verb in ("generateContent", "streamGenerateContent")),
     *(f"/v1beta/models/{{model}}:{verb}" for verb in ("embedContent", "batchEmbedContents")),
     *("/openai/chat/completions", "/openai/embeddings", "/v1/models/{model}:rawPredict"),
+    *("/model/{modelId}/converse", "/model/{modelId}/converse-stream"),
 )
 """The routes whose answers can be cached, as records have them."""
 _SAMPLED = {

@@ -26,13 +26,17 @@ from gateway.testing.gateway import RunningGateway
 
 ROOT = Path(os.environ.get("TOLLGATE_CASSETTES") or Path(__file__).parents[1] / "golden" / "cassettes")
 FAMILIES = {"anthropic": "anthropic", "gemini": "gemini", "vertex": "gemini"}
-FOREIGN = re.compile(r"bedrock-runtime|bedrock-agent|cohere\.com|:11434/api|localhost:8787/(bedrock|google)")
-TABLE = Table({"openai": "openai", "anthropic": "anthropic", "gemini": "gemini", "opaque": "opaque"})
+FOREIGN = re.compile(r"bedrock-agent|cohere\.com|:11434/api|localhost:8787/google")
+BEDROCK = re.compile(r"bedrock-runtime|/bedrock/model/")
+NAMES = ("openai", "anthropic", "gemini", "bedrock", "opaque")
+TABLE = Table({name: name for name in NAMES})
 NOT_SENT = {"host", "accept-encoding", "expect", "proxy-authorization", "cookie", "upgrade", "via", "te"}
 HOP = {"connection", "keep-alive", "transfer-encoding", "date", "content-length"}
 
 
 def family(exchange: Exchange) -> str:
+    if BEDROCK.search(exchange.host + exchange.target):
+        return "bedrock"
     if FOREIGN.search(exchange.host + exchange.target):
         return "opaque"
     return FAMILIES.get(exchange.name.partition("/")[0], "openai")
@@ -57,9 +61,8 @@ async def upstream(exchanges: list[Exchange]) -> AsyncIterator[CassetteUpstream]
 
 @pytest.fixture
 async def gate(upstream: CassetteUpstream) -> AsyncIterator[RunningGateway]:
-    families = ("openai", "anthropic", "gemini", "opaque")
     # Without injection, so that requests too pass byte for byte.
-    upstreams = {name: {"dialect": name, "url": upstream.url, "inject_usage": False} for name in families}
+    upstreams = {name: {"dialect": name, "url": upstream.url, "inject_usage": False} for name in NAMES}
     async with RunningGateway(upstreams, telemetry={"log": None}) as running:
         yield running
 
@@ -67,7 +70,7 @@ async def gate(upstream: CassetteUpstream) -> AsyncIterator[RunningGateway]:
 @pytest.fixture
 async def asking(upstream: CassetteUpstream) -> AsyncIterator[RunningGateway]:
     """A gateway that asks for usage where the client does not."""
-    upstreams = {name: {"dialect": name, "url": upstream.url} for name in ("openai", "anthropic", "gemini", "opaque")}
+    upstreams = {name: {"dialect": name, "url": upstream.url} for name in NAMES}
     async with RunningGateway(upstreams, telemetry={"log": None}) as running:
         yield running
 

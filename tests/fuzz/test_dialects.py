@@ -30,10 +30,17 @@ SEEDS = {
     "openai_embeddings": "openai/embeddings-*.json",
     "anthropic": "anthropic/messages-*.json",
     "gemini": "gemini/generateContent-*.json",
+    "bedrock_converse": "bedrock/converse-*.json",
+    "bedrock_invoke": "bedrock/invoke-*.json",
     "opaque": "cohere/*.json",
 }
-PATHS = {"gemini": b"/v1beta/models/g:streamGenerateContent"}
-KINDS = (b"text/event-stream", b"application/json", b"", b"text/html")
+PATHS = {
+    "gemini": b"/v1beta/models/g:streamGenerateContent",
+    "bedrock_converse": b"/model/m/converse-stream",
+    "bedrock_invoke": b"/model/meta.m/invoke-with-response-stream",
+}
+FRAMED = ("bedrock_converse", "bedrock_invoke")
+KINDS = (b"text/event-stream", b"application/vnd.amazon.eventstream", b"application/json", b"", b"text/html")
 names = st.sampled_from(sorted(DIALECTS))
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
@@ -115,7 +122,8 @@ def play(name, body, data, dice, status, kind):
         dialect.interruption(StreamTruncated("cut"), meter, "r")
         answers.append(meter.end())
         check(answers[-1])
-        assert dialect.interruption(StreamTruncated("cut"), meter, "r")
+        said = dialect.interruption(StreamTruncated("cut"), meter, "r")
+        assert said or (name in FRAMED and meter.broken)  # nothing can be said inside a message
     dialect.restate(route(name), data)
     stopped(dialect, asked, data, more, status, kind, name)
     return answers

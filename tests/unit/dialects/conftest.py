@@ -16,6 +16,8 @@ PATHS = {
     "openai_embeddings": "/v1/embeddings",
     "anthropic": "/v1/messages",
     "gemini": "/v1beta/models/gemini-2.5-flash:generateContent",
+    "bedrock_converse": "/model/anthropic.claude-sonnet-4-5-20250929-v1:0/converse",
+    "bedrock_invoke": "/model/meta.llama3-1-70b-instruct-v1:0/invoke",
     "opaque": "/v1/other",
 }
 

@@ -20,8 +20,9 @@ from gateway.testing import cassettes
 
 ROOT = Path(os.environ.get("TOLLGATE_CASSETTES") or Path(__file__).parents[2] / "golden" / "cassettes")
 FAMILIES = {"anthropic": "anthropic", "gemini": "gemini", "vertex": "gemini"}
-OPAQUE = re.compile(r"bedrock-runtime|bedrock-agent|cohere\.com|:11434/api|localhost:8787/(bedrock|google)")
-TABLE = Table({"openai": "openai", "anthropic": "anthropic", "gemini": "gemini", "opaque": "opaque"})
+OPAQUE = re.compile(r"bedrock-agent|cohere\.com|:11434/api|localhost:8787/google")
+BEDROCK = re.compile(r"bedrock-runtime|/bedrock/model/")
+TABLE = Table({name: name for name in ("openai", "anthropic", "gemini", "bedrock", "opaque")})
 PATHS = sorted(ROOT.glob("*/*.json"))
 
 
@@ -29,7 +30,9 @@ PATHS = sorted(ROOT.glob("*/*.json"))
 def played(request):
     exchange = cassettes.load(request.param)
     provider = request.param.parent.name
-    family = "opaque" if OPAQUE.search(exchange.host + exchange.target) else FAMILIES.get(provider, "openai")
+    place = exchange.host + exchange.target
+    known = FAMILIES.get(provider, "openai")
+    family = "bedrock" if BEDROCK.search(place) else "opaque" if OPAQUE.search(place) else known
     target = "/" + exchange.target.lstrip("/").encode("ascii", "replace").decode().replace("%2F", "~").replace(
         "%2f", "~"
     )
@@ -53,13 +56,24 @@ def whole(played):
     return meter(played, [played[0].body])
 
 
+STATED = re.compile(r"(^|\.)(usage|usageMetadata|titan|amazon-bedrock-invocationMetrics)$")
+
+
 def stated(exchange):
     """The fields of all usage objects of the answer itself; the last value that is not null counts."""
     merged = {}
     for entry in exchange.usage:
-        if re.search(r"(^|\.)(usage|usageMetadata)$", entry["path"]) and "breakdown" not in entry["path"]:
+        if (
+            re.search(r"(^|\.)(usage|usageMetadata|titan|amazon-bedrock-invocationMetrics)$", entry["path"])
+            and "breakdown" not in entry["path"]
+        ):
             merged |= {name: value for name, value in entry["usage"].items() if value is not None}
-    return merged
+    if "inputTextTokenCount" in merged and "inputTokenCount" not in merged:  # Titan: each result states its own
+        merged["outputTokens"] = sum(map(int, re.findall(rb'"tokenCount": ?(\d+)', exchange.body)))
+    return merged or {name: int(count) for name, count in LLAMA.findall(exchange.body.decode("utf-8", "replace"))}
+
+
+LLAMA = re.compile(r'"(prompt_token_count|generation_token_count)": ?(\d+)')
 
 
 def expected(usage):
@@ -78,6 +92,15 @@ def expected(usage):
             0,
             get("thoughtsTokenCount"),
         )
+    for into, out, more in (
+        ("inputTokens", "outputTokens", "Tokens"),
+        ("inputTokenCount", "outputTokenCount", "TokenCount"),
+        ("inputTextTokenCount", "outputTokens", ""),
+        ("prompt_token_count", "generation_token_count", ""),
+    ):
+        if into in usage and "input_tokens" not in usage:  # Bedrock
+            read, written = get(f"cacheReadInput{more}"), get(f"cacheWriteInput{more}")
+            return (get(into) + read + written, get(out), read, written, 0)
     if "prompt_tokens" in usage or ("total_tokens" in usage and "input_tokens" not in usage):
         cached = (
             get("prompt_tokens_details", "cached_tokens")
@@ -173,7 +196,7 @@ def test_content_is_seen(played):
     exchange, dialect, route, _ = played
     answer, _ = whole(played)
     if exchange.status == 200 and route.operation in {"chat", "generate_content"} and answer.complete:
-        if answer.usage is not None and dialect.name != "gemini":
+        if answer.usage is not None and dialect.name != "gemini" and not dialect.name.startswith("bedrock"):
             assert answer.model
         if answer.usage is not None and answer.usage.output_tokens > answer.usage.reasoning_tokens + 20:
             assert answer.output_chars or answer.tool_uses

@@ -26,8 +26,9 @@ ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests" / "golden"
 CASSETTES = Path(os.environ.get("TOLLGATE_CASSETTES") or GOLDEN / "cassettes")
 FAMILIES = {"anthropic": "anthropic", "gemini": "gemini", "vertex": "gemini"}
-OPAQUE = re.compile(r"bedrock-runtime|bedrock-agent|cohere\.com|:11434/api|localhost:8787/(bedrock|google)")
-TABLE = Table({"openai": "openai", "anthropic": "anthropic", "gemini": "gemini", "opaque": "opaque"})
+OPAQUE = re.compile(r"bedrock-agent|cohere\.com|:11434/api|localhost:8787/google")
+BEDROCK = re.compile(r"bedrock-runtime|/bedrock/model/")
+TABLE = Table({name: name for name in ("openai", "anthropic", "gemini", "bedrock", "opaque")})
 PRICES = PriceTable(next((ROOT / "gateway" / "prices").glob("*.msgpack")).read_bytes())
 AT = 1_795_780_800.0
 NOT_AS_SENT = {
@@ -52,7 +53,8 @@ def played(path: Path) -> tuple[Call, Answer, str] | None:
     """A recorded exchange as a call and the answer to it; None where nothing was counted, or no body recorded."""
     exchange = cassettes.load(path)
     known = FAMILIES.get(path.parent.name, "openai")
-    family = "opaque" if OPAQUE.search(exchange.host + exchange.target) else known
+    place = exchange.host + exchange.target
+    family = "bedrock" if BEDROCK.search(place) else "opaque" if OPAQUE.search(place) else known
     target = "/" + exchange.target.lstrip("/").encode("ascii", "replace").decode()
     target = target.replace("%2F", "~").replace("%2f", "~")
     route = TABLE.resolve(exchange.method.encode(), f"/{family}{target}".encode(), "")
