@@ -54,7 +54,7 @@ WORKER = (sys.executable, "-m", "gateway.worker")
 RECORDER = (sys.executable, "-m", "gateway.recorder.service")
 MATCHER = (sys.executable, "-m", "gateway.matcher.service")
 START_SECONDS = 30.0  # a gateway that is not ready by then gives up
-START_FAILURES = 2  # deaths of one process before it was ever ready
+START_FAILURES = 2  # deaths of one process before it was ever ready; who is killed is not to blame for it
 CONFIGURE_SECONDS = 10.0
 WATCH_SECONDS = 0.5
 GRACE_SECONDS = 2.0  # for workers, beyond their time to drain
@@ -245,10 +245,10 @@ class Supervisor:
     def _received(self, child: Child, message: Message) -> None:
         match message:
             case Ready():
-                child.ready = True
+                child.ready = child.came = True
                 child.failures = 0
                 self._tell()
-                if all(each.ready for each in self._children):
+                if all(each.came for each in self._children):
                     self._started.set()
             case Configured(generation=generation):
                 answer = self._answers.get(child)
@@ -278,7 +278,7 @@ class Supervisor:
             cause=cause(code),
             lived_seconds=round(lived, 3),
         )
-        if not self._started.is_set() and child.failures >= START_FAILURES:
+        if not self._started.is_set() and child.failures >= START_FAILURES and code != -signal.SIGKILL:
             self._fail_start(f"{child.name} does not start: {cause(code)}")
         else:
             self._spawn(self._restart(child))

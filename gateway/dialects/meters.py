@@ -225,11 +225,11 @@ class JsonMeter(NoStream):
             self._parts = [b"".join(self._parts)]
 
     def readable(self) -> bool:
-        """Is it JSON? Where something was found in it, it is."""
+        """Is it JSON, or at least the event stream that nobody asked for? Where something was found in it, it is."""
         body, draft = self._take(), self.draft
         if not body or draft.model or draft.usage is not None or draft.chars or draft.response_id or draft.error_type:
             return True
-        return is_json(body)
+        return is_json(body) or body.startswith(_EVENTS)
 
     def end(self) -> Answer:
         if not self._read:
@@ -286,6 +286,7 @@ class OpaqueMeter(NoStream):
         return draft.answer(self._asked, complete=True)
 
 
+_EVENTS = (b"data:", b"event:")
 _BOM = b"\xef\xbb\xbf"  # some servers begin JSON with it, and readers of JSON skip it
 _OBJECT_START = rb'"%b"\s*:\s*(?=\{)'
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}]', re.DOTALL)

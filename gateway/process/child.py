@@ -42,6 +42,7 @@ class Child:
         self.name = name
         self.index = index
         self.ready = False
+        self.came = False  # one was ready here before
         self.starts = 0
         self.failures = 0  # deaths in a row soon after the start
         self._command = command

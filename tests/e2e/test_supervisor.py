@@ -299,6 +299,13 @@ def test_a_gateway_that_cannot_start_says_why(serve: Callable[..., Gateway]) -> 
     assert "worker 0 does not start: exit status 7" in gateway.log.read_text()
 
 
+def test_a_process_that_is_killed_while_it_starts_is_started_again(serve: Callable[..., Gateway]) -> None:
+    gateway = serve(PLAIN, "--killed").ready()
+    assert (gateway.directory / "shots").read_text() == "xxxx"
+    assert gateway.ask("say") is not None
+    assert gateway.end(signal.SIGTERM) == 0
+
+
 def test_a_worker_that_cannot_use_the_configuration_ends_the_start(serve: Callable[..., Gateway]) -> None:
     gateway = serve(PLAIN + "capture: wrong\n")
     assert gateway.process.wait(PATIENCE) == 2
