@@ -39,6 +39,7 @@ FRAMING = frozenset(
 )
 CREDENTIALS = frozenset(
     {"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "api-key", "x-goog-api-key"}
+    | {"x-amz-security-token"}
 )
 
 

@@ -15,7 +15,7 @@ PATTERNS = ("route", "upstream", "model", "agent", "tenant")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")  # RFC 9110, 5.6.2
 TELLING = frozenset(
     {"authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie", "anthropic-beta", "anthropic-version"}
-    | {"openai-beta", "openai-organization", "openai-project", "content-encoding"}
+    | {"openai-beta", "openai-organization", "openai-project", "content-encoding", "x-amz-security-token"}
 )
 """Headers that say who asks or what is asked for: never left out of a key."""
 

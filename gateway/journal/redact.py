@@ -22,6 +22,7 @@ _KEYS = re.compile(
 )
 _CREDENTIALS = frozenset(
     {b"authorization", b"x-api-key", b"x-goog-api-key", b"api-key", b"proxy-authorization", b"cookie"}
+    | {b"x-amz-security-token"}
 )
 REDACTED = "[redacted]"
 

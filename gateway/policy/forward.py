@@ -38,7 +38,7 @@ HOP_BY_HOP = frozenset(
         b"upgrade",
     )
 )
-CREDENTIALS = frozenset((b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"))
+CREDENTIALS = frozenset((b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key", b"x-amz-security-token"))
 _REQUEST_DROPS = HOP_BY_HOP | {b"expect"}
 _KEPT = frozenset((b"host", b"content-length"))  # whatever Connection says: without them the message means another
 OURS = b"x-tollgate-"

@@ -117,7 +117,8 @@ def _retry(stated: Stated, value: bytes) -> None:
 
 
 def _credential(stated: Stated, value: bytes) -> None:
-    stated.credential += value + b"\n"
+    """A signature of AWS is another one in every request: whose it is stands before the first slash."""
+    stated.credential += (value.partition(b"/")[0] if value.startswith(b"AWS4-") else value) + b"\n"
 
 
 def _user_agent(stated: Stated, value: bytes) -> None:

@@ -101,6 +101,7 @@ def test_credentials_pass_unless_the_upstream_has_its_own(name: bytes) -> None:
 @pytest.mark.parametrize("why", [{"key": Key("k")}, {"away": True}])
 def test_nor_do_they_pass_with_a_key_of_the_gateway_or_to_another_upstream(why: dict[str, Any]) -> None:
     pairs = [HOST, (b"Authorization", b"client"), (b"x-api-key", b"client"), (b"x-goog-api-key", b"client")]
+    pairs.append((b"X-Amz-Security-Token", b"client"))
     for length in (0, 3):
         lines = head(pairs, path=b"/x?key=client&a=1", length=length, **why)
         assert lines[0] == b"POST /x?a=1 HTTP/1.1"

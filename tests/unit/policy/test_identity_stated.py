@@ -268,6 +268,16 @@ def test_what_one_call_says_is_not_taken_for_the_next_with_equal_headers() -> No
     assert said(gemini).scope == scopes[0]
 
 
+def test_whose_signature_it_is_counts_and_not_the_signature() -> None:
+    reader = StatedReader(Identity(), b"secret")
+
+    def scope(whose: bytes, rest: bytes) -> bytes:
+        header = (b"authorization", b"AWS4-HMAC-SHA256 Credential=" + whose + b"/20261128/us-east-1/bedrock, " + rest)
+        return reader.read(arrive(Sent("/v1/messages", [header], b"{}", "", Truth("", "", False), []), 1, 1)).scope
+
+    assert scope(b"AKID1", b"Signature=1") == scope(b"AKID1", b"Signature=2") != scope(b"AKID2", b"Signature=1")
+
+
 def test_sets_of_headers_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.policy.identity_stated.SETS_KEPT", 20)
     reader = StatedReader(Identity())
