@@ -108,6 +108,10 @@ class Dialect(Protocol):
 
     def meter(self, route: Route, asked: Asked, status: int, content_type: bytes) -> Meter: ...
 
+    def writes_into(self, route: Route, kind: bytes) -> bool:
+        """Can `interruption` and `finish_early` be written into an answer of this content type?"""
+        ...
+
     def inject_usage(self, route: Route, asked: Asked, body: bytes) -> Edit | None:
         """The splice that makes a stream carry usage, or None where it does by itself or was asked to."""
         ...

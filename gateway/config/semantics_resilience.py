@@ -10,7 +10,7 @@ from gateway.config.schema import Config, Fallback, Goal, Hedging, TimeoutRule, 
 from gateway.config.schema_routing import Route
 
 MATCH_CHARS = 200
-OPAQUE = "opaque"  # the one dialect that cannot be translated
+UNTRANSLATED = frozenset(("cohere", "opaque"))  # dialects whose clients nobody of another dialect can answer
 PATTERNS = ("route", "upstream", "model", "agent")
 Rule = TimeoutRule | Fallback | Hedging
 PARTS = ("first_byte", "first_content", "idle")
@@ -58,7 +58,8 @@ def _goals(path: Path, fallback: Fallback, config: Config) -> Iterator[Problem]:
             hint = did_you_mean(goal.upstream, config.upstreams) or "known: " + ", ".join(config.upstreams)
             yield Problem(here, reason="no upstream has this name", hint=hint)
         elif goal.upstream is not None and not speaks(config, fallback, goal.upstream):
-            yield Problem(here, reason="speaks another dialect than every upstream that the rule is for")
+            hint = f"not translated: {', '.join(sorted(UNTRANSLATED))}"
+            yield Problem(here, reason="speaks another dialect than every upstream that the rule is for", hint=hint)
         elif goal.upstream is not None and goal.model is None and is_foreign(config, fallback, goal.upstream):
             reason = "speaks another dialect than every upstream that the rule is for, and knows other models"
             yield Problem(here, reason=reason, hint="name a `model` of its own")
@@ -75,7 +76,7 @@ def _spoken(config: Config, rule: Fallback | Route) -> set[str]:
 def speaks(config: Config, rule: Fallback | Route, name: str) -> bool:
     """Is there an upstream that the rule is for, whose clients this one can answer, if need be in translation?"""
     spoken, dialect = _spoken(config, rule), config.upstreams[name].dialect
-    return not spoken or dialect in spoken or (dialect != OPAQUE and bool(spoken - {OPAQUE}))
+    return not spoken or dialect in spoken or (dialect not in UNTRANSLATED and bool(spoken - UNTRANSLATED))
 
 
 def is_foreign(config: Config, rule: Fallback | Route, name: str) -> bool:

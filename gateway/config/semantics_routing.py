@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from gateway.config.problems import Path, Problem, did_you_mean
 from gateway.config.schema import Config
 from gateway.config.schema_routing import CanaryTo, Route, RouteTo
-from gateway.config.semantics_resilience import OPAQUE, is_foreign, speaks
+from gateway.config.semantics_resilience import UNTRANSLATED, is_foreign, speaks
 
 MATCH_CHARS = 200
 PATTERNS = ("model", "route", "upstream", "agent", "agent_version", "key", "team", "request_class")
@@ -101,9 +101,10 @@ def _apis(path: Path, rule: Route, config: Config) -> Iterator[Problem]:
             continue
         dialect = config.upstreams[to.upstream].dialect
         first = first or dialect
-        if not speaks(config, rule, to.upstream) or (dialect != first and OPAQUE in (dialect, first)):
+        alone = dialect != first and not UNTRANSLATED.isdisjoint((dialect, first))
+        if alone or not speaks(config, rule, to.upstream):
             reason = "speaks an API that cannot answer for the others"
-            yield Problem(place, reason=reason, hint="what speaks the opaque dialect is not translated")
+            yield Problem(place, reason=reason, hint=f"not translated: {', '.join(sorted(UNTRANSLATED))}")
         elif to.model is None and (dialect != first or is_foreign(config, rule, to.upstream)):
             reason = "speaks another API than the others, or than those that the rule is for, and knows other models"
             yield Problem(place, reason=reason, hint="name a `model` of its own")

@@ -85,6 +85,9 @@ class BaseDialect:
             return Sniffer(lambda: self.stream(route, asked), lambda: self.document(route, asked, status))
         return self.document(route, asked, status)
 
+    def writes_into(self, route: Route, kind: bytes) -> bool:
+        return kind.startswith(b"text/event-stream")
+
     def inject_usage(self, route: Route, asked: Asked, body: bytes) -> Edit | None:
         return None
 
@@ -170,7 +173,7 @@ def closing(meter: Meter) -> bytes:
     meter = inner(meter)
     if isinstance(meter, EventMeter):
         meter.drain()
-        return b"\n\n" if meter.broken else b""
+        return meter.gap if meter.broken else b""
     return b""
 
 

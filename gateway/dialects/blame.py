@@ -22,6 +22,7 @@ _CODES = {
     "context_length_exceeded": CONTEXT,
     "string_above_max_length": CONTEXT,
     "request_too_large": CONTEXT,
+    "too_many_tokens": CONTEXT,  # Cohere
     "exceed_context_size_error": CONTEXT,
     "content_filter": POLICY,
     "content_policy_violation": POLICY,
@@ -53,7 +54,7 @@ def blame(status: int, body: bytes) -> Blame:
     if not error:
         return CONTEXT if status == 413 else NOTHING
     inner = as_dict(error.get("innererror"))
-    for value in (error.get("code"), error.get("type"), inner.get("code")):
+    for value in (error.get("code"), error.get("type"), error.get("error_type"), inner.get("code")):
         known = _CODES.get(value.lower()) if type(value) is str else None
         if known is not None:
             return known

@@ -102,6 +102,16 @@ def messages_usage(stated: Mapping[str, Any], usage: Usage) -> dict[str, Any]:
     return {**reckoned, **known, "output_tokens": usage.output_tokens}
 
 
+# --- Cohere ----------------------------------------------------------------------------------------------------------
+
+
+def cohere_usage(usage: Usage) -> dict[str, Any]:
+    """`usage` of v2, `meta` of v1. What was processed is told where it is known to be something else."""
+    billed = {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
+    whole = {name: int(usage.detail.get(f"processed_{name}", value)) for name, value in billed.items()}
+    return {"billed_units": billed, "tokens": whole}
+
+
 # --- Gemini ----------------------------------------------------------------------------------------------------------
 
 

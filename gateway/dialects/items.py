@@ -66,10 +66,16 @@ class _GeminiContent(Struct, gc=False):
     parts: list[_Part] | None = None
 
 
+class _CohereTurn(Struct, gc=False):
+    role: Any = None
+    message: Any = None
+
+
 _content = Shape(_Content)
 _chat_message = Shape(_ChatMessage)
 _responses_item = Shape(_ResponsesItem)
 _gemini_content = Shape(_GeminiContent)
+_cohere_turn = Shape(_CohereTurn)
 _string = msgspec.json.Decoder(str)
 _any = msgspec.json.Decoder()
 _sorted = msgspec.json.Encoder(order="sorted")
@@ -218,6 +224,19 @@ def _read_gemini(item: Item, raw: Raw | bytes) -> bool:
     return True
 
 
+_TURNS = {"CHATBOT": "assistant", "USER": "user", "SYSTEM": "system", "TOOL": "tool"}  # of Cohere's v1
+
+
+def _read_cohere(item: Item, raw: Raw | bytes) -> bool:
+    """v2 is like chat; a turn of v1 has its text under `message`, and other names for who speaks."""
+    turn = _cohere_turn.salvage(raw)
+    role = _TURNS.get(_text(turn.role)) if turn is not None else None
+    if turn is None or role is None:
+        return _read_chat(item, raw)
+    item.role, item._said = role, _text(turn.message)
+    return True
+
+
 Reader = Callable[[Item, Raw | bytes], bool]  # False: it is no object
 _READERS: dict[str, Reader] = {
     "openai_chat": _read_chat,
@@ -225,6 +244,7 @@ _READERS: dict[str, Reader] = {
     "openai_responses": _read_responses,
     "anthropic": _read_anthropic,
     "gemini": _read_gemini,
+    "cohere": _read_cohere,
 }
 
 

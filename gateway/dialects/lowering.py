@@ -196,6 +196,19 @@ def lower_openai(asked: Asked, body: bytes, effort: str, model: str) -> Edits:
     )
 
 
+def lower_cohere(asked: Asked, body: bytes, effort: str) -> Edits:
+    """`thinking.token_budget`; without one, thinking has no bound."""
+    if not is_the_text(asked, body):
+        return ()
+    thinking, where = inside(asked, body, "thinking")
+    if text(thinking.get("type")) == "disabled" or not thinking:
+        return ()
+    name, most = "token_budget", BUDGETS[effort]
+    if name in thinking and thinking[name] != NULL:
+        return lower_number(thinking[name], where[name], most)
+    return set_limit(thinking, where, name, most, asked.spans["thinking"][0])
+
+
 def lower_messages(asked: Asked, body: bytes, effort: str) -> Edits:
     """`thinking.budget_tokens` and `output_config.effort`, whose lowest word is `low`."""
     if not is_the_text(asked, body):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from gateway.dialects.anthropic import Anthropic
+from gateway.dialects.cohere import Cohere
 from gateway.dialects.gemini import Gemini
 from gateway.dialects.opaque import Opaque
 from gateway.dialects.openai_chat import OpenAIChat
@@ -20,6 +21,7 @@ _ALL: tuple[Dialect, ...] = (
     OpenAIEmbeddings(),
     Anthropic(),
     Gemini(),
+    Cohere(),
     Opaque(),
 )
 

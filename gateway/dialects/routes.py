@@ -90,8 +90,23 @@ GEMINI = (
     _known(rf"models(?:/{_ID})*", "/v1beta/models", "gemini", ""),
     *_COMPATIBLE,
 )
-FAMILIES: Mapping[str, tuple[Known, ...]] = {"openai": OPENAI, "anthropic": ANTHROPIC, "gemini": GEMINI, "opaque": ()}
-_OTHER_DIALECT = {"openai": "opaque", "anthropic": "anthropic", "gemini": "gemini", "opaque": "opaque"}
+COHERE = (
+    _known(r"(?:.+/)?v1/chat", "/v1/chat", "cohere", "chat"),  # before what holds for v2 and without a version
+    _known(r"(?:.+/)?chat", "/v2/chat", "cohere", "chat"),
+    _known(r"(?:.+/)?generate", "/v1/generate", "cohere", "text_completion"),
+    _known(r"(?:.+/)?embed", "/v2/embed", "cohere", "embeddings"),
+    _known(r"(?:.+/)?rerank", "/v2/rerank", "cohere", "rerank"),
+    _known(rf"models(?:/{_ID})*", "/v1/models", "cohere", ""),
+    *_COMPATIBLE,
+)
+FAMILIES: Mapping[str, tuple[Known, ...]] = {
+    "openai": OPENAI,
+    "anthropic": ANTHROPIC,
+    "gemini": GEMINI,
+    "cohere": COHERE,
+    "opaque": (),
+}
+_OTHER_DIALECT = {family: family for family in FAMILIES} | {"openai": "opaque"}
 PREFIXES = ("run", "agent", "version", "budget")
 _OF_TOOLS = {TOOLS: "tool", MCP: "mcp"}  # first segment -> dialect
 _VERSION = re.compile(r"/(?:[^?]*/)?v\d+(?:alpha|beta)?\d*/")
@@ -188,6 +203,7 @@ _FAMILY_BY_PREFIX = (
     ("/v1beta/", "gemini"),
     ("/v1alpha/", "gemini"),
     ("/upload/v1beta/", "gemini"),
+    ("/v2/", "cohere"),
     ("/v1/models/", ""),  # by hint
     ("/v1/", ""),
 )

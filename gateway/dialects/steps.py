@@ -139,7 +139,13 @@ class _Content(Struct, gc=False):
     parts: list[_Part] | None = None
 
 
+class _Turn(Struct, gc=False):
+    role: Any = None
+    message: Any = None
+
+
 _chat = Shape(_Chat)
+_turn = Shape(_Turn)
 _message = Shape(_Message)
 _item = Shape(_Item)
 _content = Shape(_Content)
@@ -346,9 +352,19 @@ def _read_gemini(raw: Any) -> Piece:
     )
 
 
+def _read_cohere(raw: Any) -> Piece:
+    """v2 is like chat. A turn of v1 has its text under `message`; the newest stands by itself."""
+    turn = _turn.salvage(raw)
+    if turn is None or turn.message is None:
+        return _read_chat(raw)
+    answer = turn.role == "CHATBOT"
+    return Piece(answer, text=_text(turn.message) if answer else "", told=b"" if answer else _bytes(turn.message))
+
+
 _READERS: dict[str, Callable[[Any], Piece]] = {
     "openai_chat": _read_chat,
     "openai_responses": _read_responses,
     "anthropic": _read_anthropic,
     "gemini": _read_gemini,
+    "cohere": _read_cohere,
 }

@@ -13,7 +13,7 @@ from gateway.call import Asked
 LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 GENERATION = ("generationConfig", "generation_config")
 CONTEXT = ("service_tier", "serviceTier", "speed", "inference_geo")
-CHOICES = ("n", "best_of")
+CHOICES = ("n", "best_of", "num_generations")
 CANDIDATES = ("candidateCount", "candidate_count")
 MOST_CHOICES = 1_000_000  # more than any upstream makes; bounds the figures
 

@@ -40,7 +40,7 @@ from gateway.policy.hosted_tools import NONE, USES, Hosted, by_itself, hosted_to
 from gateway.policy.inline_tools import inline_tools
 from gateway.policy.model_limits import most
 from gateway.policy.passes import ONCE, Passes, models_beside, passes_of
-from gateway.policy.token_bound import AUDIO, HOUR, INLINE, LINKED, STORED, TOKENS, Pieces, around, text_bound
+from gateway.policy.token_bound import AUDIO, HOUR, INLINE, LINKED, PICTURES, STORED, TOKENS, Pieces, around, text_bound
 from gateway.policy.tool_price import held
 from gateway.policy.worst_rates import Features, WorstRates
 from gateway.ports import Prices
@@ -49,14 +49,16 @@ from gateway.tool import Terms
 
 BARE = frozenset({"embeddings", "text_completion", "rerank", "moderation"})
 NO_OUTPUT = frozenset({"embeddings", "rerank", "moderation"})
-CONTENT = ("input", "prompt", "content", "requests")  # where a dialect read no messages
+# Where a dialect read no messages.
+CONTENT = ("input", "prompt", "content", "requests", "texts", "inputs", "query", "documents")
 SOURCES = {  # fields that a dialect reads its messages from: the first that is there
     "openai_chat": ("messages", "prompt"), "openai_completions": ("messages", "prompt"), "openai_responses": ("input",),
     "anthropic": ("messages",), "gemini": ("contents", "content"),
+    "cohere": ("messages", "chat_history", "message", "prompt"),
 }  # fmt: skip
-READ = frozenset({"system", "instructions", "systemInstruction", "system_instruction", "tools", "functions", *CONTENT,
-                  "messages", "contents"})  # what a dialect may read as pieces  # fmt: skip
-HISTORIES = ("previous_response_id", "conversation", "cachedContent", "cached_content")
+READ = frozenset({"system", "instructions", "systemInstruction", "system_instruction", "preamble", "tools", "functions",
+                  *CONTENT, "messages", "contents"})  # what a dialect may read as pieces  # fmt: skip
+HISTORIES = ("previous_response_id", "conversation", "conversation_id", "cachedContent", "cached_content")
 DEPLOYMENTS = b"/deployments/"
 FREE_POSTS = frozenset({"/v1/responses/{id}/cancel", "/v1/responses/input_tokens", "/v1/messages/count_tokens",
                         "/v1beta/models/{model}:countTokens"})  # fmt: skip
@@ -277,7 +279,9 @@ def rest_of(asked: Asked, dialect: str) -> tuple[list[Raw], int]:
     for key, raw in fields.items():
         if len(raw) <= SMALL or key == "model" or key in sources:
             continue
-        if key not in READ:
+        if key == PICTURES:
+            unread.append(Raw(b'{"%b":%b}' % (PICTURES.encode(), bytes(raw))))
+        elif key not in READ:
             more += text_bound(bytes(raw))
         elif not (is_same(raw, asked.system) or is_same(raw, asked.tools)):
             unread.append(raw)

@@ -24,7 +24,10 @@ from gateway.policy.media_tokens import media_kind, media_tokens
 from gateway.policy.text_units import SAMPLE, units
 from gateway.policy.token_families import Family, family
 
-CONTENT = ("messages", "input", "prompt", "contents", "content", "requests")
+CONTENT = (
+    *("messages", "input", "prompt", "contents", "content", "requests"),
+    *("texts", "inputs", "query", "documents"),
+)
 SYSTEM = ("system", "instructions", "systemInstruction", "system_instruction")
 SCHEMAS = ("response_format", "output_format", "text", "generationConfig", "generation_config", "functions")
 BARE = frozenset({"embeddings", "text_completion", "rerank", "moderation"})

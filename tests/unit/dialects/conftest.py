@@ -16,6 +16,7 @@ PATHS = {
     "openai_embeddings": "/v1/embeddings",
     "anthropic": "/v1/messages",
     "gemini": "/v1beta/models/gemini-2.5-flash:generateContent",
+    "cohere": "/v2/chat",
     "opaque": "/v1/other",
 }
 

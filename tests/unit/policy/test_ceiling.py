@@ -26,8 +26,9 @@ ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests" / "golden"
 CASSETTES = Path(os.environ.get("TOLLGATE_CASSETTES") or GOLDEN / "cassettes")
 FAMILIES = {"anthropic": "anthropic", "gemini": "gemini", "vertex": "gemini"}
-OPAQUE = re.compile(r"bedrock-runtime|bedrock-agent|cohere\.com|:11434/api|localhost:8787/(bedrock|google)")
-TABLE = Table({"openai": "openai", "anthropic": "anthropic", "gemini": "gemini", "opaque": "opaque"})
+OPAQUE = re.compile(r"bedrock-runtime|bedrock-agent|:11434/api|localhost:8787/(bedrock|google)")
+NATIVE = {"api.cohere.com/v": "cohere"}
+TABLE = Table({name: name for name in ("openai", "anthropic", "gemini", "cohere", "opaque")})
 PRICES = PriceTable(next((ROOT / "gateway" / "prices").glob("*.msgpack")).read_bytes())
 AT = 1_795_780_800.0
 NOT_AS_SENT = {
@@ -51,8 +52,9 @@ def call(asked: Asked, operation: str = "chat", template: str = "/v1/x", path: b
 def played(path: Path) -> tuple[Call, Answer, str] | None:
     """A recorded exchange as a call and the answer to it; None where nothing was counted, or no body recorded."""
     exchange = cassettes.load(path)
-    known = FAMILIES.get(path.parent.name, "openai")
-    family = "opaque" if OPAQUE.search(exchange.host + exchange.target) else known
+    place = exchange.host + exchange.target
+    known = next((name for part, name in NATIVE.items() if part in place), FAMILIES.get(path.parent.name, "openai"))
+    family = "opaque" if OPAQUE.search(place) else known
     target = "/" + exchange.target.lstrip("/").encode("ascii", "replace").decode()
     target = target.replace("%2F", "~").replace("%2f", "~")
     route = TABLE.resolve(exchange.method.encode(), f"/{family}{target}".encode(), "")
@@ -102,7 +104,7 @@ def test_no_call_ever_cost_more_than_its_worst_case(exchange: tuple[Call, Answer
 def test_enough_was_recorded_to_say_so():
     assert len(PLAYED) > 80
     assert {found[0].route.dialect for found in PLAYED.values()} >= {
-        "anthropic", "gemini", "openai_chat", "openai_completions", "openai_embeddings", "openai_responses",
+        "anthropic", "cohere", "gemini", "openai_chat", "openai_completions", "openai_embeddings", "openai_responses",
     }  # fmt: skip
 
 
