@@ -10,7 +10,7 @@ from gateway.config.schema import Config, Fallback, Goal, Hedging, TimeoutRule, 
 from gateway.config.schema_routing import Route
 
 MATCH_CHARS = 200
-UNTRANSLATED = frozenset(("cohere", "opaque"))  # dialects whose clients nobody of another dialect can answer
+UNTRANSLATED = frozenset(("cohere", "ollama", "opaque"))  # dialects whose clients nobody of another dialect can answer
 PATTERNS = ("route", "upstream", "model", "agent")
 Rule = TimeoutRule | Fallback | Hedging
 PARTS = ("first_byte", "first_content", "idle")

@@ -166,6 +166,17 @@ def cohere(asked: Asked) -> Bounds:
     return Bounds(limit, choices, history, server, tools, prices_by(fields))
 
 
+def predicted(options: Mapping[str, Raw]) -> int | None:
+    """The limit that Ollama's options state. Neither 0 nor anything negative is one."""
+    return count(options.get("num_predict")) or None
+
+
+def ollama(asked: Asked) -> Bounds:
+    fields = asked.fields
+    tools, server = declared(asked.tools)
+    return Bounds(predicted(members(fields.get("options"))), 1, "", server, tools, prices_by(fields))
+
+
 def gemini(asked: Asked) -> Bounds:
     fields = asked.fields
     config = members(fields.get("generationConfig") or fields.get("generation_config"))

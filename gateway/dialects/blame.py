@@ -37,7 +37,8 @@ _WORDS = (
     (
         re.compile(
             r"prompt is too long|maximum context length|input token count .*exceeds|exceed context limit"
-            r"|input is too long|maximum prompt length|exceeds? the (?:available )?context (?:size|length|window)",
+            r"|input is too long|exceeded max context length"
+            r"|maximum prompt length|exceeds? the (?:available )?context (?:size|length|window)",
             re.IGNORECASE,
         ),
         CONTEXT,

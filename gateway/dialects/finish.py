@@ -112,6 +112,15 @@ def cohere_usage(usage: Usage) -> dict[str, Any]:
     return {"billed_units": billed, "tokens": whole}
 
 
+# --- Ollama ----------------------------------------------------------------------------------------------------------
+
+
+def ollama(usage: Usage, note: str) -> dict[str, Any]:
+    """What the last line says beside the model and an empty text."""
+    counts = {"prompt_eval_count": usage.input_tokens, "eval_count": usage.output_tokens}
+    return {"done": True, "done_reason": "length", **counts, "tollgate": one_line(note)}
+
+
 # --- Gemini ----------------------------------------------------------------------------------------------------------
 
 

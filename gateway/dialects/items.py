@@ -50,6 +50,7 @@ class _ChatMessage(Struct, gc=False):
     name: Any = None
     tool_calls: list[_Call] | None = None
     tool_call_id: Any = None
+    tool_name: Any = None  # Ollama
 
 
 class _ResponsesItem(Struct, gc=False):
@@ -152,7 +153,7 @@ def _read_chat(item: Item, raw: Raw | bytes) -> bool:
         return False
     item.role = _text(message.role)
     if item.role in _TOOL_ROLES:
-        item.tool_results = (ToolResult(_text(message.tool_call_id), False, _text(message.name)),)
+        item.tool_results = (ToolResult(_text(message.tool_call_id), False, _text(message.name or message.tool_name)),)
         return True
     item._said = None
     if message.tool_calls:
@@ -245,6 +246,7 @@ _READERS: dict[str, Reader] = {
     "anthropic": _read_anthropic,
     "gemini": _read_gemini,
     "cohere": _read_cohere,
+    "ollama": _read_chat,
 }
 
 

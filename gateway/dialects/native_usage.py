@@ -67,3 +67,11 @@ def _processed(u: _Cohere) -> Usage | None:
     detail = fitting(inputs, input_image_tokens=whole.image_tokens)
     reasoning = min(count(whole.reasoning_tokens), outputs)
     return Usage(inputs, outputs, min(count(u.cached_tokens), inputs), 0, reasoning, detail)
+
+
+def ollama_usage(prompt: Any, answer: Any) -> Usage | None:
+    """Thinking is in the answer. None where malformed."""
+    try:
+        return Usage(count(prompt), count(answer))
+    except NotACount:
+        return None

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from gateway.dialects.anthropic import Anthropic
 from gateway.dialects.cohere import Cohere
 from gateway.dialects.gemini import Gemini
+from gateway.dialects.ollama import Ollama
 from gateway.dialects.opaque import Opaque
 from gateway.dialects.openai_chat import OpenAIChat
 from gateway.dialects.openai_embeddings import OpenAIEmbeddings
@@ -22,6 +23,7 @@ _ALL: tuple[Dialect, ...] = (
     Anthropic(),
     Gemini(),
     Cohere(),
+    Ollama(),
     Opaque(),
 )
 

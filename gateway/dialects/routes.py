@@ -99,11 +99,23 @@ COHERE = (
     _known(rf"models(?:/{_ID})*", "/v1/models", "cohere", ""),
     *_COMPATIBLE,
 )
+OLLAMA = (
+    _known(r"(?:.+/)?api/chat", "/api/chat", "ollama", "chat"),
+    _known(r"(?:.+/)?api/generate", "/api/generate", "ollama", "generate_content"),  # in the model's own template
+    _known(r"(?:.+/)?api/embed(?:dings)?", "/api/embed", "ollama", "embeddings"),
+    _known(r"(?:.+/)?api/tags", "/api/tags", "ollama", ""),
+    _known(r"(?:.+/)?api/show", "/api/show", "ollama", ""),
+    _known(rf"models(?:/{_ID})*", "/v1/models", "ollama", ""),
+    *_COMPATIBLE,
+    _known(r"completions", "/openai/completions", "openai_completions", "text_completion"),
+    _known(r"responses", "/openai/responses", "openai_responses", "chat"),
+)
 FAMILIES: Mapping[str, tuple[Known, ...]] = {
     "openai": OPENAI,
     "anthropic": ANTHROPIC,
     "gemini": GEMINI,
     "cohere": COHERE,
+    "ollama": OLLAMA,
     "opaque": (),
 }
 _OTHER_DIALECT = {family: family for family in FAMILIES} | {"openai": "opaque"}
@@ -204,6 +216,7 @@ _FAMILY_BY_PREFIX = (
     ("/v1alpha/", "gemini"),
     ("/upload/v1beta/", "gemini"),
     ("/v2/", "cohere"),
+    ("/api/", "ollama"),
     ("/v1/models/", ""),  # by hint
     ("/v1/", ""),
 )

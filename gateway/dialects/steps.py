@@ -86,6 +86,7 @@ class _Chat(Struct, gc=False):
     name: Any = None
     content: Raw = NO_RAW
     tool_call_id: Any = None
+    tool_name: Any = None  # Ollama
     tool_calls: list[_ChatCall] | None = None
     function_call: _Function | None = None
 
@@ -255,6 +256,11 @@ def _bytes(value: Any) -> bytes:
     return value.encode("utf-8", "surrogatepass") if type(value) is str else b""
 
 
+def _arguments(value: Any) -> bytes:
+    """In a string, or as they are: Ollama."""
+    return _sorted.encode(value) if type(value) is dict else _bytes(value)
+
+
 def _inner(raw: Raw) -> bytes:
     """Arguments in a string, or as they are."""
     given = bytes(raw)
@@ -285,14 +291,14 @@ def _read_chat(raw: Any) -> Piece:
         return Piece(told=bytes(raw))
     role = message.role
     if role in ("tool", "function"):
-        result = (_text(message.tool_call_id), _text(message.name), bytes(message.content), False)
+        result = (_text(message.tool_call_id), _text(message.name or message.tool_name), bytes(message.content), False)
         return Piece(results=(result,))
     if role != "assistant":
         return Piece(told=bytes(message.content))
     uses = []
     for call in message.tool_calls or ():
         called = call.function or _Function()
-        uses.append((_text(call.id), _text(called.name), _bytes(called.arguments)))
+        uses.append((_text(call.id), _text(called.name), _arguments(called.arguments)))
     if (legacy := message.function_call) is not None:
         uses.append(("", _text(legacy.name), _bytes(legacy.arguments)))
     return Piece(True, uses, (), _said(message.content))
@@ -367,4 +373,5 @@ _READERS: dict[str, Callable[[Any], Piece]] = {
     "anthropic": _read_anthropic,
     "gemini": _read_gemini,
     "cohere": _read_cohere,
+    "ollama": _read_chat,
 }

@@ -45,12 +45,12 @@ def _whole(text: bytes) -> int | None:
     return value if type(value) is int and value >= 0 else None
 
 
-def output_limit(asked: Asked) -> int | None:
+def output_limit(asked: Asked, names: tuple[str, ...] = LIMITS) -> int | None:
     """The largest limit that the request states for an answer: which of several an upstream heeds is not known. None
     where one of them is none that we can read: an upstream may take it for any number."""
     stated = asked.max_tokens
     fields = asked.fields
-    for name in LIMITS:
+    for name in names:
         if name in fields and bytes(fields[name]) != b"null":
             value = whole(fields[name])
             if value is None:

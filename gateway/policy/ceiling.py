@@ -21,12 +21,14 @@ Cost: about 4 us, and that of the input bound.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from urllib.parse import parse_qs
 
 from msgspec import Raw, Struct
 
 from gateway.call import Asked, Call
 from gateway.policy.asked_facts import (
+    LIMITS,
     choices_of,
     context_of,
     continues_thread,
@@ -54,14 +56,16 @@ CONTENT = ("input", "prompt", "content", "requests", "texts", "inputs", "query",
 SOURCES = {  # fields that a dialect reads its messages from: the first that is there
     "openai_chat": ("messages", "prompt"), "openai_completions": ("messages", "prompt"), "openai_responses": ("input",),
     "anthropic": ("messages",), "gemini": ("contents", "content"),
-    "cohere": ("messages", "chat_history", "message", "prompt"),
+    "cohere": ("messages", "chat_history", "message", "prompt"), "ollama": ("messages", "prompt", "input"),
 }  # fmt: skip
+LIMITED_BY: Mapping[str, tuple[str, ...]] = {"ollama": ()}  # top-level fields that a dialect takes for a limit
+UNSEEN: Mapping[str, int] = {"ollama": 2_000}  # tokens of what a server says before a request by itself: a Modelfile
 READ = frozenset({"system", "instructions", "systemInstruction", "system_instruction", "preamble", "tools", "functions",
                   *CONTENT, "messages", "contents"})  # what a dialect may read as pieces  # fmt: skip
 HISTORIES = ("previous_response_id", "conversation", "conversation_id", "cachedContent", "cached_content")
 DEPLOYMENTS = b"/deployments/"
 FREE_POSTS = frozenset({"/v1/responses/{id}/cancel", "/v1/responses/input_tokens", "/v1/messages/count_tokens",
-                        "/v1beta/models/{model}:countTokens"})  # fmt: skip
+                        "/v1beta/models/{model}:countTokens", "/api/show"})  # fmt: skip
 READS = frozenset((b"GET", b"HEAD", b"OPTIONS", b"DELETE"))
 OVERRIDES = frozenset((b"x-http-method-override", b"x-http-method", b"x-method-override",
                        b"x-original-url", b"x-rewrite-url"))  # fmt: skip
@@ -168,7 +172,7 @@ class Ceiling:
         tokens = (total & TOKENS) + self._kept(asked, model, known_history, known)
         if hosted is not NONE:
             tokens = hosted.tokens(tokens)
-        each, basis = (0, "client") if route.operation in NO_OUTPUT else self._limit(asked, model)
+        each, basis = (0, "client") if route.operation in NO_OUTPUT else self._limit(asked, model, route.dialect)
         choices, passes = choices_of(asked, route.operation), passes_of(asked.fields, tokens)
         if passes is not ONCE:
             tokens, each, choices = passes.tokens(tokens), max(each, passes.longest), choices * passes.tries
@@ -198,7 +202,7 @@ class Ceiling:
         total += constants.message * len(parts)
         if bare:
             return total
-        return total + constants.request + (constants.tools if declares else 0)
+        return total + constants.request + (constants.tools if declares else 0) + UNSEEN.get(dialect, 0)
 
     def _kept(self, asked: Asked, model: str, known: int | None, items: int | None) -> int:
         """What the request only refers to, for it is kept elsewhere. None: nothing is known of it, so that it may be as
@@ -233,9 +237,9 @@ class Ceiling:
             found = found if stated is None else found.at_most(stated)
         return found
 
-    def _limit(self, asked: Asked, model: str) -> tuple[int, str]:
+    def _limit(self, asked: Asked, model: str, dialect: str) -> tuple[int, str]:
         """Tokens of each answer, and what limits them."""
-        stated = output_limit(asked)
+        stated = output_limit(asked, LIMITED_BY.get(dialect, LIMITS))
         if stated is not None:
             return stated, "client"
         known = most(model)

@@ -40,13 +40,13 @@ class Exchange:
     status: int
     headers: list[tuple[str, str]]
     body: bytes
-    wire: str  # json | sse | ...
+    wire: str  # json | sse | ndjson | ...
     usage: list[dict[str, Any]] = field(default_factory=list)  # as recorded, nothing computed
     source: dict[str, Any] = field(default_factory=dict)
 
     @property
     def stream(self) -> bool:
-        return self.wire == "sse"
+        return self.wire in ("sse", "ndjson")
 
 
 def _bytes(body: Any) -> bytes:

@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 import yarl
 
-from gateway.call import Answer, Request
+from gateway.call import Answer, Request, UsageSource
 from gateway.dialects.registry import DIALECTS
 from gateway.dialects.routes import Table
 from gateway.ports import Meter
@@ -26,15 +26,20 @@ from gateway.testing.gateway import RunningGateway
 
 ROOT = Path(os.environ.get("TOLLGATE_CASSETTES") or Path(__file__).parents[1] / "golden" / "cassettes")
 FAMILIES = {"anthropic": "anthropic", "gemini": "gemini", "vertex": "gemini"}
-FOREIGN = re.compile(r"bedrock-runtime|bedrock-agent|cohere\.com|:11434/api|localhost:8787/(bedrock|google)")
-TABLE = Table({"openai": "openai", "anthropic": "anthropic", "gemini": "gemini", "opaque": "opaque"})
+FOREIGN = re.compile(r"bedrock-runtime|bedrock-agent|localhost:8787/(bedrock|google)")
+NATIVE = {"api.cohere.com/v": "cohere", ":11434/api/": "ollama"}
+DIALECT_NAMES = ("openai", "anthropic", "gemini", "cohere", "ollama", "opaque")
+TABLE = Table({name: name for name in DIALECT_NAMES})
 NOT_SENT = {"host", "accept-encoding", "expect", "proxy-authorization", "cookie", "upgrade", "via", "te"}
 HOP = {"connection", "keep-alive", "transfer-encoding", "date", "content-length"}
 
 
 def family(exchange: Exchange) -> str:
-    if FOREIGN.search(exchange.host + exchange.target):
+    place = exchange.host + exchange.target
+    if FOREIGN.search(place):
         return "opaque"
+    if native := next((name for part, name in NATIVE.items() if part in place), ""):
+        return native
     return FAMILIES.get(exchange.name.partition("/")[0], "openai")
 
 
@@ -57,9 +62,8 @@ async def upstream(exchanges: list[Exchange]) -> AsyncIterator[CassetteUpstream]
 
 @pytest.fixture
 async def gate(upstream: CassetteUpstream) -> AsyncIterator[RunningGateway]:
-    families = ("openai", "anthropic", "gemini", "opaque")
     # Without injection, so that requests too pass byte for byte.
-    upstreams = {name: {"dialect": name, "url": upstream.url, "inject_usage": False} for name in families}
+    upstreams = {name: {"dialect": name, "url": upstream.url, "inject_usage": False} for name in DIALECT_NAMES}
     async with RunningGateway(upstreams, telemetry={"log": None}) as running:
         yield running
 
@@ -67,7 +71,7 @@ async def gate(upstream: CassetteUpstream) -> AsyncIterator[RunningGateway]:
 @pytest.fixture
 async def asking(upstream: CassetteUpstream) -> AsyncIterator[RunningGateway]:
     """A gateway that asks for usage where the client does not."""
-    upstreams = {name: {"dialect": name, "url": upstream.url} for name in ("openai", "anthropic", "gemini", "opaque")}
+    upstreams = {name: {"dialect": name, "url": upstream.url} for name in DIALECT_NAMES}
     async with RunningGateway(upstreams, telemetry={"log": None}) as running:
         yield running
 
@@ -139,8 +143,9 @@ def read(exchange: Exchange) -> tuple[Meter, Answer]:
 
 
 def usage_of(exchange: Exchange) -> dict[str, int] | None:
-    usage = read(exchange)[1].usage
-    if usage is None:
+    answer = read(exchange)[1]
+    usage = answer.usage
+    if usage is None or answer.usage_source is UsageSource.ESTIMATED:  # half of it was not said
         return None
     names = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
     return {name: getattr(usage, name) for name in names}

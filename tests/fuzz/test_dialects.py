@@ -31,6 +31,7 @@ SEEDS = {
     "anthropic": "anthropic/messages-*.json",
     "gemini": "gemini/generateContent-*.json",
     "cohere": "cohere/*.json",
+    "ollama": "local/*.json",
     "opaque": "cohere/*.json",
 }
 PATHS = {"gemini": b"/v1beta/models/g:streamGenerateContent"}
@@ -170,7 +171,8 @@ def test_noise(name, body, data, status, kind):
 @given(names, st.lists(st.dictionaries(st.sampled_from(
     ["choices", "usage", "error", "type", "delta", "message", "response", "item", "candidates", "usageMetadata", "id",
      "model", "content_block", "index", "sequence_number", "x_groq", "content", "output",
-     "event_type", "finish_reason", "text", "tool_calls", "generations", "meta", "billed_units", "tokens"]
+     "event_type", "finish_reason", "text", "tool_calls", "generations", "meta", "billed_units", "tokens",
+     "done", "done_reason", "prompt_eval_count", "eval_count"]
 ), json_values, max_size=5), max_size=4), st.sampled_from(KINDS))  # fmt: skip
 def test_known_names_with_odd_values(name, events, kind):
     texts = [json.dumps(event) for event in events]

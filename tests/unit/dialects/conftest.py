@@ -17,6 +17,7 @@ PATHS = {
     "anthropic": "/v1/messages",
     "gemini": "/v1beta/models/gemini-2.5-flash:generateContent",
     "cohere": "/v2/chat",
+    "ollama": "/api/chat",
     "opaque": "/v1/other",
 }
 

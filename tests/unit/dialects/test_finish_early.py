@@ -19,7 +19,7 @@ from gateway.testing import cassettes
 
 ROOT = Path(__file__).parents[2] / "golden" / "cassettes"
 FAMILIES = {"anthropic": "anthropic", "gemini": "gemini", "vertex": "gemini", "cohere": "cohere"}
-TABLE = Table({name: name for name in ("openai", "anthropic", "gemini", "cohere", "opaque")})
+TABLE = Table({name: name for name in ("openai", "anthropic", "gemini", "cohere", "ollama", "opaque")})
 USAGE = Usage(input_tokens=100, output_tokens=40, cache_read_tokens=30, reasoning_tokens=8)
 REASONS = {"openai_chat": "length", "openai_completions": "length", "openai_responses": "max_output_tokens",
            "anthropic": "max_tokens", "gemini": "MAX_TOKENS", "cohere": "MAX_TOKENS"}  # fmt: skip

@@ -26,9 +26,9 @@ ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests" / "golden"
 CASSETTES = Path(os.environ.get("TOLLGATE_CASSETTES") or GOLDEN / "cassettes")
 FAMILIES = {"anthropic": "anthropic", "gemini": "gemini", "vertex": "gemini"}
-OPAQUE = re.compile(r"bedrock-runtime|bedrock-agent|:11434/api|localhost:8787/(bedrock|google)")
-NATIVE = {"api.cohere.com/v": "cohere"}
-TABLE = Table({name: name for name in ("openai", "anthropic", "gemini", "cohere", "opaque")})
+OPAQUE = re.compile(r"bedrock-runtime|bedrock-agent|localhost:8787/(bedrock|google)")
+NATIVE = {"api.cohere.com/v": "cohere", ":11434/api/": "ollama"}
+TABLE = Table({name: name for name in ("openai", "anthropic", "gemini", "cohere", "ollama", "opaque")})
 PRICES = PriceTable(next((ROOT / "gateway" / "prices").glob("*.msgpack")).read_bytes())
 AT = 1_795_780_800.0
 NOT_AS_SENT = {
@@ -104,7 +104,8 @@ def test_no_call_ever_cost_more_than_its_worst_case(exchange: tuple[Call, Answer
 def test_enough_was_recorded_to_say_so():
     assert len(PLAYED) > 80
     assert {found[0].route.dialect for found in PLAYED.values()} >= {
-        "anthropic", "cohere", "gemini", "openai_chat", "openai_completions", "openai_embeddings", "openai_responses",
+        "anthropic", "cohere", "gemini", "ollama", "openai_chat", "openai_completions", "openai_embeddings",
+        "openai_responses",
     }  # fmt: skip
 
 
