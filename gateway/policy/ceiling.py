@@ -42,6 +42,7 @@ from gateway.policy.hosted_tools import NONE, USES, Hosted, by_itself, hosted_to
 from gateway.policy.inline_tools import inline_tools
 from gateway.policy.model_limits import most
 from gateway.policy.passes import ONCE, Passes, models_beside, passes_of
+from gateway.policy.rerank_bound import searches
 from gateway.policy.token_bound import AUDIO, HOUR, INLINE, LINKED, PICTURES, STORED, TOKENS, Pieces, around, text_bound
 from gateway.policy.tool_price import held
 from gateway.policy.worst_rates import Features, WorstRates
@@ -50,6 +51,7 @@ from gateway.spend import PICO_PER_NANO
 from gateway.tool import Terms
 
 BARE = frozenset({"embeddings", "text_completion", "rerank", "moderation"})
+RERANK = "rerank"
 NO_OUTPUT = frozenset({"embeddings", "rerank", "moderation"})
 # Where a dialect read no messages.
 CONTENT = ("input", "prompt", "content", "requests", "texts", "inputs", "query", "documents")
@@ -177,6 +179,9 @@ class Ceiling:
         if passes is not ONCE:
             tokens, each, choices = passes.tokens(tokens), max(each, passes.longest), choices * passes.tries
         worst = Worst(tokens, 0, None, basis != "client", basis, each, choices)
+        if route.operation == RERANK and (search := self._rates.search(provider, model, at)) is not None:
+            base = search * searches(asked.fields, tokens)
+            return Worst(tokens, 0, nano_of(base), basis=basis, base_pico=base)
         return self._priced(call, provider, at, worst, (total, hosted, passes))
 
     def tokens_in(self, asked: Asked, model: str, body: bytes, dialect: str, *, bare: bool = False) -> int:
