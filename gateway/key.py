@@ -16,6 +16,7 @@ OPERATIONS = frozenset(
         "text_completion",
         "generate_content",
         "embeddings",
+        "rerank",
         "fetch_response",
         "models",  # lists of models
         "count_tokens",

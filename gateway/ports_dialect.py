@@ -95,7 +95,6 @@ class Dialect(Protocol):
     """One provider API. All methods are pure."""
 
     name: str
-    framing: bytes  # content type of streams that the gateway can end with an event of its own
     ping: bytes  # an event that means nothing, where the clients of the dialect take one; else b""
     caches_marked: bool  # providers cache what the client marks, and nothing else
 
@@ -108,6 +107,10 @@ class Dialect(Protocol):
         ...
 
     def meter(self, route: Route, asked: Asked, status: int, content_type: bytes) -> Meter: ...
+
+    def writes_into(self, route: Route, kind: bytes) -> bool:
+        """Can `interruption` and `finish_early` be written into an answer of this content type?"""
+        ...
 
     def inject_usage(self, route: Route, asked: Asked, body: bytes) -> Edit | None:
         """The splice that makes a stream carry usage, or None where it does by itself or was asked to."""

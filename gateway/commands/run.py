@@ -36,7 +36,10 @@ KEYS = {
     "openai": ("OPENAI_API_KEY",),
     "anthropic": ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"),
     "gemini": ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+    "cohere": ("CO_API_KEY",),
 }
+# Where clients look for APIs that lead to the first upstream which speaks them, if there is one.
+BY_NAME = {"cohere": "CO_API_URL", "ollama": "OLLAMA_HOST"}
 
 
 class Limits(Struct, frozen=True):
@@ -103,6 +106,9 @@ def child_env(env: Mapping[str, str], url: str, run_id: str, agent: str, config:
         "GOOGLE_GEMINI_BASE_URL": base,
         "TOLLGATE_RUN_ID": run_id,
     }
+    for name, upstream in reversed(config.upstreams.items()):
+        if variable := BY_NAME.get(upstream.dialect):
+            child[variable] = f"{base}/{name}"
     held = {upstream.dialect for upstream in config.upstreams.values() if upstream.key}
     if roster(config).count:
         held.clear()  # the gateway asks for one of its own keys: the command has to bring it

@@ -84,8 +84,8 @@ def _upstreams(config: Config, shipped: Catalogue) -> Iterator[Problem]:
         host = url.hostname or ""
         if url.scheme == "http" and not is_loopback(host):
             yield Problem((*path, "url"), reason=f"prompts and keys go to {host} in plain text", hint="use https://")
-        if upstream.dialect == "opaque" or provider_stated(upstream):
-            continue
+        if upstream.dialect in ("opaque", "ollama") or provider_stated(upstream):
+            continue  # no list has their prices
         if not shipped.guess_provider(host, url.path):
             reason = "the provider behind this URL is not known, so prices go by the names of upstream and model"
             yield Problem((*path, "url"), reason=reason, hint="set `provider` to its id in genai-prices")

@@ -20,7 +20,7 @@ from gateway.config.schema_slo import Slo
 __all__ = ["Breakers", "Bulkhead", "Config_", "Count", "Fallback", "Goal", "Hedging", "Name", "Overload"]
 __all__ += ["PriorityRule", "Retries", "Seconds", "SemanticCache", "Share", "TimeoutRule", "Timeouts"]
 
-DialectName = Literal["openai", "anthropic", "gemini", "bedrock", "opaque"]
+DialectName = Literal["openai", "anthropic", "gemini", "bedrock", "cohere", "ollama", "opaque"]
 
 
 class Tls(Config_, frozen=True):

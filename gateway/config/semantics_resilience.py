@@ -10,7 +10,7 @@ from gateway.config.schema import Config, Fallback, Goal, Hedging, TimeoutRule, 
 from gateway.config.schema_routing import Route
 
 MATCH_CHARS = 200
-UNTRANSLATED = frozenset({"bedrock", "opaque"})  # dialects that only their own kind can answer for
+UNTRANSLATED = frozenset(("bedrock", "cohere", "ollama", "opaque"))  # dialects that only their own kind can answer for
 PATTERNS = ("route", "upstream", "model", "agent")
 Rule = TimeoutRule | Fallback | Hedging
 PARTS = ("first_byte", "first_content", "idle")
@@ -58,7 +58,8 @@ def _goals(path: Path, fallback: Fallback, config: Config) -> Iterator[Problem]:
             hint = did_you_mean(goal.upstream, config.upstreams) or "known: " + ", ".join(config.upstreams)
             yield Problem(here, reason="no upstream has this name", hint=hint)
         elif goal.upstream is not None and not speaks(config, fallback, goal.upstream):
-            yield Problem(here, reason="speaks another dialect than every upstream that the rule is for")
+            hint = f"not translated: {', '.join(sorted(UNTRANSLATED))}"
+            yield Problem(here, reason="speaks another dialect than every upstream that the rule is for", hint=hint)
         elif goal.upstream is not None and goal.model is None and is_foreign(config, fallback, goal.upstream):
             reason = "speaks another dialect than every upstream that the rule is for, and knows other models"
             yield Problem(here, reason=reason, hint="name a `model` of its own")

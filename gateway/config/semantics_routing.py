@@ -101,10 +101,10 @@ def _apis(path: Path, rule: Route, config: Config) -> Iterator[Problem]:
             continue
         dialect = config.upstreams[to.upstream].dialect
         first = first or dialect
-        alone = not UNTRANSLATED.isdisjoint((dialect, first))
-        if not speaks(config, rule, to.upstream) or (dialect != first and alone):
-            hint = "not translated are the dialects " + ", ".join(sorted(UNTRANSLATED))
-            yield Problem(place, reason="speaks an API that cannot answer for the others", hint=hint)
+        alone = dialect != first and not UNTRANSLATED.isdisjoint((dialect, first))
+        if alone or not speaks(config, rule, to.upstream):
+            reason = "speaks an API that cannot answer for the others"
+            yield Problem(place, reason=reason, hint=f"not translated: {', '.join(sorted(UNTRANSLATED))}")
         elif to.model is None and (dialect != first or is_foreign(config, rule, to.upstream)):
             reason = "speaks another API than the others, or than those that the rule is for, and knows other models"
             yield Problem(place, reason=reason, hint="name a `model` of its own")

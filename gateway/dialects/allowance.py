@@ -155,6 +155,28 @@ def messages(asked: Asked) -> Bounds:
     return Bounds(largest(fields, ("max_tokens",)), 1, history, server, tools, prices_by(fields))
 
 
+def cohere(asked: Asked) -> Bounds:
+    """Connectors are searched by the provider; a conversation may be kept there."""
+    fields = asked.fields
+    tools, server = declared(asked.tools)
+    if "connectors" in fields and len(fields["connectors"]) > 4:
+        server = (*server, ("connectors", 0))
+    history = text(fields.get("conversation_id"))[:MAX_TEXT]
+    limit, choices = largest(fields, ("max_tokens",)), times(fields, "num_generations")
+    return Bounds(limit, choices, history, server, tools, prices_by(fields))
+
+
+def predicted(options: Mapping[str, Raw]) -> int | None:
+    """The limit that Ollama's options state. Neither 0 nor anything negative is one."""
+    return count(options.get("num_predict")) or None
+
+
+def ollama(asked: Asked) -> Bounds:
+    fields = asked.fields
+    tools, server = declared(asked.tools)
+    return Bounds(predicted(members(fields.get("options"))), 1, "", server, tools, prices_by(fields))
+
+
 def gemini(asked: Asked) -> Bounds:
     fields = asked.fields
     config = members(fields.get("generationConfig") or fields.get("generation_config"))

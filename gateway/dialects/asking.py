@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw
@@ -19,6 +19,8 @@ _integer = msgspec.json.Decoder(int)
 _number = msgspec.json.Decoder(float)
 _any = msgspec.json.Decoder()
 _FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+T = TypeVar("T")
 
 MAX_TEXT = 256  # characters of a string parameter that is kept
 
@@ -152,6 +154,19 @@ def read_body(body: bytes, split: Iterable[str]) -> Fields | None:
     if not body or body.isspace():
         return None
     return read_object(body, split)
+
+
+def read_folded(body: bytes, split: Iterable[str]) -> Fields | None:
+    """`read_body` for servers written in Go, whose JSON knows a field in any letter case. Of two that differ in nothing
+    else the body is refused."""
+    found = read_body(body, split)
+    if found is None or all(map(str.islower, found.fields)):
+        return found
+    return Fields(_folded(found.fields), _folded(found.spans), _folded(found.items), found.form)
+
+
+def _folded(named: Mapping[str, T]) -> dict[str, T]:
+    return {key.casefold(): one for key, one in named.items()}
 
 
 def first_of(fields: Mapping[str, Raw], *names: str) -> Raw | None:

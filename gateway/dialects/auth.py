@@ -11,6 +11,8 @@ AUTH: Mapping[str, Callable[[str], Lines]] = {
     "anthropic": lambda key: ((b"x-api-key", key.encode()),),
     "gemini": lambda key: ((b"x-goog-api-key", key.encode()),),
     "bedrock": lambda key: ((b"authorization", b"Bearer " + key.encode()),),
+    "cohere": lambda key: ((b"authorization", b"Bearer " + key.encode()),),
+    "ollama": lambda key: ((b"authorization", b"Bearer " + key.encode()),),
     "opaque": lambda key: ((b"authorization", b"Bearer " + key.encode()),),
 }
 AZURE_HOSTS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")

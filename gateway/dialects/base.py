@@ -51,7 +51,6 @@ class BaseDialect:
 
     name = ""
     ping = b""
-    framing = b"text/event-stream"
     caches_marked = False
 
     def read(self, route: Route, request: Request) -> Asked:
@@ -85,6 +84,9 @@ class BaseDialect:
         if asked.stream:
             return Sniffer(lambda: self.stream(route, asked), lambda: self.document(route, asked, status))
         return self.document(route, asked, status)
+
+    def writes_into(self, route: Route, kind: bytes) -> bool:
+        return kind.startswith(b"text/event-stream")
 
     def inject_usage(self, route: Route, asked: Asked, body: bytes) -> Edit | None:
         return None
@@ -171,7 +173,7 @@ def closing(meter: Meter) -> bytes:
     meter = inner(meter)
     if isinstance(meter, EventMeter):
         meter.drain()
-        return b"\n\n" if meter.broken else b""
+        return meter.gap if meter.broken else b""
     return b""
 
 

@@ -148,10 +148,11 @@ class ConverseStream(EventMeter[Converse]):
 class Bedrock(BaseDialect):
     """What `converse` and `invoke` share."""
 
-    framing = eventstream.CONTENT_TYPE
+    def writes_into(self, route: Route, kind: bytes) -> bool:
+        return kind.startswith(eventstream.CONTENT_TYPE)
 
     def meter(self, route: Route, asked: Asked, status: int, content_type: bytes) -> Meter:
-        if route.operation and status < 400 and content_type.startswith(self.framing):
+        if route.operation and status < 400 and self.writes_into(route, content_type):
             return self.stream(route, asked)
         return super().meter(route, asked, status, content_type)
 

@@ -22,6 +22,7 @@ _CODES = {
     "context_length_exceeded": CONTEXT,
     "string_above_max_length": CONTEXT,
     "request_too_large": CONTEXT,
+    "too_many_tokens": CONTEXT,  # Cohere
     "exceed_context_size_error": CONTEXT,
     "content_filter": POLICY,
     "content_policy_violation": POLICY,
@@ -36,7 +37,8 @@ _WORDS = (
     (
         re.compile(
             r"prompt is too long|maximum context length|input token count .*exceeds|exceed context limit"
-            r"|input is too long|maximum prompt length|exceeds? the (?:available )?context (?:size|length|window)",
+            r"|input is too long|exceeded max context length"
+            r"|maximum prompt length|exceeds? the (?:available )?context (?:size|length|window)",
             re.IGNORECASE,
         ),
         CONTEXT,
@@ -53,7 +55,7 @@ def blame(status: int, body: bytes) -> Blame:
     if not error:
         return CONTEXT if status == 413 else NOTHING
     inner = as_dict(error.get("innererror"))
-    for value in (error.get("code"), error.get("type"), inner.get("code")):
+    for value in (error.get("code"), error.get("type"), error.get("error_type"), inner.get("code")):
         known = _CODES.get(value.lower()) if type(value) is str else None
         if known is not None:
             return known

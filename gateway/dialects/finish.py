@@ -116,6 +116,25 @@ def bedrock_usage(usage: Usage) -> dict[str, int]:
     }
 
 
+# --- Cohere ----------------------------------------------------------------------------------------------------------
+
+
+def cohere_usage(usage: Usage) -> dict[str, Any]:
+    """`usage` of v2, `meta` of v1. What was processed is told where it is known to be something else."""
+    billed = {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
+    whole = {name: int(usage.detail.get(f"processed_{name}", value)) for name, value in billed.items()}
+    return {"billed_units": billed, "tokens": whole}
+
+
+# --- Ollama ----------------------------------------------------------------------------------------------------------
+
+
+def ollama(usage: Usage, note: str) -> dict[str, Any]:
+    """What the last line says beside the model and an empty text."""
+    counts = {"prompt_eval_count": usage.input_tokens, "eval_count": usage.output_tokens}
+    return {"done": True, "done_reason": "length", **counts, "tollgate": one_line(note)}
+
+
 # --- Gemini ----------------------------------------------------------------------------------------------------------
 
 

@@ -50,6 +50,7 @@ class _ChatMessage(Struct, gc=False):
     name: Any = None
     tool_calls: list[_Call] | None = None
     tool_call_id: Any = None
+    tool_name: Any = None  # Ollama
 
 
 class _ResponsesItem(Struct, gc=False):
@@ -82,11 +83,17 @@ class _ConverseMessage(Struct, gc=False):
     content: list[_ConverseBlock] | None = None
 
 
+class _CohereTurn(Struct, gc=False):
+    role: Any = None
+    message: Any = None
+
+
 _content = Shape(_Content)
 _converse_message = Shape(_ConverseMessage)
 _chat_message = Shape(_ChatMessage)
 _responses_item = Shape(_ResponsesItem)
 _gemini_content = Shape(_GeminiContent)
+_cohere_turn = Shape(_CohereTurn)
 _string = msgspec.json.Decoder(str)
 _any = msgspec.json.Decoder()
 _sorted = msgspec.json.Encoder(order="sorted")
@@ -163,7 +170,7 @@ def _read_chat(item: Item, raw: Raw | bytes) -> bool:
         return False
     item.role = _text(message.role)
     if item.role in _TOOL_ROLES:
-        item.tool_results = (ToolResult(_text(message.tool_call_id), False, _text(message.name)),)
+        item.tool_results = (ToolResult(_text(message.tool_call_id), False, _text(message.name or message.tool_name)),)
         return True
     item._said = None
     if message.tool_calls:
@@ -248,6 +255,19 @@ def _read_converse(item: Item, raw: Raw | bytes) -> bool:
     return True
 
 
+_TURNS = {"CHATBOT": "assistant", "USER": "user", "SYSTEM": "system", "TOOL": "tool"}  # of Cohere's v1
+
+
+def _read_cohere(item: Item, raw: Raw | bytes) -> bool:
+    """v2 is like chat; a turn of v1 has its text under `message`, and other names for who speaks."""
+    turn = _cohere_turn.salvage(raw)
+    role = _TURNS.get(_text(turn.role)) if turn is not None else None
+    if turn is None or role is None:
+        return _read_chat(item, raw)
+    item.role, item._said = role, _text(turn.message)
+    return True
+
+
 Reader = Callable[[Item, Raw | bytes], bool]  # False: it is no object
 _READERS: dict[str, Reader] = {
     "openai_chat": _read_chat,
@@ -257,6 +277,8 @@ _READERS: dict[str, Reader] = {
     "gemini": _read_gemini,
     "bedrock_converse": _read_converse,
     "bedrock_invoke": _read_anthropic,
+    "cohere": _read_cohere,
+    "ollama": _read_chat,
 }
 
 

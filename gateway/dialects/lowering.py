@@ -157,6 +157,25 @@ def cap_nested(asked: Asked, body: bytes, ceiling: int, name: str, names: tuple[
     return set_limit(fields, spans, known, ceiling, span[0])
 
 
+def cap_ollama(asked: Asked, body: bytes, ceiling: int) -> Edits | None:
+    """`num_predict`, of which 0 would be no limit at all."""
+    if ceiling < 1 or not is_the_text(asked, body):
+        return None
+    limit = b'{"num_predict":%d}' % ceiling
+    span = asked.spans.get("options")
+    if span is None:
+        return (added(body.index(b"{"), "options", limit, asked.fields),)
+    if asked.fields["options"] == NULL:
+        return (Edit(*span, limit),)
+    if body[span[0]] != 0x7B:
+        return None
+    fields, spans = nested(body, span, "options")
+    if "num_predict" in fields and count(fields["num_predict"]) == 0:
+        return (Edit(*spans["num_predict"], b"%d" % ceiling),)
+    edits = cap(fields, spans, ("num_predict",), ceiling)
+    return set_limit(fields, spans, "num_predict", ceiling, span[0]) if edits is None else edits
+
+
 # -- reasoning ------------------------------------------------------------------------------------------------------
 
 
@@ -199,6 +218,27 @@ def lower_openai(asked: Asked, body: bytes, effort: str, model: str) -> Edits:
         *lower_word(asked.fields.get("reasoning_effort"), asked.spans.get("reasoning_effort"), known),
         *lower_word(fields.get("effort"), spans.get("effort"), known),
     )
+
+
+def lower_cohere(asked: Asked, body: bytes, effort: str) -> Edits:
+    """`thinking.token_budget`; without one, thinking has no bound."""
+    if not is_the_text(asked, body):
+        return ()
+    thinking, where = inside(asked, body, "thinking")
+    if text(thinking.get("type")) == "disabled" or not thinking:
+        return ()
+    name, most = "token_budget", BUDGETS[effort]
+    if name in thinking and thinking[name] != NULL:
+        return lower_number(thinking[name], where[name], most)
+    return set_limit(thinking, where, name, most, asked.spans["thinking"][0])
+
+
+def lower_ollama(asked: Asked, body: bytes, effort: str) -> Edits:
+    """`think` as a word, the lowest of which is `low`."""
+    if not is_the_text(asked, body):
+        return ()
+    word = "low" if effort in ("none", "minimal") else effort
+    return lower_word(asked.fields.get("think"), asked.spans.get("think"), word)
 
 
 def lower_messages(asked: Asked, body: bytes, effort: str) -> Edits:

@@ -81,6 +81,15 @@ class Draft(Struct):
         if type(name) is str and not known[1]:
             known[1] = name
 
+    @property
+    def said(self) -> str:
+        """The text so far, up to what is kept of it."""
+        return "".join(self._text)
+
+    @property
+    def has_tools(self) -> bool:
+        return bool(self._tools)
+
     def item(self, id: object) -> None:
         """An output item that is no more than was made, by its id."""
         if type(id) is str and len(self._items) < MAX_TOOLS:

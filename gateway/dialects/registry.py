@@ -8,7 +8,9 @@ from types import MappingProxyType
 from gateway.dialects.anthropic import Anthropic
 from gateway.dialects.bedrock import BedrockConverse
 from gateway.dialects.bedrock_invoke import BedrockInvoke
+from gateway.dialects.cohere import Cohere
 from gateway.dialects.gemini import Gemini
+from gateway.dialects.ollama import Ollama
 from gateway.dialects.opaque import Opaque
 from gateway.dialects.openai_chat import OpenAIChat
 from gateway.dialects.openai_embeddings import OpenAIEmbeddings
@@ -24,6 +26,8 @@ _ALL: tuple[Dialect, ...] = (
     Gemini(),
     BedrockConverse(),
     BedrockInvoke(),
+    Cohere(),
+    Ollama(),
     Opaque(),
 )
 

@@ -100,12 +100,36 @@ BEDROCK = (
     _known(rf"model/{_ID}/invoke-with-response-stream", f"{_MODEL}/invoke", "bedrock_invoke", "chat"),
     _known(rf"model/{_ID}/count-tokens", f"{_MODEL}/count-tokens", "bedrock_invoke", ""),
 )
+COHERE = (
+    _known(r"(?:.+/)?v1/chat", "/v1/chat", "cohere", "chat"),  # before what holds for v2 and without a version
+    _known(r"(?:.+/)?chat", "/v2/chat", "cohere", "chat"),
+    _known(r"(?:.+/)?generate", "/v1/generate", "cohere", "text_completion"),
+    _known(r"(?:.+/)?embed", "/v2/embed", "cohere", "embeddings"),
+    _known(r"(?:.+/)?rerank", "/v2/rerank", "cohere", "rerank"),
+    _known(rf"models(?:/{_ID})*", "/v1/models", "cohere", ""),
+    *_COMPATIBLE,
+)
+OLLAMA = (
+    _known(r"(?:.+/)?api/chat", "/api/chat", "ollama", "chat"),
+    _known(r"(?:.+/)?api/generate", "/api/generate", "ollama", "generate_content"),  # in the model's own template
+    _known(r"(?:.+/)?api/embed(?:dings)?", "/api/embed", "ollama", "embeddings"),
+    _known(r"(?:.+/)?api/tags", "/api/tags", "ollama", ""),
+    _known(r"(?:.+/)?api/show", "/api/show", "ollama", ""),
+    _known(rf"models(?:/{_ID})*", "/v1/models", "ollama", ""),
+    *_COMPATIBLE,
+    _known(r"completions", "/openai/completions", "openai_completions", "text_completion"),
+    _known(r"responses", "/openai/responses", "openai_responses", "chat"),
+)
 FAMILIES: Mapping[str, tuple[Known, ...]] = {
-    "openai": OPENAI, "anthropic": ANTHROPIC, "gemini": GEMINI, "bedrock": BEDROCK, "opaque": (),
-}  # fmt: skip
-_OTHER_DIALECT = {
-    "openai": "opaque", "anthropic": "anthropic", "gemini": "gemini", "bedrock": "bedrock_invoke", "opaque": "opaque",
-}  # fmt: skip
+    "openai": OPENAI,
+    "anthropic": ANTHROPIC,
+    "gemini": GEMINI,
+    "bedrock": BEDROCK,
+    "cohere": COHERE,
+    "ollama": OLLAMA,
+    "opaque": (),
+}
+_OTHER_DIALECT = {family: family for family in FAMILIES} | {"openai": "opaque", "bedrock": "bedrock_invoke"}
 PREFIXES = ("run", "agent", "version", "budget")
 _OF_TOOLS = {TOOLS: "tool", MCP: "mcp"}  # first segment -> dialect
 _VERSION = re.compile(r"/(?:[^?]*/)?v\d+(?:alpha|beta)?\d*/")
@@ -203,6 +227,8 @@ _FAMILY_BY_PREFIX = (
     ("/v1alpha/", "gemini"),
     ("/upload/v1beta/", "gemini"),
     ("/model/", "bedrock"),
+    ("/v2/", "cohere"),
+    ("/api/", "ollama"),
     ("/v1/models/", ""),  # by hint
     ("/v1/", ""),
 )

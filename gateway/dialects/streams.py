@@ -56,6 +56,7 @@ class EventMeter(Generic[E]):
 
     shape: Shape[E]
     alarms: ClassVar[tuple[bytes, bytes]]
+    gap = _LF  # what ends an event
     early: ClassVar[str] = ""  # finish reason of an answer that was stopped
     uniform: ClassVar[bool] = True  # events that begin alike are alike; the terminal event begins differently
 

@@ -11,7 +11,6 @@ import msgspec
 from gateway.call import Asked
 
 LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-NESTED = frozenset({"bedrock_converse"})  # dialects of which no limit stands at the top, whatever is written there
 GENERATION = ("generationConfig", "generation_config")
 CONTEXT = ("service_tier", "serviceTier", "speed", "inference_geo")
 CHOICES = ("n", "best_of", "num_generations", "numResults")
@@ -46,12 +45,12 @@ def _whole(text: bytes) -> int | None:
     return value if type(value) is int and value >= 0 else None
 
 
-def output_limit(asked: Asked, dialect: str = "") -> int | None:
+def output_limit(asked: Asked, names: tuple[str, ...] = LIMITS) -> int | None:
     """The largest limit that the request states for an answer: which of several an upstream heeds is not known. None
     where one of them is none that we can read: an upstream may take it for any number."""
     stated = asked.max_tokens
     fields = asked.fields
-    for name in LIMITS if dialect not in NESTED else ():
+    for name in names:
         if name in fields and bytes(fields[name]) != b"null":
             value = whole(fields[name])
             if value is None:

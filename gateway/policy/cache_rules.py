@@ -23,12 +23,13 @@ from gateway.ports import Dialect
 
 EMBEDDINGS = "embeddings"
 OPERATIONS = frozenset(("chat", "text_completion", "generate_content", EMBEDDINGS))
-REMEMBERS = frozenset(("previous_response_id", "conversation", "cachedContent"))
+REMEMBERS = frozenset(("previous_response_id", "conversation", "conversation_id", "cachedContent"))
 """Fields by which an answer hangs on what the provider keeps, and may change."""
 WORLD = frozenset(
     (
         *("web_search_options", "mcp_servers", "container"),  # OpenAI, Anthropic
         *("search_parameters", "plugins", "enable_search"),  # of servers that imitate
+        "connectors",  # Cohere
     )
 )
 """Fields by which an answer hangs on how the world is, though no tool is declared."""
@@ -36,6 +37,7 @@ ENDS = frozenset(
     (
         *("stop", "end_turn", "stop_sequence", "completed", "STOP"),
         *("tool_calls", "function_call", "tool_use"),  # whether these may be kept says `tools`
+        *("COMPLETE", "STOP_SEQUENCE", "TOOL_CALL"),
         *("eos", "eos_token", "stop_token"),  # of servers that imitate
     )
 )

@@ -21,12 +21,14 @@ Cost: about 4 us, and that of the input bound.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from urllib.parse import parse_qs
 
 from msgspec import Raw, Struct
 
 from gateway.call import Asked, Call
 from gateway.policy.asked_facts import (
+    LIMITS,
     choices_of,
     context_of,
     continues_thread,
@@ -40,7 +42,8 @@ from gateway.policy.hosted_tools import NONE, USES, Hosted, by_itself, hosted_to
 from gateway.policy.inline_tools import inline_tools
 from gateway.policy.model_limits import most
 from gateway.policy.passes import ONCE, Passes, models_beside, passes_of
-from gateway.policy.token_bound import AUDIO, HOUR, INLINE, LINKED, STORED, TOKENS, Pieces, around, text_bound
+from gateway.policy.rerank_bound import searches
+from gateway.policy.token_bound import AUDIO, HOUR, INLINE, LINKED, PICTURES, STORED, TOKENS, Pieces, around, text_bound
 from gateway.policy.tool_price import held
 from gateway.policy.worst_rates import Features, WorstRates
 from gateway.ports import Prices
@@ -48,19 +51,29 @@ from gateway.spend import PICO_PER_NANO
 from gateway.tool import Terms
 
 BARE = frozenset({"embeddings", "text_completion", "rerank", "moderation"})
+RERANK = "rerank"
 NO_OUTPUT = frozenset({"embeddings", "rerank", "moderation"})
-CONTENT = ("input", "prompt", "content", "requests")  # where a dialect read no messages
+# Where a dialect read no messages.
+CONTENT = ("input", "prompt", "content", "requests", "texts", "inputs", "query", "documents")
 SOURCES = {  # fields that a dialect reads its messages from: the first that is there
     "openai_chat": ("messages", "prompt"), "openai_completions": ("messages", "prompt"), "openai_responses": ("input",),
     "anthropic": ("messages",), "gemini": ("contents", "content"),
     "bedrock_converse": ("messages",), "bedrock_invoke": ("messages",),
+    "cohere": ("messages", "chat_history", "message", "prompt"), "ollama": ("messages", "prompt", "input"),
 }  # fmt: skip
-READ = frozenset({"system", "instructions", "systemInstruction", "system_instruction", "tools", "functions", *CONTENT,
-                  "messages", "contents"})  # what a dialect may read as pieces  # fmt: skip
-HISTORIES = ("previous_response_id", "conversation", "cachedContent", "cached_content")
+LIMITED_BY: Mapping[str, tuple[str, ...]] = {
+    "bedrock_converse": (),
+    "ollama": (),
+}  # top-level fields that a dialect takes for a limit
+UNSEEN: Mapping[str, int] = {"ollama": 2_000}  # tokens of what a server says before a request by itself: a Modelfile
+READ = frozenset({"system", "instructions", "systemInstruction", "system_instruction", "preamble", "tools", "functions",
+                  *CONTENT, "messages", "contents"})  # what a dialect may read as pieces  # fmt: skip
+HISTORIES = ("previous_response_id", "conversation", "conversation_id", "cachedContent", "cached_content")
 DEPLOYMENTS = b"/deployments/"
-FREE_POSTS = frozenset({"/v1/responses/{id}/cancel", "/v1/responses/input_tokens", "/v1/messages/count_tokens",
-                        "/v1beta/models/{model}:countTokens", "/model/{modelId}/count-tokens"})  # fmt: skip
+FREE_POSTS = frozenset(
+    {"/v1/responses/{id}/cancel", "/v1/responses/input_tokens", "/v1/messages/count_tokens"}
+    | {"/v1beta/models/{model}:countTokens", "/model/{modelId}/count-tokens", "/api/show"}
+)
 READS = frozenset((b"GET", b"HEAD", b"OPTIONS", b"DELETE"))
 OVERRIDES = frozenset((b"x-http-method-override", b"x-http-method", b"x-method-override",
                        b"x-original-url", b"x-rewrite-url"))  # fmt: skip
@@ -172,6 +185,9 @@ class Ceiling:
         if passes is not ONCE:
             tokens, each, choices = passes.tokens(tokens), max(each, passes.longest), choices * passes.tries
         worst = Worst(tokens, 0, None, basis != "client", basis, each, choices)
+        if route.operation == RERANK and (search := self._rates.search(provider, model, at)) is not None:
+            base = search * searches(asked.fields, tokens)
+            return Worst(tokens, 0, nano_of(base), basis=basis, base_pico=base)
         return self._priced(call, provider, at, worst, (total, hosted, passes))
 
     def tokens_in(self, asked: Asked, model: str, body: bytes, dialect: str, *, bare: bool = False) -> int:
@@ -197,7 +213,7 @@ class Ceiling:
         total += constants.message * len(parts)
         if bare:
             return total
-        return total + constants.request + (constants.tools if declares else 0)
+        return total + constants.request + (constants.tools if declares else 0) + UNSEEN.get(dialect, 0)
 
     def _kept(self, asked: Asked, model: str, known: int | None, items: int | None) -> int:
         """What the request only refers to, for it is kept elsewhere. None: nothing is known of it, so that it may be as
@@ -234,7 +250,7 @@ class Ceiling:
 
     def _limit(self, asked: Asked, model: str, dialect: str) -> tuple[int, str]:
         """Tokens of each answer, and what limits them."""
-        stated = output_limit(asked, dialect)
+        stated = output_limit(asked, LIMITED_BY.get(dialect, LIMITS))
         if stated is not None:
             return stated, "client"
         known = most(model)
@@ -280,6 +296,8 @@ def rest_of(asked: Asked, dialect: str) -> tuple[list[Raw], int]:
             continue
         if key == "toolConfig" and asked.tools in bytes(raw):
             more += len(raw) - len(asked.tools)
+        elif key == PICTURES:
+            unread.append(Raw(b'{"%b":%b}' % (PICTURES.encode(), bytes(raw))))
         elif key not in READ:
             more += text_bound(bytes(raw))
         elif not (is_same(raw, asked.system) or is_same(raw, asked.tools)):

@@ -24,7 +24,10 @@ from gateway.policy.media_tokens import media_kind, media_tokens
 from gateway.policy.text_units import SAMPLE, units
 from gateway.policy.token_families import Family, family
 
-CONTENT = ("messages", "input", "prompt", "contents", "content", "requests")
+CONTENT = (
+    *("messages", "input", "prompt", "contents", "content", "requests"),
+    *("texts", "inputs", "query", "documents"),
+)
 SYSTEM = ("system", "instructions", "systemInstruction", "system_instruction")
 SCHEMAS = ("response_format", "output_format", "text", "generationConfig", "generation_config", "functions")
 BARE = frozenset({"embeddings", "text_completion", "rerank", "moderation"})
@@ -54,9 +57,9 @@ class TokenEstimator:
         model = answer.model or asked.model
         known = answer.usage
         produced = 0 if operation in NO_OUTPUT else output_tokens(answer, model)
-        if known is None:
+        if known is None or not known.input_tokens:
             taken = input_tokens(asked, model, call.request.body, bare=operation in BARE)
-            return Usage(input_tokens=taken, output_tokens=produced)
+            known = msgspec.structs.replace(known or Usage(), input_tokens=taken)
         if known.output_tokens >= produced * _LEAST_SHARE:
             return known  # said near the end of the answer, and so better than any estimate
         return msgspec.structs.replace(known, output_tokens=produced)

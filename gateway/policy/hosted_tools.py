@@ -29,7 +29,9 @@ CLIENT_PROMPT = 1_600  # of tools that the provider defines and the client runs
 _RUN_BY_CLIENT = re.compile(r"(?:bash|text_editor|str_replace|computer|memory|local_shell|shell|apply_patch)")
 _DECLARATIONS = frozenset({"functionDeclarations", "function_declarations", "toolSpec", "cachePoint"})
 _AGENTIC = re.compile(r"compound|sonar|deep-research|search-(?:preview|api)|:online")
-FIELDS = frozenset({"mcp_servers", "web_search_options", "plugins", "search_parameters", "search_settings"})
+FIELDS = frozenset(
+    {"connectors", "mcp_servers", "web_search_options", "plugins", "search_parameters", "search_settings"}
+)
 
 
 class Hosted(Struct, frozen=True, gc=False):

@@ -43,6 +43,8 @@ _READS = ("GET", "HEAD", "OPTIONS")
 _BY_TEMPLATE: Mapping[str, tuple[tuple[str, ...], str]] = {
     "/v1/models": (_READS, "models"),
     "/v1beta/models": (_READS, "models"),
+    "/api/tags": (_READS, "models"),
+    "/api/show": (("POST",), "models"),
     "/v1/responses/{id}": (_READS, "fetch_response"),
     "/v1/responses/{id}/input_items": (_READS, "fetch_response"),
     "/v1/responses/{id}/cancel": (("POST",), "fetch_response"),

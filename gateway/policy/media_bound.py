@@ -20,6 +20,7 @@ PAGE = Pixels(1536, 2048)  # the picture of a page
 PAGE_TEXT = 3_000  # tokens of its text
 SLOW = 2_000  # bytes a second of a compressed recording or video, at least
 SAMPLES = 8_000  # and of one that is not compressed and has no header
+BARE, PATCH = 6_500, 196  # tokens, pixels (14 a side)
 LONG = 200_000  # tokens: what seems to be more is too long to tell
 
 
@@ -45,6 +46,13 @@ def medium_bound(block: Mapping[str, Any], kind: str, held: tuple[str, str], mod
 def _picture(block: Mapping[str, Any], data: str, model: str) -> int:
     size = (image_size(data) if data else None) or LARGEST
     return int(image_tokens(size, model, detail_of(block) or "original") * MARGIN) + 1
+
+
+def bare_picture(text: str) -> int:
+    """A picture in base64 where nothing else says that it is one, as Ollama and embeddings of Cohere have it: by the
+    smallest patches of any vision model, beside what some need at least. 0 for what is no picture."""
+    size = image_size(text.partition(",")[2] if text.startswith("data:") else text)
+    return 0 if size is None else BARE + size.width * size.height // PATCH
 
 
 def _document(raw: bytes, model: str) -> int:

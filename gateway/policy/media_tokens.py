@@ -114,7 +114,14 @@ def _tiles(size: Pixels, model: str, detail: str) -> float:
     return tiles.base + tiles.tile * math.ceil(size.width * shrink / 512) * math.ceil(size.height * shrink / 512)
 
 
-RULES = {"area": _area, "grid": _grid, "tiles": _tiles}
+def _parts(size: Pixels, model: str, detail: str) -> float:
+    """Cohere: 256 for the whole, and for each of up to twelve tiles of 512 pixels unless the detail is low.
+    https://docs.cohere.com/docs/image-inputs"""
+    tiles = math.ceil(size.width / 512) * math.ceil(size.height / 512)
+    return 256.0 * (1 if detail == "low" else 1 + min(tiles, 12))
+
+
+RULES = {"area": _area, "grid": _grid, "parts": _parts, "tiles": _tiles}
 
 
 def _kind_of_mime(mime: str) -> str:

@@ -1,9 +1,9 @@
 """What models can take and make at most, by family: data, for requests that state no limit of their own.
 
 Sources, read in November 2026: platform.openai.com/docs/models, docs.claude.com/en/docs/about-claude/models,
-ai.google.dev/gemini-api/docs/models, api-docs.deepseek.com, docs.aws.amazon.com/nova. A figure here may be above what a
-model does, never below: where variants differ, the largest stands, and `asked` is what each of them makes. The first
-pattern found in an id counts.
+ai.google.dev/gemini-api/docs/models, api-docs.deepseek.com, docs.aws.amazon.com/nova, docs.cohere.com/docs/models. A
+figure here may be above what a model does, never below: where variants differ, the largest stands, and `asked` is what
+each of them makes. The first pattern found in an id counts.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ TABLE = (
     Most(r"nova-2", 65_536, 1_000_000),
     Most(r"gemini-(?:1\.|2\.0)", 8_192, 2_097_152),
     Most(r"gemini", 65_536, 1_048_576),
+    Most(r"command-a-(?:plus|reasoning)", 65_536, 320_000, 32_000),
+    Most(r"command|c4ai|aya", 8_192, 320_000, 4_000),
 )
 _COMPILED = tuple((re.compile(row.models), row) for row in TABLE)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
@@ -83,7 +83,8 @@ class PriceTable:
 
     `data` is a compiled catalogue; `tag` names the set of overrides in `version`. Of several sources of overrides the
     earlier ones lie on top of the later ones; of several overrides from one source the first one counts.
-    `places`: host and path of the upstreams whose provider nobody stated; see `provider_of`.
+    `places`: host and path of the upstreams whose provider nobody stated; see `provider_of`. `unlisted`: those that run
+    models of others themselves, so that no list of the catalogue says what they cost.
     Raises msgspec.DecodeError for what is no catalogue, ValueError for one of another format.
     """
 
@@ -95,6 +96,7 @@ class PriceTable:
         tag: str = "",
         remembered: int = 4096,
         places: Mapping[str, tuple[str, str]] = NOWHERE,
+        unlisted: Collection[str] = (),
     ) -> None:
         catalogue = _catalogue.decode(data)
         if catalogue.format != FORMAT:
@@ -109,6 +111,7 @@ class PriceTable:
             owner = known.id if (known := names[o.provider]) else o.provider.lower()
             self._overrides.setdefault(o.source, {}).setdefault((owner, o.model.lower()), o)
         self._named = frozenset(name for name, place in places.items() if not self.guess_provider(*place))
+        self._unlisted = self._named.intersection(unlisted)
         self._recent: dict[tuple[str, str], Entry | None] = {}
         self._older: dict[tuple[str, str], Entry | None] = {}
         self._half = max(remembered // 2, 1)
@@ -227,9 +230,11 @@ class PriceTable:
         return entry
 
     def _resolve(self, provider: str, model: str) -> Entry | None:
-        found = self._lookup.find(provider, model)
-        if found is None and provider in self._named:
-            found = self._lookup.find("", model)
+        found = None
+        if provider not in self._unlisted:
+            found = self._lookup.find(provider, model)
+            if found is None and provider in self._named:
+                found = self._lookup.find("", model)
         overrides = [o for table in reversed(self._overrides.values()) if (o := self._override(table, provider, model))]
         return Entry(found, overrides) if found or overrides else None
 

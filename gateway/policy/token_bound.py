@@ -29,7 +29,7 @@ import msgspec
 
 from gateway.members import may_repeat
 from gateway.policy.inline_tools import declares_tools
-from gateway.policy.media_bound import UNSEEN, medium_bound
+from gateway.policy.media_bound import UNSEEN, bare_picture, medium_bound
 from gateway.policy.media_size import decoded
 from gateway.policy.media_tokens import HOLDERS, PAYLOADS, SOURCED, TYPES, is_text, kind_of, media_kind, payload
 from gateway.policy.token_families import OTHER, family
@@ -52,7 +52,8 @@ LABELS = frozenset({"type", "role", "status", "mimeType", "mime_type", "media_ty
 CIPHERS = frozenset({"encrypted_content", "signature", "thoughtSignature", "thought_signature", "data"})
 SIGNED = frozenset({"thoughtSignature", "thought_signature"})
 CIPHERED = frozenset({"reasoning", "thinking", "redacted_thinking", "compaction", "reasoning.encrypted"})
-SPECIAL = LABELS | CIPHERS | {"cache_control", "cachePoint", "citations"}
+PICTURES = "images"  # in base64, each a string
+SPECIAL = LABELS | CIPHERS | {"cache_control", "cachePoint", "citations", PICTURES}
 HELD = frozenset((*HOLDERS, *SOURCED))
 STRUCTURE = frozenset(
     {
@@ -85,7 +86,9 @@ def around(model: str) -> Around:
     if kind is OTHER:
         return Around(HIDDEN + 200, 24, 700, 110)
     dense = 115 if kind.text > 1 else 100
-    return Around(int(kind.request * 1.2) + HIDDEN, int(kind.message * 1.3) + 2, int(kind.tools * 1.5) + 200, dense)
+    return Around(
+        int(kind.request * 1.2) + HIDDEN + kind.hidden, int(kind.message * 1.3) + 2, int(kind.tools * 1.5) + 200, dense
+    )
 
 
 def text_bound(data: bytes) -> int:
@@ -244,6 +247,13 @@ class _Walk:
         if key in ("cache_control", "cachePoint") and type(inner) is dict:
             self.flags |= HOUR if inner.get("ttl") == "1h" else 0
             return len(inner) <= 3
+        if key == PICTURES and type(inner) is list:
+            for one in inner:
+                tokens = bare_picture(one) if type(one) is str else 0
+                self.tokens += tokens
+                if not tokens:
+                    self.value(one)
+            return True
         if key == "citations" and type(inner) is dict:
             self.tokens += CITED
         return False

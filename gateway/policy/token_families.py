@@ -22,9 +22,10 @@ class Family(NamedTuple):
     schema: float = 0.8  # per unit of tool definitions and answer schemas
     call: float = 12  # what a tool call in an answer costs beside its arguments
     density: float = 4.2  # characters per token of an answer of which only the length is known
-    image: Literal["tiles", "area", "grid"] = "tiles"  # which rule of policy.media_tokens
+    image: Literal["tiles", "area", "grid", "parts"] = "tiles"  # which rule of policy.media_tokens
     sound: float = 10  # per second of a recording
     page: float = 500  # per page of a document
+    hidden: int = 0  # at most, of a template that is not billed; some servers count it all the same
 
 
 FAMILIES = (
@@ -62,6 +63,16 @@ FAMILIES = (
     Family(r"stral|mixtral", text=1.15, request=9, message=4.2, tools=1, schema=1.2, call=14, density=3.6),
     Family(r"llama-?4", text=0.95, request=6, message=4, tools=570, schema=0.4, call=26, density=4.7),
     Family(r"llama", text=0.92, request=30, message=5, tools=100, call=19, density=4.4),
+    Family(
+        r"command|c4ai|aya-|embed-v4",
+        request=0,
+        message=0.5,
+        tools=0,
+        schema=0.35,
+        call=14,
+        image="parts",
+        hidden=2000,
+    ),  # what is billed
     Family(r"qwen", request=4, tools=200, schema=1, call=23),
 )
 OTHER = Family("")

@@ -62,6 +62,10 @@ class WorstRates:
         self._known[key] = worst = _dearest(found)
         return worst
 
+    def search(self, provider: str, model: str, at: float) -> int | None:
+        """Of a search for which documents are ranked."""
+        return self._prices.price(provider, model, Usage(detail={"rerank_searches": 1}), at).total
+
     def _rates(self, provider: str, model: str, tokens: int, at: float, features: Features) -> Rates | None:
         since = at - at % HALF_HOUR
         contexts: list[Mapping[str, str]] = [{}, dict(features.context)] if features.context else [{}]

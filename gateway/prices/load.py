@@ -25,8 +25,9 @@ def load(source: Path | bytes, prices: Prices | None = None, upstreams: Mapping[
     data = source if isinstance(source, bytes) else source.read_bytes()
     urls = {name: urlsplit(one.url) for name, one in upstreams.items() if one.provider is None}
     places = {name: (url.hostname or "", url.path) for name, url in urls.items()}
+    unlisted = [name for name, one in upstreams.items() if one.dialect == "ollama"]
     if prices is None or not (prices.models or prices.litellm_file):
-        return PriceTable(data, places=places)
+        return PriceTable(data, places=places, unlisted=unlisted)
     digest = hashlib.sha256(msgspec.json.encode(prices.models, order="deterministic"))
     overrides = from_config(prices.models)
     if prices.litellm_file:
@@ -34,4 +35,4 @@ def load(source: Path | bytes, prices: Prices | None = None, upstreams: Mapping[
         text = path.read_bytes()
         digest.update(text)
         overrides += from_litellm(text, path.name)
-    return PriceTable(data, overrides, tag=digest.hexdigest()[:8], places=places)
+    return PriceTable(data, overrides, tag=digest.hexdigest()[:8], places=places, unlisted=unlisted)

@@ -9,7 +9,7 @@ from gateway.policy.token_bound import references
 from gateway.ports import Gateway, Links
 
 CONTINUED = frozenset(("input", "thread"))  # fields by which requests are known whose answers can be continued
-REFERS = frozenset(("previous_response_id", "conversation", "cachedContent", "thread"))
+REFERS = frozenset(("previous_response_id", "conversation", "conversation_id", "cachedContent", "thread"))
 ITEMS_OF = "openai_responses"  # the dialect in which requests refer to single items
 
 

@@ -13,7 +13,10 @@ from gateway.stages.refuse import own_lines
 NONE: frozenset[bytes] = frozenset()
 SIZED = frozenset((b"content-length",))
 JSON = b"application/json"
-STREAMS = (b"text/event-stream", b"application/x-ndjson", b"application/vnd.amazon.eventstream")
+STREAMS = (
+    *(b"text/event-stream", b"application/x-ndjson", b"application/stream+json"),
+    b"application/vnd.amazon.eventstream",
+)
 
 
 class Passage:
@@ -37,8 +40,9 @@ class Passage:
         call.meter = self.meter
         coding = names.get(b"content-encoding")
         self.decoder: Decoder = PLAIN if coding is None else decoder_for(coding)
-        events = coding is None and kind.startswith(dialect.framing)
-        self.interruptible = events and exchange.length is None
+        events = coding is None and kind.startswith(STREAMS[0])
+        open_ended = coding is None and exchange.length is None
+        self.interruptible = open_ended and dialect.writes_into(call.route, kind)
         self.stripper: Stripper | None = dialect.stripper() if events and call.asked.injected else None
         if call.sight is not None:
             self.stripper = dialect.sieve(call.sight, stream=b"event-stream" in kind.lower())
@@ -142,6 +146,11 @@ class Passage:
         if out:
             down.write(out)
         return not (down.paused or down.gone)
+
+    @property
+    def events(self) -> bool:
+        """Is it a stream of server-sent events, in which there may be comments?"""
+        return self.kind.startswith(STREAMS[0])
 
     @property
     def holds(self) -> bool:

@@ -239,7 +239,7 @@ def ended_stream(passage: Passage, rest: bytes, *, cut: bool) -> Ending:
     call, gw = passage.call, passage.gw
     ensure_committed(passage)
     assert call.answer is not None
-    if gw.stream_cost_comment and call.money.total is not None and call.interruptible:
+    if gw.stream_cost_comment and call.money.total is not None and call.interruptible and passage.events:
         dialect = gw.dialects[call.route.dialect]
         rest += dialect.remark(f"cost_usd={call.money.total / 1e12:.12f} usage_source={call.answer.usage_source}")
     return Ending(rest, complete=not cut)

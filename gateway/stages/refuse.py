@@ -12,6 +12,7 @@ from gateway.spend import Hold
 from gateway.stages.ending import ABORT, Ending
 from gateway.stages.translated import interruption
 
+EVENTS = b"text/event-stream"
 FINAL = 402  # of a budget or a run: nothing is gained by asking again
 
 
@@ -22,7 +23,7 @@ def refuse(call: Call, fault: GatewayError, down: Downstream, gw: Gateway) -> En
         return ABORT
     if call.promised and not call.committed:  # a stream of which nothing was said yet
         call.committed = True
-        unheard = dialect.meter(call.route, call.asked, call.status, dialect.framing)
+        unheard = dialect.meter(call.route, call.asked, call.status, EVENTS)
         return Ending(dialect.interruption(fault, unheard, call.id), complete=False)
     if call.committed:
         if call.meter is None or not call.interruptible:

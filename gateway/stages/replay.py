@@ -188,7 +188,7 @@ async def shared(question: Question, flight: Flight) -> Ending | None:
     call.meter = meter = question.dialect.meter(call.route, call.asked, 200, kind)
     if call.asked.stream:
         start(question, kind, head, None)
-        call.interruptible = kind.startswith(EVENT_STREAM[:17])
+        call.interruptible = question.dialect.writes_into(call.route, kind)
         tail = await passed_on(question, flight, meter)
     else:
         tail = b"".join(flight.pieces)

@@ -29,6 +29,18 @@ _NOT_REPLAYED = frozenset(
 )
 
 
+PROVIDERS = {"anthropic": "anthropic", "gemini": "gemini", "vertex": "gemini"}  # the others speak OpenAI's
+PLACES = (
+    ("bedrock-agent", "opaque"),
+    ("localhost:8787/google", "opaque"),
+    ("bedrock-runtime", "bedrock"),
+    ("/bedrock/model/", "bedrock"),
+    ("api.cohere.com/v", "cohere"),
+    (":11434/api/", "ollama"),
+)
+FAMILIES = ("openai", "anthropic", "gemini", "bedrock", "cohere", "ollama", "opaque")
+
+
 @dataclass(slots=True)
 class Exchange:
     name: str
@@ -40,13 +52,21 @@ class Exchange:
     status: int
     headers: list[tuple[str, str]]
     body: bytes
-    wire: str  # json | sse | ...
+    wire: str  # json | sse | ndjson | ...
     usage: list[dict[str, Any]] = field(default_factory=list)  # as recorded, nothing computed
     source: dict[str, Any] = field(default_factory=dict)
 
     @property
     def stream(self) -> bool:
-        return self.wire == "sse"
+        return self.wire in ("sse", "ndjson", "aws-eventstream")
+
+    @property
+    def family(self) -> str:
+        """The API family of an upstream that speaks as this one did."""
+        place = self.host + self.target
+        return next(
+            (family for part, family in PLACES if part in place), PROVIDERS.get(self.name.partition("/")[0], "openai")
+        )
 
 
 def _bytes(body: Any) -> bytes:

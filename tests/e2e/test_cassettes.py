@@ -17,29 +17,17 @@ import aiohttp
 import pytest
 import yarl
 
-from gateway.call import Answer, Request
+from gateway.call import Answer, Request, UsageSource
 from gateway.dialects.registry import DIALECTS
 from gateway.dialects.routes import Table
 from gateway.ports import Meter
-from gateway.testing.cassettes import CassetteUpstream, Exchange, load_all
+from gateway.testing.cassettes import FAMILIES, CassetteUpstream, Exchange, load_all
 from gateway.testing.gateway import RunningGateway
 
 ROOT = Path(os.environ.get("TOLLGATE_CASSETTES") or Path(__file__).parents[1] / "golden" / "cassettes")
-FAMILIES = {"anthropic": "anthropic", "gemini": "gemini", "vertex": "gemini"}
-FOREIGN = re.compile(r"bedrock-agent|cohere\.com|:11434/api|localhost:8787/google")
-BEDROCK = re.compile(r"bedrock-runtime|/bedrock/model/")
-NAMES = ("openai", "anthropic", "gemini", "bedrock", "opaque")
-TABLE = Table({name: name for name in NAMES})
+TABLE = Table({name: name for name in FAMILIES})
 NOT_SENT = {"host", "accept-encoding", "expect", "proxy-authorization", "cookie", "upgrade", "via", "te"}
 HOP = {"connection", "keep-alive", "transfer-encoding", "date", "content-length"}
-
-
-def family(exchange: Exchange) -> str:
-    if BEDROCK.search(exchange.host + exchange.target):
-        return "bedrock"
-    if FOREIGN.search(exchange.host + exchange.target):
-        return "opaque"
-    return FAMILIES.get(exchange.name.partition("/")[0], "openai")
 
 
 def target(exchange: Exchange) -> str:
@@ -62,7 +50,7 @@ async def upstream(exchanges: list[Exchange]) -> AsyncIterator[CassetteUpstream]
 @pytest.fixture
 async def gate(upstream: CassetteUpstream) -> AsyncIterator[RunningGateway]:
     # Without injection, so that requests too pass byte for byte.
-    upstreams = {name: {"dialect": name, "url": upstream.url, "inject_usage": False} for name in NAMES}
+    upstreams = {name: {"dialect": name, "url": upstream.url, "inject_usage": False} for name in FAMILIES}
     async with RunningGateway(upstreams, telemetry={"log": None}) as running:
         yield running
 
@@ -70,7 +58,7 @@ async def gate(upstream: CassetteUpstream) -> AsyncIterator[RunningGateway]:
 @pytest.fixture
 async def asking(upstream: CassetteUpstream) -> AsyncIterator[RunningGateway]:
     """A gateway that asks for usage where the client does not."""
-    upstreams = {name: {"dialect": name, "url": upstream.url} for name in NAMES}
+    upstreams = {name: {"dialect": name, "url": upstream.url} for name in FAMILIES}
     async with RunningGateway(upstreams, telemetry={"log": None}) as running:
         yield running
 
@@ -89,7 +77,7 @@ async def replay(session: aiohttp.ClientSession, gate: RunningGateway, exchange:
     headers = [(name, value) for name, value in headers if value.isascii() and value.isprintable()]
     async with session.request(
         exchange.method,
-        yarl.URL(f"{gate.url}/{family(exchange)}{target(exchange)}", encoded=True),
+        yarl.URL(f"{gate.url}/{exchange.family}{target(exchange)}", encoded=True),
         data=exchange.request_body or None,
         headers=[*headers, ("x-cassette", exchange.name)],
         skip_auto_headers=("content-type", "user-agent", "accept", "accept-encoding"),
@@ -129,7 +117,7 @@ def differences(exchange: Exchange, got: Got) -> list[str]:
 
 def read(exchange: Exchange) -> tuple[Meter, Answer]:
     """The dialect's reading of the recorded body; its own tests hold that against the recording."""
-    sent = f"/{family(exchange)}{target(exchange)}".encode()
+    sent = f"/{exchange.family}{target(exchange)}".encode()
     route = TABLE.resolve(exchange.method.encode(), sent, "")
     multipart = exchange.request_body[:2] == b"--"
     asked = DIALECTS["opaque" if multipart else route.dialect].read(
@@ -142,8 +130,9 @@ def read(exchange: Exchange) -> tuple[Meter, Answer]:
 
 
 def usage_of(exchange: Exchange) -> dict[str, int] | None:
-    usage = read(exchange)[1].usage
-    if usage is None:
+    answer = read(exchange)[1]
+    usage = answer.usage
+    if usage is None or answer.usage_source is UsageSource.ESTIMATED:  # half of it was not said
         return None
     names = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")
     return {name: getattr(usage, name) for name in names}
@@ -207,7 +196,7 @@ UNASKED = re.compile(
 async def test_asking_for_usage_shows_the_client_nothing_new(
     exchanges: list[Exchange], upstream: CassetteUpstream, asking: RunningGateway
 ) -> None:
-    streams = [one for one in exchanges if one.stream and one.status == 200 and family(one) == "openai"]
+    streams = [one for one in exchanges if one.stream and one.status == 200 and one.family == "openai"]
     faults: dict[str, str] = {}
     asked = 0
     async with aiohttp.ClientSession(auto_decompress=False, timeout=aiohttp.ClientTimeout(total=60)) as session:

@@ -32,6 +32,8 @@ SEEDS = {
     "gemini": "gemini/generateContent-*.json",
     "bedrock_converse": "bedrock/converse-*.json",
     "bedrock_invoke": "bedrock/invoke-*.json",
+    "cohere": "cohere/*.json",
+    "ollama": "local/*.json",
     "opaque": "cohere/*.json",
 }
 PATHS = {
@@ -176,7 +178,9 @@ def test_noise(name, body, data, status, kind):
 @settings(deadline=None)  # shared machines pause
 @given(names, st.lists(st.dictionaries(st.sampled_from(
     ["choices", "usage", "error", "type", "delta", "message", "response", "item", "candidates", "usageMetadata", "id",
-     "model", "content_block", "index", "sequence_number", "x_groq", "content", "output"]
+     "model", "content_block", "index", "sequence_number", "x_groq", "content", "output",
+     "event_type", "finish_reason", "text", "tool_calls", "generations", "meta", "billed_units", "tokens",
+     "done", "done_reason", "prompt_eval_count", "eval_count"]
 ), json_values, max_size=5), max_size=4), st.sampled_from(KINDS))  # fmt: skip
 def test_known_names_with_odd_values(name, events, kind):
     texts = [json.dumps(event) for event in events]

@@ -130,6 +130,14 @@ def test_the_environment_of_the_command() -> None:
     assert env["OPENAI_BASE_URL"] == "https://elsewhere"
 
 
+def test_apis_of_which_there_may_be_no_upstream_are_found_by_its_name() -> None:
+    names = {"near": "ollama", "far": "ollama", "words": "cohere"}
+    config = Config(upstreams={name: upstream(dialect, "k") for name, dialect in names.items()})
+    child = child_env({"OLLAMA_HOST": "elsewhere"}, "http://127.0.0.1:9", "r", "", config)
+    assert child["OLLAMA_HOST"] == "http://127.0.0.1:9/run/r/near"
+    assert (child["CO_API_URL"], child["CO_API_KEY"]) == ("http://127.0.0.1:9/run/r/words", DUMMY)
+
+
 def test_dummy_keys_only_where_the_gateway_has_its_own_and_nobody_else_has() -> None:
     config = Config(
         upstreams={"a": upstream("openai", "sk"), "b": upstream("anthropic", "sk"), "c": upstream("gemini")}

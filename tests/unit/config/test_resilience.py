@@ -39,6 +39,17 @@ from gateway.config.check_resilience import breaking, doubts, resilience
             "fallbacks: [{upstream: openai, to: [{upstream: raw, model: m}]}]",
             "fallbacks.0.to.0: speaks another dialect",
         ),
+        (
+            "upstreams: {near: {dialect: ollama, url: 'https://x.example'}}\n"
+            "fallbacks: [{upstream: openai, to: [{upstream: near, model: m}]}]",
+            "speaks another dialect than every upstream that the rule is for; not translated: cohere, ollama, opaque",
+        ),
+        (
+            "upstreams: {near: {dialect: ollama, url: 'https://x.example'},\n"
+            "            far: {dialect: ollama, url: 'https://y.example'}}\n"
+            "fallbacks: [{upstream: near, to: [far]}]",
+            None,
+        ),
         ("fallbacks: [{model: 'a**', to: [openai]}]", "fallbacks.0.model: one * already stands for"),
         (
             "upstreams: {up: {dialect: openai, url: 'https://x.example', timeouts: {total: 9, first_byte: 10}}}",

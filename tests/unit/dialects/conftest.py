@@ -18,6 +18,8 @@ PATHS = {
     "gemini": "/v1beta/models/gemini-2.5-flash:generateContent",
     "bedrock_converse": "/model/anthropic.claude-sonnet-4-5-20250929-v1:0/converse",
     "bedrock_invoke": "/model/meta.llama3-1-70b-instruct-v1:0/invoke",
+    "cohere": "/v2/chat",
+    "ollama": "/api/chat",
     "opaque": "/v1/other",
 }
 

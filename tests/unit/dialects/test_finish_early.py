@@ -18,11 +18,11 @@ from gateway.dialects.sse import Splitter
 from gateway.testing import cassettes
 
 ROOT = Path(__file__).parents[2] / "golden" / "cassettes"
-FAMILIES = {"anthropic": "anthropic", "gemini": "gemini", "vertex": "gemini"}
-TABLE = Table({"openai": "openai", "anthropic": "anthropic", "gemini": "gemini", "opaque": "opaque"})
+FAMILIES = {"anthropic": "anthropic", "gemini": "gemini", "vertex": "gemini", "cohere": "cohere"}
+TABLE = Table({name: name for name in ("openai", "anthropic", "gemini", "cohere", "ollama", "opaque")})
 USAGE = Usage(input_tokens=100, output_tokens=40, cache_read_tokens=30, reasoning_tokens=8)
 REASONS = {"openai_chat": "length", "openai_completions": "length", "openai_responses": "max_output_tokens",
-           "anthropic": "max_tokens", "gemini": "MAX_TOKENS"}  # fmt: skip
+           "anthropic": "max_tokens", "gemini": "MAX_TOKENS", "cohere": "MAX_TOKENS"}  # fmt: skip
 
 
 class Stream:
@@ -68,7 +68,7 @@ class Stream:
 def streams():
     found = []
     for path in sorted(ROOT.glob("*/*-sse-200-*.json")):
-        if path.parent.name in ("bedrock", "cohere", "writer") or path.name.startswith(("interactions-", "other-")):
+        if path.parent.name in ("bedrock", "writer") or path.name.startswith(("interactions-", "other-")):
             continue
         found.append(path)
     return found

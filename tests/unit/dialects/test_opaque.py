@@ -15,7 +15,7 @@ from gateway.errors import Unauthorized
 def test_every_dialect_is_under_its_name():
     assert set(DIALECTS) == {
         "openai_chat", "openai_completions", "openai_responses", "openai_embeddings", "anthropic", "gemini",
-        "bedrock_converse", "bedrock_invoke", "opaque",
+        "bedrock_converse", "bedrock_invoke", "cohere", "ollama", "opaque",
     }  # fmt: skip
     assert all(dialect.name == name for name, dialect in DIALECTS.items())
 

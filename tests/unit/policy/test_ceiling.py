@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,7 @@ from gateway.testing import cassettes
 ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests" / "golden"
 CASSETTES = Path(os.environ.get("TOLLGATE_CASSETTES") or GOLDEN / "cassettes")
-FAMILIES = {"anthropic": "anthropic", "gemini": "gemini", "vertex": "gemini"}
-OPAQUE = re.compile(r"bedrock-agent|cohere\.com|:11434/api|localhost:8787/google")
-BEDROCK = re.compile(r"bedrock-runtime|/bedrock/model/")
-TABLE = Table({name: name for name in ("openai", "anthropic", "gemini", "bedrock", "opaque")})
+TABLE = Table({name: name for name in cassettes.FAMILIES})
 PRICES = PriceTable(next((ROOT / "gateway" / "prices").glob("*.msgpack")).read_bytes())
 AT = 1_795_780_800.0
 NOT_AS_SENT = {
@@ -52,12 +48,9 @@ def call(asked: Asked, operation: str = "chat", template: str = "/v1/x", path: b
 def played(path: Path) -> tuple[Call, Answer, str] | None:
     """A recorded exchange as a call and the answer to it; None where nothing was counted, or no body recorded."""
     exchange = cassettes.load(path)
-    known = FAMILIES.get(path.parent.name, "openai")
-    place = exchange.host + exchange.target
-    family = "bedrock" if BEDROCK.search(place) else "opaque" if OPAQUE.search(place) else known
     target = "/" + exchange.target.lstrip("/").encode("ascii", "replace").decode()
     target = target.replace("%2F", "~").replace("%2f", "~")
-    route = TABLE.resolve(exchange.method.encode(), f"/{family}{target}".encode(), "")
+    route = TABLE.resolve(exchange.method.encode(), f"/{exchange.family}{target}".encode(), "")
     if not route.operation or not exchange.request_body or path.stem in NOT_AS_SENT:
         return None
     dialect = DIALECTS[route.dialect]
@@ -104,7 +97,8 @@ def test_no_call_ever_cost_more_than_its_worst_case(exchange: tuple[Call, Answer
 def test_enough_was_recorded_to_say_so():
     assert len(PLAYED) > 80
     assert {found[0].route.dialect for found in PLAYED.values()} >= {
-        "anthropic", "gemini", "openai_chat", "openai_completions", "openai_embeddings", "openai_responses",
+        "anthropic", "cohere", "gemini", "ollama", "openai_chat", "openai_completions", "openai_embeddings",
+        "openai_responses",
     }  # fmt: skip
 
 
