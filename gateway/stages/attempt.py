@@ -10,6 +10,7 @@ from gateway.errors import BadAnswer, ClientGone, GatewayError, UnknownRoute, Up
 from gateway.policy.forward import other_head, request_head
 from gateway.policy.prompt_cache import MARKED_NOTE
 from gateway.policy.splices import merged
+from gateway.policy.tool_sessions import note_session
 from gateway.ports import Downstream, Exchange, Gateway, Spec
 from gateway.stages.translated import answered, ask, is_translated
 
@@ -112,6 +113,7 @@ async def send(call: Call, spec: Spec, down: Downstream, gw: Gateway, *, fresh: 
         gw.router.hear(call, exchange, gw)
     if spec.tool is not None:
         call.stated = exchange.names
+        note_session(call, gw.links)
     return exchange if question is None else answered(call, question, exchange, gw)
 
 
