@@ -127,7 +127,7 @@ class ExactCache:
         spec = gw.specs.get(call.route.upstream)
         if not terms.enabled or spec is None:
             return None
-        wish = wish_of(call.request.names)
+        wish = wish_of(call.request)
         if call.request.checks:
             wish = REFRESH
             call.who.request_class = "shadow"
@@ -264,7 +264,7 @@ class ExactCache:
             upstream=call.route.upstream,
             model=call.model_sent or call.asked.model,
             agent=call.who.agent,
-            tags=tags_of(call.request.names),
+            tags=tags_of(call.request),
             partition=question.similar.inquiry.partition if question.similar is not None else b"",
         )
 

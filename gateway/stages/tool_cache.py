@@ -100,7 +100,7 @@ class ToolCache:
         wanted = outputs.wanted(call, readable(call).body) if call.asked.calls else None
         if wanted is None or not wanted.lifetime:
             return None
-        question = Question(outputs, basis, wanted, wish_of(call.request.names))
+        question = Question(outputs, basis, wanted, wish_of(call.request))
         why = self._objection(call, question)
         if not why:
             question.key = key_of_output(call, spec, basis, outputs, wanted) or b""
@@ -206,7 +206,7 @@ class ToolCache:
             upstream=call.route.upstream,
             model=question.wanted.name,
             agent=call.who.agent,
-            tags=tags_of(call.request.names),
+            tags=tags_of(call.request),
         )
 
 
