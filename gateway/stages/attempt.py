@@ -8,7 +8,7 @@ from functools import partial
 from gateway.call import Attempt, Call, Edit
 from gateway.errors import BadAnswer, ClientGone, GatewayError, UnknownRoute, UpstreamReset
 from gateway.policy.forward import other_head, request_head
-from gateway.policy.prompt_cache import MARKED_NOTE
+from gateway.policy.prompt_cache import MARKED_NOTE, is_worth_marks
 from gateway.policy.splices import merged
 from gateway.policy.tool_sessions import note_session
 from gateway.ports import Downstream, Exchange, Gateway, Spec
@@ -51,7 +51,8 @@ def inject_usage(call: Call, spec: Spec, gw: Gateway) -> None:
 
 def mark_prefix(call: Call, gw: Gateway) -> None:
     """Ask for the caching of what is stable in the prompt, where the client itself asked for none."""
-    edits = gw.dialects[call.route.dialect].mark_prefix(call.route, call.asked, call.request.body)
+    body = call.request.body
+    edits = gw.dialects[call.route.dialect].mark_prefix(call.route, call.asked, body) if is_worth_marks(body) else ()
     if edits:
         call.edits = (*call.edits, *edits)
         call.notes = {**call.notes, MARKED_NOTE: str(sum(b"cache_control" in edit.text for edit in edits))}
