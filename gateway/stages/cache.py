@@ -234,6 +234,8 @@ class ExactCache:
         call.fill = None
         question, answer = fill.question, call.answer
         why = unkept(call, answer, fill)
+        if call.cached is not None and not call.cached.reason:
+            call.cached.reason = why or ("large" if fill.overran else "")  # why the next call will miss, too
         if not why and fill.pieces is not None and answer is not None:
             entry = self._entry(question, fill, answer, b"".join(fill.pieces))
             self._store.put(entry, fill.generation)

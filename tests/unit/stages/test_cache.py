@@ -226,6 +226,22 @@ def test_what_is_too_large_is_not_kept() -> None:
     assert gate.store.puts == []
 
 
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (answer("cut here", "length"), "unfinished"),
+        (answer(""), "empty"),
+        (answer("x" * 2000), "large"),
+        (answer(), ""),
+    ],
+)
+def test_the_record_says_why_an_answer_was_not_kept(body: bytes, why: str) -> None:
+    gate = Gate(Cache(exact=EVERYTHING.exact, entry_bytes=1024))
+    gate.prepare(body)
+    assert gate.ask() == "miss"
+    assert gate.record.cache_reason == why
+
+
 def test_an_answer_to_a_changed_request_is_for_that_call_alone() -> None:
     gate = Gate()
     gate.prepare()
