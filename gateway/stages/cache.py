@@ -91,6 +91,15 @@ class Fill(Gathered):
             self.flight.feed(shown)
 
 
+async def recall(call: Call, down: Downstream, gw: Gateway) -> Ending | None:
+    """How a call ends whose answer was paid for before; None where it must go on. Raises what `ports.Cache` does, also
+    where the client wants a stored answer or none and nothing is cached of such calls."""
+    ending: Ending | None = await gw.cache.answer(call, down, gw) if gw.cache is not None else None
+    if ending is None and call.cached is None and call.route.operation and wish_of(call.request).only:
+        raise NotCached("nothing is cached of such calls, and the client wants no other answer")
+    return ending
+
+
 def is_changed(call: Call, before: tuple[Edit, ...]) -> bool:
     """Was something else sent than what the cache was asked about? (The injection of usage changes no answer.)"""
     more = len(call.edits) - len(before) - (1 if call.asked.injected else 0)

@@ -395,6 +395,18 @@ def test_who_wants_the_cache_only_gets_that_or_nothing(body: dict[str, Any]) -> 
     assert outcome_of(gate.call) == "refused"
 
 
+@pytest.mark.parametrize("switched_off", ["by rule", "all of it"])
+def test_who_wants_the_cache_only_pays_nothing_where_there_is_none(switched_off: str) -> None:
+    gate = Gate(Cache(exact=ExactCache(enabled=False)))
+    if switched_off == "all of it":
+        gate.settings["cache"] = None
+    gate.ask((b"X-Tollgate-Cache", b"only"))
+    assert (gate.call.status, gate.sent) == (504, 0)
+    gate.prepare()
+    gate.ask((b"X-Tollgate-Cache", b"bypass"))
+    assert (gate.call.status, gate.sent) == (200, 1)
+
+
 def test_an_alias_is_the_model_it_stands_for() -> None:
     gate = Gate()
     gate.settings["aliases"] = {"house": ("gpt-4o", "")}

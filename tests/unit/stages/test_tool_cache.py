@@ -289,6 +289,8 @@ def test_clients_may_ask_for_less() -> None:
     assert gate.down.sent == FOUND
     gate.send("/tools/search/unknown", b"", (control, b"only-if-cached"))
     assert isinstance(gate.world.journal.records[-1].fault, NotCached)
+    gate.send("/tools/search/live/a", b"", (control, b"only-if-cached"))
+    assert isinstance(gate.world.journal.records[-1].fault, NotCached), "of which nothing is ever kept"
     gate.prepare()
     assert gate.send(SEARCH, b"", (control, b"max-age=0")) == "bypass"
     assert gate.sent == 3
