@@ -149,6 +149,16 @@ def test_a_stream_without_usage_is_none_for_who_wants_to_see_it() -> None:
     assert gate.ask(stream=True) == "exact"
 
 
+def test_a_stream_without_usage_is_no_answer_in_json_which_always_states_it() -> None:
+    gate = Gate(inject_usage=False)
+    gate.prepare([CHUNK, STOP, DONE])
+    gate.ask(stream=True)
+    gate.prepare()
+    assert [gate.ask(), gate.ask()] == ["miss", "exact"]
+    assert json.loads(gate.down.sent)["usage"]["total_tokens"] == 7
+    assert gate.ask(stream=True) == "exact"
+
+
 def test_a_paced_stream_comes_in_events() -> None:
     gate = Gate(Cache(exact=EVERYTHING.exact, pace=100))
     gate.prepare(STREAM)
