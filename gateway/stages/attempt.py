@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from functools import partial
 
+from msgspec import structs
+
 from gateway.call import Attempt, Call, Edit
 from gateway.errors import BadAnswer, ClientGone, GatewayError, UnknownRoute, UpstreamReset
 from gateway.policy.forward import other_head, request_head
@@ -45,7 +47,7 @@ def inject_usage(call: Call, spec: Spec, gw: Gateway) -> None:
         return
     edit = gw.dialects[call.route.dialect].inject_usage(call.route, call.asked, call.request.body)
     if edit is not None:
-        call.edits = (*call.edits, edit)
+        call.edits = (*call.edits, structs.replace(edit, silent=True))
         call.asked.injected = True
 
 
@@ -54,7 +56,7 @@ def mark_prefix(call: Call, gw: Gateway) -> None:
     body = call.request.body
     edits = gw.dialects[call.route.dialect].mark_prefix(call.route, call.asked, body) if is_worth_marks(body) else ()
     if edits:
-        call.edits = (*call.edits, *edits)
+        call.edits = (*call.edits, *[structs.replace(edit, silent=True) for edit in edits])
         call.notes = {**call.notes, MARKED_NOTE: str(sum(b"cache_control" in edit.text for edit in edits))}
 
 

@@ -101,9 +101,8 @@ async def recall(call: Call, down: Downstream, gw: Gateway) -> Ending | None:
 
 
 def is_changed(call: Call, before: tuple[Edit, ...]) -> bool:
-    """Was something else sent than what the cache was asked about? (The injection of usage changes no answer.)"""
-    more = len(call.edits) - len(before) - (1 if call.asked.injected else 0)
-    return more != 0 or call.edits[: len(before)] != before
+    """Was something else sent than what the cache was asked about?"""
+    return call.edits != before and tuple([edit for edit in call.edits if not edit.silent]) != before
 
 
 class ExactCache:

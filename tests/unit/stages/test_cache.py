@@ -417,6 +417,18 @@ def test_who_wants_the_cache_only_pays_nothing_where_there_is_none(switched_off:
     assert (gate.call.status, gate.sent) == (200, 1)
 
 
+def test_breakpoints_of_the_gateway_change_no_answer() -> None:
+    gate = Gate()
+    gate.settings["mark_prefixes"] = True
+    said = b'{"content":[{"type":"text","text":"Hi"}],"stop_reason":"end_turn","usage":{"input_tokens":1}}'
+    gate.prepare(said)
+    asked = {"path": "/v1/messages", "system": "Rules. " * 400, "max_tokens": 9}
+    assert gate.ask(**asked) == "miss"
+    assert gate.call.notes["cache_marks"] == "1"
+    assert gate.ask(**asked) == "exact"
+    assert gate.down.sent == said
+
+
 def test_an_alias_is_the_model_it_stands_for() -> None:
     gate = Gate()
     gate.settings["aliases"] = {"house": ("gpt-4o", "")}
