@@ -62,7 +62,8 @@ def caching_of(cache: ToolCache | McpCache | None) -> Caching | None:
         return None
     if isinstance(cache, McpCache):
         return Caching(tuple((name, ns_of(ttl)) for name, ttl in cache.tools.items()), cache.shared)
-    return Caching((*((pattern, ns_of(ttl)) for pattern, ttl in cache.paths.items()), ("/**", ns_of(cache.ttl))))
+    lifetimes = (*((pattern, ns_of(ttl)) for pattern, ttl in cache.paths.items()), ("/**", ns_of(cache.ttl)))
+    return Caching(lifetimes, override=cache.override)
 
 
 def ns_of(seconds: float) -> int:

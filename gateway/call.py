@@ -305,6 +305,7 @@ class Edit(Struct, frozen=True):
     start: int
     end: int
     text: bytes
+    silent: bool = False  # it changes no answer
 
 
 class Cached(Struct):

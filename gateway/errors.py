@@ -7,6 +7,7 @@
     │  ├─ BadBody                     client   400     invalid_body         JSON faults, duplicate keys, bombs
     │  ├─ Untranslatable              client   400     untranslatable       the upstream's API cannot say it
     │  ├─ UnknownRoute                client   404     unknown_route
+    │  ├─ UnknownSession              client   404     session_not_found    of another key: MCP clients begin a new one
     │  ├─ MethodNotAllowed            client   405     method_not_allowed
     │  ├─ SlowClient                  client   408     client_too_slow
     │  ├─ BodyTooLarge                client   413     request_too_large
@@ -104,6 +105,10 @@ class Untranslatable(Rejected):
 
 class UnknownRoute(Rejected):
     code, status = "unknown_route", 404
+
+
+class UnknownSession(Rejected):
+    code, status = "session_not_found", 404
 
 
 class MethodNotAllowed(Rejected):

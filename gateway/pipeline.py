@@ -9,6 +9,7 @@ from gateway.call import Request
 from gateway.errors import GatewayError, GatewayFault
 from gateway.ports import Downstream, Gateway
 from gateway.stages.arrive import arrive, locate, new_call
+from gateway.stages.cache import recall
 from gateway.stages.close import close
 from gateway.stages.ending import ABORT
 from gateway.stages.live import enter
@@ -35,7 +36,7 @@ async def serve(request: Request, down: Downstream, gw: Gateway, fault: GatewayE
         if gw.shedder is not None:
             gw.shedder.check(call)  # unless there is too much to do
         watch(call, gw)  # unless its run goes round in circles
-        if gw.cache is not None and (cached := await gw.cache.answer(call, down, gw)) is not None:
+        if (cached := await recall(call, down, gw)) is not None:
             ending = cached  # paid for before
             return
         if gw.admission is not None:

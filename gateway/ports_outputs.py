@@ -32,6 +32,8 @@ class Outputs(Protocol):
     """Headers that do not count here."""
     headed: bool
     """The header lines of an answer belong to it."""
+    dated: bool
+    """It is heard for how long an answer says that it is good."""
 
     def wanted(self, call: Call, body: bytes) -> Wanted:
         """`body`: of the request, decoded."""

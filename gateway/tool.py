@@ -49,6 +49,7 @@ class Caching(Struct, frozen=True):
 
     lifetimes: tuple[tuple[str, int], ...]  # (pattern of paths or tools, ns); the first counts, 0: never
     shared: bool = False  # the sessions of a server share them
+    override: bool = False  # also where the tool says that an output is good for less
 
 
 class Terms(Struct, frozen=True):

@@ -90,7 +90,7 @@ class CallCacheView(Struct, kw_only=True):
     """What the cache had to say to a call."""
 
     result: Annotated[str, Meta(description="exact, joined (the answer of an equal call under way), miss or bypass.")]
-    reason: Annotated[str | None, Meta(description="Of a bypass.")]
+    reason: Annotated[str | None, Meta(description="Of a bypass; of a miss, why its answer was not kept.")]
     age_ms: Annotated[float | None, Meta(description="Since the answer was stored.")]
     entry: Annotated[str | None, Meta(description="Name of the stored answer.")]
     saved_usd: Annotated[float, Meta(description="What the answer cost when it was paid for.")]

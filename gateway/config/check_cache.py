@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from gateway.config import places
-from gateway.config.patterns import any_matches, covers, matches
+from gateway.config.patterns import any_matches, covers, matches, plainly
 from gateway.config.problems import Problem, did_you_mean
 from gateway.config.schema import CacheRule, Config, McpServer, Tool
 from gateway.config.schema_semantic import SemanticRule
@@ -48,7 +48,8 @@ def _of_tools(config: Config) -> Iterator[str]:
     for name, tool in config.tools.items():
         if tool.cache is not None:
             said = [f"{pattern} {_seconds(ttl)}" for pattern, ttl in tool.cache.paths.items()]
-            yield f"tools.{name}.cache: {', '.join([*said, f'other paths {_seconds(tool.cache.ttl)}'])}"
+            most = ", whatever the tool says of no-cache and max-age" if tool.cache.override else ""
+            yield f"tools.{name}.cache: {', '.join([*said, f'other paths {_seconds(tool.cache.ttl)}'])}{most}"
     for name, server in config.mcp.items():
         if server.cache is not None:
             said = [f"{pattern} {_seconds(ttl)}" for pattern, ttl in server.cache.tools.items()]
@@ -112,7 +113,7 @@ def _where(config: Config) -> str:
 
 
 def _callable(server: McpServer, tool: str) -> bool:
-    denied = any_matches([one.casefold() for one in server.deny], tool.casefold())
+    denied = any_matches(map(plainly, server.deny), plainly(tool))
     return any_matches(server.allow, tool) and not denied
 
 

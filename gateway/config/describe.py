@@ -94,6 +94,8 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
     schema.ToolCache: {
         "ttl": "Seconds that an output is given again, where no pattern of `paths` matches.",
         "paths": "Seconds for some paths, by pattern as in `paths` of the tool, 0: never; the first match counts.",
+        "override": "Keep outputs for so long whatever `Cache-Control: no-cache` and `max-age` say of them; `no-store` "
+        "counts all the same.",
     },
     schema.McpCache: {
         "tools": "Seconds that results are given again, by tool with * as wildcard; the first that fits counts.",

@@ -6,6 +6,7 @@ There is no other special character. Linear in the length of the name, whatever 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from unicodedata import normalize
 
 
 def matches(pattern: str, name: str) -> bool:
@@ -33,6 +34,11 @@ def any_matches(patterns: Iterable[str], name: str) -> bool:
         if matches(pattern, name):
             return True
     return False
+
+
+def plainly(name: str) -> str:
+    """A name without what some servers do not mind: letter case, space around it, compatible forms of letters."""
+    return normalize("NFKC", name).strip().casefold()
 
 
 def one_name(model: str) -> str:

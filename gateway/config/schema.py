@@ -282,6 +282,7 @@ class ToolCache(Config_, frozen=True):
 
     ttl: Lifetime  # of what no pattern matches
     paths: dict[str, Annotated[float, Meta(ge=0, le=31_536_000)]] = {}  # pattern: seconds, 0: never; first match counts
+    override: bool = False  # keep for so long also what the tool says is good for less
 
 
 class McpCache(Config_, frozen=True):

@@ -5,8 +5,8 @@ Rules
    read strictly (see mcp_messages), what is needed of its answer leniently (see mcp_meter).
 2. The gateway speaks in JSON-RPC errors with the ids that were asked. Where the caller is refused what it asked for,
    the error is an answer of the protocol, with status 200: clients built on the official SDK 1.x take any other status
-   as the end of their session. Without an id to answer, for a missing key (401 starts an authorization), and where the
-   gateway or the server failed, the status is that of the error.
+   as the end of their session. Without an id to answer, for a missing key (401 starts an authorization), for a session
+   of another key (404: it is at its end), and where the gateway or the server failed, the status is that of the error.
 3. A stream that breaks off and could be resumed (its events have ids) ends without a word of ours: its client asks for
    the rest elsewhere.
 
@@ -36,6 +36,7 @@ from gateway.tool import FREE, Terms
 PARSE_ERROR, INVALID_REQUEST, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32602, -32603
 REFUSED = -32050  # of the range that JSON-RPC leaves to servers; none of MCP's own
 _CODES = {"invalid_json": PARSE_ERROR, "invalid_utf8": PARSE_ERROR, "tool_not_allowed": INVALID_PARAMS}
+_PLAIN = frozenset((401, 404))  # what the transport gives a meaning: present a key, begin a new session
 _encode = msgspec.json.Encoder().encode
 
 
@@ -95,7 +96,7 @@ class Mcp(BaseDialect):
     ) -> ErrorAnswer:
         ids = asked.ids if isinstance(asked, McpAsked) else ()
         batch = isinstance(asked, McpAsked) and asked.batch
-        spoken = bool(ids) and fault.source is Source.CLIENT and fault.status != 401
+        spoken = bool(ids) and fault.source is Source.CLIENT and fault.status not in _PLAIN
         headers = faults.headers(fault, fault.status)
         return ErrorAnswer(200 if spoken else fault.status, headers, errors(fault, request_id, ids, batch=batch))
 

@@ -4,7 +4,8 @@ Rules
 1. What is checked is what is sent: a message in which a parser could find another method or tool than this one does is
    refused. Keys that repeat, in any letter case, or that only look like one that counts (`Name`, `methoD`, `paramſ`),
    are refused: some servers match keys without regard to case (GHSA-4gph-2hhr-5mwg).
-2. A tool is named by a string, byte for byte; `tools/call` in another letter case, or with space around it, is refused.
+2. A tool is named by a string of printable characters, byte for byte; `tools/call` in another letter case, or with
+   space around it, is refused.
 3. Where the transport repeats method or name in headers (Mcp-Method, Mcp-Name), they must agree.
 4. A call without an id counts as a call: a server may run it all the same.
 
@@ -95,7 +96,7 @@ def _message(body: bytes) -> Message:
     params = read_object(bytes(fields.get("params", b""))).fields if "params" in fields else {}
     refuse_lookalikes(params, _CALL_PARAMS)
     tool = _string(params, "name")
-    if not tool or len(tool) > MAX_NAME:
+    if not tool or len(tool) > MAX_NAME or not tool.isprintable():
         raise BadBody("params.name must be the name of a tool", code="invalid_tool", param="params.name")
     return Message(method, identifier, tool, member(params.get("_meta"), "traceparent"))
 

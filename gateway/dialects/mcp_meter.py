@@ -5,7 +5,7 @@ Rules
    that it ran and failed.
 2. A stream is over, as far as this gate is concerned, when every request of its POST has a response. It may end before:
    the protocol lets a server break off and a client resume elsewhere, so that is no truncation.
-3. Reading never raises, and holds no more than one event or 8 MiB of a document.
+3. Reading never raises, and holds no more than 8 MiB of a document, or of one event.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from msgspec import Raw, Struct
 
 from gateway.call import Answer, Executed, Offered
 from gateway.dialects.mcp_messages import McpAsked, identity
-from gateway.dialects.meters import JsonMeter, NoStream
+from gateway.dialects.meters import MAX_BODY, JsonMeter, NoStream
 from gateway.dialects.shape import DECODE_FAULTS, NO_RAW, Shape, is_set
 from gateway.dialects.sse import Splitter
 from gateway.dialects.tool import units_in
@@ -154,7 +154,7 @@ class McpStream(NoStream):
         self.results = Results(asked, field, listing=listing)
         self.resumable = False  # an event had an id
         self._asks = bool(asked.ids)
-        self._cutter = Splitter()
+        self._cutter = Splitter(MAX_BODY)  # results may be pictures
         self._before = b"\n"  # the end of the piece before
 
     @property

@@ -43,6 +43,7 @@ class McpOutputs:
     counted: frozenset[bytes] = frozenset()
     left = frozenset((SESSION, b"mcp-method", b"mcp-name", b"last-event-id"))  # the body says it, or `Wanted.session`
     headed = False
+    dated = False  # its servers send no-cache with every event stream: of the stream, not of a tool's result
 
     def __init__(self, caching: Caching) -> None:
         self._caching = caching

@@ -24,6 +24,7 @@ from gateway.dialects.sse import EVENT_END
 from gateway.errors import BadBody
 
 MAX_HELD = 32 * 1024 * 1024
+BREAK = 3  # bytes of the two line breaks that end an event, without the last one
 Allowed = Callable[[str], bool]
 _SPACE = b" \t\r\n"
 _any = msgspec.json.Decoder()
@@ -31,9 +32,7 @@ _array = msgspec.json.Decoder(list[Raw])
 _object = msgspec.json.Decoder(dict[str, Raw])
 _LINE = re.compile(rb"\r\n|\n|\r")
 _DATA = re.compile(rb"(?:\xef\xbb\xbf)?data(?:: ?|\Z)")
-_BROAD = re.compile(
-    rb"[\"'][^\"']{0,64}\\u|tool|\xc5\xbf", re.IGNORECASE
-)  # a name that may be `tools`, however written
+_ESCAPED = re.compile(rb"[\"'][^\"']{0,64}\\u", re.IGNORECASE)
 
 
 class Sieve:
@@ -42,32 +41,32 @@ class Sieve:
     def __init__(self, allowed: Allowed, *, stream: bool) -> None:
         self._allowed = allowed
         self._stream = stream
-        self._held = b""
+        self._held = bytearray()
         self._over = False
 
     def feed(self, data: bytes) -> bytes:
         if self._over and not self._stream:
             return b""
-        self._held += data
-        if not self._stream:
-            if len(self._held) <= MAX_HELD:
-                return b""
-            self._over, self._held = True, b""
-            return withheld(b"")
-        found, at = [], 0
-        for end in EVENT_END.finditer(self._held):
-            found.append(self._event(self._held[at : end.end()]))
-            at = end.end()
-        self._held = self._held[at:]
-        if len(self._held) > MAX_HELD:
-            self._held = b""
+        held, known = self._held, len(self._held)
+        held += data
+        found: list[bytes] = []
+        if self._stream:
+            at = 0
+            for end in [end.end() for end in EVENT_END.finditer(held, max(known - BREAK, 0))]:
+                found.append(self._event(bytes(held[at:end])))
+                at = end
+            del held[:at]
+        if len(held) > MAX_HELD:
+            if not self._over:
+                found.append(b"data: " + withheld(b"") + b"\n\n" if self._stream else withheld(b""))
             self._over = True
-            found.append(b"data: " + withheld(b"") + b"\n\n")
+            del held[:-BREAK]  # in which the end of it may begin
         return b"".join(found)
 
     def end(self) -> bytes:
-        held, self._held = self._held, b""
-        if not held:
+        held = bytes(self._held)
+        self._held.clear()
+        if not held or (self._over and not self._stream):
             return b""
         return self._event(held) if self._stream else sifted(held, self._allowed)
 
@@ -76,7 +75,7 @@ class Sieve:
         if self._over:
             self._over = False
             return b""  # the rest of what was too large
-        if _BROAD.search(raw) is None:
+        if not may_list(raw):
             return raw
         places = [place for place in _lines(raw) if _DATA.match(raw, place[0], place[1]) is not None]
         if not places:
@@ -115,9 +114,15 @@ def _after_label(raw: bytes, start: int, end: int) -> int:
     return label.end()
 
 
+def may_list(text: bytes) -> bool:
+    """May a name in it be `tools`, however it is written?"""
+    lower = text.lower()
+    return b"tool" in lower or b"\xc5\xbf" in lower or (b"\\u" in lower and _ESCAPED.search(text) is not None)
+
+
 def sifted(text: bytes, allowed: Allowed) -> bytes:
     """A message or a batch without the hidden tools; the very same object where there are none."""
-    if _BROAD.search(text) is None:
+    if not may_list(text):
         return text
     at = len(text) - len(text.lstrip(_SPACE))
     try:

@@ -19,8 +19,15 @@ from gateway.dialects.sse import Splitter
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
 _FAULTS = (*DECODE_FAULTS, KeyError, TypeError, AttributeError, ValueError, IndexError)
-_JOINED = frozenset(("content", "refusal", "reasoning_content", "reasoning", "arguments", "input", "text"))
-_SET_ONCE = frozenset(("id", "name", "type", "role"))
+_JOINED = frozenset(("content", "refusal", "reasoning_content", "reasoning", "arguments", "input", "text", "summary"))
+_SET_ONCE = frozenset(("id", "name", "type", "role", "format"))
+_STREAMED = frozenset(("choices", "obfuscation"))  # of a chunk: not said of the answer as a whole
+_TOLD = frozenset(("type", "delta", "usage"))  # the rest of a `message_delta` is told of the message
+_WRITTEN = {
+    "function_call": ("response.function_call_arguments", "arguments"),
+    "custom_tool_call": ("response.custom_tool_call_input", "input"),
+}
+"""Items of the Responses API that the model writes: their events, and what of them comes in pieces."""
 PIECE = 64  # characters of an event of text
 
 T = TypeVar("T")
@@ -92,7 +99,7 @@ def chat_document(body: bytes, *, legacy: bool) -> bytes:
     choices: dict[int, dict[str, Any]] = {}
     for chunk in events_of(body):
         for name, value in chunk.items():
-            if name != "choices" and (value is not None or name not in answer):
+            if name not in _STREAMED and (value is not None or name not in answer):
                 answer[name] = value
         for part in chunk.get("choices") or ():
             choice = choices.setdefault(part["index"], {"index": part["index"], "message": {}, "text": ""})
@@ -132,6 +139,7 @@ def _join_message(message: dict[str, Any], delta: dict[str, Any]) -> None:
 
 
 def _join(known: dict[str, Any], more: dict[str, Any]) -> None:
+    """Raises ValueError for a text that comes in pieces of which it is not known how they belong together."""
     for name, value in more.items():
         before = known.get(name)
         if isinstance(value, dict) and isinstance(before, dict):
@@ -139,11 +147,25 @@ def _join(known: dict[str, Any], more: dict[str, Any]) -> None:
         elif isinstance(value, str) and isinstance(before, str) and name in _JOINED:
             known[name] = before + value
         elif isinstance(value, list) and isinstance(before, list):
-            known[name] = [*before, *value]
+            _join_items(before, value)
+        elif isinstance(value, str) and before and name not in _SET_ONCE:
+            if value:
+                raise ValueError(f"an unknown text in pieces: {name}")
         elif value is not None and not (name in _SET_ONCE and before):
             known[name] = dict(value) if isinstance(value, dict) else value
         elif name not in known:
             known[name] = value
+
+
+def _join_items(known: list[Any], more: list[Any]) -> None:
+    """Items that state an index go on with the one that has the same; all others are new."""
+    for item in more:
+        index = item.get("index") if isinstance(item, dict) else None
+        same = [one for one in known if index is not None and isinstance(one, dict) and one.get("index") == index]
+        if same:
+            _join(same[0], item)
+        else:
+            known.append(dict(item) if isinstance(item, dict) else item)
 
 
 def _finished(choice: dict[str, Any], *, legacy: bool) -> dict[str, Any]:
@@ -218,7 +240,7 @@ def message_document(body: bytes) -> bytes:
         elif kind == "content_block_delta":
             _change(one["index"], one["delta"], blocks, inputs)
         elif kind == "message_delta":
-            message |= one["delta"]
+            message |= one["delta"] | {name: value for name, value in one.items() if name not in _TOLD}
             stated = {name: value for name, value in (one.get("usage") or {}).items() if value is not None}
             message["usage"] = {**message["usage"], **stated}
     for index, text in inputs.items():
@@ -267,15 +289,18 @@ def _item_events(index: int, item: dict[str, Any]) -> Iterable[dict[str, Any]]:
     start = dict(item)
     if "status" in item:
         start["status"] = "in_progress"
-    if item["type"] == "message":
+    kind, where = item["type"], {**at, "item_id": item.get("id", "")}
+    inner: Iterable[dict[str, Any]] = ()
+    if kind == "message":
         start["content"] = []
-        inner = _content_events({**at, "item_id": item["id"]}, item["content"])
-    elif item["type"] == "function_call":
-        start["arguments"] = ""
-        where = {**at, "item_id": item.get("id", "")}
-        inner = _text_events("response.function_call_arguments", where, "arguments", item["arguments"])
-    else:
-        inner = ()
+        inner = _content_events(where, item["content"])
+    elif kind == "reasoning":
+        start |= {name: [] for name in ("summary", "content") if isinstance(item.get(name), list)}
+        inner = _reasoning_events(where, item)
+    elif kind in _WRITTEN:
+        name, field = _WRITTEN[kind]
+        start[field] = ""
+        inner = _text_events(name, where, field, item[field])
     yield {"type": "response.output_item.added", **at, "item": start}
     yield from inner
     yield {"type": "response.output_item.done", **at, "item": item}
@@ -284,12 +309,33 @@ def _item_events(index: int, item: dict[str, Any]) -> Iterable[dict[str, Any]]:
 def _content_events(at: dict[str, Any], content: list[dict[str, Any]]) -> Iterable[dict[str, Any]]:
     for index, part in enumerate(content):
         where = {**at, "content_index": index}
-        kind = "text" if part["type"] == "output_text" else "refusal"
-        name = f"response.{part['type']}"
-        yield {"type": "response.content_part.added", **where, "part": {**part, kind: ""}}
-        more: dict[str, Any] = {"logprobs": []} if kind == "text" else {}
-        yield from _text_events(name, {**where, **more}, kind, part[kind])
+        field = "refusal" if part["type"] == "refusal" else "text"
+        start = {**part, field: "", **{name: [] for name in ("annotations", "logprobs") if part.get(name)}}
+        yield {"type": "response.content_part.added", **where, "part": start}
+        yield from _part_events(where, part, field)
         yield {"type": "response.content_part.done", **where, "part": part}
+
+
+def _part_events(at: dict[str, Any], part: dict[str, Any], field: str) -> Iterable[dict[str, Any]]:
+    name = f"response.{part['type']}"
+    if part["type"] != "output_text":
+        yield from _text_events(name, at, field, part[field])
+        return
+    *told, done = _text_events(name, at, field, part[field])
+    yield from ({**one, "logprobs": []} for one in told)
+    for index, annotation in enumerate(part.get("annotations") or ()):
+        yield {"type": f"{name}.annotation.added", **at, "annotation_index": index, "annotation": annotation}
+    yield {**done, "logprobs": part.get("logprobs") or []}
+
+
+def _reasoning_events(at: dict[str, Any], item: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    name = "response.reasoning_summary"
+    for index, part in enumerate(item.get("summary") or ()):
+        where = {**at, "summary_index": index}
+        yield {"type": f"{name}_part.added", **where, "part": {**part, "text": ""}}
+        yield from _text_events(f"{name}_text", where, "text", part["text"])
+        yield {"type": f"{name}_part.done", **where, "part": part}
+    yield from _content_events(at, item.get("content") or [])
 
 
 def _text_events(name: str, at: dict[str, Any], field: str, text: str) -> Iterable[dict[str, Any]]:

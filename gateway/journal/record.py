@@ -107,7 +107,7 @@ class CallRecord(Struct, array_like=True, tag="call", gc=False):
     cache: str = (
         ""  # exact | semantic | joined (the answer of an equal call under way) | miss | bypass; "": it was not asked
     )
-    cache_reason: str = ""  # of a bypass
+    cache_reason: str = ""  # of a bypass; of a miss: why its answer was not kept
     cache_age_ns: int = -1  # since the answer was stored; -1: it was not
     cache_entry: str = ""  # name of the stored answer
     saved: int = 0  # pico-USD that the answer cost when it was paid for

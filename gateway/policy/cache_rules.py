@@ -12,11 +12,11 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from msgspec import Raw, Struct
 
-from gateway.call import Answer, Asked, Call
+from gateway.call import Answer, Asked, Call, Request
 from gateway.config.schema import Cache, CacheRule, ExactCache, Sampled
 from gateway.policy.scoped_rules import ScopedRules
 from gateway.ports import Dialect
@@ -44,6 +44,7 @@ ENDS = frozenset(
 """Finish reasons of an answer that said all it had to say."""
 BROKEN = frozenset(("failed", "incomplete", "changed"))  # of `unkeepable`: for nobody else, not even while it comes
 CHANGED = frozenset(("clamped", "tapered", "stopped"))  # by a budget: not what was asked for
+CONTROL = b"cache-control"
 HEADER = b"x-tollgate-cache"
 TAGS = b"x-tollgate-cache-tags"
 MOST_TAGS, TAG_CHARS = 16, 64
@@ -128,14 +129,14 @@ def is_sampled(asked: Asked, sampled: Sampled) -> bool:
     return temperature is not None or sampled == "none"
 
 
-def wish_of(names: Mapping[bytes, bytes]) -> Wish:
+def wish_of(request: Request) -> Wish:
     """What the headers of a request ask for. What is not understood asks for nothing."""
-    stated, own = names.get(b"cache-control"), names.get(HEADER)
-    if stated is None and own is None:
+    control, own = items_of(request, CONTROL), request.names.get(HEADER)
+    if not control and own is None:
         return PLAIN
     look, store, only, oldest = True, True, False, -1
-    for word in (stated or b"").lower().split(b","):
-        name, _, value = word.strip().partition(b"=")
+    for word in control:
+        name, _, value = word.lower().partition(b"=")
         if name == b"no-cache":
             look = False
         elif name == b"no-store":
@@ -152,12 +153,17 @@ def wish_of(names: Mapping[bytes, bytes]) -> Wish:
     return Wish(look and oldest != 0, store, only or mode == b"only", oldest, mode == b"exact")
 
 
-def tags_of(names: Mapping[bytes, bytes]) -> tuple[str, ...]:
+def items_of(request: Request, name: bytes) -> list[bytes]:
+    """What a header lists, on however many lines (RFC 9110 5.3)."""
+    if name not in request.names:
+        return []
+    lines = [value for header, value in request.headers if header.lower() == name]
+    return [word.strip() for word in b",".join(lines).split(b",")]
+
+
+def tags_of(request: Request) -> tuple[str, ...]:
     """What the client calls this question by, so that answers can be forgotten together."""
-    stated = names.get(TAGS)
-    if not stated:
-        return ()
-    found = [tag.strip().decode("latin-1")[:TAG_CHARS] for tag in stated.split(b",")]
+    found = [tag.decode("latin-1")[:TAG_CHARS] for tag in items_of(request, TAGS)]
     return tuple([tag for tag in found if tag and tag.isprintable()][:MOST_TAGS])
 
 

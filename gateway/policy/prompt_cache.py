@@ -53,6 +53,7 @@ from gateway.policy.prompt_cache_words import hint
 from gateway.ports import Links, Prices
 
 MINIMUM = 1024  # tokens of a prompt that providers begin to cache
+LEAST_BYTES = 2 * MINIMUM  # of a body that may hold so many
 UNMARKED_MINIMUM = 4096  # what every model of the APIs with marks would cache
 STEP = 128  # tokens by which automatic caches grow
 MINUTES, HOUR, DAY = 5, 60, 1440  # to live
@@ -68,6 +69,7 @@ RETENTION = "prompt_cache_retention"
 STATED = frozenset((UsageSource.PROVIDER, UsageSource.INJECTED))
 MARKED_NOTE = "cache_marks"  # in Call.notes: breakpoints that the gateway set
 _MARK = b'"cache_control"'
+_SOURCE = b'"source"'  # of an image or a document, of which the body may hold no more than a link
 Divergence = tuple[str, int, str]  # part, index, cause
 NOWHERE: Divergence = ("", -1, "")
 
@@ -306,6 +308,11 @@ class PromptCacheHealth:
                 if real is not None and best is not None:
                     return max(0, real - best)
         return None
+
+
+def is_worth_marks(body: bytes) -> bool:
+    """May a provider find so much in it that it caches anything?"""
+    return len(body) >= LEAST_BYTES or _SOURCE in body
 
 
 def _as_read(usage: Usage, missed: int) -> Usage:

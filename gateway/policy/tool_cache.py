@@ -7,7 +7,10 @@ Rules
    byte.
 2. Kept is what came whole with status 200, was no failure, ended where its framing said, and which nothing in its head
    forbids to keep: `no-store`, a cookie, a `Vary` over what is not part of the key.
-3. A tool of which its server says that it changes something is not cached, whatever the configuration says.
+3. What an HTTP tool says is to be asked for anew each time (`no-cache`, `max-age=0`) is not kept, and nothing is for
+   longer than its `max-age`, unless the operator's word counts more. `private` is no obstacle: nobody shares an output
+   but those who are one caller to the tool.
+4. A tool of which its server says that it changes something is not cached, whatever the configuration says.
 """
 
 from __future__ import annotations
@@ -93,6 +96,28 @@ def forbidden(headers: Headers, outputs: Outputs, ignored: frozenset[bytes]) -> 
         if lower == b"vary" and not unkeyed.isdisjoint(words(value)):
             return "vary"
     return ""
+
+
+def good_for(headers: Headers) -> int:
+    """ns for which the head of an answer says that it is good; -1 where it does not say."""
+    most, age = -1, 0
+    for name, value in headers:
+        lower = name.lower()
+        if lower == b"cache-control":
+            for word in value.lower().split(b","):
+                directive, _, number = word.strip().partition(b"=")
+                if directive == b"no-cache":
+                    return 0
+                if directive == b"max-age":
+                    stated = seconds(number.strip(b' "'))  # what cannot be read is no time at all (RFC 9111 4.2.1)
+                    most = stated if most < 0 else min(most, stated)
+        elif lower == b"age":
+            age = seconds(value.strip())
+    return most if most < 0 else max(0, most - age) * 10**9
+
+
+def seconds(text: bytes) -> int:
+    return int(text[:9]) if text.isdigit() else 0
 
 
 def is_framed(exchange: Exchange) -> bool:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from functools import partial
 
+from msgspec import structs
+
 from gateway.call import Attempt, Call, Edit
 from gateway.errors import BadAnswer, ClientGone, GatewayError, UnknownRoute, UpstreamReset
 from gateway.policy.forward import other_head, request_head
-from gateway.policy.prompt_cache import MARKED_NOTE
+from gateway.policy.prompt_cache import MARKED_NOTE, is_worth_marks
 from gateway.policy.splices import merged
+from gateway.policy.tool_sessions import note_session
 from gateway.ports import Downstream, Exchange, Gateway, Spec
 from gateway.stages.translated import answered, ask, is_translated
 
@@ -44,15 +47,16 @@ def inject_usage(call: Call, spec: Spec, gw: Gateway) -> None:
         return
     edit = gw.dialects[call.route.dialect].inject_usage(call.route, call.asked, call.request.body)
     if edit is not None:
-        call.edits = (*call.edits, edit)
+        call.edits = (*call.edits, structs.replace(edit, silent=True))
         call.asked.injected = True
 
 
 def mark_prefix(call: Call, gw: Gateway) -> None:
     """Ask for the caching of what is stable in the prompt, where the client itself asked for none."""
-    edits = gw.dialects[call.route.dialect].mark_prefix(call.route, call.asked, call.request.body)
+    body = call.request.body
+    edits = gw.dialects[call.route.dialect].mark_prefix(call.route, call.asked, body) if is_worth_marks(body) else ()
     if edits:
-        call.edits = (*call.edits, *edits)
+        call.edits = (*call.edits, *[structs.replace(edit, silent=True) for edit in edits])
         call.notes = {**call.notes, MARKED_NOTE: str(sum(b"cache_control" in edit.text for edit in edits))}
 
 
@@ -112,6 +116,7 @@ async def send(call: Call, spec: Spec, down: Downstream, gw: Gateway, *, fresh: 
         gw.router.hear(call, exchange, gw)
     if spec.tool is not None:
         call.stated = exchange.names
+        note_session(call, gw.links)
     return exchange if question is None else answered(call, question, exchange, gw)
 
 

@@ -17,6 +17,7 @@ from gateway.policy.inline_tools import inline_tools
 from gateway.policy.keys import SCHEME, UNKNOWN, may_ask, may_do, may_offer, may_use, permission, presented, usable
 from gateway.policy.passes import models_beside
 from gateway.policy.tool_rules import refused, sight
+from gateway.policy.tool_sessions import check_session
 from gateway.ports import Gateway, Spec
 from gateway.tool import EXECUTE_TOOL
 
@@ -83,11 +84,12 @@ def may_declare(key: Key, asked: Asked, bounds: Bounds) -> None:
 
 def gate(call: Call, gw: Gateway) -> None:
     """A call of a tool behind this gate, or of a server of tools: may it call what it calls, and what may it see?
-    Raises Forbidden."""
+    Raises Forbidden, UnknownSession, BadBody."""
     asked, route = call.asked, call.route
     spec = gw.specs.get(route.upstream)
     if spec is None or spec.tool is None:
         return
+    check_session(call, gw.links)
     if asked.calls:
         call.route = structs.replace(route, operation=EXECUTE_TOOL)
     for use in asked.calls:

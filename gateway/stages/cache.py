@@ -91,10 +91,18 @@ class Fill(Gathered):
             self.flight.feed(shown)
 
 
+async def recall(call: Call, down: Downstream, gw: Gateway) -> Ending | None:
+    """How a call ends whose answer was paid for before; None where it must go on. Raises what `ports.Cache` does, also
+    where the client wants a stored answer or none and nothing is cached of such calls."""
+    ending: Ending | None = await gw.cache.answer(call, down, gw) if gw.cache is not None else None
+    if ending is None and call.cached is None and call.route.operation and wish_of(call.request).only:
+        raise NotCached("nothing is cached of such calls, and the client wants no other answer")
+    return ending
+
+
 def is_changed(call: Call, before: tuple[Edit, ...]) -> bool:
-    """Was something else sent than what the cache was asked about? (The injection of usage changes no answer.)"""
-    more = len(call.edits) - len(before) - (1 if call.asked.injected else 0)
-    return more != 0 or call.edits[: len(before)] != before
+    """Was something else sent than what the cache was asked about?"""
+    return call.edits != before and tuple([edit for edit in call.edits if not edit.silent]) != before
 
 
 class ExactCache:
@@ -127,7 +135,7 @@ class ExactCache:
         spec = gw.specs.get(call.route.upstream)
         if not terms.enabled or spec is None:
             return None
-        wish = wish_of(call.request.names)
+        wish = wish_of(call.request)
         if call.request.checks:
             wish = REFRESH
             call.who.request_class = "shadow"
@@ -234,6 +242,8 @@ class ExactCache:
         call.fill = None
         question, answer = fill.question, call.answer
         why = unkept(call, answer, fill)
+        if call.cached is not None and not call.cached.reason:
+            call.cached.reason = why or ("large" if fill.overran else "")  # why the next call will miss, too
         if not why and fill.pieces is not None and answer is not None:
             entry = self._entry(question, fill, answer, b"".join(fill.pieces))
             self._store.put(entry, fill.generation)
@@ -264,7 +274,7 @@ class ExactCache:
             upstream=call.route.upstream,
             model=call.model_sent or call.asked.model,
             agent=call.who.agent,
-            tags=tags_of(call.request.names),
+            tags=tags_of(call.request),
             partition=question.similar.inquiry.partition if question.similar is not None else b"",
         )
 

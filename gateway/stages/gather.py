@@ -17,6 +17,11 @@ class Gathered:
         self.pieces: list[bytes] | None = [] if wanted else None
         self._size = 0
 
+    @property
+    def overran(self) -> bool:
+        """Did it become too large?"""
+        return self._size > self._limit
+
     def restart(self) -> None:
         """What came so far was of an attempt that failed, and nobody has read it."""
         self.pieces, self._size = [] if self._wanted else None, 0

@@ -73,7 +73,9 @@ def shaped(question: Question, entry: Entry) -> bytes | None:
         return entry.body if entry.counted else None
     if asked.stream:
         return dialect.streamed(route, asked, entry.body)
-    return dialect.gathered(route, asked, entry.body) if entry.stream else entry.body
+    if not entry.stream:
+        return entry.body
+    return dialect.gathered(route, asked, entry.body) if entry.counted else None  # JSON always states its usage
 
 
 def say(call: Call, cached: Cached) -> None:

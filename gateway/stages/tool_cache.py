@@ -21,6 +21,7 @@ from gateway.policy.tool_cache import (
     NO,
     YES,
     forbidden,
+    good_for,
     hint_key,
     is_framed,
     key_of_output,
@@ -100,7 +101,7 @@ class ToolCache:
         wanted = outputs.wanted(call, readable(call).body) if call.asked.calls else None
         if wanted is None or not wanted.lifetime:
             return None
-        question = Question(outputs, basis, wanted, wish_of(call.request.names))
+        question = Question(outputs, basis, wanted, wish_of(call.request))
         why = self._objection(call, question)
         if not why:
             question.key = key_of_output(call, spec, basis, outputs, wanted) or b""
@@ -167,7 +168,10 @@ class ToolCache:
             return
         call.fill = None
         question, answer = fill.question, call.answer
+        most = good_for(fill.headers) if question.outputs.dated else -1
         why = unkept(call, answer) or forbidden(fill.headers, question.outputs, self._ignored)
+        if not why and not most:
+            why = "no_cache"
         if not why and fill.pieces is None:
             why = "large"
         if not why and not fill.framed:
@@ -176,7 +180,7 @@ class ToolCache:
             body = question.outputs.kept(call, fill.kind, b"".join(fill.pieces))
             why = "unread" if body is None else ""
             if body is not None:
-                self._store.put(self._entry(call, fill, body), fill.generation)
+                self._store.put(self._entry(call, fill, body, most), fill.generation)
         if why and call.cached is not None:
             call.cached.reason = why  # for the record: why the next call will miss, too
 
@@ -188,13 +192,15 @@ class ToolCache:
             for tool in answer.offered:
                 self._links.put(hint_key(upstream, place, session, tool.name), NO if tool.changes else YES)
 
-    def _entry(self, call: Call, fill: Output, body: bytes) -> Entry:
+    def _entry(self, call: Call, fill: Output, body: bytes, most: int) -> Entry:
+        """`most`: ns for which the tool says that it is good; -1 where it does not."""
         question, now = fill.question, call.started_at
+        span = lifetime(terms_of(question.wanted), self._jitter, question.key)
         return Entry(
             key=question.key,
             tenant=call.who.tenant,
             created=now,
-            expires=now + lifetime(terms_of(question.wanted), self._jitter, question.key),
+            expires=now + (span if most < 0 else min(span, most)),
             stream=False,
             counted=True,
             kind=fill.kind,
@@ -206,7 +212,7 @@ class ToolCache:
             upstream=call.route.upstream,
             model=question.wanted.name,
             agent=call.who.agent,
-            tags=tags_of(call.request.names),
+            tags=tags_of(call.request),
         )
 
 

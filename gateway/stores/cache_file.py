@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gateway.ports import Entry
@@ -60,8 +60,8 @@ _DAMAGED = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
 _log = logging.getLogger("tollgate.cache")
 
 
-def insert(db: sqlite3.Connection, entry: Entry, most: int) -> None:
-    """Within a transaction; displaces what the same tenant used least lately."""
+def insert(db: sqlite3.Connection, entry: Entry, most: int, note_uses: Callable[[], None]) -> None:
+    """Within a transaction; displaces what the same tenant used least lately, as far as `note_uses` knows."""
     coded, facts, body = written(entry)
     size = len(body) + len(facts) + OVERHEAD
     if size > most:
@@ -73,6 +73,8 @@ def insert(db: sqlite3.Connection, entry: Entry, most: int) -> None:
     db.execute(_PUT, row)
     db.execute(_ADD, (entry.tenant, size - (old[0] if old is not None else 0)))
     over = db.execute(_BYTES, (entry.tenant,)).fetchone()[0] - most
+    if over > 0:
+        note_uses()
     while over > 0:
         rows = db.execute(_OLDEST, (entry.tenant,)).fetchall()
         if not rows:

@@ -301,11 +301,20 @@ class SqliteCache:
     def _apply(self, db: sqlite3.Connection, what: Write | None) -> None:
         if isinstance(what, tuple):
             if db.execute(_GENERATION).fetchone()[0] == what[1]:
-                insert(db, what[0], self.tenant_bytes)
+                insert(db, what[0], self.tenant_bytes, lambda: self._note_uses(db))
         elif isinstance(what, dict):
-            db.executemany(_TOUCH, [(at, times, key) for key, (at, times) in what.items()])
+            touch(db, what)
         elif what is not None:
             purge(db, what)
+
+    def _note_uses(self, db: sqlite3.Connection) -> None:
+        """What was used since the last look goes by that, and not first, when room is made."""
+        uses, self._uses = self._uses, {}
+        touch(db, uses.copy())  # the loop may still be adding one to it
+
+
+def touch(db: sqlite3.Connection, uses: dict[bytes, tuple[int, int]]) -> None:
+    db.executemany(_TOUCH, [(at, times, key) for key, (at, times) in uses.items()])
 
 
 def latest(batch: Sequence[Write | None]) -> list[Write | None]:

@@ -77,7 +77,7 @@ class Lookups:
 
     def key(self, call: Call) -> bytes:
         terms = self.rules.terms(call)
-        wish_of(call.request.names)
+        wish_of(call.request)
         assert not unfit(call, terms, self.dialect)
         key = key_of(call, self.spec, call.request.body, self.basis)
         assert key is not None

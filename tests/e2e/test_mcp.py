@@ -370,6 +370,27 @@ async def test_the_key_of_a_client_limits_its_tools(stateful: Served) -> None:
             assert answer.json()["error"]["data"]["code"] == "unauthorized"
 
 
+async def test_a_session_is_of_the_key_that_opened_it(stateful: Served) -> None:
+    async with RunningGateway({}, **through(stateful)) as gate, httpx2.AsyncClient(timeout=20) as http:
+        made = [await asyncio.to_thread(gate.post, "/api/keys", {"name": name, "team": name}) for name in ("a", "b")]
+        own, other = ({"authorization": f"Bearer {key['secret']}"} for key in made)
+        url, more = f"{gate.url}/mcp/files", {"accept": "application/json, text/event-stream"}
+        while (await http.delete(url, headers=other)).status_code == 401:
+            await asyncio.sleep(0.05)  # the workers see it at their next look
+        hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+        opening = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": hello}
+        opened = await http.post(url, headers={**own, **more}, json=opening)
+        session = {**more, "mcp-session-id": opened.headers["mcp-session-id"]}
+        ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+        answer = await http.post(url, headers={**other, **session}, json=ping)
+        assert (answer.status_code, answer.json()["error"]["data"]["code"]) == (404, "session_not_found")
+        resumed = {**other, **session, "last-event-id": "1"}
+        for method in ("GET", "DELETE"):
+            assert (await http.request(method, url, headers=resumed)).status_code == 404
+        answer = await http.post(url, headers={**own, **session}, json=ping)
+        assert answer.status_code == 200, "nobody has ended it"
+
+
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
 async def test_a_budget_that_is_spent_is_told_and_the_session_goes_on(stateful: Served, mode: str) -> None:
     budget = {"runs": {"budget_usd": 2 * PRICE}}

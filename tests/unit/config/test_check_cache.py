@@ -119,7 +119,7 @@ def test_what_will_be_cached_of_tools_is_said_and_what_cannot_be_is_doubted(load
         """
 tools:
   search: {url: https://s.example, read_only: true, cache: {ttl: 60, paths: {/items/*: 86400, /live/**: 0}}}
-  other: {url: https://o.example}
+  other: {url: https://o.example, read_only: true, cache: {ttl: 9, override: true}}
 mcp:
   files: {url: https://f.example, deny: [RM], cache: {tools: {rm: 5, read_*: 300}}}
   docs: {url: https://d.example, cache: {tools: {"*": 9}, shared: true}}
@@ -127,6 +127,7 @@ mcp:
     )
     assert caching(config) == [
         "tools.search.cache: /items/* for 86400 s, /live/** not, other paths for 60 s",
+        "tools.other.cache: other paths for 9 s, whatever the tool says of no-cache and max-age",
         "mcp.files.cache: rm for 5 s, read_* for 300 s, for each session by itself",
         "mcp.docs.cache: * for 9 s, for all sessions of a client",
         "cache: kept in a file of this machine, up to 268435456 bytes for each tenant; "

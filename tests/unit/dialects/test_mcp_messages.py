@@ -105,6 +105,8 @@ def test_trace_context_is_read_from_meta() -> None:
         ('{"id":1,"method":"tools/call","params":["add"]}', "not_an_object"),
         ('{"id":1,"method":"tools/call","params":"add"}', "not_an_object"),
         (json.dumps(call("x" * 257)), "invalid_tool"),
+        (json.dumps(call("rm\0")), "invalid_tool"),
+        (json.dumps(call("r\u200bm")), "invalid_tool"),
         (json.dumps([call("a", 1), call("b", 1)]), "duplicate_id"),
         ("[]", "invalid_batch"),
         (json.dumps([call("a", number) for number in range(101)]), "invalid_batch"),

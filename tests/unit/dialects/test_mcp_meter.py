@@ -96,6 +96,12 @@ def test_units_are_read_within_the_result() -> None:
             assert met(asking(call(1, name)), data, kind=kind).end().executed[0].units == units
 
 
+def test_a_result_may_be_a_large_picture() -> None:
+    large = result(content=[{"type": "image", "data": "A" * 3_000_000, "mimeType": "image/png"}])
+    for kind, data in ((JSON, json.dumps(large).encode()), (SSE, events(large))):
+        assert met(asking(call()), data, kind=kind, size=65_536).end().executed == (Executed("1", "add"),)
+
+
 def test_an_error_of_http_means_that_nothing_ran() -> None:
     for body in (b"Bad Gateway", json.dumps(error()).encode(), b""):
         answer = met(asking(call()), body, status=502).end()

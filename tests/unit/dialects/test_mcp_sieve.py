@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.dialects import mcp_sieve
 from gateway.dialects.mcp_sieve import Sieve, sifted
+from gateway.dialects.sse import EVENT_END
 
 NAMES = ["read_file", "delete_file", "add", "läsen", 'quo"te']
 
@@ -159,6 +160,30 @@ def test_what_is_too_large_is_withheld(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = out.split(b"\n\n")[:2]
     assert json.loads(first.removeprefix(b"data: "))["error"]["code"] == -32603
     assert second == b'data: {"id":2}'
+
+
+def test_the_end_of_what_is_too_large_may_be_cut_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mcp_sieve, "MAX_HELD", 40)
+    for size in (1, 2, 3, 5, 41, 50):
+        for end in (b"\n\n", b"\r\n\r\n", b"\r\r"):
+            out = run(b"data: " + b"x" * 100 + end + b"data: 1" + end, stream=True, size=size)
+            assert out.count(b"withheld") == 1
+            assert out.endswith(b"\n\ndata: 1" + end)
+
+
+def test_no_byte_of_a_large_event_is_searched_again_with_every_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[int] = []
+
+    class Counting:
+        @staticmethod
+        def finditer(text: bytearray, start: int) -> Any:
+            searched.append(len(text) - start)
+            return EVENT_END.finditer(text, start)
+
+    monkeypatch.setattr(mcp_sieve, "EVENT_END", Counting)
+    event = b"data: " + b"x" * 5000 + b"\r\n\r\n"
+    assert run(event, stream=True, size=10) == event
+    assert sum(searched) < 2 * len(event)
 
 
 @given(st.binary(max_size=300), st.integers(1, 20), st.booleans())

@@ -56,13 +56,18 @@ MESSAGE = {
 RESPONSE = {
     "id": "resp_1", "object": "response", "created_at": 1, "completed_at": 2, "status": "completed", "model": "m",
     "output": [
-        {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "Hm."}]},
+        {"type": "reasoning", "id": "rs_1", "encrypted_content": "x", "summary": [
+            {"type": "summary_text", "text": "Hm. " * 30}, {"type": "summary_text", "text": "So."}],
+         "content": [{"type": "reasoning_text", "text": "Well. " * 30}]},
         {
             "type": "message", "id": "msg_1", "status": "completed", "role": "assistant",
-            "content": [{"type": "output_text", "text": "Hello " * 30, "annotations": []},
+            "content": [{"type": "output_text", "text": "Hello " * 30, "logprobs": [{"token": "H"}],
+                         "annotations": [{"type": "url_citation", "url": "u"}, {"type": "file_path", "file_id": "f"}]},
                         {"type": "refusal", "refusal": "no"}],
         },
         {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "look", "arguments": '{"a":1}',
+         "status": "completed"},
+        {"type": "custom_tool_call", "id": "ct_1", "call_id": "call_2", "name": "see", "input": "at " * 40,
          "status": "completed"},
     ],
     "usage": {"input_tokens": 5, "output_tokens": 7, "total_tokens": 12},
@@ -181,6 +186,74 @@ def test_pieces_of_other_servers_are_put_together() -> None:
         "tool_calls",
         {"total_tokens": 3},
     )
+
+
+def chunks_of(*deltas: dict[str, Any]) -> bytes:
+    said = [{"choices": [{"index": 0, "delta": delta}], "obfuscation": "x"} for delta in deltas]
+    said.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    return b"".join(b"data: %b\n\n" % json.dumps(chunk).encode() for chunk in said) + b"data: [DONE]\n\n"
+
+
+@pytest.mark.parametrize("more", [{"audio": {"data": "QQ=="}}, {"audio": {"transcript": "b"}}, {"thought": "b"}])
+def test_a_text_in_pieces_that_nobody_knows_is_not_guessed_at(more: dict[str, Any]) -> None:
+    first = {"content": "a", "thought": "a", "audio": {"id": "1", "data": "AA==", "transcript": "a"}}
+    assert back("openai_chat", chunks_of(first, more)) is None
+    (choice,) = back("openai_chat", chunks_of(first, {"content": "b", "thought": "", "audio": {"id": "1"}}))["choices"]
+    assert choice["message"] == {"role": "assistant", **first, "content": "ab"}
+
+
+def test_items_with_an_index_are_put_together_and_padding_is_left_out() -> None:
+    text = {"type": "reasoning.text", "index": 0, "format": "f"}
+    found = back(
+        "openai_chat",
+        chunks_of(
+            {"content": "a", "annotations": [{"url": "u"}], "reasoning_details": [{**text, "text": "H"}]},
+            {"reasoning_details": [{**text, "text": "m."}, {"type": "reasoning.encrypted", "index": 1, "data": "x"}]},
+            {"annotations": [{"url": "u"}], "reasoning_details": [{**text, "signature": "s"}]},
+        ),
+    )
+    message = found["choices"][0]["message"]
+    assert message["annotations"] == [{"url": "u"}, {"url": "u"}]
+    assert message["reasoning_details"] == [
+        {**text, "text": "Hm.", "signature": "s"},
+        {"type": "reasoning.encrypted", "index": 1, "data": "x"},
+    ]
+    assert "obfuscation" not in found
+
+
+def test_what_the_last_event_says_of_a_message_is_told_of_it() -> None:
+    events = events_of(turned("anthropic", MESSAGE))
+    said = {"context_management": {"applied_edits": [{"type": "clear_tool_uses_20250919"}]}}
+    events[-2] |= said
+    body = b"".join(b"event: x\ndata: %b\n\n" % json.dumps(event).encode() for event in events)
+    assert back("anthropic", body) == {**MESSAGE, **said}
+
+
+def test_a_client_that_reads_pieces_alone_reads_all_of_a_response() -> None:
+    events = events_of(turned("openai_responses", RESPONSE))
+    texts: dict[tuple[int, str, int], str] = {}
+    for event in events:
+        if event["type"].endswith(".delta"):
+            place = event.get("content_index", event.get("summary_index", 0))
+            key = (event["output_index"], event["type"].removeprefix("response."), place)
+            texts[key] = texts.get(key, "") + event["delta"]
+    assert texts == {
+        (0, "reasoning_summary_text.delta", 0): "Hm. " * 30,
+        (0, "reasoning_summary_text.delta", 1): "So.",
+        (0, "reasoning_text.delta", 0): "Well. " * 30,
+        (1, "output_text.delta", 0): "Hello " * 30,
+        (1, "refusal.delta", 1): "no",
+        (2, "function_call_arguments.delta", 0): '{"a":1}',
+        (3, "custom_tool_call_input.delta", 0): "at " * 40,
+    }
+    kind = "response.output_text"
+    assert [event["annotation"] for event in events if event["type"] == f"{kind}.annotation.added"] == [
+        {"type": "url_citation", "url": "u"},
+        {"type": "file_path", "file_id": "f"},
+    ]
+    assert [event["logprobs"] for event in events if event["type"] == f"{kind}.done"] == [[{"token": "H"}]]
+    added = [event["item"] for event in events if event["type"] == "response.output_item.added"]
+    assert [item.get("summary", item.get("content", item.get("input"))) for item in added] == [[], [], None, ""]
 
 
 def test_dialects_that_cannot_say_so() -> None:

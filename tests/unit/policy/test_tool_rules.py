@@ -16,7 +16,8 @@ RULES = Terms("s", allow=("read_*", "add"), deny=("read_secret*",))
 @pytest.mark.parametrize(
     ("name", "allowed"),
     [("add", True), ("read_file", True), ("Add", False), ("rm", False), ("read_secrets", False),
-     ("READ_SECRETS", False), ("read_Secret", False), ("read_", True), ("", False)],
+     ("READ_SECRETS", False), ("read_Secret", False), ("read_", True), ("", False),
+     ("read_secrets ", False), ("\u00a0read_secrets", False), ("ｒead_ｓecrets", False), ("read_\ufb01le", True)],
 )  # fmt: skip
 def test_the_operators_word(name: str, allowed: bool) -> None:
     assert (refused(RULES, None, "mcp/s", name) == "") is allowed

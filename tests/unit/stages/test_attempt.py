@@ -180,3 +180,25 @@ def test_it_is_replaced_once_only_and_not_when_it_took_its_time() -> None:
     slow.upstreams.answers += [UpstreamReset("closed")]
     drive(serve(ask("/v1/chat/completions", b'{"model":"m","messages":[]}'), slow.down, slow.gateway()))
     assert (len(slow.upstreams.sent), slow.call.status) == (1, 502)
+
+
+@pytest.mark.parametrize(
+    ("text", "marks"),
+    [
+        (b'"hi"', 0),  # no model caches so little
+        (b'"%b"' % (b"x" * 1900), 0),
+        (b'"%b"' % (b"x" * 2048), 2),
+        (b'[{"type":"document","source":{"type":"url","url":"https://e.example/a.pdf"}}]', 2),  # as long as it may be
+    ],
+)
+def test_marks_are_set_where_something_may_be_cached(text: bytes, marks: int) -> None:
+    world = World()
+    world.settings["mark_prefixes"] = True
+    world.answer(200)
+    body = b'{"model":"m","tools":[{"name":"t"}],"messages":[{"role":"user","content":%b}]}' % text
+    call = made(world, body, "/v1/messages")
+    run(world, call)
+    sent = body_of(world.upstreams.sent[0])
+    assert sent.count(b'"cache_control"') == marks
+    assert (sent == body) == (marks == 0)
+    assert call.notes.get("cache_marks", "0") == str(marks)

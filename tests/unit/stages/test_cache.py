@@ -149,6 +149,16 @@ def test_a_stream_without_usage_is_none_for_who_wants_to_see_it() -> None:
     assert gate.ask(stream=True) == "exact"
 
 
+def test_a_stream_without_usage_is_no_answer_in_json_which_always_states_it() -> None:
+    gate = Gate(inject_usage=False)
+    gate.prepare([CHUNK, STOP, DONE])
+    gate.ask(stream=True)
+    gate.prepare()
+    assert [gate.ask(), gate.ask()] == ["miss", "exact"]
+    assert json.loads(gate.down.sent)["usage"]["total_tokens"] == 7
+    assert gate.ask(stream=True) == "exact"
+
+
 def test_a_paced_stream_comes_in_events() -> None:
     gate = Gate(Cache(exact=EVERYTHING.exact, pace=100))
     gate.prepare(STREAM)
@@ -224,6 +234,22 @@ def test_what_is_too_large_is_not_kept() -> None:
     gate.prepare(answer("x" * 2000))
     gate.ask()
     assert gate.store.puts == []
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (answer("cut here", "length"), "unfinished"),
+        (answer(""), "empty"),
+        (answer("x" * 2000), "large"),
+        (answer(), ""),
+    ],
+)
+def test_the_record_says_why_an_answer_was_not_kept(body: bytes, why: str) -> None:
+    gate = Gate(Cache(exact=EVERYTHING.exact, entry_bytes=1024))
+    gate.prepare(body)
+    assert gate.ask() == "miss"
+    assert gate.record.cache_reason == why
 
 
 def test_an_answer_to_a_changed_request_is_for_that_call_alone() -> None:
@@ -377,6 +403,30 @@ def test_who_wants_the_cache_only_gets_that_or_nothing(body: dict[str, Any]) -> 
     assert isinstance(gate.call.fault, NotCached)
     assert "x-should-retry: false" in gate.head
     assert outcome_of(gate.call) == "refused"
+
+
+@pytest.mark.parametrize("switched_off", ["by rule", "all of it"])
+def test_who_wants_the_cache_only_pays_nothing_where_there_is_none(switched_off: str) -> None:
+    gate = Gate(Cache(exact=ExactCache(enabled=False)))
+    if switched_off == "all of it":
+        gate.settings["cache"] = None
+    gate.ask((b"X-Tollgate-Cache", b"only"))
+    assert (gate.call.status, gate.sent) == (504, 0)
+    gate.prepare()
+    gate.ask((b"X-Tollgate-Cache", b"bypass"))
+    assert (gate.call.status, gate.sent) == (200, 1)
+
+
+def test_breakpoints_of_the_gateway_change_no_answer() -> None:
+    gate = Gate()
+    gate.settings["mark_prefixes"] = True
+    said = b'{"content":[{"type":"text","text":"Hi"}],"stop_reason":"end_turn","usage":{"input_tokens":1}}'
+    gate.prepare(said)
+    asked = {"path": "/v1/messages", "system": "Rules. " * 400, "max_tokens": 9}
+    assert gate.ask(**asked) == "miss"
+    assert gate.call.notes["cache_marks"] == "1"
+    assert gate.ask(**asked) == "exact"
+    assert gate.down.sent == said
 
 
 def test_an_alias_is_the_model_it_stands_for() -> None:

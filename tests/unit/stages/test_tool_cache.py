@@ -52,9 +52,16 @@ class Gate:
     mcp = False
     kind = "tools/search"
 
-    def __init__(self, *lifetimes: tuple[str, int], shared: bool = False, key: Key | None = None, **spec: Any) -> None:
+    def __init__(
+        self,
+        *lifetimes: tuple[str, int],
+        shared: bool = False,
+        override: bool = False,
+        key: Key | None = None,
+        **spec: Any,
+    ) -> None:
         self.world = World()
-        caching = Caching(lifetimes or (("/live/**", 0), ("/**", 60 * SECOND)), shared)
+        caching = Caching(lifetimes or (("/live/**", 0), ("/**", 60 * SECOND)), shared, override)
         name = self.kind.partition("/")[2]
         terms = Terms(name, PRICE, resend=True, caching=caching)
         door = Door("/mcp", MCP_METHODS) if self.mcp else Door("/v1", ("GET", "POST", "DELETE"))
@@ -164,6 +171,10 @@ def test_a_json_body_counts_by_its_meaning_and_any_other_as_it_is() -> None:
         (302, ((b"Location", b"/x"),), "failed"),
         (200, ((b"Set-Cookie", b"a=1"),), "cookie"),
         (200, ((b"Cache-Control", b"private, No-Store"),), "no_store"),
+        (200, ((b"Cache-Control", b"private, no-cache"),), "no_cache"),
+        (200, ((b"Cache-Control", b"max-age=0, must-revalidate"),), "no_cache"),
+        (200, ((b"Cache-Control", b"max-age=soon"),), "no_cache"),
+        (200, ((b"Cache-Control", b"max-age=60"), (b"Age", b"60")), "no_cache"),
         (200, ((b"Vary", b"*"),), "vary"),
         (200, ((b"Vary", b"Accept-Encoding, User-Agent"),), "vary"),
     ],
@@ -181,6 +192,33 @@ def test_a_vary_over_what_is_in_the_key_is_no_obstacle() -> None:
     gate = Gate()
     gate.prepare(FOUND, (b"Vary", b"Accept-Encoding, Accept, Origin, X-Tenant"), (b"Cache-Control", b"private"))
     assert [gate.send(), gate.send()] == ["miss", "exact"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "good"),
+    [
+        ((), 60),
+        (((b"Cache-Control", b'public, max-age="20"'),), 20),
+        (((b"Cache-Control", b"max-age=20"), (b"Age", b"5")), 15),
+        (((b"cache-control", b"max-age=20"), (b"Cache-Control", b"Max-Age=10")), 10),
+        (((b"Cache-Control", b"max-age=3600, s-maxage=1, must-revalidate"),), 60),
+    ],
+)
+def test_an_output_is_good_for_no_longer_than_its_tool_says(headers: Any, good: int) -> None:
+    gate = Gate()
+    gate.prepare(FOUND, *headers)
+    assert gate.send() == "miss"
+    (entry,) = gate.store.puts
+    assert entry.expires - entry.created == good * SECOND
+
+
+def test_the_operators_word_may_count_more_than_the_tools_but_for_what_must_not_be_stored() -> None:
+    gate = Gate(override=True)
+    gate.prepare(FOUND, (b"Cache-Control", b"no-cache, max-age=0"))
+    assert [gate.send(), gate.send()] == ["miss", "exact"]
+    gate.prepare(FOUND, (b"Cache-Control", b"no-cache, no-store"))
+    assert gate.send("/tools/search/other") == "miss"
+    assert gate.record.cache_reason == "no_store"
 
 
 def test_what_was_cut_or_cannot_be_told_to_be_whole_is_not_kept() -> None:
@@ -251,6 +289,8 @@ def test_clients_may_ask_for_less() -> None:
     assert gate.down.sent == FOUND
     gate.send("/tools/search/unknown", b"", (control, b"only-if-cached"))
     assert isinstance(gate.world.journal.records[-1].fault, NotCached)
+    gate.send("/tools/search/live/a", b"", (control, b"only-if-cached"))
+    assert isinstance(gate.world.journal.records[-1].fault, NotCached), "of which nothing is ever kept"
     gate.prepare()
     assert gate.send(SEARCH, b"", (control, b"max-age=0")) == "bypass"
     assert gate.sent == 3

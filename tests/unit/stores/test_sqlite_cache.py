@@ -101,6 +101,14 @@ def test_the_memory_is_bounded(opening: Opening) -> None:
     assert find(store, entry("n0").key, NOW) == entry("n0", b"new")
 
 
+def test_what_was_used_a_moment_ago_does_not_go_for_what_comes_now(opening: Opening) -> None:
+    store = opening(tenant=3 * (1000 + OVERHEAD + 650), memory=0)
+    keep(store, *[entry(name, os.urandom(1000), created=NOW + at) for at, name in enumerate("abc")])
+    assert find(store, entry("a").key, NOW + 10) is not None
+    keep(store, entry("d", os.urandom(1000), created=NOW + 20))
+    assert [name for name in "abcd" if find(store, entry(name).key, NOW)] == ["a", "c", "d"]
+
+
 def test_an_answer_kept_again_takes_the_place_of_the_old_one(opening: Opening, path: Path) -> None:
     store, other = opening(), opening(0)
     keep(store, entry(body=b"old" * 100))
