@@ -31,12 +31,13 @@ from gateway.policy.asked_facts import (
     context_of,
     continues_thread,
     keeps_for_an_hour,
+    looks_closely,
     media_of,
     output_limit,
     refers,
     whole,
 )
-from gateway.policy.hosted_tools import NONE, USES, Hosted, by_itself, hosted_tools
+from gateway.policy.hosted_tools import NONE, USES, Hosted, by_itself, hosted_tools, of_stored_prompt
 from gateway.policy.inline_tools import inline_tools
 from gateway.policy.model_limits import most
 from gateway.policy.passes import ONCE, Passes, models_beside, passes_of
@@ -190,7 +191,7 @@ class Ceiling:
         if declares:
             pieces.append(asked.tools)
         unread, more = rest_of(asked, dialect)
-        total = self._pieces.total(pieces + unread if unread else pieces, model) + more
+        total = self._pieces.total(pieces + unread, model, closely=looks_closely(asked)) + more
         constants = around(model)
         declares = declares or total % LINKED >= INLINE
         total += constants.message * len(parts)
@@ -201,16 +202,13 @@ class Ceiling:
     def _kept(self, asked: Asked, model: str, known: int | None, items: int | None) -> int:
         """What the request only refers to, for it is kept elsewhere. None: nothing is known of it, so that it may be as
         much as the model reads."""
-        fields = asked.fields
         history = known if refers(asked, HISTORIES) or continues_thread(asked) else 0
         if history is None or items is None:
             limits = most(model)
             total = limits.context if limits else self._history
         else:
             total = history + items
-        if "prompt" in fields and bytes(fields["prompt"])[:1] == b"{":
-            total += STORED_PROMPT
-        return total
+        return total + STORED_PROMPT if has_stored_prompt(asked) else total
 
     def _tools(self, asked: Asked, model: str, *, inline: bool) -> Hosted:
         found = NONE
@@ -224,6 +222,8 @@ class Ceiling:
             found = known
         if inline:
             found += hosted_tools(inline_tools(asked.messages), self._uses)
+        if has_stored_prompt(asked):
+            found += of_stored_prompt(self._uses)
         if extra := by_itself(model, asked.fields, self._uses):
             found += Hosted(extra)
         if found.uses and "max_tool_calls" in asked.fields:
@@ -264,6 +264,11 @@ class Ceiling:
         return Worst(
             worst.tokens_in, out, nano, worst.estimated, worst.basis, worst.each, worst.choices, base, each
         )  # fmt: skip
+
+
+def has_stored_prompt(asked: Asked) -> bool:
+    """Does it name a prompt that the provider keeps?"""
+    return "prompt" in asked.fields and bytes(asked.fields["prompt"])[:1] == b"{"
 
 
 def rest_of(asked: Asked, dialect: str) -> tuple[list[Raw], int]:

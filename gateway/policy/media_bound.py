@@ -15,19 +15,31 @@ from gateway.policy.token_families import family
 
 UNSEEN = -1
 MARGIN = 2
+CLOSE = 256 + 2_048  # tokens of a picture that Gemini is told to look at in high resolution: the whole and its parts
 LARGEST = Pixels(8192, 8192)  # a picture that is not in the request, or that cannot be read
 PAGE = Pixels(1536, 2048)  # the picture of a page
 PAGE_TEXT = 3_000  # tokens of its text
 SLOW = 2_000  # bytes a second of a compressed recording or video, at least
 SAMPLES = 8_000  # and of one that is not compressed and has no header
+ROUGH = (
+    "MEDIA_RESOLUTION_UNSPECIFIED",
+    "MEDIA_RESOLUTION_LOW",
+    "MEDIA_RESOLUTION_MEDIUM",
+    0,
+    1,
+    2,
+)  # by name or number
 LONG = 200_000  # tokens: what seems to be more is too long to tell
 
 
-def medium_bound(block: Mapping[str, Any], kind: str, held: tuple[str, str], model: str) -> int:
-    """`held`: the content in base64, "" where the block only points to it, and its media type."""
+def medium_bound(
+    block: Mapping[str, Any], kind: str, held: tuple[str, str], model: str, *, closely: bool = False
+) -> int:
+    """`held`: the content in base64, "" where the block only points to it, and its media type. `closely`: the request
+    asks for a high resolution of all its media."""
     data, mime = held
     if kind == "image":
-        return _picture(block, data, model)
+        return max(_picture(block, data, model), CLOSE if closely or is_close(resolution_of(block)) else 0)
     if not data:
         return UNSEEN
     if kind == "document":
@@ -45,6 +57,17 @@ def medium_bound(block: Mapping[str, Any], kind: str, held: tuple[str, str], mod
 def _picture(block: Mapping[str, Any], data: str, model: str) -> int:
     size = (image_size(data) if data else None) or LARGEST
     return int(image_tokens(size, model, detail_of(block) or "original") * MARGIN) + 1
+
+
+def is_close(resolution: object) -> bool:
+    """Does Gemini look at more of a picture, told to look at it in this resolution?"""
+    return resolution is not None and resolution not in ROUGH
+
+
+def resolution_of(block: Mapping[str, Any]) -> Any:
+    """That of one part; None where it states none."""
+    stated = block.get("mediaResolution") or block.get("media_resolution")
+    return stated.get("level") if isinstance(stated, Mapping) else stated
 
 
 def _document(raw: bytes, model: str) -> int:
