@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gateway.policy.media_length import stated_seconds
 from gateway.policy.media_size import Pixels, decoded, image_size, is_whole_wav, pdf_pages, unpacked
 from gateway.policy.media_tokens import VIDEO, detail_of, image_tokens, media_tokens
 from gateway.policy.token_families import family
@@ -19,7 +20,7 @@ CLOSE = 256 + 2_048  # tokens of a picture that Gemini is told to look at in hig
 LARGEST = Pixels(8192, 8192)  # a picture that is not in the request, or that cannot be read
 PAGE = Pixels(1536, 2048)  # the picture of a page
 PAGE_TEXT = 3_000  # tokens of its text
-SLOW = 2_000  # bytes a second of a compressed recording or video, at least
+SLOW = 2_000  # bytes a second of a compressed recording or video that does not say how long it is
 SAMPLES = 8_000  # and of one that is not compressed and has no header
 ROUGH = (
     "MEDIA_RESOLUTION_UNSPECIFIED",
@@ -44,14 +45,17 @@ def medium_bound(
         return UNSEEN
     if kind == "document":
         return _document(decoded(data, len(data)), model)
-    size = len(data) * 3 // 4
-    if kind == "video":
-        tokens = (size / SLOW + 1) * VIDEO * _frames(block)
-    elif "wav" in mime and is_whole_wav(data):
+    if kind == "audio" and "wav" in mime and is_whole_wav(data):
         tokens = media_tokens(block, kind, model)
     else:
-        tokens = (size / (SAMPLES if "pcm" in mime else SLOW) + 1) * family(model).sound
+        tokens = _seconds(data, mime) * (VIDEO * _frames(block) if kind == "video" else family(model).sound)
     return int(tokens * MARGIN) if tokens <= LONG else UNSEEN
+
+
+def _seconds(data: str, mime: str) -> float:
+    """What it says of itself, but no less than what such a file takes at least of its size."""
+    size = len(data) * 3 // 4
+    return max(size / (SAMPLES if "pcm" in mime else SLOW), stated_seconds(data)) + 1
 
 
 def _picture(block: Mapping[str, Any], data: str, model: str) -> int:
