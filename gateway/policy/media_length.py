@@ -90,7 +90,7 @@ def _matroska(raw: bytes) -> float:
     (length,) = struct.unpack_from(">f" if raw[at + 2] == 0x84 else ">d", raw, at + 3)
     scale = raw.find(_SCALE)
     unit = int.from_bytes(raw[scale + 4 : scale + 7], "big") if scale >= 0 else 1_000_000  # ns
-    return float(length * unit / 1e9) if length > 0 else UNTOLD
+    return float(length) * unit / 1e9 if length > 0 else UNTOLD
 
 
 def _adts(raw: bytes) -> float:
@@ -111,7 +111,8 @@ def _amr(raw: bytes) -> float:
 
 def _wav(raw: bytes) -> float:
     """Of any coding, by its bytes a second."""
-    return len(raw) / struct.unpack_from("<I", raw, raw.index(b"fmt ") + 16)[0]
+    at = raw.index(b"fmt ") + 16
+    return len(raw) / int.from_bytes(raw[at : at + 4], "little")
 
 
 _CONTAINERS = (

@@ -106,10 +106,13 @@ def price(call: Call, answer: Answer, gw: Gateway) -> Money:
 
 
 def costs_nothing(call: Call) -> bool:
-    """Calls that no provider charges for: errors, reads, token counts; not what makes something of unknown meaning."""
+    """Calls that no provider charges for: errors, reads, token counts, sessions in which nobody asked; not what makes
+    something of unknown meaning."""
     sent = bool(call.attempts)
     if not sent or call.attempts[-1].status >= 400 or call.attempts[-1].status == 0:
         return True
+    if call.websocket and call.route.operation:  # a session in which nothing was asked for
+        return call.answer is not None and not call.answer.pending
     return not call.route.operation and only_looks(call)
 
 
