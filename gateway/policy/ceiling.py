@@ -37,6 +37,7 @@ from gateway.policy.asked_facts import (
     refers,
     whole,
 )
+from gateway.policy.free_requests import is_free
 from gateway.policy.hosted_tools import NONE, USES, Hosted, by_itself, hosted_tools, of_stored_prompt
 from gateway.policy.inline_tools import inline_tools
 from gateway.policy.model_limits import most
@@ -59,12 +60,6 @@ READ = frozenset({"system", "instructions", "systemInstruction", "system_instruc
                   "messages", "contents"})  # what a dialect may read as pieces  # fmt: skip
 HISTORIES = ("previous_response_id", "conversation", "cachedContent", "cached_content")
 DEPLOYMENTS = b"/deployments/"
-FREE_POSTS = frozenset({"/v1/responses/{id}/cancel", "/v1/responses/input_tokens", "/v1/messages/count_tokens",
-                        "/v1beta/models/{model}:countTokens"})  # fmt: skip
-READS = frozenset((b"GET", b"HEAD", b"OPTIONS", b"DELETE"))
-OVERRIDES = frozenset((b"x-http-method-override", b"x-http-method", b"x-method-override",
-                       b"x-original-url", b"x-rewrite-url"))  # fmt: skip
-IN_QUERY = (b"httpmethod=", b"_method=")  # what Google's front ends and others read in the place of these headers
 SMALL = 48  # bytes of a field that can hold no prompt
 HISTORY = 200_000
 TOOL_LISTS = 256  # remembered
@@ -158,7 +153,7 @@ class Ceiling:
         if call.websocket:
             return Worst(nano_usd=None, estimated=True, basis="unknown")
         if not route.operation or route.operation == "fetch_response":
-            return FREE if only_looks(call) else Worst(nano_usd=None, estimated=True, basis="unknown")
+            return FREE if is_free(call, provider) else Worst(nano_usd=None, estimated=True, basis="unknown")
         model = model_of(call)
         total = self._own(asked, model, call.request.body, route.dialect, route.operation in BARE)
         hosted = self._tools(asked, model, inline=total % LINKED >= INLINE)
@@ -293,15 +288,6 @@ def rest_of(asked: Asked, dialect: str) -> tuple[list[Raw], int]:
 
 def is_same(raw: Raw, text: bytes) -> bool:
     return len(raw) == len(text) and bytes(raw) == text
-
-
-def only_looks(call: Call) -> bool:
-    """Does a request that asks no model cost nothing, whoever reads it?"""
-    request, route = call.request, call.route
-    if request.method not in READS and (request.method != b"POST" or route.template not in FREE_POSTS):
-        return False
-    query = route.path.partition(b"?")[2].lower()
-    return OVERRIDES.isdisjoint(request.names) and not any([name in query for name in IN_QUERY])
 
 
 def model_of(call: Call) -> str:

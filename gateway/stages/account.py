@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gateway.call import Answer, Call, Money, Usage, UsageSource
 from gateway.errors import ClientGone
-from gateway.policy.ceiling import only_looks
+from gateway.policy.free_requests import is_free
 from gateway.policy.tool_price import executions, money_of
 from gateway.ports import Gateway, Meter
 
@@ -113,7 +113,7 @@ def costs_nothing(call: Call) -> bool:
         return True
     if call.websocket and call.route.operation:  # a session in which nothing was asked for
         return call.answer is not None and not call.answer.pending
-    return not call.route.operation and only_looks(call)
+    return not call.route.operation and is_free(call, call.attempts[-1].target.provider)
 
 
 def priced(gw: Gateway, provider: str, models: tuple[str, ...], used: tuple[Usage, dict[str, str]], at: float) -> Money:

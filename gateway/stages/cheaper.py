@@ -65,6 +65,7 @@ def retarget(call: Call, gw: Gateway, model: str, upstream: str) -> None:
         route, edits = gw.dialects[route.dialect].rename(route, call.asked, model)
         if not edits and route is call.route:
             return  # it names its model elsewhere: in messages that are still to come, for one
+        call.request = readable(call)
         call.edits = merged((*call.edits, *edits)) if call.edits else edits
         call.model_sent = model
     call.route = route.at(upstream) if upstream and upstream != route.upstream else route
