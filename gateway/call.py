@@ -126,6 +126,8 @@ class Step(Struct, frozen=True):
     text: str = ""  # the beginning of that text
     key: int = 0  # of all of it: the same request again has the same
     root: int = 0  # of the message that opens the conversation; 0: the body does not hold it
+    last: int = 0  # of the item that ends this step,
+    before: int = 0  # and of the one that ended the step before; 0: the body does not hold it
 
 
 class Request(Struct):
