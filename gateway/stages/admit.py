@@ -33,7 +33,7 @@ from gateway.stages.settle import charge_of, settled
 from gateway.stages.unpack import is_long
 
 HEADER = b"x-tollgate-budget-usd"
-NAMELESS = "Models have budgets here, and this session does not say in its URL which model it will ask (?model=...)."
+NAMELESS = "This session does not say in its URL which model it will ask (?model=...), and budgets here depend on that."
 USD, TOKENS = Unit.USD, Unit.TOKENS
 NOTHING = Worst(0, 0, basis="free")
 OF_ATTEMPTS = frozenset((USD, TOKENS, Unit.CONCURRENCY))  # not of the call as a whole
@@ -210,15 +210,17 @@ class Admitter:
 
     def _ask(self, case: Case) -> Ask:
         call = case.call
-        if call.websocket and self._limits.of_models and not model_of(call):
+        nameless = call.websocket and not model_of(call)
+        if nameless and self._limits.of_models:
             note(call, "refused")
             raise BudgetExceeded(NAMELESS, code="price_unknown")
         extra = limits_of(call.key) if call.key is not None else ()
         try:
             ask = self._limits.demands(scopes_of(call), case.worst, case.at, case.told, extra)
-        except BudgetExceeded:  # of a price that nobody knows
+        except BudgetExceeded as unpriced:
             note(call, "refused")
-            raise
+            known = call.route.operation and nameless  # a session that may well name a model with a price
+            raise (BudgetExceeded(NAMELESS, code=unpriced.code) if known else unpriced) from None
         return of_an_attempt(ask) if case.more else ask
 
     # -- how it is granted ----------------------------------------------------------------------------------------

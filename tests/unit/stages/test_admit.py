@@ -358,6 +358,17 @@ def test_taper_steps_apply_from_exactly_their_share(spent: int, seen: dict[str, 
     assert not books.held
 
 
+@pytest.mark.parametrize(("query", "said"), [("", "?model="), ("?model=unknown-1", "prices.models")])
+def test_a_session_is_told_what_its_budget_lacks(query: str, said: str) -> None:
+    world, _ = limited(runs=Runs(budget_usd=1))
+    upgrade = ((b"Upgrade", b"websocket"), (b"Connection", b"Upgrade"))
+    request = ask("/v1/responses" + query, b"", *upgrade, method=b"GET")
+    drive(serve(request, world.down, world.gateway()))
+    done = world.journal.records[-1]
+    assert (done.status, getattr(done.fault, "code", "")) == (402, "price_unknown")
+    assert said in str(done.fault)
+
+
 @pytest.mark.parametrize(("spent", "more"), [(800_000_000, {}), (999_800_000, {"on_exceed": "clamp"})])
 def test_a_compressed_call_is_made_cheaper_as_others_are(spent: int, more: dict[str, Any]) -> None:
     """It goes on as it was read, for a compressed body cannot be spliced."""
