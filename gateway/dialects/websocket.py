@@ -16,14 +16,14 @@ from gateway.call import Answer, Asked, Usage
 from gateway.dialects import faults
 from gateway.dialects.meters import Draft, first_text
 from gateway.dialects.responses_facts import ENDINGS, RESPONSE, note_error, note_output, note_response
-from gateway.dialects.shape import NO_RAW, Shape, is_set
+from gateway.dialects.shape import DECODE_FAULTS, NO_RAW, Shape, is_set
 from gateway.dialects.usage import add, as_dict, openai_usage
 from gateway.errors import GatewayError
 from gateway.members import may_repeat
 from gateway.ports import Used
 
 REMEMBERED = 16  # models that a client asked for
-UNCLEAR = "(more than one)"  # the model of a message that names several in one place
+UNCLEAR = "(unclear)"  # the model of a message that may name several, or that cannot be read
 HEARD = "conversation.item.input_audio_transcription.completed"
 
 
@@ -105,12 +105,14 @@ class WebSocketMeter:
         if b"response.create" not in text and b"session.update" not in text and b"\\" not in text:
             return
         message = _message.salvage(text)
+        if message is None and text.lstrip()[:1] == b"{":  # other parsers take NaN, for one
+            self._models.add(UNCLEAR)
         if message is None or message.type not in {"response.create", "session.update"}:
             return
         if message.type == "response.create":
             self._due += 1
             self._asks = True
-        if text.count(b'"model"') > 1 and may_repeat(text, msgspec.json.decode(text)):
+        if text.count(b'"model"') > 1 and is_ambiguous(text):
             self._models.add(UNCLEAR)
         inner = _message.salvage(bytes(message.response)) if is_set(message.response) else None
         session = as_dict(message.session).get("model")
@@ -168,6 +170,14 @@ class WebSocketMeter:
         note_output(self.draft, response.output or [])
         if self.draft.usage is not None:
             self._total = self.draft.usage if self._total is None else add(self._total, self.draft.usage)
+
+
+def is_ambiguous(text: bytes) -> bool:
+    """May a member be repeated in it, or can all of it not be read?"""
+    try:
+        return may_repeat(text, msgspec.json.decode(text))
+    except DECODE_FAULTS:
+        return True
 
 
 def ear_of(session: Mapping[str, Any]) -> str:

@@ -112,7 +112,9 @@ def taken(tools: bytes, detail: Mapping[str, float]) -> int:
     """pico-USD that an answer with this detail of its usage cost beside its tokens."""
     if DRAWN not in detail and RUN not in detail:
         return 0
-    container = (hosted_tools(tools, 0) if tools else of_stored_prompt(0)).container if RUN in detail else 0
+    container = 0
+    if RUN in detail:  # a tool that the request does not show is one of a stored prompt
+        container = hosted_tools(tools, 0).container if b"code_interpreter" in tools else CONTAINERS["1g"]
     return int(detail.get(DRAWN, 0)) * PICTURE + container
 
 

@@ -22,14 +22,7 @@ PAGE = Pixels(1536, 2048)  # the picture of a page
 PAGE_TEXT = 3_000  # tokens of its text
 SLOW = 2_000  # bytes a second of a compressed recording or video that does not say how long it is
 SAMPLES = 8_000  # and of one that is not compressed and has no header
-ROUGH = (
-    "MEDIA_RESOLUTION_UNSPECIFIED",
-    "MEDIA_RESOLUTION_LOW",
-    "MEDIA_RESOLUTION_MEDIUM",
-    0,
-    1,
-    2,
-)  # by name or number
+ROUGH = ("MEDIA_RESOLUTION_UNSPECIFIED", "MEDIA_RESOLUTION_LOW", "MEDIA_RESOLUTION_MEDIUM", 0, 1, 2)
 LONG = 200_000  # tokens: what seems to be more is too long to tell
 
 

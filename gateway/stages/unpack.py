@@ -43,6 +43,7 @@ async def unpack(call: Call, down: Downstream, gw: Gateway) -> None:
 
 
 async def decode(call: Call, look: Look, down: Downstream, gw: Gateway) -> None:
+    """Set `call.plain`. Raises BadBody, ClientGone."""
     request = call.request
     decoder = decoder_for(request.names.get(b"content-encoding", b""))
     if not look.coded or isinstance(decoder, Identity):

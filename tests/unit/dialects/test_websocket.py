@@ -205,6 +205,7 @@ def test_what_was_said_is_written_down_by_a_model_of_its_own(config):
         '{"type":"response.create","model":"m","model":"other"}',
         '{"type":"response.create","model":"other","response":{"model":"m","model":"m"}}',
         '{"type":"session.update","session":{"model":"m","model":"other"}}',
+        '{"type":"response.create","model":"m","temperature":NaN}',
     ],
 )
 def test_a_model_that_is_named_twice_is_another_one(message):
