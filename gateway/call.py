@@ -126,6 +126,8 @@ class Step(Struct, frozen=True):
     text: str = ""  # the beginning of that text
     key: int = 0  # of all of it: the same request again has the same
     root: int = 0  # of the message that opens the conversation; 0: the body does not hold it
+    last: int = 0  # of the item that ends this step,
+    before: int = 0  # and of the one that ended the step before; 0: the body does not hold it
 
 
 class Request(Struct):
@@ -212,6 +214,7 @@ class Answer(Struct):
     error_type: str = ""  # the provider's own error type, if the answer is an error
     error_message: str = ""
     complete: bool = True  # a stream: its terminal event was seen
+    pending: bool = False  # of a session: something was asked for, and what it took was not told
     background: bool = False  # accepted for later: its usage comes with a fetch of the response
     refused: bool = False  # the model says in a place of its own (`refusal`) that it will not answer
     executed: tuple[Executed, ...] = ()  # of `Asked.calls`, those whose result was seen

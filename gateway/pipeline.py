@@ -15,7 +15,7 @@ from gateway.stages.ending import ABORT
 from gateway.stages.live import enter
 from gateway.stages.loops import watch
 from gateway.stages.refuse import refuse
-from gateway.stages.unpack import unpack
+from gateway.stages.unpack import LONG, unpack
 
 log = logging.getLogger("tollgate.pipeline")
 
@@ -29,7 +29,7 @@ async def serve(request: Request, down: Downstream, gw: Gateway, fault: GatewayE
             with contextlib.suppress(GatewayError):
                 locate(call, gw)  # for the words to refuse it in
             raise fault
-        if b"content-encoding" in request.names:
+        if b"content-encoding" in request.names or len(request.body) > LONG:
             await unpack(call, down, gw)  # for reading
         arrive(call, gw)  # route it, read it, find out who asks
         enter(call, down, gw)  # unless a person stopped it; from here on one can

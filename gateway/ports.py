@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -28,6 +28,8 @@ __all__ = ["CacheStore", "Dialect", "Entry", "ErrorAnswer", "Flight", "Flights",
 __all__ += ["Blame", "LastTurn", "OtherAnswer", "OtherQuestion", "Outputs", "Router", "Translator", "Trial", "Trials"]
 __all__ += ["Feedback", "Inquiry", "Lesson", "Match", "Matcher", "MatcherState", "Noted", "ScopeState", "Topic"]
 __all__ += ["Checker", "Downstream", "Exchange", "Form", "Given", "Reading", "Shedder", "Used", "Wanted"]
+
+T = TypeVar("T")
 
 
 class Prices(Protocol):
@@ -264,6 +266,11 @@ class Turns(Protocol):
 
     async def next(self) -> None:
         """Wait until everything else had its turn, and those who asked before."""
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        """What it returns or raises. It must be nothing but calculation: it is done in a thread, and may go on after
+        whoever asked for it has left."""
+        ...
 
     def alone(self) -> AbstractAsyncContextManager[object]:
         """Held by one at a time: for work that holds much memory until it is done."""

@@ -225,6 +225,7 @@ class Used(Struct, frozen=True, gc=False):
     model: str
     usage: Usage
     pricing: dict[str, str]
+    parts: tuple[tuple[Usage, str, dict[str, str]], ...] = ()  # billed apart, as of `Answer`
 
 
 class Tap(Protocol):
@@ -237,7 +238,11 @@ class Tap(Protocol):
         ...
 
     def strays(self, model: str) -> bool:
-        """Did a message of the client ask for another model than this one?"""
+        """Did a message of the client ask for another model than this one, or may one that could not be read?"""
+        ...
+
+    def withheld(self) -> None:
+        """What the client asked for last does not go on to the upstream."""
         ...
 
     def close(self, fault: GatewayError, request_id: str) -> bytes:

@@ -39,11 +39,14 @@ class Unread:
     def strays(self, model: str) -> bool:
         return False
 
+    def withheld(self) -> None:
+        pass
+
     def close(self, fault: GatewayError, request_id: str) -> bytes:
         return b""
 
     def end(self) -> Answer:
-        return Answer()
+        return Answer(pending=True)
 
 
 class BaseDialect:

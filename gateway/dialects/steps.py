@@ -63,13 +63,13 @@ def newest_step(dialect: str, asked: Asked) -> Step | None:
         return None
     uses: list[Use] = []
     results: list[Result] = []
-    text, told, answered = "", 0, False
+    text, told, answered, begin = "", 0, False, 0
     for at in range(len(items) - 1, max(0, len(items) - READ_LIMIT) - 1, -1):
         if answered and memoryview(items[at])[:14] == _USER:
             break
         piece = read(items[at])
         if piece.answer:
-            answered = True
+            answered, begin = True, at
             uses[:0] = piece.uses
             text = piece.text or text
         elif answered:
@@ -82,7 +82,8 @@ def newest_step(dialect: str, asked: Asked) -> Step | None:
     tools, key = _paired(uses, results) if results else ((), 0)
     said = crc32(text.encode("utf-8", "replace")) if text else 0
     key = (key + told * 3 + said * 5 + len(items)) & 0xFFFF_FFFF
-    return Step(tools, told, said, text[:TEXT_LIMIT], key, _root(items))
+    last, before = _joint(items[-1]), _joint(items[begin - 1]) if begin else 0
+    return Step(tools, told, said, text[:TEXT_LIMIT], key, _root(items), last, before)
 
 
 def _opens(raw: Any) -> bool:
@@ -144,3 +145,10 @@ def _root(items: Sequence[Any]) -> int:
                 return 0
         return crc32(_MARK.sub(b"", text) if text.find(b"cache_control") >= 0 else text)
     return 0
+
+
+def _joint(raw: Any) -> int:
+    """Of an item, by its ends: where its ids stand."""
+    view = memoryview(raw)
+    text = bytes(view[:OPENING]) + bytes(view[OPENING:][-OPENING:])
+    return crc32(_MARK.sub(b"", text) if text.find(b"cache_control") >= 0 else text) or 1

@@ -2,8 +2,9 @@
 
 Rules
 1. The reader never raises and never answers: what is broken or too large is skipped, the relay goes on.
-2. A message above `MAX_EVENT`, compressed or not, is lost to the meter. If it was compressed, so is every later one
-   of that direction that would need its context.
+2. A message above `most` (MAX_EVENT; of clients, MAX_ASKED), compressed or not, is lost to the meter, which is told so.
+   If it was compressed, so is every later one of that direction that would need its context.
+3. A binary message of a client is read as a text: servers do so.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from gateway.dialects.websocket import WebSocketMeter, ws_error
 from gateway.errors import GatewayError
 from gateway.ports import Used
 
+MAX_ASKED = 16 * 1024 * 1024  # no provider takes more in one message
+
 _CONTINUATION, _TEXT, _BINARY, _CLOSE = 0, 1, 2, 8
 _POLICY = (1008).to_bytes(2, "big")
 _FLUSH_TAIL = b"\x00\x00\xff\xff"
@@ -24,7 +27,9 @@ _FLUSH_TAIL = b"\x00\x00\xff\xff"
 class FrameReader:
     """One direction. `feed` returns the text messages that have become complete."""
 
-    def __init__(self, *, deflate: bool, keeps_context: bool) -> None:
+    def __init__(
+        self, *, deflate: bool, keeps_context: bool, most: int = MAX_EVENT, kinds: tuple[int, ...] = (_TEXT,)
+    ) -> None:
         self._buffer = bytearray()
         self._skip = 0  # payload bytes still to be passed over
         self._message = bytearray()
@@ -35,6 +40,8 @@ class FrameReader:
         self._deflate = deflate
         self._keeps = keeps_context
         self._inflater = zlib.decompressobj(-15) if deflate else None
+        self._most, self._kinds = most, kinds
+        self.missed = False  # a message of these kinds could not be read
 
     @property
     def between(self) -> bool:
@@ -60,7 +67,7 @@ class FrameReader:
             return False
         start, length = head
         final, opcode = bool(buffer[0] & 0x80), buffer[0] & 0x0F
-        if length > MAX_EVENT:
+        if length > self._most:
             self._begin(opcode, bool(buffer[0] & 0x40))
             self._lose()
             self._skip = length
@@ -90,41 +97,46 @@ class FrameReader:
 
     def _take(self, opcode: int, compressed: bool, payload: bytes) -> None:
         self._begin(opcode, compressed)
-        if self._lost or (self._opcode != _TEXT and not self._compressed):
+        if self._lost or (self._opcode not in self._kinds and not self._compressed):
             return
         self._message += payload
-        if len(self._message) > MAX_EVENT:
+        if len(self._message) > self._most:
             self._lose()
 
     def _lose(self) -> None:
         self._lost = True
         self._message.clear()
+        self.missed = self.missed or self._opcode in self._kinds
         if self._compressed and self._keeps:
             self._inflater = None
 
     def _finish(self, found: list[bytes]) -> None:
-        if not self._lost and (self._opcode == _TEXT or self._compressed):
+        kept = self._opcode in self._kinds
+        if not self._lost and (kept or self._compressed):
             text = self._inflated(bytes(self._message)) if self._compressed else bytes(self._message)
-            if text and self._opcode == _TEXT:
+            if text is None:
+                self.missed = self.missed or kept
+            elif text and kept:
                 found.append(text)
         self._message.clear()
         self._opcode, self._compressed, self._lost = _BINARY, False, False
 
-    def _inflated(self, data: bytes) -> bytes:
+    def _inflated(self, data: bytes) -> bytes | None:
+        """None for what cannot be read."""
         inflater = self._inflater
         if inflater is None:
-            return b""
+            return None
         if not self._keeps:
             inflater = zlib.decompressobj(-15)
         try:
-            text = inflater.decompress(data + _FLUSH_TAIL, MAX_EVENT + 1)
+            text = inflater.decompress(data + _FLUSH_TAIL, self._most + 1)
         except zlib.error:
             self._inflater = None
-            return b""
-        if len(text) > MAX_EVENT or inflater.unconsumed_tail:
+            return None
+        if len(text) > self._most or inflater.unconsumed_tail:
             if self._keeps:
                 self._inflater = None
-            return b""
+            return None
         return text
 
 
@@ -158,19 +170,30 @@ class FrameTap:
         terms = extensions.lower()
         deflate = b"permessage-deflate" in terms
         self._meter = meter
-        self._client = FrameReader(deflate=deflate, keeps_context=b"client_no_context_takeover" not in terms)
+        self._client = FrameReader(
+            deflate=deflate,
+            keeps_context=b"client_no_context_takeover" not in terms,
+            most=MAX_ASKED,
+            kinds=(_TEXT, _BINARY),
+        )
         self._upstream = FrameReader(deflate=deflate, keeps_context=b"server_no_context_takeover" not in terms)
 
     def feed(self, from_client: bool, data: bytes) -> None:
         reader, sender = (self._client, "client") if from_client else (self._upstream, "upstream")
         for text in reader.feed(data):
             self._meter.feed_text(sender, text)
+        if reader.missed:
+            reader.missed = False
+            self._meter.missed(sender)
 
     def used(self) -> Used | None:
         return self._meter.used()
 
     def strays(self, model: str) -> bool:
         return self._meter.strays(model)
+
+    def withheld(self) -> None:
+        self._meter.withheld()
 
     def close(self, fault: GatewayError, request_id: str) -> bytes:
         """An error event and a close frame (1008, "policy violation"), neither masked nor compressed: a message says of

@@ -9,12 +9,15 @@ from typing import Any
 import msgspec
 
 from gateway.call import Asked
+from gateway.policy.media_bound import is_close
 
 LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 GENERATION = ("generationConfig", "generation_config")
 CONTEXT = ("service_tier", "serviceTier", "speed", "inference_geo")
 CHOICES = ("n", "best_of", "num_generations", "numResults")
+RESOLUTIONS = ("mediaResolution", "media_resolution")
 CANDIDATES = ("candidateCount", "candidate_count")
+ESCAPE = b"\\u"  # a name may be written with it
 MOST_CHOICES = 1_000_000  # more than any upstream makes; bounds the figures
 
 _FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -67,14 +70,18 @@ def choices_of(asked: Asked, operation: str) -> int:
     for name in CHOICES:
         if name in fields:
             count = max(count, _count(decoded(fields[name])))
-    for name in GENERATION:
-        if name in fields and b"andidate" in bytes(fields[name]):
-            config = decoded(fields[name])
-            if isinstance(config, Mapping):
-                count = max(count, *(_count(config.get(key)) for key in CANDIDATES))
+    for config in _configs(asked, b"andidate"):
+        count = max(count, *(_count(config.get(key)) for key in CANDIDATES))
     if operation == "text_completion" and "prompt" in fields:
         count *= _prompts(fields["prompt"])
     return max(count, 1)
+
+
+def _configs(asked: Asked, mark: bytes) -> list[Mapping[str, Any]]:
+    """What Gemini is told of its answer, where a member with this in its name may be among it."""
+    raws = [bytes(asked.fields[name]) for name in GENERATION if name in asked.fields]
+    found = [decoded(raw) for raw in raws if mark in raw or ESCAPE in raw]
+    return [config for config in found if isinstance(config, Mapping)]
 
 
 def _count(value: Any) -> int:
@@ -96,13 +103,15 @@ def media_of(asked: Asked) -> tuple[str, ...]:
     """What the answer may be made of beside text."""
     fields = asked.fields
     found: Any = decoded(fields["modalities"]) if "modalities" in fields else None
-    for name in GENERATION:
-        if name in fields and b"odalities" in bytes(fields[name]):
-            config = decoded(fields[name])
-            if isinstance(config, Mapping):
-                found = config.get("responseModalities") or config.get("response_modalities")
+    for config in _configs(asked, b"odalities"):
+        found = config.get("responseModalities") or config.get("response_modalities")
     names = {name.lower() for name in found if isinstance(name, str)} if isinstance(found, list) else set()
     return tuple(sorted(names & {"audio", "image", "video"}))
+
+
+def looks_closely(asked: Asked) -> bool:
+    """Is Gemini told to look at all media in a high resolution?"""
+    return any(is_close(config.get(key)) for config in _configs(asked, b"esolution") for key in RESOLUTIONS)
 
 
 def context_of(asked: Asked) -> tuple[tuple[str, str], ...]:

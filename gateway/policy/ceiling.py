@@ -33,12 +33,14 @@ from gateway.policy.asked_facts import (
     context_of,
     continues_thread,
     keeps_for_an_hour,
+    looks_closely,
     media_of,
     output_limit,
     refers,
     whole,
 )
-from gateway.policy.hosted_tools import NONE, USES, Hosted, by_itself, hosted_tools
+from gateway.policy.free_requests import is_free
+from gateway.policy.hosted_tools import NONE, USES, Hosted, by_itself, hosted_tools, of_stored_prompt
 from gateway.policy.inline_tools import inline_tools
 from gateway.policy.model_limits import most
 from gateway.policy.passes import ONCE, Passes, models_beside, passes_of
@@ -61,23 +63,12 @@ SOURCES = {  # fields that a dialect reads its messages from: the first that is 
     "bedrock_converse": ("messages",), "bedrock_invoke": ("messages",),
     "cohere": ("messages", "chat_history", "message", "prompt"), "ollama": ("messages", "prompt", "input"),
 }  # fmt: skip
-LIMITED_BY: Mapping[str, tuple[str, ...]] = {
-    "bedrock_converse": (),
-    "ollama": (),
-}  # top-level fields that a dialect takes for a limit
+LIMITED_BY = {"bedrock_converse": (), "ollama": ()}  # top-level fields that a dialect takes for a limit
 UNSEEN: Mapping[str, int] = {"ollama": 2_000}  # tokens of what a server says before a request by itself: a Modelfile
 READ = frozenset({"system", "instructions", "systemInstruction", "system_instruction", "preamble", "tools", "functions",
                   *CONTENT, "messages", "contents"})  # what a dialect may read as pieces  # fmt: skip
 HISTORIES = ("previous_response_id", "conversation", "conversation_id", "cachedContent", "cached_content")
 DEPLOYMENTS = b"/deployments/"
-FREE_POSTS = frozenset(
-    {"/v1/responses/{id}/cancel", "/v1/responses/input_tokens", "/v1/messages/count_tokens"}
-    | {"/v1beta/models/{model}:countTokens", "/model/{modelId}/count-tokens", "/api/show"}
-)
-READS = frozenset((b"GET", b"HEAD", b"OPTIONS", b"DELETE"))
-OVERRIDES = frozenset((b"x-http-method-override", b"x-http-method", b"x-method-override",
-                       b"x-original-url", b"x-rewrite-url"))  # fmt: skip
-IN_QUERY = (b"httpmethod=", b"_method=")  # what Google's front ends and others read in the place of these headers
 SMALL = 48  # bytes of a field that can hold no prompt
 HISTORY = 200_000
 TOOL_LISTS = 256  # remembered
@@ -171,7 +162,7 @@ class Ceiling:
         if call.websocket:
             return Worst(nano_usd=None, estimated=True, basis="unknown")
         if not route.operation or route.operation == "fetch_response":
-            return FREE if only_looks(call) else Worst(nano_usd=None, estimated=True, basis="unknown")
+            return FREE if is_free(call, provider) else Worst(nano_usd=None, estimated=True, basis="unknown")
         model = model_of(call)
         total = self._own(asked, model, call.request.body, route.dialect, route.operation in BARE)
         hosted = self._tools(asked, model, inline=total % LINKED >= INLINE)
@@ -207,7 +198,7 @@ class Ceiling:
         if declares:
             pieces.append(asked.tools)
         unread, more = rest_of(asked, dialect)
-        total = self._pieces.total(pieces + unread if unread else pieces, model) + more
+        total = self._pieces.total(pieces + unread, model, closely=looks_closely(asked)) + more
         constants = around(model)
         declares = declares or total % LINKED >= INLINE
         total += constants.message * len(parts)
@@ -218,16 +209,13 @@ class Ceiling:
     def _kept(self, asked: Asked, model: str, known: int | None, items: int | None) -> int:
         """What the request only refers to, for it is kept elsewhere. None: nothing is known of it, so that it may be as
         much as the model reads."""
-        fields = asked.fields
         history = known if refers(asked, HISTORIES) or continues_thread(asked) else 0
         if history is None or items is None:
             limits = most(model)
             total = limits.context if limits else self._history
         else:
             total = history + items
-        if "prompt" in fields and bytes(fields["prompt"])[:1] == b"{":
-            total += STORED_PROMPT
-        return total
+        return total + STORED_PROMPT if has_stored_prompt(asked) else total
 
     def _tools(self, asked: Asked, model: str, *, inline: bool) -> Hosted:
         found = NONE
@@ -241,6 +229,8 @@ class Ceiling:
             found = known
         if inline:
             found += hosted_tools(inline_tools(asked.messages), self._uses)
+        if has_stored_prompt(asked):
+            found += of_stored_prompt(self._uses)
         if extra := by_itself(model, asked.fields, self._uses):
             found += Hosted(extra)
         if found.uses and "max_tool_calls" in asked.fields:
@@ -283,6 +273,11 @@ class Ceiling:
         )  # fmt: skip
 
 
+def has_stored_prompt(asked: Asked) -> bool:
+    """Does it name a prompt that the provider keeps?"""
+    return "prompt" in asked.fields and bytes(asked.fields["prompt"])[:1] == b"{"
+
+
 def rest_of(asked: Asked, dialect: str) -> tuple[list[Raw], int]:
     """What a request holds beside what its dialect reads: fields that another one would read, for its upstream may read
     both, and tokens of all else that may be shown to the model: schemas, documents, and whatever it is."""
@@ -309,15 +304,6 @@ def rest_of(asked: Asked, dialect: str) -> tuple[list[Raw], int]:
 
 def is_same(raw: Raw, text: bytes) -> bool:
     return len(raw) == len(text) and bytes(raw) == text
-
-
-def only_looks(call: Call) -> bool:
-    """Does a request that asks no model cost nothing, whoever reads it?"""
-    request, route = call.request, call.route
-    if request.method not in READS and (request.method != b"POST" or route.template not in FREE_POSTS):
-        return False
-    query = route.path.partition(b"?")[2].lower()
-    return OVERRIDES.isdisjoint(request.names) and not any([name in query for name in IN_QUERY])
 
 
 def model_of(call: Call) -> str:

@@ -78,7 +78,7 @@ def _tool(entry: Mapping[str, Any], uses: int) -> Hosted:
         return NONE
     if kind in ("function", "custom", "namespace"):
         return NONE
-    if isinstance(kind, str) and _RUN_BY_CLIENT.match(kind):
+    if isinstance(kind, str) and _RUN_BY_CLIENT.match(kind) and not _in_container(entry):
         return Hosted(0, CLIENT_PROMPT)
     inner = entry.get("parameters")
     places: list[Mapping[str, Any]] = [entry, inner] if isinstance(inner, dict) else [entry]
@@ -86,13 +86,25 @@ def _tool(entry: Mapping[str, Any], uses: int) -> Hosted:
     models = tuple(place["model"] for place in places if isinstance(place.get("model"), str))
     most = stated[0] if stated else uses
     pictures = most if kind == "image_generation" else 0
-    return Hosted(most, PROMPT, models, pictures, _container(entry) if kind == "code_interpreter" else 0)
+    runs = kind == "code_interpreter" or _in_container(entry)
+    return Hosted(most, PROMPT, models, pictures, _container(entry) if runs else 0)
+
+
+def of_stored_prompt(uses: int) -> Hosted:
+    """What a prompt that the provider keeps may let it do: the request does not show its tools."""
+    return Hosted(uses, PROMPT, container=CONTAINERS["1g"])
+
+
+def _in_container(entry: Mapping[str, Any]) -> bool:
+    """Is it a shell that the provider runs?"""
+    where = entry.get("environment")
+    return isinstance(where, dict) and where.get("type") != "local"
 
 
 def _container(entry: Mapping[str, Any]) -> int:
     """What the container of this tool costs; one that the request names is paid for already."""
-    container = entry.get("container")
-    if isinstance(container, str):
+    container = entry.get("container") or entry.get("environment")
+    if isinstance(container, str) or (isinstance(container, dict) and "container_id" in container):
         return 0
     memory = container.get("memory_limit") if isinstance(container, dict) else None
     return CONTAINERS["1g"] if memory is None else CONTAINERS.get(str(memory), CONTAINERS["64g"])
@@ -102,7 +114,10 @@ def taken(tools: bytes, detail: Mapping[str, float]) -> int:
     """pico-USD that an answer with this detail of its usage cost beside its tokens."""
     if DRAWN not in detail and RUN not in detail:
         return 0
-    return int(detail.get(DRAWN, 0)) * PICTURE + (hosted_tools(tools, 0).container if RUN in detail else 0)
+    container = 0
+    if RUN in detail:  # a tool that the request does not show is one of a stored prompt
+        container = hosted_tools(tools, 0).container if b"code_interpreter" in tools else CONTAINERS["1g"]
+    return int(detail.get(DRAWN, 0)) * PICTURE + container
 
 
 def by_itself(model: str, fields: Collection[str], uses: int) -> int:

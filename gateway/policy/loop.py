@@ -5,10 +5,12 @@ Rules
    once; `worst` gives the one to act on.
 2. A step counts once: a request that comes again (a retry, or several samples of one question) changes nothing, and is
    judged as before: what was stopped is not let through by trying again.
-3. State lives in ports.Links, one value of at most 200 bytes each: a trail per conversation of an agent in a run, a
+3. Agents of a run that were asked the same share a trail, in which the steps of one count: those that follow on each
+   other.
+4. State lives in ports.Links, one value of at most 200 bytes each: a trail per conversation of an agent in a run, a
    pulse per run, a baseline per agent. It may be lost at any time: then the count starts anew.
-4. Where every signal is `off`, nothing is read, remembered or computed; where some are, only what they need.
-5. Failing to see is better than a false alarm: what cannot be read, or comes without its arguments, is news.
+5. Where every signal is `off`, nothing is read, remembered or computed; where some are, only what they need.
+6. Failing to see is better than a false alarm: what cannot be read, or comes without its arguments, is news.
 
 See docs/loops.md for thresholds and measured rates, and loop_signals for the theory of each signal.
 """
@@ -56,7 +58,10 @@ ReadStep = Callable[[str, Asked], Step | None]
 def check_steps(trail: Trail, step: Step, names: Mapping[str, str], config: Loops) -> list[Verdict]:
     """Add the newest step to the trail, unless it is there already, and judge it. `names`: of tools, by call id."""
     if step.key != trail.key:
-        trail.push(mark(step, trail, names), step.key, config.window)
+        if trail.is_aside(step.before):
+            trail.aside += 1
+            return []
+        trail.push(mark(step, trail, names), step.key, config.window, step.last, step.before)
     if not (trail.stale or trail.streaks or _turns_back(trail, config)):  # most steps are done here
         return []
     found = [

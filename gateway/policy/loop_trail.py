@@ -20,8 +20,9 @@ from msgspec import Struct
 LIMIT = 200  # bytes of a value of ports.Links
 STEPS = 32  # of a ring, at most: config.Loops.window
 STREAKS = 4
-_VERSION = 1
-_HEAD = Layout("<BIHBIBB")  # version, key, steps, stale, news, steps in the ring, streaks
+ASIDE = 16  # steps in a row of others that ask the same, before they are taken for this one's
+_VERSION = 2
+_HEAD = Layout("<BIHIBBIBB")  # version, key, steps, last, aside, stale, news, steps in the ring, streaks
 _STEP = Layout("<HH")  # brought, done
 _THING = Layout("<H")
 _STREAK = Layout("<HHBBB")
@@ -52,6 +53,8 @@ class Trail(Struct, gc=False):
 
     key: int = 0  # of the newest step
     steps: int = 0  # so far, modulo 65536
+    last: int = 0  # of the item that ended the newest step
+    aside: int = 0  # steps since then that did not follow on it
     stale: int = 0  # steps since the last news, 255 at most
     fresh: int = 0  # bit n: the step n before the newest brought news
     ring: bytes = b""
@@ -66,9 +69,16 @@ class Trail(Struct, gc=False):
     def knows(self, thing: int) -> bool:
         return _place(self.seen, _THING.pack(thing)) >= 0
 
-    def push(self, mark: Mark, key: int, window: int) -> None:
+    def is_aside(self, before: int) -> bool:
+        """Is it another agent's step, which began with the same words? It does not follow on the newest one. An agent
+        that rewrites its history, or goes on where this one ended, counts after a while all the same."""
+        return 0 != before != self.last != 0 and self.aside < ASIDE
+
+    def push(self, mark: Mark, key: int, window: int, last: int = 0, before: int = 0) -> None:
         """Add a step."""
-        self.key = key
+        if before == self.last:
+            self.aside = 0
+        self.key, self.last = key, last
         self.steps = (self.steps + 1) & 0xFFFF
         fresh = self._learn(mark.news)
         failing = bool(mark.failures) and self._learn(tuple([tool ^ how for tool, how in mark.failures]))
@@ -111,7 +121,9 @@ class Trail(Struct, gc=False):
         ring, streaks, seen = self.ring, self.streaks, self.seen
         tail = b"".join([_STREAK.pack(s.tool, s.how, s.count, s.dry, s.at) for s in streaks]) if streaks else b""
         steps = len(ring) // _STEP.size
-        head = _HEAD.pack(_VERSION, self.key, self.steps, self.stale, self.fresh, steps, len(streaks))
+        head = _HEAD.pack(
+            _VERSION, self.key, self.steps, self.last, self.aside, self.stale, self.fresh, steps, len(streaks)
+        )
         room = (LIMIT - _HEAD.size - len(ring) - len(tail)) // 2 * 2
         return b"%b%b%b%b" % (head, ring, tail, seen if len(seen) <= room else seen[-room:])
 
@@ -121,7 +133,7 @@ def unpack(value: bytes | None) -> Trail:
     if not value:
         return Trail()
     try:
-        version, key, steps, stale, fresh, length, failing = _HEAD.unpack_from(value)
+        version, key, steps, last, aside, stale, fresh, length, failing = _HEAD.unpack_from(value)
         at = _HEAD.size + _STEP.size * length
         end = at + _STREAK.size * failing
         if version != _VERSION or length > STEPS or failing > STREAKS or len(value) < end or (len(value) - end) % 2:
@@ -131,7 +143,7 @@ def unpack(value: bytes | None) -> Trail:
             streaks = tuple([Streak(*fields) for fields in _STREAK.iter_unpack(value[at:end])])
     except LayoutError:
         return Trail()
-    return Trail(key, steps, stale, fresh, value[_HEAD.size : at], value[end:], streaks)
+    return Trail(key, steps, last, aside, stale, fresh, value[_HEAD.size : at], value[end:], streaks)
 
 
 def _place(seen: bytes, text: bytes) -> int:

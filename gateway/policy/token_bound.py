@@ -109,37 +109,38 @@ class Pieces:
         self.young: dict[int, int] = {}
         self.old: dict[int, int] = {}
 
-    def total(self, pieces: Iterable[Any], model: str) -> int:
-        """Tokens of all of them, and the flags. `pieces`: JSON values as written, bytes or msgspec.Raw."""
-        salt = hash(model)
+    def total(self, pieces: Iterable[Any], model: str, *, closely: bool = False) -> int:
+        """Tokens of all of them, and the flags. `pieces`: JSON values as written, bytes or msgspec.Raw; `closely`: the
+        request asks for a high resolution of its media."""
+        salt = hash(model) + closely
         young = self.young.get
         total = 0
         for piece in pieces:
             text = bytes(piece)
             key = hash(text) + salt
             found = young(key)
-            total += self._learn(key, text, model) if found is None else found
+            total += self._learn(key, text, model, closely) if found is None else found
         return total
 
-    def _learn(self, key: int, text: bytes, model: str) -> int:
+    def _learn(self, key: int, text: bytes, model: str, closely: bool) -> int:
         found = self.old.get(key)
         if found is None:
-            found = piece_bound(text, model)
+            found = piece_bound(text, model, closely=closely)
         if len(self.young) >= GENERATION:
             self.old, self.young = self.young, {}
         self.young[key] = found
         return found
 
 
-def piece_bound(text: bytes, model: str) -> int:
+def piece_bound(text: bytes, model: str, *, closely: bool = False) -> int:
     """Tokens of a message, system prompt or tool list as JSON; of anything else as text. With flags."""
     percent = around(model).percent
     value = decoded_piece(text)
     if value is UNREADABLE:
         return min(len(text), text_bound(text) * percent // 100)
     if (first := first_meaning(text, value)) is not value:
-        return either_bound(text, (first, value), model)
-    walk = _Walk(model)
+        return either_bound(text, (first, value), model, closely)
+    walk = _Walk(model, closely)
     walk.value(value)
     flags = (STORED if is_reference(value) else 0) + (INLINE if declares_tools(value) else 0)
     return walk.total(percent) + flags
@@ -157,11 +158,11 @@ def _first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(reversed(pairs))
 
 
-def either_bound(text: bytes, values: tuple[Any, Any], model: str) -> int:
+def either_bound(text: bytes, values: tuple[Any, Any], model: str, closely: bool) -> int:
     """Members are repeated, and parsers disagree which of them counts: all of the text, and what else either means."""
     tokens, stored, inline = len(text), False, False
     for value in values:
-        walk = _Walk(model)
+        walk = _Walk(model, closely)
         walk.value(value)
         tokens += walk.tokens + walk.flags
         stored, inline = stored or is_reference(value), inline or declares_tools(value)
@@ -192,10 +193,10 @@ def is_reference(value: Any) -> bool:
 class _Walk:
     """Through the parts of one piece."""
 
-    __slots__ = ("flags", "model", "texts", "tokens")
+    __slots__ = ("closely", "flags", "model", "texts", "tokens")
 
-    def __init__(self, model: str) -> None:
-        self.model = model
+    def __init__(self, model: str, closely: bool) -> None:
+        self.model, self.closely = model, closely
         self.texts: list[str] = []
         self.tokens = 0
         self.flags = 0
@@ -272,7 +273,7 @@ class _Walk:
         kind = kind_of(kind, mime)
         if kind == "audio":
             self.flags |= AUDIO
-        tokens = medium_bound(block, kind, (data, mime), self.model)
+        tokens = medium_bound(block, kind, (data, mime), self.model, closely=self.closely)
         if tokens == UNSEEN:
             self.flags |= LINKED
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gateway.call import Answer, Call, Money, Usage, UsageSource
 from gateway.errors import ClientGone
-from gateway.policy.ceiling import only_looks
+from gateway.policy.free_requests import is_free
 from gateway.policy.tool_price import executions, money_of
 from gateway.ports import Gateway, Meter
 
@@ -106,11 +106,14 @@ def price(call: Call, answer: Answer, gw: Gateway) -> Money:
 
 
 def costs_nothing(call: Call) -> bool:
-    """Calls that no provider charges for: errors, reads, token counts; not what makes something of unknown meaning."""
+    """Calls that no provider charges for: errors, reads, token counts, sessions in which nobody asked; not what makes
+    something of unknown meaning."""
     sent = bool(call.attempts)
     if not sent or call.attempts[-1].status >= 400 or call.attempts[-1].status == 0:
         return True
-    return not call.route.operation and only_looks(call)
+    if call.websocket and call.route.operation:  # a session in which nothing was asked for
+        return call.answer is not None and not call.answer.pending
+    return not call.route.operation and is_free(call, call.attempts[-1].target.provider)
 
 
 def priced(gw: Gateway, provider: str, models: tuple[str, ...], used: tuple[Usage, dict[str, str]], at: float) -> Money:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 from msgspec import Struct
 
@@ -29,9 +30,10 @@ from gateway.spend import Charge, Grant, Hold, Refusal, Rule, Unit
 from gateway.stages.cheaper import cap, cheaper, note
 from gateway.stages.kept import history_tokens, item_tokens
 from gateway.stages.settle import charge_of, settled
+from gateway.stages.unpack import is_long
 
 HEADER = b"x-tollgate-budget-usd"
-NAMELESS = "Models have budgets here, and this session does not say in its URL which model it will ask (?model=...)."
+NAMELESS = "This session does not say in its URL which model it will ask (?model=...), and budgets here depend on that."
 USD, TOKENS = Unit.USD, Unit.TOKENS
 NOTHING = Worst(0, 0, basis="free")
 OF_ATTEMPTS = frozenset((USD, TOKENS, Unit.CONCURRENCY))  # not of the call as a whole
@@ -101,7 +103,7 @@ class Admitter:
         if call.asked.aside or (self._limits.empty and call.key is None and not self._is_limited(call, gw)):
             return
         self.used = True
-        case = Case(call, down, gw, self._told(call, gw), self._worst(call, gw))
+        case = Case(call, down, gw, self._told(call, gw), await self._worst(call, gw))
         case.ask = self._ask(case)
         if not case.ask.demands:
             return
@@ -140,7 +142,7 @@ class Admitter:
             return  # the last attempt cost nothing: what was held for it is for the next
         if call.asked.aside or (self._limits.empty and call.key is None and not self._is_limited(call, gw)):
             return
-        case = Case(call, down, gw, self._told(call, gw), self._worst(call, gw))
+        case = Case(call, down, gw, self._told(call, gw), await self._worst(call, gw))
         case.ask = self._ask(case)
         if case.ask.demands:
             grant = await self._granted(case)
@@ -149,7 +151,7 @@ class Admitter:
     async def beside(self, call: Call, down: Downstream, gw: Gateway) -> bool:
         if call.asked.aside or (self._limits.empty and call.key is None and not self._is_limited(call, gw)):
             return True
-        case = Case(call, down, gw, self._told(call, gw), self._worst(call, gw))
+        case = Case(call, down, gw, self._told(call, gw), await self._worst(call, gw))
         case.op, case.more = f"{call.id}.h{len(call.attempts)}", True
         case.ask = self._ask(case)
         if not case.ask.demands:
@@ -196,24 +198,29 @@ class Admitter:
             usual_tokens=usual.tokens if usual is not None else None,
         )
 
-    def _worst(self, call: Call, gw: Gateway) -> Worst:
+    async def _worst(self, call: Call, gw: Gateway) -> Worst:
         spec = gw.specs.get(call.route.upstream)
         provider = spec.target.provider if spec is not None else ""
         tool = spec.tool if spec is not None else None
         history, items = history_tokens(call, gw, self._links), item_tokens(call, self._links)
-        return self._ceiling.worst(call, provider, call.started_at / 1e9, history, tool, known_items=items)
+        facts = (call, provider, call.started_at / 1e9, history, tool)
+        if is_long(call):
+            return await gw.turns.aside(partial(self._ceiling.worst, *facts, known_items=items))
+        return self._ceiling.worst(*facts, known_items=items)
 
     def _ask(self, case: Case) -> Ask:
         call = case.call
-        if call.websocket and self._limits.of_models and not model_of(call):
+        nameless = call.websocket and not model_of(call)
+        if nameless and self._limits.of_models:
             note(call, "refused")
             raise BudgetExceeded(NAMELESS, code="price_unknown")
         extra = limits_of(call.key) if call.key is not None else ()
         try:
             ask = self._limits.demands(scopes_of(call), case.worst, case.at, case.told, extra)
-        except BudgetExceeded:  # of a price that nobody knows
+        except BudgetExceeded as unpriced:
             note(call, "refused")
-            raise
+            known = call.route.operation and nameless  # a session that may well name a model with a price
+            raise (BudgetExceeded(NAMELESS, code=unpriced.code) if known else unpriced) from None
         return of_an_attempt(ask) if case.more else ask
 
     # -- how it is granted ----------------------------------------------------------------------------------------
@@ -280,7 +287,7 @@ class Admitter:
         note(call, "tapered", taper=label, budget_account=step.account)
         call.lines += f"x-tollgate-taper: {step.share:g}\r\n"
         most = cheaper(call, gw, step.model, step.effort, step.max_tokens)
-        case.worst = self._worst(call, gw)
+        case.worst = await self._worst(call, gw)
         if most is not None and most < case.worst.each:
             case.worst = case.worst.lowered(most)
         case.ask = self._ask(case)

@@ -56,7 +56,8 @@ def arrive(call: Call, gw: Gateway) -> None:
     authenticate(call, gw)
     call.websocket = look.websocket
     plain = readable(call)
-    call.asked = look.dialect.read(look.route, plain)
+    if call.asked is NOTHING:  # it is not long; see stages.unpack
+        call.asked = look.dialect.read(look.route, plain)
     if gw.aliases and call.asked.model in gw.aliases:
         call.request = plain  # a compressed body cannot be spliced: it goes on as it was read
         apply_alias(call, gw)

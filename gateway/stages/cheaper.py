@@ -1,4 +1,5 @@
-"""Cheaper: change a call so that it costs less, by minimal splices: another model, less reasoning, a shorter answer."""
+"""Cheaper: change a call so that it costs less, by minimal splices: another model, less reasoning, a shorter answer. A
+compressed body cannot be spliced: it goes on as it was read."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from gateway.errors import Rejected
 from gateway.policy.keys import uses
 from gateway.policy.splices import merged
 from gateway.ports import Gateway
+from gateway.stages.arrive import readable
 from gateway.stages.translated import may_lead
 
 
@@ -17,6 +19,7 @@ def note(call: Call, decision: str, **more: str) -> None:
 
 def cap(call: Call, gw: Gateway, most: int) -> bool:
     """At most so many tokens of each answer. False where the request cannot say so."""
+    call.request = readable(call)
     edits = gw.dialects[call.route.dialect].cap_output(call.route, call.asked, call.request.body, most, call.model_sent)
     if edits is None:
         return False
@@ -29,6 +32,7 @@ def cheaper(call: Call, gw: Gateway, model: str | None, effort: str | None, max_
     """Apply one step down. Returns the ceiling of the answer that is now in force, None where none was set."""
     if call.asked.calls:
         return None  # a tool has no model, effort or length
+    call.request = readable(call)
     dialect = gw.dialects[call.route.dialect]
     if model is not None:
         rename(call, gw, model)
@@ -61,6 +65,7 @@ def retarget(call: Call, gw: Gateway, model: str, upstream: str) -> None:
         route, edits = gw.dialects[route.dialect].rename(route, call.asked, model)
         if not edits and route is call.route:
             return  # it names its model elsewhere: in messages that are still to come, for one
+        call.request = readable(call)
         call.edits = merged((*call.edits, *edits)) if call.edits else edits
         call.model_sent = model
     call.route = route.at(upstream) if upstream and upstream != route.upstream else route

@@ -1,10 +1,19 @@
 """What is remembered of answers that their providers keep, so that a request that only refers to them has a known size:
 the tokens of a response or message with all before it, and of the response that an item is part of.
+
+Another model may count the same pictures as many times as many tokens: where it does, all of a history counts so often,
+but not beyond what the model reads.
 """
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
+
 from gateway.call import Call
+from gateway.policy.ceiling import model_of
+from gateway.policy.media_tokens import UNSEEN_IMAGE, image_tokens
+from gateway.policy.model_limits import most
 from gateway.policy.token_bound import references
 from gateway.ports import Gateway, Links
 
@@ -19,7 +28,8 @@ def remember(call: Call, links: Links) -> None:
         return
     tenant, usage = call.who.tenant, answer.usage
     total = usage.input_tokens + usage.output_tokens
-    links.put(history_key(tenant, answer.response_id), total.to_bytes(8, "little"))
+    model = model_of(call).encode("utf-8", "replace")[:100]
+    links.put(history_key(tenant, answer.response_id), total.to_bytes(8, "little") + model)
     of = usage.output_tokens.to_bytes(8, "little") + answer.response_id.encode()[:100]
     for item in answer.items:
         links.put(item_key(tenant, item), of)
@@ -31,7 +41,19 @@ def history_tokens(call: Call, gw: Gateway, links: Links) -> int | None:
         return None
     history = gw.dialects[call.route.dialect].bounds(call.route, call.asked).history
     value = links.get(history_key(call.who.tenant, history)) if history else None
-    return int.from_bytes(value[:8], "little") if value else None
+    if not value:
+        return None
+    tokens, model = int.from_bytes(value[:8], "little"), model_of(call)
+    times = finer(value[8:].decode("utf-8", "replace"), model)
+    limits = most(model) if times > 1 else None
+    return tokens * times if limits is None else min(tokens * times, max(tokens, limits.context))
+
+
+@lru_cache(256)
+def finer(before: str, model: str) -> int:
+    """How many times as many tokens this model may make of a picture as the one before did."""
+    seen, now = (image_tokens(UNSEEN_IMAGE, name) for name in (before, model))
+    return max(1, math.ceil(now / seen))
 
 
 def item_tokens(call: Call, links: Links) -> tuple[int, int]:

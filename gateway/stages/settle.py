@@ -63,7 +63,7 @@ def is_hit(call: Call) -> bool:
 def in_doubt(call: Call) -> bool:
     """May more have been billed than what was seen?"""
     answer, last = call.answer, call.attempts[-1]
-    if answer is None or answer.background or call.money.total is None or last.status == 0:
+    if answer is None or answer.background or answer.pending or call.money.total is None or last.status == 0:
         return True
     estimated = answer.usage_source is UsageSource.ESTIMATED
     return estimated and (not answer.complete or call.notes.get("budget") == "stopped")

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 from gateway.call import Call
 from gateway.errors import BudgetExceeded, ClientGone, RunStopped, UpstreamFault
+from gateway.policy.account_names import parse
 from gateway.policy.ceiling import model_of
 from gateway.ports import Downstream, Exchange, Gateway, Used
-from gateway.spend import PICO_PER_NANO
-from gateway.stages.account import priced
+from gateway.spend import PICO_PER_NANO, Hold, Unit
+from gateway.stages.account import added, priced
 from gateway.stages.cheaper import note
 from gateway.stages.ending import Ending
 from gateway.stages.refuse import own_lines
 
-STRAYED = "This session was admitted for {} by its budgets; connect with `?model=` for another model."
+STRAYED = (
+    "This session was admitted for {} by its budgets; connect with `?model=` for another model,"
+    " and send messages of at most 16 MiB."
+)
 SPENT = "This session has come to what was reserved for it in its budgets; connect again to go on."
 
 
@@ -26,12 +30,20 @@ def is_spent(call: Call, used: Used, gw: Gateway) -> bool:
     hold = call.hold
     if hold is None or not hold.output:
         return False
-    if used.usage.input_tokens + used.usage.output_tokens >= hold.output:
+    usages = [used.usage, *(part[0] for part in used.parts)]
+    if sum([usage.input_tokens + usage.output_tokens for usage in usages]) >= hold.output:
         return True
     models = (used.model, model_of(call))
-    provider = call.attempts[-1].target.provider
-    money = priced(gw, provider, models, (used.usage, used.pricing), call.started_at / 1e9)
+    at, provider = call.started_at / 1e9, call.attempts[-1].target.provider
+    money = priced(gw, provider, models, (used.usage, used.pricing), at)
+    for usage, model, context in used.parts:
+        money = added(money, priced(gw, provider, (model, *models), (usage, context), at))
     return money.total is not None and 0 < hold.usd * PICO_PER_NANO <= money.total
+
+
+def by_model(hold: Hold) -> bool:
+    """Does what was held hang on the model?"""
+    return any([one.unit in (Unit.USD, Unit.TOKENS) or parse(one.account).scope == "model" for one in hold.demands])
 
 
 async def tunnel(call: Call, exchange: Exchange, down: Downstream, gw: Gateway) -> Ending:
@@ -43,11 +55,12 @@ async def tunnel(call: Call, exchange: Exchange, down: Downstream, gw: Gateway) 
         call.first_byte = gw.monotonic()
         down.start(101, exchange.reason, exchange.block + own_lines(call), None)
 
-        admitted = model_of(call) if call.hold is not None else ""
+        admitted = model_of(call) if call.hold is not None and by_model(call.hold) else ""
 
         def from_client(data: bytes) -> None:
             tap.feed(True, data)
             if admitted and tap.strays(admitted):
+                tap.withheld()
                 down.interrupt(BudgetExceeded(STRAYED.format(admitted)))
             else:
                 send(data)

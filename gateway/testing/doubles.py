@@ -279,7 +279,7 @@ class FlatPrices:
         return Money(sum(parts.values()), parts, self.version, "priced")
 
     def knows(self, provider: str, model: str) -> bool:
-        return not model.startswith("unknown")
+        return bool(model) and not model.startswith("unknown")
 
 
 class FlatEstimator:

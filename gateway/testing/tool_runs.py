@@ -99,9 +99,12 @@ FORMS: dict[str, tuple[str, str, Writer]] = {  # dialect -> (path, field of the 
 
 
 class Conversation:
-    """One agent's requests in the form of its API. `window`: only so many of the last items are sent; 0: all."""
+    """One agent's requests in the form of its API. `window`: only so many of the last items are sent; 0: all. `calls`:
+    the number of its first tool call, which stands in the ids."""
 
-    def __init__(self, dialect: str, run: str, *, prompt: str = "Do the task.", agent: str = "a", window: int = 0):
+    def __init__(
+        self, dialect: str, run: str, *, prompt: str = "Do the task.", agent: str = "a", window: int = 0, calls: int = 0
+    ):
         self.path, self._field, self._write = FORMS[dialect]
         self._head: list[str] = []
         first: dict[str, Any] = {"role": "user", "content": prompt}
@@ -110,7 +113,7 @@ class Conversation:
         elif dialect == "gemini":
             first = {"role": "user", "parts": [{"text": prompt}]}
         self._items = [_text(first)]
-        self._window, self._ids = window, count()
+        self._window, self._ids = window, count(calls)
         self.run, self.agent, self.step = run, agent, 1
 
     def call(self, now: int, number: int) -> Call:

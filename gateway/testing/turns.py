@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from types import TracebackType
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class Stop:
@@ -20,10 +23,19 @@ class MemoryTurns:
     def __init__(self) -> None:
         self.taken = 0
         self.held = False  # whether somebody is alone
+        self.beside = False  # whether something is done aside
 
     async def next(self) -> None:
         self.taken += 1
         await Stop("turn")
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        await Stop("aside")
+        self.beside = True
+        try:
+            return work()
+        finally:
+            self.beside = False
 
     def alone(self) -> MemoryTurns:
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from socket import SHUT_RDWR
 from typing import Any
 
 import aiohttp
@@ -22,7 +23,8 @@ from tests.e2e.money import ask, asked_of, prices, spend
 
 CEILING = 40  # tokens of an answer that nothing limits
 LONG = "[[tokens 300]]"
-STOPPED = ("stop-chat", "stop-responses", "stop-messages", "stop-google", "stop-raw", "stop-books", "stop-socket")
+SOCKETS = ("stop-socket", "stop-talk")
+STOPPED = ("stop-chat", "stop-responses", "stop-messages", "stop-google", "stop-raw", "stop-books", *SOCKETS)
 TAPERED = ("t-effort", "t-model", "t-cap", "t-stop", "t-all")
 MODELS = (*STOPPED, *TAPERED, "t-cheap")
 
@@ -190,6 +192,16 @@ async def test_a_websocket_is_ended_when_its_answers_come_to_what_was_held(house
     assert (call["notes"]["budget"], call["usage_source"]) == ("stopped", "provider")
 
 
+def spent_by(house: RunningGateway, run: str) -> float:
+    """What a run has spent, once nothing is held for it any more."""
+
+    def account() -> dict[str, Any]:
+        (found,) = house.get("/api/budgets", prefix=f"run:{run}|")["budgets"]
+        return dict(found)
+
+    return float(house.until(account, lambda one: one["reserved"] == 0)["spent"])
+
+
 def said(text: str) -> dict[str, Any]:
     return {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
 
@@ -212,6 +224,46 @@ async def test_a_websocket_asks_for_no_other_model_than_it_was_admitted_for(hous
     assert "stop-socket" in event["error"]["message"]
     (call,) = await asyncio.to_thread(house.calls, 1, run=run)
     assert call["notes"]["budget"] == "stopped"
+
+
+@pytest.mark.parametrize("kind", ["text", "bytes"])
+async def test_a_large_message_of_a_websocket_is_read_for_its_model(house: RunningGateway, kind: str) -> None:
+    """Screenshots make messages of megabytes. One that asks for the session's own model is answered."""
+    picture = {"type": "input_image", "image_url": "data:image/png;base64," + "A" * 3_000_000}
+    asked = [{"role": "user", "content": [{"type": "input_text", "text": "[[tokens 3]]"}, picture]}]
+    async with aiohttp.ClientSession() as session:
+        url = f"{house.url}/run/s-large-{kind}/budget/0.9/v1/responses?model=stop-talk"
+        async with session.ws_connect(url, max_msg_size=0) as socket:
+            await socket.send_json({"type": "response.create", "model": "stop-talk", "input": asked})
+            while (await socket.receive_json(timeout=30))["type"] != "response.completed":
+                pass
+            dear = json.dumps({"type": "response.create", "model": "dear-socket", "input": asked})
+            await (socket.send_str(dear) if kind == "text" else socket.send_bytes(dear.encode()))
+            event = await socket.receive_json(timeout=30)
+    assert (event["type"], event["error"]["tollgate_code"]) == ("error", "budget_exceeded")
+    assert await asyncio.to_thread(spent_by, house, f"s-large-{kind}") < 0.02  # of an answer of three tokens
+
+
+async def test_a_websocket_is_charged_in_doubt_only_for_what_was_asked(house: RunningGateway) -> None:
+    """A session in which nobody asked costs nothing; one that is left amid its second answer what was held."""
+    spent = []
+    for run, answers in (("s-idle", 0), ("s-left", 1)):
+        async with aiohttp.ClientSession() as session:
+            url = f"{house.url}/run/{run}/budget/0.9/v1/realtime?model=stop-talk"
+            async with session.ws_connect(url) as socket:
+                await socket.send_json({"type": "conversation.item.create", "item": said("[[tokens 3]]")})
+                for _ in range(answers):
+                    await socket.send_json({"type": "response.create"})
+                    while (await socket.receive_json(timeout=10))["type"] != "response.done":
+                        pass
+                    await socket.send_json({"type": "conversation.item.create", "item": said("[[tokens 30000]]")})
+                    await socket.send_json({"type": "response.create"})
+                    while (await socket.receive_json(timeout=10))["type"] != "response.created":
+                        pass
+                    socket.get_extra_info("socket").shutdown(SHUT_RDWR)  # without the farewell that ends an answer
+        spent.append(await asyncio.to_thread(spent_by, house, run))
+    assert spent[0] == 0
+    assert spent[1] > 0.2
 
 
 async def test_a_websocket_of_a_run_that_is_killed_is_told_so(house: RunningGateway) -> None:

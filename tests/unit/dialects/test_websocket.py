@@ -11,7 +11,7 @@ import pytest
 from gateway.call import ToolUse, Usage
 from gateway.dialects.sse import MAX_EVENT
 from gateway.dialects.websocket import ws_error, ws_meter
-from gateway.dialects.websocket_frames import FrameReader
+from gateway.dialects.websocket_frames import MAX_ASKED, FrameReader
 from gateway.errors import Overloaded
 
 TEXT, BINARY, MORE, PING = 1, 2, 0, 9
@@ -149,6 +149,70 @@ def test_usages_are_summed():
     assert answer.complete
 
 
+CREATE, CREATED = {"type": "response.create"}, {"type": "response.created", "response": {"id": "r"}}
+REFUSED = {"type": "error", "error": {"type": "invalid_request_error", "code": "x"}}
+
+
+@pytest.mark.parametrize(
+    ("messages", "pending"),
+    [
+        ([], False),
+        ([("client", {"type": "conversation.item.create", "item": {"text": "response.create"}})], False),
+        ([("client", {"type": "session.update", "session": {"model": "m"}})], False),
+        ([("client", CREATE)], True),
+        ([("client", json.dumps(CREATE).replace("r", "\\u0072"))], True),
+        ([("client", CREATE), ("upstream", REFUSED)], False),
+        ([("client", CREATE), ("upstream", CREATED)], True),
+        ([("upstream", CREATED)], True),  # of its own accord: it has heard somebody
+        ([("client", CREATE), ("upstream", CREATED), ("upstream", done())], False),
+        ([("client", CREATE), ("upstream", done())], False),
+        ([("client", CREATE), ("upstream", CREATED), ("upstream", done()), ("client", CREATE)], True),
+        ([("client", CREATE), ("client", CREATE), ("upstream", CREATED), ("upstream", done())], True),
+    ],
+)
+def test_what_was_asked_for_and_is_not_told_of_leaves_a_session_pending(messages, pending):
+    assert session(*messages).end().pending is pending
+
+
+def test_what_does_not_go_on_is_not_waited_for():
+    meter = session(("client", CREATE), ("client", {"type": "session.update", "session": {"model": "m"}}))
+    meter.withheld()
+    assert meter.end().pending
+    meter = session(("client", {"type": "response.create", "model": "m"}))
+    meter.withheld()
+    assert not meter.end().pending
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"input_audio_transcription": {"model": "ear"}}, {"audio": {"input": {"transcription": {"model": "ear"}}}}],
+)
+def test_what_was_said_is_written_down_by_a_model_of_its_own(config):
+    tokens = {"type": "tokens", "input_tokens": 7, "output_tokens": 3, "total_tokens": 10}
+    heard = {"type": "conversation.item.input_audio_transcription.completed", "transcript": "hi", "usage": tokens}
+    meter = session(("upstream", {"type": "session.updated", "session": config}), *[("upstream", heard)] * 2)
+    used = meter.used()
+    assert used.parts == meter.end().parts == ((Usage(14, 6), "ear", {}),)
+    assert meter.used() is None
+    assert not meter.end().pending
+    seconds = {**heard, "usage": {"type": "duration", "seconds": 9}}
+    assert session(("upstream", seconds)).end().pending  # nothing here has a price by the second
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        '{"type":"response.create","model":"m","model":"other"}',
+        '{"type":"response.create","model":"other","response":{"model":"m","model":"m"}}',
+        '{"type":"session.update","session":{"model":"m","model":"other"}}',
+        '{"type":"response.create","model":"m","temperature":NaN}',
+    ],
+)
+def test_a_model_that_is_named_twice_is_another_one(message):
+    assert session(("client", message)).strays("m")
+    assert not session(("client", '{"type":"response.create","model":"M","response":{"model":"m"}}')).strays("m")
+
+
 def test_usage_in_messages_of_the_client_is_not_believed():
     assert session(("client", done())).end().usage is None
 
@@ -202,6 +266,26 @@ def test_a_session_is_closed_only_between_messages(talk):
     assert json.loads(error)["error"]["code"] == "overloaded"
     close = frame((1008).to_bytes(2, "big") + b"overloaded", 8)
     assert data.endswith(close)
+
+
+def test_what_cannot_be_read_may_ask_for_anything(talk):
+    tap = talk("openai_responses").dialect.tap(b"permessage-deflate")
+    create = json.dumps({"type": "response.create", "model": "m"}).encode()
+    tap.feed(True, frame(create + b" " * (3 * MAX_EVENT), masked=True))
+    assert not tap.strays("m")
+    tap.feed(True, frame(create, BINARY, masked=True))
+    assert not tap.strays("m")
+    assert tap.strays("other")
+    tap.feed(True, frame(b"no deflate at all", compressed=True, masked=True))
+    assert tap.strays("m")
+    for large in (frame(b"x" * (MAX_ASKED + 1), BINARY), frame(Deflater()(bytes(MAX_ASKED + 1)), compressed=True)):
+        tap = talk("openai_responses").dialect.tap(b"permessage-deflate")
+        tap.feed(True, large)
+        assert tap.strays("m")
+    tap = talk("openai_responses").dialect.tap(b"")
+    tap.feed(False, frame(b"x" * (MAX_EVENT + 1)))
+    assert tap.end().pending
+    assert not tap.strays("m")
 
 
 def test_a_message_too_large_to_be_kept_is_within_until_it_ends(talk):

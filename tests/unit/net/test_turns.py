@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from threading import Event
+
+import pytest
 
 from gateway.net.turns import Turns
 
@@ -49,5 +52,24 @@ def test_who_gives_up_waiting_takes_no_turn() -> None:
         fourth.cancel()
         await asyncio.gather(first, second, fourth, return_exceptions=True)
         await turns.next()  # none was lost with them
+
+    asyncio.run(scenario())
+
+
+def test_the_loop_goes_on_while_something_is_done_aside() -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        turns, wheel, seen = Turns(loop), Wheel(loop), Event()
+        loop.call_soon(wheel.roll)
+
+        def work() -> int:
+            began = wheel.turn
+            assert seen.wait(60), "the loop stands still"
+            return began
+
+        loop.call_later(0, lambda: loop.call_later(0, seen.set))
+        assert await turns.aside(work) < wheel.turn
+        with pytest.raises(ZeroDivisionError):
+            await turns.aside(lambda: 1 // 0)
 
     asyncio.run(scenario())

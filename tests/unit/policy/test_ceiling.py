@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.call import Answer, Asked, Call, Request, Route, Trace, Usage, Who
@@ -132,6 +132,8 @@ def worst(provider: str = "openai", known_history: int | None = None, **body: An
 
 
 HELLO = [{"role": "user", "content": "hello"}]
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAIAAAA="  # 64 x 64
+PICTURE: list[dict[str, Any]] = [{"parts": [{"inlineData": {"mimeType": "image/png", "data": PNG}}]}]
 
 
 @pytest.mark.parametrize(
@@ -187,6 +189,33 @@ def test_candidates_of_a_nested_config_count(name: str, count: dict[str, Any]):
     """Protobuf's JSON has two names for a field, and takes numbers as strings."""
     config = {"maxOutputTokens": 10, **count}
     assert worst("google", dialect="gemini", contents=HELLO, **{name: config}).tokens_out == 40
+
+
+@pytest.mark.parametrize(
+    "spelt", [b"mediaResolution", b"media_resolution", b"media\\u0052esolution", b"candid\\u0061teCount"]
+)
+def test_a_member_of_a_nested_config_counts_however_it_is_spelt(spelt: bytes):
+    config = {spelt.decode(): 3, "maxOutputTokens": 10}
+    body = msgspec.json.encode({"contents": PICTURE, "generationConfig": config}).replace(b"\\\\u", b"\\u")
+    request = Request(b"POST", b"/", (), body)
+    route = Route("/v1/x", "gemini", "chat", "u", b"/v1beta/models/gemini-2.5-flash:generateContent")
+    asked = DIALECTS["gemini"].read(route, request)
+    found = CEILING.worst(Call("c", request, route, asked, Who(), Trace(), 0, 0), "google", AT)
+    assert found.tokens_in > 2_304 or found.tokens_out == 30
+
+
+@pytest.mark.parametrize("level", ["MEDIA_RESOLUTION_HIGH", "MEDIA_RESOLUTION_ULTRA_HIGH", 3])
+def test_gemini_looks_closer_at_a_small_picture_where_it_is_told_to(level: Any):
+    plain = worst("google", dialect="gemini", contents=PICTURE)
+    config = {"mediaResolution": level}
+    assert worst("google", dialect="gemini", contents=PICTURE, generationConfig=config).tokens_in > 2_304
+    [part] = PICTURE[0]["parts"]
+    close = [{"parts": [{**part, "mediaResolution": {"level": level}}]}]
+    assert worst("google", dialect="gemini", contents=close).tokens_in > 2_304
+    low = {"mediaResolution": "MEDIA_RESOLUTION_LOW"}
+    assert (
+        worst("google", dialect="gemini", contents=PICTURE, generationConfig=low).tokens_in == plain.tokens_in < 1_000
+    )
 
 
 def test_a_guessed_answer_may_be_billed_beside_the_real_one():
@@ -426,6 +455,8 @@ def test_hosted_tools():
         ({"type": "code_interpreter", "container": {"type": "auto", "memory_limit": "64g"}}, {}, 1.92),
         ({"type": "code_interpreter", "container": {"type": "auto", "memory_limit": "1t"}}, {}, 1.92),
         ({"type": "code_interpreter", "container": "cntr_1"}, {}, 0),  # paid for when it was made
+        ({"type": "shell", "environment": {"type": "container_auto", "memory_limit": "4g"}}, {}, 0.12),
+        ({"type": "shell", "environment": {"type": "container_reference", "container_id": "cntr_1"}}, {}, 0),
     ],
 )
 def test_pictures_and_containers_are_held_beside_the_tokens(tool: dict[str, Any], more: dict[str, Any], usd: float):
@@ -435,6 +466,18 @@ def test_pictures_and_containers_are_held_beside_the_tokens(tool: dict[str, Any]
     assert abs(found.base_pico - other.base_pico - usd * 1e12) < 1e8  # beside some tokens of its definition
     inline = {"type": "additional_tools", "role": "developer", "tools": [tool]}
     assert worst(**body | {"input": [inline]}).base_pico >= usd * 1e12
+
+
+def test_a_stored_prompt_may_hold_tools_that_the_request_does_not_show():
+    body = {"dialect": "openai_responses", "model": "gpt-5-nano", "max_output_tokens": 10, "input": "hi"}
+    shown = [{"type": "web_search"}, {"type": "code_interpreter", "container": {"type": "auto"}}]
+    seen = worst(**body, tools=shown, max_tool_calls=10)
+    stored = worst(**body, prompt={"id": "pmpt_1", "variables": {"city": "Oslo"}})
+    assert stored.tokens_in > seen.tokens_in + 10 * 50_000  # what it says is read again at each use
+    assert (stored.nano_usd or 0) > (seen.nano_usd or 0)
+    none = worst(**body, prompt={"id": "pmpt_1"}, max_tool_calls=0)
+    assert 50_000 < none.tokens_in < 60_000
+    assert none.base_pico < 0.03 * 1e12
 
 
 def test_several_models_that_may_answer():
@@ -552,6 +595,7 @@ FIELDS = [
 ]  # fmt: skip
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # shared machines pause
 @given(
     st.dictionaries(st.sampled_from(FIELDS), values, max_size=6),
     st.sampled_from(["chat", "text_completion", "embeddings"]),

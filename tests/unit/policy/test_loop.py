@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, product
 from random import Random
 
 import pytest
@@ -15,7 +15,7 @@ from gateway.config.schema import Loops
 from gateway.dialects.steps import newest_step
 from gateway.policy.loop import SIGNALS, LoopBreaker, active, check_steps, worst
 from gateway.policy.loop_signals import Verdict
-from gateway.policy.loop_trail import LIMIT, Trail, unpack
+from gateway.policy.loop_trail import ASIDE, LIMIT, Trail, unpack
 from gateway.testing.calls import MemoryLinks
 from gateway.testing.tool_runs import FORMS, HONEST, RUNAWAYS, Act, Conversation, Move
 
@@ -166,6 +166,25 @@ def test_it_goes_on_in_another_worker() -> None:
         found += breaker(links=links).check(talk.call(NOW, number), NOW)
     assert [verdict.signal for verdict in found] == ["repeated_call"]
     assert all(len(value) <= LIMIT for value in links.values.values())
+
+
+@pytest.mark.parametrize("dialect", ["openai_chat", "anthropic", "openai_responses"])
+def test_agents_that_are_asked_the_same_at_once_repeat_nothing(dialect: str) -> None:
+    """Six sub-agents, side by side and one behind the other; one of them runs away and is noticed all the same."""
+    moves = list(islice(HONEST["researcher"](Random(3)), 6))
+    for together in (True, False):
+        watch, talks = breaker(), [Conversation(dialect, "run", calls=100 * n) for n in range(6)]
+        found = []
+        orders = product(moves, talks) if together else map(reversed, product(talks, moves))
+        for number, (move, talk) in enumerate(orders):
+            talk.take(move)
+            found += watch.check(talk.call(NOW, number), NOW)
+        assert not found
+        runaway = islice(RUNAWAYS["same call for ever"](Random(1)), 2 * ASIDE)
+        for number, move in enumerate(runaway):
+            talks[2].take(move)
+            found += watch.check(talks[2].call(NOW, number), NOW)
+        assert "repeated_call" in {verdict.signal for verdict in found}
 
 
 @pytest.mark.parametrize("dialect", ["openai_chat", "anthropic", "openai_responses"])

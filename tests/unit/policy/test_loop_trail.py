@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.policy.loop_facts import SKETCH, sketch
-from gateway.policy.loop_trail import LIMIT, STEPS, STREAKS, Mark, Trail, unpack
+from gateway.policy.loop_trail import ASIDE, LIMIT, STEPS, STREAKS, Mark, Trail, unpack
 
 halves = st.integers(1, 0xFFFF)
 few = st.integers(1, 6)  # so that things come again
@@ -37,6 +37,23 @@ def test_a_trail_survives_a_journey_through_the_table(steps, window, key):
         trail = found
     assert trail.entries == tuple(mark.done << 16 | mark.brought for mark in steps[-window:])
     assert len(trail.streaks) <= STREAKS
+
+
+def test_steps_that_follow_on_no_known_one_count_after_a_while():
+    trail = Trail()
+    assert not trail.is_aside(8)  # nothing is known
+    trail.push(Mark(1, 1, (1,)), 1, 20, 9, 8)
+    assert not trail.is_aside(9)
+    assert not trail.is_aside(0)  # the body does not show what it follows on
+    for _ in range(ASIDE):
+        assert trail.is_aside(5)
+        trail.aside += 1
+        trail = unpack(trail.pack())
+    assert not trail.is_aside(5)
+    trail.push(Mark(1, 1, (1,)), 2, 20, 6, 5)
+    assert not trail.is_aside(7)  # who rewrites its history does so in each step
+    trail.push(Mark(1, 1, (1,)), 3, 20, 7, 6)
+    assert trail.is_aside(5)
 
 
 @given(st.binary(max_size=LIMIT))

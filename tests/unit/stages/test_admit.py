@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from datetime import UTC
 from typing import Any
@@ -355,6 +356,33 @@ def test_taper_steps_apply_from_exactly_their_share(spent: int, seen: dict[str, 
     assert header(world, b"x-tollgate-taper") == ({0: None, 1: b"0.5"}.get(len(seen), b"0.8"))
     assert done.notes.get("budget") == ("tapered" if seen else None)
     assert not books.held
+
+
+@pytest.mark.parametrize(("query", "said"), [("", "?model="), ("?model=unknown-1", "prices.models")])
+def test_a_session_is_told_what_its_budget_lacks(query: str, said: str) -> None:
+    world, _ = limited(runs=Runs(budget_usd=1))
+    upgrade = ((b"Upgrade", b"websocket"), (b"Connection", b"Upgrade"))
+    request = ask("/v1/responses" + query, b"", *upgrade, method=b"GET")
+    drive(serve(request, world.down, world.gateway()))
+    done = world.journal.records[-1]
+    assert (done.status, getattr(done.fault, "code", "")) == (402, "price_unknown")
+    assert said in str(done.fault)
+
+
+@pytest.mark.parametrize(("spent", "more"), [(800_000_000, {}), (999_800_000, {"on_exceed": "clamp"})])
+def test_a_compressed_call_is_made_cheaper_as_others_are(spent: int, more: dict[str, Any]) -> None:
+    """It goes on as it was read, for a compressed body cannot be spliced."""
+    sent = []
+    for coding in ((), ((b"content-encoding", b"gzip"),)):
+        steps = TAPER[:-1] if not more else ()
+        world, books = limited(runs=Runs(budget_usd=1, taper=steps, **more), spending=Spending(clamp_floor=1))
+        fill(books, spent)
+        asked = body(reasoning_effort="high")
+        assert call(world, gzip.compress(asked) if coding else asked, *coding).status == 200
+        head, _, told = world.upstreams.sent[0].partition(b"\r\n\r\n")
+        assert b"content-encoding" not in head.lower()
+        sent.append(json.loads(told))
+    assert sent[0] == sent[1] != json.loads(body(reasoning_effort="high"))
 
 
 def test_the_last_step_stops() -> None:

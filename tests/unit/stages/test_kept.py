@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from msgspec import json
 
 from gateway.call import Answer, Call, Request, Route, Trace, Usage, Who
 from gateway.dialects.registry import DIALECTS
-from gateway.stages.kept import item_tokens, remember
+from gateway.stages.kept import history_tokens, item_tokens, remember
 from gateway.testing.calls import MemoryLinks
+from gateway.testing.doubles import World
 
 
-def call(items: list[Any], answer: Answer | None = None, tenant: str = "a", dialect: str = "openai_responses") -> Call:
-    request = Request(b"POST", b"/v1/responses", (), json.encode({"model": "m", "input": items}))
+def call(
+    items: list[Any], answer: Answer | None = None, tenant: str = "a", dialect: str = "openai_responses", **more: Any
+) -> Call:
+    request = Request(b"POST", b"/v1/responses", (), json.encode({"model": "m", "input": items, **more}))
     route = Route("/v1/responses", dialect, "chat", "openai", b"/v1/responses")
     made = Call("c", request, route, DIALECTS[dialect].read(route, request), Who(tenant), Trace(), 0, 0)
     made.answer = answer
@@ -36,6 +40,28 @@ def test_items_count_as_the_output_that_they_were_made_in_once_for_each_response
         3,
         75,
     )
+
+
+@pytest.mark.parametrize(
+    ("before", "model", "tokens"),
+    [
+        ("gpt-4o", "gpt-4o", 1_070),
+        ("gpt-4o-mini", "gpt-4o", 1_070),
+        ("gpt-4o", "gpt-4o-mini", 34 * 1_070),  # 25,501 tokens of a picture of 765
+        ("gpt-5", "gpt-4o-mini", 41 * 1_070),
+    ],
+)
+def test_a_history_counts_by_what_another_model_makes_of_its_pictures(before: str, model: str, tokens: int) -> None:
+    links, world = MemoryLinks(), World()
+    asked = call(["hi"], Answer(before, "resp_1", Usage(1_000, 70)))
+    asked.model_sent = before
+    remember(asked, links)
+    later = call(["hi"], previous_response_id="resp_1")
+    later.model_sent = model
+    assert history_tokens(later, world.gateway(), links) == tokens
+    asked.answer = Answer(before, "resp_1", Usage(100_000, 70))
+    remember(asked, links)
+    assert (history_tokens(later, world.gateway(), links) or 0) <= 128_000
 
 
 def test_what_is_not_known_or_somebody_elses_is_not_counted() -> None:

@@ -112,7 +112,7 @@ def test_an_answer_from_the_cache_is_one_request_and_nothing_else(result: str) -
 def test_a_response_that_can_be_continued_is_remembered_with_its_tokens() -> None:
     links, budgets = MemoryLinks(), MemoryBudgets([])
     settled(call(), budgets, links, learn=False)
-    assert links.get(history_key("default", "resp_1")) == (120).to_bytes(8, "little")
+    assert links.get(history_key("default", "resp_1")) == (120).to_bytes(8, "little") + b"gpt-4o"
     assert links.get(history_key("other", "resp_1")) is None
 
 

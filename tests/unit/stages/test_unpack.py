@@ -11,10 +11,12 @@ import brotli
 import pytest
 import zstandard
 
+from gateway.config.schema import Budget
 from gateway.pipeline import serve
 from gateway.policy.encoding import FLOOR, STEP
-from gateway.stages.unpack import EXPANDED
+from gateway.stages.unpack import EXPANDED, LONG
 from gateway.testing.doubles import World, ask, drive
+from gateway.testing.memory_budgets import limit
 
 CHAT = "/v1/chat/completions"
 CODERS: dict[str, Callable[[bytes], bytes]] = {
@@ -63,6 +65,30 @@ def test_a_bomb_is_refused_and_everything_else_comes_in_between(coding: str) -> 
     assert stops.count("turn") >= FLOOR // most
     assert stops.count("alone") == 1
     assert not world.turns.held
+
+
+@pytest.mark.parametrize("coding", ["", "gzip"])
+@pytest.mark.parametrize("size", [LONG // 2, 2 * LONG])
+def test_a_long_body_is_read_aside_and_once(coding: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    body, headers = question(size), [(b"Content-Encoding", b"gzip")] if coding else []
+    world = World()
+    limit(world, budgets=[Budget("global", usd=50)])
+    dialect, places = world.dialects["openai_chat"], []
+    read = dialect.read
+    monkeypatch.setattr(dialect, "read", lambda *args: (places.append(world.turns.beside), read(*args))[1])
+    world.answer(200, [(b"Content-Type", b"application/json")], [b"{}"])
+    packed = gzip.compress(body) if coding else body
+    stops = drive(serve(ask(CHAT, packed, *headers), world.down, world.gateway()))
+    assert world.upstreams.sent[0].endswith(b"\r\n\r\n" + packed)
+    assert places == [size > LONG]
+    assert stops.count("aside") == (2 if size > LONG else 0)  # once to read it, once to reckon what it may cost
+    assert world.call.status == 200
+
+
+def test_what_is_wrong_with_a_long_body_is_said_as_of_others() -> None:
+    world, _ = sent(question(2 * LONG)[:-1], "identity")
+    assert world.call.status == 400
+    assert b"invalid_json" in world.down.sent
 
 
 def test_who_has_left_expands_no_further() -> None:
