@@ -57,7 +57,13 @@ def test_every_command_has_help(command, capsys):
     assert f"usage: tollgate {' '.join(command)}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["journal"], ["config", "x"], ["serve", "--workers", "two"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *([], ["nonsense"], ["journal"], ["config", "x"], ["serve", "--workers", "two"]),
+        *(["demo", "--seconds", seconds] for seconds in ("nan", "inf", "0", "-1", "soon")),
+    ],
+)
 def test_a_wrong_command_line_ends_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(arguments)
