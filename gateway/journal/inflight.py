@@ -37,6 +37,7 @@ PAGE = 4096
 SLOT = 512
 SLOTS = 4096
 SLOTS_MAX = 65_536
+UNMARKED = "journal_backlog_unmarked"  # gauge: records that wait to be written and have no slot here
 _MAGIC = b"TGI\r\n\x1a\n\x00"
 _HEAD = struct.Struct("<8sIIQ8si4x24s")
 _MARK = struct.Struct("<II")
@@ -245,6 +246,11 @@ class Leftover(Struct):
     token: bytes
     gauges: dict[str, float]
     intents: list[Intent]
+
+    @property
+    def lost(self) -> int:
+        """Records that went with a process that is dead, beside its calls in flight."""
+        return int(self.gauges.get("journal_lost_pending", 0) + self.gauges.get(UNMARKED, 0))
 
 
 def parse(data: bytes) -> Leftover | None:

@@ -77,7 +77,7 @@ class Recovery:
                 if not self._writer.append_record(abandoned(intent, left.worker, now), wait=False):
                     return
                 done.calls += 1
-        lost = int(left.gauges.get("journal_lost_pending", 0))
+        lost = left.lost
         event = EventRecord(f"lost-{left.token.hex()}", now, "records_lost", left.worker)
         if lost and event.id not in known:
             event.detail = {"count": lost, "reason": f"{left.writer} died before it could report them"}
@@ -128,7 +128,7 @@ def abandoned(intent: Intent, worker: int, now: int) -> CallRecord:
 
 def _known(left: Leftover, directory: Path, name: str) -> set[str]:
     """Ids of records that may stand in for what is left: the last ones of the process, and earlier recoveries."""
-    if not left.intents and not left.gauges.get("journal_lost_pending"):
+    if not left.intents and not left.lost:
         return set()
     segments = listing(directory)
     known = {head for segment in segments if segment.writer == name for head in _ids(segment)}
