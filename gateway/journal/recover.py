@@ -147,7 +147,7 @@ def _token(segment: Segment) -> bytes:
         with open(segment.path, "rb") as file:
             header = read_header(file.fileno())
             size = os.fstat(file.fileno()).st_size
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return b""
     return header.token if header is not None and size > HEADER_BYTES else b""
 
@@ -156,5 +156,5 @@ def _ids(segment: Segment) -> Iterator[str]:
     try:
         for payload in payloads(segment.path):
             yield decode_head(payload).id
-    except (FileNotFoundError, DecodeError):  # deleted meanwhile; or a payload of an unknown kind
+    except (FileNotFoundError, PermissionError, DecodeError):  # deleted meanwhile; or a payload of an unknown kind
         return

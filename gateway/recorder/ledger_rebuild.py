@@ -39,6 +39,12 @@ class Rebuilt(Struct, frozen=True):
     torn: int
     corrupt: int
     undecodable: int
+    unreadable: int = 0  # segments
+
+    @property
+    def damaged(self) -> int:
+        """Places and whole segments that were left out; a torn end was no record yet."""
+        return self.corrupt + self.undecodable + self.unreadable
 
 
 @contextlib.contextmanager
@@ -68,20 +74,30 @@ def rebuild(journal: Path, ledger: Path) -> Rebuilt:
     with exclusive(ledger):
         draft = ledger.with_name(f"{ledger.name}.rebuild")
         _remove(draft)
-        reader, fresh, count = JournalReader(journal), Ledger(draft), 0
+        reader = JournalReader(journal)
         try:
-            fresh.open()
-            while batch := reader.read(BATCH):
-                fresh.apply([record for _, record in batch], reader.positions, reader.positions)
-                count += len(batch)
-            fresh.compact()
+            count = _fill(draft, reader)
+            _remove(ledger)
+            draft.rename(ledger)
         finally:
-            fresh.close()
             reader.close()
-        _remove(ledger)
-        draft.rename(ledger)
+            _remove(draft)  # of a rebuild that failed: it may be what fills the disk
         damage = reader.damage
-        return Rebuilt(count, damage.torn, damage.corrupt, damage.undecodable)
+        return Rebuilt(count, damage.torn, damage.corrupt, damage.undecodable, damage.unreadable)
+
+
+def _fill(draft: Path, reader: JournalReader) -> int:
+    """Returns how many records went in."""
+    fresh, count = Ledger(draft), 0
+    try:
+        fresh.open()
+        while batch := reader.read(BATCH):
+            fresh.apply([record for _, record in batch], reader.positions, reader.positions)
+            count += len(batch)
+        fresh.compact()
+    finally:
+        fresh.close()
+    return count
 
 
 def dump(ledger: Path) -> Iterator[str]:

@@ -176,6 +176,28 @@ def test_an_empty_journal_makes_an_empty_ledger(home, capsys):
     assert json.loads(capsys.readouterr().out)["ok"] is True
 
 
+def test_a_rebuild_says_which_part_of_the_journal_was_left_out(home, capsys):
+    (home / "state" / "journal").mkdir(parents=True)
+    (home / "state" / "journal" / "w0-00000001.tgj").write_bytes(b"no segment")
+    assert cli.main(["ledger", "rebuild", "--state", "state"]) == 1
+    assert capsys.readouterr().out == f"{home}/state/ledger.sqlite: 0 records, 1 damaged and left out\n"
+
+
+def test_a_rebuild_that_fails_leaves_the_ledger_and_nothing_else(home, capsys, monkeypatch):
+    (home / "state" / "journal").mkdir(parents=True)
+    assert cli.main(["ledger", "rebuild", "--state", "state"]) == 0
+    before = (home / "state" / "ledger.sqlite").read_bytes()
+
+    def full(*_):
+        raise LedgerUnavailable("database or disk is full")
+
+    monkeypatch.setattr("gateway.recorder.ledger.Ledger.compact", full)
+    assert cli.main(["ledger", "rebuild", "--state", "state"]) == 1
+    assert "database or disk is full" in capsys.readouterr().err
+    assert (home / "state" / "ledger.sqlite").read_bytes() == before
+    assert {path.name for path in (home / "state").iterdir()} == {"journal", "ledger.sqlite", "ledger.sqlite.lock"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
