@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from http import HTTPStatus
 
 import msgspec
@@ -10,6 +11,8 @@ from aiohttp.typedefs import Handler
 
 from gateway.admin.views import Problem
 from gateway.errors import GatewayError
+
+_log = logging.getLogger("tollgate.admin")
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -73,3 +76,10 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return answer(ApiError(405, "method_not_allowed", f"allowed: {allowed}", headers={"Allow": allowed}))
     except web.HTTPRequestEntityTooLarge:
         return answer(ApiError(413, "request_too_large", "the request body is too large"))
+    except web.HTTPException:
+        raise
+    except Exception:
+        if request.writer.output_size:  # there is no other answer any more
+            raise
+        _log.exception("admin: %s %s failed", request.method, request.path)
+        return answer(ApiError(500, "internal_error", "a fault of the gateway; its log says more"))

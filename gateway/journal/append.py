@@ -131,6 +131,8 @@ class JournalWriter:
 
     def close(self) -> None:
         """Write what waits, if possible, and give up segment and table. Idempotent."""
+        if self.table.closed:
+            return
         if self._trouble is not None:
             self._probe_at = 0.0
             if not self._probe():

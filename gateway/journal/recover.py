@@ -41,17 +41,24 @@ class Recovery:
         self._directory = directory
         self._writer = writer
         self._name = name
+        self._refused: set[Path] = set()
 
     def run(self, now: int) -> Recovered:
         """Settle every table whose process is gone; `now` is in ns since the epoch.
 
-        Tables of living processes are left alone. Where the journal cannot be written they stay for a later attempt.
+        Tables of living processes are left alone. Where the journal cannot be written they stay for a later attempt,
+        as do those that may not be read.
         """
         done = Recovered()
         for path in sorted(self._inflight.glob(f"*{SUFFIX}")):
             try:
                 fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             except FileNotFoundError:
+                continue
+            except PermissionError as error:
+                if path not in self._refused:
+                    self._refused.add(path)
+                    _log.error("journal: %s: %s; what was in flight there is not known", path, error.strerror)
                 continue
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

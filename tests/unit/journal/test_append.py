@@ -328,6 +328,7 @@ def test_closing_in_trouble_counts_what_waited(bench: Any, make_call: Any, table
     b.writer.append(call, b.writer.begin(call))
     b.writer.append(make_call("refused"), -1)
     b.writer.close()
+    b.writer.close()
     (path,) = tables.iterdir()  # stays, so that the loss is reported by whoever recovers it
     left = parse(path.read_bytes())
     assert left is not None

@@ -201,6 +201,31 @@ def test_older_processes_of_the_same_name_do_not_answer_for_it(
     assert ("a", "abandoned") in calls(journal)
 
 
+def test_a_table_of_another_user_is_left_alone_and_said_once(
+    journal: Path,
+    tables: Path,
+    recovery: Recovery,
+    make_call: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    w = worker(journal, tables)
+    w.begin(make_call("a"))
+    path, real = w.table.path, os.open
+    die(w)
+
+    def open_(file: Any, *rest: Any, **options: Any) -> int:
+        if file == path:
+            raise PermissionError(13, "Permission denied", str(file))
+        return real(file, *rest, **options)
+
+    monkeypatch.setattr(os, "open", open_)
+    assert [recovery.run(now=0).tables for _ in range(3)] == [0, 0, 0]
+    assert len(caplog.records) == 1
+    monkeypatch.undo()
+    assert recovery.run(now=0).calls == 1
+
+
 def test_a_file_that_is_no_table_is_set_aside(tables: Path, recovery: Recovery) -> None:
     (tables / "w0-1-aa.mm").write_bytes(b"nonsense")
     assert recovery.run(now=0).tables == 0
