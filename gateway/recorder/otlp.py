@@ -26,6 +26,7 @@ _MODULE = {"traces": "trace_exporter", "metrics": "metric_exporter"}
 _PACKAGE = {"http/protobuf": "opentelemetry.exporter.otlp.proto.http", "grpc": "opentelemetry.exporter.otlp.proto.grpc"}
 _SESSION_VARIABLE = "_CREDENTIAL_PROVIDER"  # names a plug-in of the user's that makes the HTTP session
 _LOG_SECONDS = 60
+_log = logging.getLogger("tollgate.recorder")
 
 
 class Destination(Struct, frozen=True):
@@ -49,7 +50,10 @@ def destination(signal: Signal, otlp: Otlp | None, environ: Mapping[str, str]) -
     protocol = environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL") or (
         otlp.protocol if otlp is not None else environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
     )
-    if protocol not in _PACKAGE or not (own or otlp):
+    if not (own or otlp):
+        return None
+    if protocol not in _PACKAGE:
+        _log.error("telemetry: no %s are exported: expected %s, got %r", signal, " or ".join(_PACKAGE), protocol)
         return None
     endpoint = own
     if otlp is not None and not own:

@@ -113,6 +113,14 @@ def test_check_fails_on_warnings_only_when_strict(home, capsys):
     assert 'warning: tollgate.yaml:1: aliases.fast: no price is known for "no-such-model"' in capsys.readouterr().out
 
 
+def test_check_warns_of_a_variable_that_nobody_reads(home, capsys, monkeypatch):
+    monkeypatch.setenv("TOLLGATE_WORKRES", "4")
+    monkeypatch.setenv("TOLLGATE_PORT", "tcp://10.0.0.1:8787")  # as Kubernetes has it
+    assert cli.main(["check"]) == 0
+    warned = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: TOLLGATE_")]
+    assert warned == ["warning: TOLLGATE_WORKRES: this variable is not read; did you mean TOLLGATE_WORKERS?"]
+
+
 def test_check_fails_on_a_budget_that_matches_nothing(home, capsys):
     (home / "tollgate.yaml").write_text("budgets:\n- {scope: upstream, match: opnai, usd: 1}\n")
     assert cli.main(["check"]) == 2
