@@ -11,6 +11,9 @@ import yaml
 from gateway import __version__, cli
 from gateway.config.problems import ConfigError, Problem
 from gateway.errors import LedgerUnavailable
+from gateway.recorder.ledger import Ledger
+from gateway.recorder.ledger_rebuild import dump
+from gateway.testing.records import call_record
 
 COMMANDS = [
     ("serve",),
@@ -189,6 +192,21 @@ def test_a_rebuild_says_which_part_of_the_journal_was_left_out(home, capsys):
     (home / "state" / "journal" / "w0-00000001.tgj").write_bytes(b"no segment")
     assert cli.main(["ledger", "rebuild", "--state", "state"]) == 1
     assert capsys.readouterr().out == f"{home}/state/ledger.sqlite: 0 records, 1 damaged and left out\n"
+
+
+def test_a_ledger_that_knew_more_than_the_journal_is_kept_aside(home, capsys):
+    state = home / "state"
+    (state / "journal").mkdir(parents=True)
+    ledger = Ledger(state / "ledger.sqlite")
+    ledger.open()
+    ledger.apply([call_record("a"), call_record("b")], {})
+    ledger.close()
+    before = list(dump(state / "ledger.sqlite"))
+    assert cli.main(["ledger", "rebuild", "--state", "state"]) == 0
+    aside = state / "ledger.sqlite.aside"
+    said = f"the journal has 2 calls less than the old ledger, which is kept as {aside}"
+    assert capsys.readouterr().out.splitlines()[1] == said
+    assert (list(dump(aside)), list(dump(state / "ledger.sqlite"))) == (before, [])
 
 
 def test_a_rebuild_that_fails_leaves_the_ledger_and_nothing_else(home, capsys, monkeypatch):
