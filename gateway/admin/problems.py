@@ -81,5 +81,5 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except Exception:
         if request.writer.output_size:  # there is no other answer any more
             raise
-        _log.exception("admin: %s %s failed", request.method, request.path)
+        _log.exception("admin: %s %s failed", request.method, request.rel_url.raw_path)
         return answer(ApiError(500, "internal_error", "a fault of the gateway; its log says more"))

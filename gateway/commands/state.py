@@ -27,5 +27,5 @@ def ledger_rebuild(path: Path | None, env: Mapping[str, str], overrides: Mapping
     left_out = f", {result.damaged} damaged and left out" if result.damaged else ""
     print(f"{target}: {result.records} records{left_out}")
     if result.fewer:
-        print(f"the journal has {result.fewer} calls less than the old ledger, which is kept as {result.kept}")
+        print(f"{result.fewer} calls of the old ledger are no longer in the journal; it is kept as {result.kept}")
     return 1 if result.damaged else 0

@@ -204,7 +204,7 @@ def test_a_ledger_that_knew_more_than_the_journal_is_kept_aside(home, capsys):
     before = list(dump(state / "ledger.sqlite"))
     assert cli.main(["ledger", "rebuild", "--state", "state"]) == 0
     aside = state / "ledger.sqlite.aside"
-    said = f"the journal has 2 calls less than the old ledger, which is kept as {aside}"
+    said = f"2 calls of the old ledger are no longer in the journal; it is kept as {aside}"
     assert capsys.readouterr().out.splitlines()[1] == said
     assert (list(dump(aside)), list(dump(state / "ledger.sqlite"))) == (before, [])
 
