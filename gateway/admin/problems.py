@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from http import HTTPStatus
 
 import msgspec
@@ -15,6 +16,11 @@ from gateway.errors import GatewayError
 _log = logging.getLogger("tollgate.admin")
 
 CONTENT_TYPE = "application/problem+json"
+# What an unforeseen state of files or data, or a bug, raises.
+_BUGS = (
+    *(ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError),
+    *(msgspec.MsgspecError, sqlite3.Error),
+)
 
 
 class ApiError(Exception):
@@ -78,7 +84,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return answer(ApiError(413, "request_too_large", "the request body is too large"))
     except web.HTTPException:
         raise
-    except Exception:
+    except _BUGS:
         if request.writer.output_size:  # there is no other answer any more
             raise
         _log.exception("admin: %s %s failed", request.method, request.rel_url.raw_path)
