@@ -45,13 +45,16 @@ def sweep(prefix: str) -> None:
 
 
 def _made(prefix: str) -> tuple[Path, int]:
-    """The directory and the descriptor that holds it."""
+    """The directory and the descriptor that holds it. Until it is locked another process may sweep it away."""
     while True:
         path = Path(tempfile.mkdtemp(prefix=prefix))
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            continue
         if _locked(fd) and path.exists():
             return path, fd
-        os.close(fd)  # another process swept before it was locked
+        os.close(fd)
 
 
 def _locked(fd: int) -> bool:

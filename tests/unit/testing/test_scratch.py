@@ -63,6 +63,21 @@ def test_a_gateway_that_still_ends_keeps_its_directory(temp: Path) -> None:
     assert not left.exists()
 
 
+def test_one_that_is_swept_before_it_is_locked_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    make, made = tempfile.mkdtemp, []
+
+    def mkdtemp(**options: str) -> str:
+        made.append(make(**options))
+        if len(made) == 1:
+            sweep("probe-")  # by another process
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "mkdtemp", mkdtemp)
+    with scratch("probe-") as path:
+        assert [str(path)] == made[1:]
+        assert path.exists()
+
+
 def test_what_is_no_directory_of_ours_stays(temp: Path) -> None:
     (temp / "probe-file").write_text("x")
     (temp / "target").mkdir()
