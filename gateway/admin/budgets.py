@@ -29,7 +29,8 @@ async def budgets(request: web.Request) -> web.Response:
     state = request.app[STATE]
     values = params.given(request, ("scope", "prefix", "over", *params.PAGE))
     limit, after = params.limit(values), params.cursor(values)
-    prefix, over = _prefix(values.get("scope", ""), values.get("prefix", "")), params.flag(values, "over")
+    scope = params.choice(values, "scope", SCOPES) if "scope" in values else ""
+    prefix, over = _prefix(scope, values.get("prefix", "")), params.flag(values, "over")
     found = await state.ask(
         lambda: state.budgets.under(prefix, limit + 1, after=after[1] if after is not None else "", over=over)
     )
@@ -139,8 +140,6 @@ def _of_run(found: Sequence[Standing]) -> RunBudgetView:
 def _prefix(scope: str, prefix: str) -> str:
     if not scope:
         return prefix
-    if scope not in SCOPES:
-        raise bad_parameter("scope", f"expected one of {', '.join(SCOPES)}")
     of_scope = "global|" if scope == "global" else f"{scope}:"
     if prefix and not prefix.startswith(of_scope):
         raise bad_parameter("prefix", f"accounts of this scope begin with {of_scope}")

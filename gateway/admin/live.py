@@ -23,7 +23,7 @@ from gateway.admin import live_present, params, present
 from gateway.admin.breakers import READ, standing
 from gateway.admin.budgets import account_view
 from gateway.admin.live_views import ChangedRuns, SpenderList, SummaryView
-from gateway.admin.problems import ApiError, bad_parameter
+from gateway.admin.problems import ApiError
 from gateway.admin.state import STATE, AdminState, answer
 from gateway.admin.tally import DIMENSIONS, Figures, Tally
 from gateway.admin.tally_past import RANGES, Past, Range, stretches
@@ -272,12 +272,9 @@ async def live_summary(request: web.Request) -> web.Response:
 async def spenders(request: web.Request) -> web.Response:
     state, live = request.app[STATE], request.app[LIVE]
     values = params.given(request, ("by", "range", "limit"))
-    by, over, limit = values.get("by", "agent"), values.get("range", "today"), params.limit(values)
-    if by not in DIMENSIONS:
-        raise bad_parameter("by", f"expected one of {', '.join(DIMENSIONS)}")
-    if over not in RANGES:
-        raise bad_parameter("range", f"expected one of {', '.join(RANGES)}")
-    kind, span = cast(live_present.By, by), cast(Range, over)
+    limit = params.limit(values)
+    kind = cast(live_present.By, params.choice(values, "by", DIMENSIONS))
+    span = cast(Range, params.choice(values, "range", tuple(RANGES)))
     return answer(await state.ask(lambda: live.spenders(kind, span, limit)))
 
 

@@ -22,9 +22,9 @@ from gateway.admin import (
     views,
 )
 from gateway.admin.cache import CHOICES
-from gateway.admin.params import LIMIT_DEFAULT, LIMIT_MAX, TEXT_MAX
+from gateway.admin.params import CALL_OUTCOMES, LIMIT_DEFAULT, LIMIT_MAX, RUN_OUTCOMES, TEXT_MAX
+from gateway.admin.tally import DIMENSIONS
 from gateway.admin.tally_past import RANGES
-from gateway.call import Outcome
 from gateway.policy.limits import SCOPES
 
 
@@ -197,13 +197,10 @@ _QUERY: Final[dict[str, dict[str, Any]]] = {
     "agent": {"description": "Name of an agent; of runs, one that took part.", "schema": _TEXT},
     "tenant": {"description": "Name of a tenant.", "schema": _TEXT},
     "model": {"description": "A model, requested or used.", "schema": _TEXT},
-    "outcome": {
-        "description": f"Of calls: {', '.join(Outcome)}. Of runs: success, failure, score, or none.",
-        "schema": _TEXT,
-    },
+    "outcome": {"description": "How it ended.", "schema": {"type": "string", "enum": list(CALL_OUTCOMES)}},
     "since": {"description": "Begun at or after: RFC 3339 or seconds since the epoch.", "schema": _TEXT},
     "until": {"description": "Begun before: RFC 3339 or seconds since the epoch.", "schema": _TEXT},
-    "scope": {"description": f"Only of this scope: {', '.join(SCOPES)}.", "schema": _TEXT},
+    "scope": {"description": "Only of this scope.", "schema": {"type": "string", "enum": list(SCOPES)}},
     "prefix": {"description": "Only accounts whose names begin so.", "schema": _TEXT},
     "search": {"description": "Somewhere in the id, the agent or the tenant of a run; either case.", "schema": _TEXT},
     "order": {
@@ -211,10 +208,7 @@ _QUERY: Final[dict[str, dict[str, Any]]] = {
         "schema": {"type": "string", "enum": ["recent", "cost"], "default": "recent"},
     },
     "reason": {"description": "Why.", "schema": _TEXT},
-    "by": {
-        "description": "Who decides, for the audit; of spenders: agent (default), model or tenant.",
-        "schema": _TEXT,
-    },
+    "by": {"description": "Who decides, for the audit.", "schema": _TEXT},
     "range": {
         "description": "Calls begun today, in the last 24 hours from a full hour on, or today and in the 6 or 29 days "
         "before, days being those of budgets.",
@@ -237,6 +231,17 @@ _QUERY: Final[dict[str, dict[str, Any]]] = {
     "provider": {
         "description": "Provider id of the price catalogue; default: the one the name implies.",
         "schema": _TEXT,
+    },
+}
+# Parameters that mean something else on some routes, by the route's name.
+_ELSEWHERE: Final[dict[tuple[str, str], dict[str, Any]]] = {
+    ("runs", "outcome"): {
+        "description": "What was reported.",
+        "schema": {"type": "string", "enum": list(RUN_OUTCOMES)},
+    },
+    ("spenders", "by"): {
+        "description": "What they are.",
+        "schema": {"type": "string", "enum": list(DIMENSIONS), "default": DIMENSIONS[0]},
     },
 }
 _REF = "#/components/schemas/{name}"
@@ -273,7 +278,9 @@ def _operation(route: Route) -> dict[str, Any]:
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in re.findall(r"{(\w+)}", route.path)
     ]
-    parameters += [{"name": name, "in": "query", **_QUERY[name]} for name in route.query]
+    parameters += [
+        {"name": name, "in": "query", **_ELSEWHERE.get((route.name, name), _QUERY[name])} for name in route.query
+    ]
     if parameters:
         operation["parameters"] = parameters
     if route.body is not None:

@@ -6,13 +6,14 @@ import base64
 import binascii
 import datetime as dt
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, TypeVar
 
 import msgspec
 from aiohttp import web
 
 from gateway.admin.problems import ApiError, bad_parameter
+from gateway.call import Outcome
 from gateway.recorder.ledger_read import CallFilter, Cursor, RunFilter
 from gateway.spend import NANO_USD
 
@@ -25,6 +26,8 @@ TEXT_MAX = 512
 CALL_FILTERS: Final = ("run", "agent", "tenant", "model", "outcome", "since", "until")
 RUN_FILTERS: Final = ("agent", "tenant", "model", "outcome", "since", "until", "search")
 PAGE: Final = ("limit", "cursor")
+CALL_OUTCOMES: Final = tuple(Outcome)
+RUN_OUTCOMES: Final = ("success", "failure", "score", "none")
 
 _NUMBER = re.compile(r"-?\d{1,12}(\.\d{1,9})?")
 _INT64 = 2**63 - 1
@@ -61,11 +64,13 @@ def nano(usd: float) -> int:
 
 
 def call_filter(values: Mapping[str, str]) -> CallFilter:
+    choice(values, "outcome", CALL_OUTCOMES)
     texts = {name: values.get(name) for name in ("run", "agent", "tenant", "model", "outcome")}
     return CallFilter(**texts, since=moment(values, "since"), until=moment(values, "until"))
 
 
 def run_filter(values: Mapping[str, str]) -> RunFilter:
+    choice(values, "outcome", RUN_OUTCOMES)
     texts = {name: values.get(name) for name in ("agent", "tenant", "model", "outcome")}
     search = values.get("search", "").strip().lower() or None
     return RunFilter(**texts, since=moment(values, "since"), until=moment(values, "until"), search=search)
@@ -73,12 +78,18 @@ def run_filter(values: Mapping[str, str]) -> RunFilter:
 
 def dearest(values: Mapping[str, str]) -> bool:
     """In the order of their cost, of which there is one page alone: costs change while pages are turned."""
-    order = values.get("order", "recent")
-    if order not in ("recent", "cost"):
-        raise bad_parameter("order", "expected recent or cost")
+    order = choice(values, "order", ("recent", "cost"))
     if order == "cost" and "cursor" in values:
         raise bad_parameter("cursor", "in the order of cost there is one page")
     return order == "cost"
+
+
+def choice(values: Mapping[str, str], name: str, among: Sequence[str]) -> str:
+    """The first where none is given."""
+    text = values.get(name, among[0])
+    if text not in among:
+        raise bad_parameter(name, f"expected one of {', '.join(among)}")
+    return text
 
 
 def limit(values: Mapping[str, str]) -> int:
@@ -114,10 +125,7 @@ def _bounded(ns: int) -> int:
 
 def flag(values: Mapping[str, str], name: str) -> bool:
     """False where it is not given."""
-    text = values.get(name, "false")
-    if text not in ("true", "false"):
-        raise bad_parameter(name, "expected true or false")
-    return text == "true"
+    return choice(values, name, ("false", "true")) == "true"
 
 
 def cursor(values: Mapping[str, str]) -> Cursor | None:

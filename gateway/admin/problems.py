@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sqlite3
 from http import HTTPStatus
 
 import msgspec
@@ -11,7 +13,14 @@ from aiohttp.typedefs import Handler
 from gateway.admin.views import Problem
 from gateway.errors import GatewayError
 
+_log = logging.getLogger("tollgate.admin")
+
 CONTENT_TYPE = "application/problem+json"
+# What an unforeseen state of files or data, or a bug, raises.
+_BUGS = (
+    *(ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError),
+    *(msgspec.MsgspecError, sqlite3.Error),
+)
 
 
 class ApiError(Exception):
@@ -73,3 +82,10 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         return answer(ApiError(405, "method_not_allowed", f"allowed: {allowed}", headers={"Allow": allowed}))
     except web.HTTPRequestEntityTooLarge:
         return answer(ApiError(413, "request_too_large", "the request body is too large"))
+    except web.HTTPException:
+        raise
+    except _BUGS:
+        if request.writer.output_size:  # there is no other answer any more
+            raise
+        _log.exception("admin: %s %s failed", request.method, request.rel_url.raw_path)
+        return answer(ApiError(500, "internal_error", "a fault of the gateway; its log says more"))

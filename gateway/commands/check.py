@@ -14,7 +14,7 @@ from gateway.config.check_limits import coverage
 from gateway.config.check_resilience import resilience
 from gateway.config.check_routing import routing
 from gateway.config.check_semantic import matching
-from gateway.config.load import Loaded, find, load_with_source
+from gateway.config.load import Loaded, find, load_with_source, misnamed
 from gateway.config.problems import ConfigError, Problem
 from gateway.config.roster import roster
 from gateway.policy.pricing import PriceTable
@@ -39,7 +39,7 @@ def run(path: Path | None, env: Mapping[str, str], *, strict: bool = False, out:
         print(f"{name}: {_count(len(error.problems), 'problem')}", file=out)
         return 2
     lacking = parts.advice(parts.missing())
-    found = warnings(loaded, shipped, priced, lacking)
+    found = [*warnings(loaded, shipped, priced, lacking), *misnamed(env)]
     for warning in found:
         print(f"warning: {warning}", file=out)
     config = loaded.config

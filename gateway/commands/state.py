@@ -24,6 +24,8 @@ def ledger_rebuild(path: Path | None, env: Mapping[str, str], overrides: Mapping
     directory = journal_directory(path, env, overrides)
     target = ledger(load(path, env, overrides))
     result = rebuild(directory, target)
-    damage = result.corrupt + result.undecodable
-    print(f"{target}: {result.records} records" + (f", {damage} damaged and left out" if damage else ""))
-    return 1 if damage else 0
+    left_out = f", {result.damaged} damaged and left out" if result.damaged else ""
+    print(f"{target}: {result.records} records{left_out}")
+    if result.fewer:
+        print(f"{result.fewer} calls of the old ledger are no longer in the journal; it is kept as {result.kept}")
+    return 1 if result.damaged else 0

@@ -69,7 +69,7 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
         "timeouts": "How long to wait for it.",
         "allow_private": "It may have a loopback or private address; others are refused when a name leads there.",
         "ca_file": "PEM file of the authorities to trust instead of the system's.",
-        "propagate_trace": "Send `traceparent` to it; what stands in `_meta` always passes.",
+        "propagate_trace": "Send it `traceparent`, and the client's `baggage`; what stands in `_meta` always passes.",
     },
     schema.ToolPrice: {
         "usd": "US dollars for a call, or for a unit where one of the unit fields is set.",
@@ -89,7 +89,7 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
         "cache": "Give its outputs again to equal calls; of a tool that is `read_only`.",
         "allow_private": "It may have a loopback or private address; others are refused when a name leads there.",
         "ca_file": "PEM file of the authorities to trust instead of the system's.",
-        "propagate_trace": "Send `traceparent` to it.",
+        "propagate_trace": "Send it `traceparent`, and the client's `baggage`.",
     },
     schema.ToolCache: {
         "ttl": "Seconds that an output is given again, where no pattern of `paths` matches.",
@@ -118,7 +118,7 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
         "Unset: drain at Bedrock, which bills the whole answer all the same, else cancel.",
         "drain_seconds": "Longest time of a drain.",
         "drain_usd": "Estimated cost at which a drain ends.",
-        "propagate_trace": "Send `traceparent` to the upstream.",
+        "propagate_trace": "Send `traceparent`, and the client's `baggage`, to the upstream.",
         "droppable": "Fields of translated requests that are left out where the upstream's API cannot say them.",
     },
     schema.Alias: {

@@ -26,7 +26,7 @@ OTLP: dict[str, str] = {
 }
 """Read where the file has no `telemetry.otlp`; names of the OpenTelemetry specification."""
 
-_VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*)|(\$))")
+_VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*)|(\$)|(\{))")
 _INT = re.compile(r"[0-9]{1,18}\Z")
 S = TypeVar("S", bound=Config_)
 
@@ -69,7 +69,8 @@ def otlp(env: Mapping[str, str]) -> dict[str, Any] | None:
 def resolve(section: S, env: Mapping[str, str]) -> tuple[S, list[Problem]]:
     """Put in the secrets that `$NAME` and `${NAME}` stand for; `$$` is a dollar sign.
 
-    Only fields that their section declares secret are read so. A variable that is missing or empty is a problem.
+    Only fields that their section declares secret are read so. A variable that is missing or empty is a problem, and so
+    is what a shell would make of `${NAME:-default}`.
     """
     problems: list[Problem] = []
     return _resolve(section, env, (), problems), problems
@@ -105,6 +106,11 @@ def _expand(value: Any, env: Mapping[str, str], path: Path, problems: list[Probl
     def variable(match: re.Match[str]) -> str:
         if match[3]:
             return "$"
+        if match[4]:
+            problems.append(
+                Problem(path, reason="`${` begins no `${NAME}`; write `$${` where it is meant as it stands")
+            )
+            return ""
         name = match[1] or match[2]
         found = env.get(name, "")
         if not found:
@@ -116,4 +122,4 @@ def _expand(value: Any, env: Mapping[str, str], path: Path, problems: list[Probl
 
 def variables(value: str) -> Iterable[str]:
     """The names that a secret field refers to."""
-    return [match[1] or match[2] for match in _VARIABLE.finditer(value) if not match[3]]
+    return [match[1] or match[2] for match in _VARIABLE.finditer(value) if match[1] or match[2]]

@@ -6,6 +6,7 @@ built-in upstreams; one with the same name replaces the built-in wholly, its key
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path as File
 from typing import Any
@@ -20,6 +21,7 @@ from gateway.config.source import MAX_BYTES, Document, parse
 
 CONFIG_VARIABLE = "TOLLGATE_CONFIG"
 FILE_NAME = "tollgate.yaml"
+NEARLY = 0.85  # similarity of two names; what Kubernetes sets for a service of our name is less like one of ours
 MASK = "***"
 
 
@@ -71,6 +73,21 @@ def load_with_source(path: File | None, env: Mapping[str, str], overrides: Mappi
     if problems:
         raise ConfigError(_located(problem, document, name, origins) for problem in problems)
     return Loaded(config, file, document)
+
+
+def misnamed(env: Mapping[str, str]) -> list[Problem]:
+    """Variables that are read by nobody, but nearly have the name of one that is."""
+    known = [CONFIG_VARIABLE, *environment.SETTINGS]
+    near = {
+        name: difflib.get_close_matches(name, known, n=1, cutoff=NEARLY)
+        for name in sorted(env)
+        if name.startswith("TOLLGATE_") and name not in known
+    }
+    return [
+        Problem(reason="this variable is not read", hint=f"did you mean {one[0]}?", source=name)
+        for name, one in near.items()
+        if one
+    ]
 
 
 def redacted(config: Config_) -> dict[str, Any]:

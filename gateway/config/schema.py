@@ -118,7 +118,7 @@ class Telemetry(Config_, frozen=True):
 
 ScopeName = Literal["global", "team", "key", "agent", "run", "model", "upstream"]
 Per = Literal["minute", "hour", "day", "week", "month", "life"]
-Usd = Annotated[float, Meta(gt=0, le=9_000_000, title="US dollars")]
+Usd = Annotated[float, Meta(gt=0, le=9_000_000, title="number of US dollars")]
 OnExceed = Literal["refuse", "clamp", "queue"]
 
 
@@ -271,7 +271,7 @@ class Cache(Config_, frozen=True):
 class ToolPrice(Config_, frozen=True):
     """Of each call; or of each unit that the answer states in a header or in a field of its JSON."""
 
-    usd: Annotated[float, Meta(ge=0, le=10_000, title="US dollars")]
+    usd: Annotated[float, Meta(ge=0, le=10_000, title="number of US dollars")]
     unit_header: str | None = None
     unit_field: str | None = None  # "usage.credits", "data.0.cost"; of an MCP server, within the result
     max_units: Count = 1  # held while the answer is not there

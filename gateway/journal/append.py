@@ -3,7 +3,8 @@
 What happens when the disk refuses
 1. A failed or short write: the frame is cut off again, the segment is given up, and the same record goes to a new one.
 2. If that fails as well the journal is in trouble: calls go on, up to `BACKLOG` records wait in memory (their calls
-   stay marked as in flight, so a kill turns them into abandoned ones), what is more is lost and counted. Every
+   stay marked as in flight, so a kill turns them into abandoned ones; those that never were, as refused ones, are
+   counted, so that a kill makes them lost ones), what is more is lost and counted. Every
    `PROBE_SECONDS` a new segment is tried. Back to normal, the waiting records are written, and one `records_lost`
    event with count and time span for those that are gone.
 3. A failed fsync says nothing about what reached the disk: the segment is given up, never synced again, and nothing is
@@ -25,7 +26,7 @@ from gateway.call import Call
 from gateway.config.schema import Journal as Settings
 from gateway.errors import JournalUnavailable
 from gateway.journal.convert import MALFORMED, Capture, Converter
-from gateway.journal.inflight import SLOTS, Gauges, InFlight
+from gateway.journal.inflight import SLOTS, UNMARKED, Gauges, InFlight
 from gateway.journal.record import EventRecord, Record, encode
 from gateway.journal.segment import HEADER_BYTES, Disk, Segment, create, frame, seed_of
 
@@ -130,12 +131,15 @@ class JournalWriter:
 
     def close(self) -> None:
         """Write what waits, if possible, and give up segment and table. Idempotent."""
+        if self.table.closed:
+            return
         if self._trouble is not None:
             self._probe_at = 0.0
             if not self._probe():
                 for _, slot in self._backlog:
                     self._lose(slot)
                 self._backlog.clear()
+                self.gauges.set(UNMARKED, 0)
         empty = self._fd >= 0 and self._size == HEADER_BYTES and self._segment is not None
         if empty and self._segment is not None:
             self._segment.path.unlink(missing_ok=True)
@@ -244,7 +248,7 @@ class JournalWriter:
                 self._write(data)
                 self._backlog.popleft()
                 self._backlog_bytes -= len(data)
-                self.table.clear(slot)
+                self._release(slot)
             if self._unreported:
                 self._write(frame(encode(self._loss()), self._seed))
         except OSError as error:
@@ -264,8 +268,17 @@ class JournalWriter:
             self._backlog.append((data, slot))
             self._backlog_bytes += len(data)
             self.gauges.set("journal_backlog", len(self._backlog))
+            if slot < 0:
+                self.gauges.add(UNMARKED)
         else:
             self._lose(slot)
+
+    def _release(self, slot: int) -> None:
+        """Of a record that waited and is written."""
+        if slot < 0:
+            self.gauges.add(UNMARKED, -1)
+        else:
+            self.table.clear(slot)
 
     def _lose(self, slot: int) -> None:
         self.lost += 1

@@ -71,7 +71,7 @@ def _describe(report: Report) -> str:
                 (f"torn end of {segment.torn_bytes} bytes", segment.torn_bytes and not segment.open),
                 (f"{segment.corrupt} damaged places", segment.corrupt),
                 (f"{segment.undecodable} undecodable", segment.undecodable),
-                ("not a segment", not segment.readable),
+                (segment.fault or "not a segment", not segment.readable),
             )
             if there
         ]

@@ -37,6 +37,7 @@ PAGE = 4096
 SLOT = 512
 SLOTS = 4096
 SLOTS_MAX = 65_536
+UNMARKED = "journal_backlog_unmarked"  # gauge: records that wait to be written and have no slot here
 _MAGIC = b"TGI\r\n\x1a\n\x00"
 _HEAD = struct.Struct("<8sIIQ8si4x24s")
 _MARK = struct.Struct("<II")
@@ -211,9 +212,13 @@ class InFlight:
         self._slots = slots
         return True
 
+    @property
+    def closed(self) -> bool:
+        return self._memory.closed
+
     def close(self) -> None:
         """Give the file up; it disappears unless something in it is still to be recovered. Idempotent."""
-        if self._memory.closed:
+        if self.closed:
             return
         settled = not len(self) and not self.gauges.get("journal_lost_pending")
         self._memory.close()
@@ -245,6 +250,11 @@ class Leftover(Struct):
     token: bytes
     gauges: dict[str, float]
     intents: list[Intent]
+
+    @property
+    def lost(self) -> int:
+        """Records that went with a process that is dead, beside its calls in flight."""
+        return int(self.gauges.get("journal_lost_pending", 0) + self.gauges.get(UNMARKED, 0))
 
 
 def parse(data: bytes) -> Leftover | None:
@@ -278,7 +288,8 @@ def read_gauges(directory: Path) -> dict[str, dict[str, float]]:
     """Gauges of every living process, by writer name ("w0"). Files of dead processes are left out."""
     found: dict[str, Leftover] = {}
     for path in sorted(directory.glob(f"*{SUFFIX}")):
-        with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+        # One that a gateway of another user left behind is no file of a living process.
+        with contextlib.suppress(FileNotFoundError, PermissionError), open(path, "rb") as file:
             left = None if sealed(file.fileno()) else parse(file.read(PAGE))
             if left is not None and (left.writer not in found or found[left.writer].created < left.created):
                 found[left.writer] = left

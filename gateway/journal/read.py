@@ -7,12 +7,15 @@ Rules
    A damaged frame is skipped up to the next intact one, and counted.
 3. A segment is left for the next of its writer once it is sealed and read to its end. Where it is read to its end but
    its writer lives on (draining, while its successor works already) both are read.
-4. Nothing is kept of bytes that are not a whole frame: a writer may cut them off again.
+4. A segment that may not be read (it is another user's) is said and counted once, asked for again and again, and holds
+   up no other.
+5. Nothing is kept of bytes that are not a whole frame: a writer may cut them off again.
 """
 
 from __future__ import annotations
 
 import heapq
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,6 +38,8 @@ from gateway.journal.segment import (
 )
 
 CHUNK = 1 << 20
+
+_log = logging.getLogger("tollgate.journal")
 
 
 class Position(NamedTuple):
@@ -64,7 +69,11 @@ class _Cursor:
         self.buffer: list[tuple[int, Position, Record]] = []
         self.next = 0
         self._fd = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)
-        header = read_header(self._fd)
+        try:
+            header = read_header(self._fd)
+        except OSError:
+            os.close(self._fd)
+            raise
         self.valid = header is not None
         self._seed = header.seed if header is not None else 0
         if self.offset > os.fstat(self._fd).st_size:  # another file under an old name
@@ -155,6 +164,7 @@ class JournalReader:
         self._positions = dict(positions or {})
         self._cursors: dict[str, _Cursor] = {}
         self._done: set[str] = set()
+        self._refused: set[str] = set()
 
     @property
     def positions(self) -> dict[str, int]:
@@ -234,6 +244,12 @@ class JournalReader:
         try:
             cursor = _Cursor(segment, offset)
         except FileNotFoundError:  # deleted meanwhile
+            return None
+        except (PermissionError, IsADirectoryError) as error:
+            if segment.name not in self._refused:
+                self._refused.add(segment.name)
+                self.damage.unreadable += 1
+                _log.error("journal: %s is left out until it can be read: %s", segment.path, error.strerror)
             return None
         if not cursor.valid:
             cursor.close()

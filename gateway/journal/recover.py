@@ -41,17 +41,24 @@ class Recovery:
         self._directory = directory
         self._writer = writer
         self._name = name
+        self._refused: set[Path] = set()
 
     def run(self, now: int) -> Recovered:
         """Settle every table whose process is gone; `now` is in ns since the epoch.
 
-        Tables of living processes are left alone. Where the journal cannot be written they stay for a later attempt.
+        Tables of living processes are left alone. Where the journal cannot be written they stay for a later attempt,
+        as do those that may not be read.
         """
         done = Recovered()
         for path in sorted(self._inflight.glob(f"*{SUFFIX}")):
             try:
                 fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             except FileNotFoundError:
+                continue
+            except PermissionError as error:
+                if path not in self._refused:
+                    self._refused.add(path)
+                    _log.error("journal: %s: %s; what was in flight there is not known", path, error.strerror)
                 continue
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -77,7 +84,7 @@ class Recovery:
                 if not self._writer.append_record(abandoned(intent, left.worker, now), wait=False):
                     return
                 done.calls += 1
-        lost = int(left.gauges.get("journal_lost_pending", 0))
+        lost = left.lost
         event = EventRecord(f"lost-{left.token.hex()}", now, "records_lost", left.worker)
         if lost and event.id not in known:
             event.detail = {"count": lost, "reason": f"{left.writer} died before it could report them"}
@@ -128,7 +135,7 @@ def abandoned(intent: Intent, worker: int, now: int) -> CallRecord:
 
 def _known(left: Leftover, directory: Path, name: str) -> set[str]:
     """Ids of records that may stand in for what is left: the last ones of the process, and earlier recoveries."""
-    if not left.intents and not left.gauges.get("journal_lost_pending"):
+    if not left.intents and not left.lost:
         return set()
     segments = listing(directory)
     known = {head for segment in segments if segment.writer == name for head in _ids(segment)}
@@ -147,7 +154,7 @@ def _token(segment: Segment) -> bytes:
         with open(segment.path, "rb") as file:
             header = read_header(file.fileno())
             size = os.fstat(file.fileno()).st_size
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return b""
     return header.token if header is not None and size > HEADER_BYTES else b""
 
@@ -156,5 +163,5 @@ def _ids(segment: Segment) -> Iterator[str]:
     try:
         for payload in payloads(segment.path):
             yield decode_head(payload).id
-    except (FileNotFoundError, DecodeError):  # deleted meanwhile; or a payload of an unknown kind
+    except (FileNotFoundError, PermissionError, DecodeError):  # deleted meanwhile; or a payload of an unknown kind
         return

@@ -65,7 +65,7 @@ def _candidates(directory: Path, consumed: Mapping[str, int]) -> list[_Candidate
         newest = index + 1 == len(segments) or segments[index + 1].writer != segment.writer
         try:
             fd = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):
             continue
         try:
             status, free = os.fstat(fd), not newest and sealed(fd)

@@ -25,6 +25,7 @@ class SegmentReport(Struct):
     corrupt: int = 0  # damaged places
     undecodable: int = 0  # intact frames that hold no record
     readable: bool = True  # it has a header
+    fault: str = ""  # why it could not be read
 
 
 class Report(Struct):
@@ -46,9 +47,9 @@ class Report(Struct):
 
 
 def verify(directory: Path) -> Report:
-    """Read everything in `directory` as it is now. Raises OSError where a file cannot be read."""
+    """Read everything in `directory` as it is now; what is deleted meanwhile is left out."""
     segments, check = listing(directory), _Check()
-    report = Report([check.segment(segment) for segment in segments])
+    report = Report([found for segment in segments if (found := check.segment(segment)) is not None])
     report.kinds, report.outcomes = dict(check.kinds), dict(check.outcomes)
     report.duplicates = sum(1 for count in check.ids.values() if count > 1)
     for before, after in pairwise(segments):
@@ -65,15 +66,24 @@ class _Check:
         self.kinds = Counter[str]()
         self.outcomes = Counter[str]()
 
-    def segment(self, segment: Segment) -> SegmentReport:
+    def segment(self, segment: Segment) -> SegmentReport | None:
         found = SegmentReport(segment.name)
+        try:
+            self._read(segment, found)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            found.readable, found.fault = False, error.strerror or str(error)
+        return found
+
+    def _read(self, segment: Segment, found: SegmentReport) -> None:
         with open(segment.path, "rb") as file:
             header = read_header(file.fileno())
             found.bytes = os.fstat(file.fileno()).st_size
             found.open = not sealed(file.fileno())
             if header is None:
                 found.readable = False
-                return found
+                return
             found.created = header.created
             file.seek(HEADER_BYTES)
             data, more = b"", True
@@ -83,7 +93,6 @@ class _Check:
                 data += piece
                 data = data[self._frames(data, header.seed, found, last=not more) :]
             found.torn_bytes = len(data)
-        return found
 
     def _frames(self, data: bytes, seed: int, found: SegmentReport, *, last: bool) -> int:
         """Count the records in `data`; returns where what is no whole frame yet begins."""

@@ -2,7 +2,8 @@
 
 Rules
 1. Every header passes with its case, order and duplicates, but the hop-by-hop ones (RFC 9110 7.6.1, and those the
-   Connection header names), our own `x-tollgate-*`, and W3C baggage, which may carry what is not meant for a provider.
+   Connection header names), our own `x-tollgate-*`, and W3C baggage, which may carry what is not meant for a provider:
+   it passes where the trace does, to an upstream with `propagate_trace`.
 2. When the upstream has a key of its own, the client came with a key of the gateway, or the call goes to another
    upstream than the client chose because that failed, every credential of the client stays behind.
 3. A tool is never sent the headers by which some servers take a request for another one. Where an HTTP tool has a key

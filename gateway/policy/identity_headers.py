@@ -1,7 +1,8 @@
 """The headers by which programs say who they are, read in one pass over a table. Pure.
 
 Sources: the captured traffic of Claude Code, Codex and opencode; the documented session and metadata headers of
-LiteLLM, Portkey, Helicone, Cloudflare AI Gateway, OpenRouter, Bifrost, Bedrock, MCP and A2A; W3C Baggage.
+LiteLLM, Portkey, Helicone, Cloudflare AI Gateway, OpenRouter, Bifrost, Bedrock, MCP and A2A; W3C Baggage, and what
+LangSmith and Langfuse put into it.
 """
 
 from __future__ import annotations
@@ -81,9 +82,20 @@ _BAGGAGE: Mapping[str, tuple[str, int]] = {
     "gen_ai.agent.name": ("agent", 0),
     "gen_ai.agent.id": ("agent_id", 0),
     "gen_ai.agent.version": ("agent_version", 0),
+    "langfuse_session_id": ("run", 3),
     "enduser.id": ("end_user", 0),
     "user.id": ("end_user", 1),
+    "langfuse_user_id": ("end_user", 2),
 }
+# LangSmith, LangGraph: a member of the baggage holds the metadata of the run. Their `run_id` is one turn of a thread.
+_LANGSMITH_METADATA = "langsmith-metadata"
+_LANGSMITH: Mapping[str, tuple[str, int]] = {
+    "conversation_id": ("run", 4),
+    "session_id": ("run", 5),
+    "thread_id": ("run", 6),
+    "user_id": ("end_user", 3),
+}
+_LANGSMITH_ROOT = re.compile(rb"[0-9]{8}T[0-9]{12}Z([0-9a-f-]{36})(?:\..*)?")
 
 
 def _codex_turn(stated: Stated, value: bytes) -> None:
@@ -109,6 +121,17 @@ def _baggage(stated: Stated, value: bytes) -> None:
         rule = _BAGGAGE.get(key)
         if rule is not None:
             stated.offer(rule[0], BAGGAGE + rule[1], "baggage", text)
+        elif key == _LANGSMITH_METADATA:
+            members = json_object(text.encode("utf-8", "replace"))
+            for name in _LANGSMITH.keys() & members.keys():
+                fact, rank = _LANGSMITH[name]
+                stated.offer(fact, BAGGAGE + rank, "baggage", json_string(members[name]))
+
+
+def _langsmith_trace(stated: Stated, value: bytes) -> None:
+    """langsmith-trace: the runs from the root of the trace down, each with the moment it began."""
+    if (found := _LANGSMITH_ROOT.fullmatch(value.strip())) is not None:
+        stated.offer("trace_run", VENDOR + 7, "vendor", found[1].decode())
 
 
 def _retry(stated: Stated, value: bytes) -> None:
@@ -158,6 +181,7 @@ _READERS: Mapping[bytes, Reader] = {
     b"user-agent": _user_agent,
     b"x-goog-api-client": _google_client,
     b"baggage": _baggage,
+    b"langsmith-trace": _langsmith_trace,
     b"x-stainless-retry-count": _retry,
     b"idempotency-key": _idempotency,
     b"x-tollgate-idempotency-key": _idempotency,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from gateway.config.schema import Journal as Settings
@@ -30,6 +30,7 @@ class Upkeep:
         self._recovery = Recovery(inflight, directory, self._journal, WRITER)
         self._ticks = 0
         self._deleted = 0
+        self._faults: dict[str, str] = {}
 
     def configure(self, settings: Settings) -> None:
         self._settings = settings
@@ -39,7 +40,10 @@ class Upkeep:
         self._journal.append_event(kind, **detail)
 
     def recover(self) -> None:
-        """Write down as abandoned what dead processes left in flight."""
+        """Write down as abandoned what dead processes left in flight. Never raises, nor does `tick`."""
+        self._attempt("recovery", self._recover)
+
+    def _recover(self) -> None:
         done = self._recovery.run(time.time_ns())
         if done.calls or done.lost:
             _log.warning("%d calls were abandoned by dead workers, %d records lost", done.calls, done.lost)
@@ -53,6 +57,21 @@ class Upkeep:
             self.retain()
 
     def retain(self) -> None:
+        """Delete what size and age ask for. Never raises."""
+        self._attempt("retention", self._retain)
+
+    def _attempt(self, name: str, work: Callable[[], None]) -> None:
+        """What the disk refuses is tried again with the next tick; it is said once."""
+        try:
+            work()
+        except OSError as error:
+            if self._faults.get(name) != str(error):
+                _log.error("journal: %s is put off: %s", name, error)
+            self._faults[name] = str(error)
+        else:
+            self._faults.pop(name, None)
+
+    def _retain(self) -> None:
         done = retain(self._directory, self._settings, self.consumed, time.time_ns())
         gauges = self._journal.gauges
         gauges.set("journal_bytes", done.bytes)

@@ -1,7 +1,8 @@
 """A thread that hands telemetry to a remote collector, so that nothing else ever waits for one.
 
 Rules
-1. The queue is bounded by weight (spans, data points); what does not fit is dropped there and then, and counted.
+1. The queue is bounded by weight (spans, data points) and by the bytes of content in it; what does not fit is dropped
+   there and then, and counted. So is a batch: collectors refuse a large one whole, many of them beyond 4 MiB.
 2. A batch that could not be delivered is dropped and counted: the exporter has tried again already.
 3. `close` takes no longer than it was given. The stock shutdown waits up to half a minute for a dead collector, so the
    thread is a daemon that is told, waited for, and left.
@@ -18,6 +19,8 @@ from typing import Generic, TypeVar
 from gateway.recorder.drops import Drops
 
 Item = TypeVar("Item")
+QUEUE_BYTES = 64 << 20
+BATCH_BYTES = 1 << 20  # as text in attributes it may be three times as long; a single item may have more
 _GRACE = 0.5  # seconds kept back for the exporter to give up
 
 
@@ -48,8 +51,9 @@ class Exporting(Generic[Item]):
         self._batch = batch
         self._interval = interval
         self._idle = idle
-        self._queue: deque[tuple[Item, int]] = deque()
+        self._queue: deque[tuple[Item, int, int]] = deque()
         self._weight = 0
+        self._bytes = 0
         self._changed = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=f"otlp-{signal}", daemon=True)
@@ -57,15 +61,16 @@ class Exporting(Generic[Item]):
     def start(self) -> None:
         self._thread.start()
 
-    def offer(self, item: Item, weight: int) -> bool:
-        """Queue an item that weighs `weight` units; False if it was dropped. Never waits."""
+    def offer(self, item: Item, weight: int, content: int = 0) -> bool:
+        """Queue an item of `weight` units with so many bytes of content; False if it was dropped. Never waits."""
         with self._changed:
-            if self._weight + weight > self._limit:
+            if self._weight + weight > self._limit or self._bytes + content > QUEUE_BYTES:
                 self._drops.add(self._signal, "queue_full", weight)
                 return False
-            self._queue.append((item, weight))
+            self._queue.append((item, weight, content))
             self._weight += weight
-            if self._weight >= self._batch:
+            self._bytes += content
+            if self._full():
                 self._changed.notify()
         return True
 
@@ -78,7 +83,7 @@ class Exporting(Generic[Item]):
         if self._thread.is_alive():
             self._thread.join(max(0.0, timeout - min(_GRACE, timeout / 4)))
         with self._changed:
-            left, self._weight = self._weight, 0
+            left, self._weight, self._bytes = self._weight, 0, 0
             self._queue.clear()
         if left:
             self._drops.add(self._signal, "shutdown", left)
@@ -90,7 +95,7 @@ class Exporting(Generic[Item]):
         while True:
             self._idle()
             with self._changed:
-                if not self._stopping and self._weight < self._batch:
+                if not self._stopping and not self._full():
                     self._changed.wait(self._interval)
                 batch, weight = self._take()
                 if not batch and self._stopping:
@@ -98,12 +103,17 @@ class Exporting(Generic[Item]):
             if batch and (failed := min(weight, self._send(batch))):
                 self._drops.add(self._signal, "export_failed", failed)
 
+    def _full(self) -> bool:
+        return self._weight >= self._batch or self._bytes >= BATCH_BYTES
+
     def _take(self) -> tuple[list[Item], int]:
         batch: list[Item] = []
-        total = 0
-        while self._queue and total < self._batch:
-            item, weight = self._queue.popleft()
+        total = held = 0
+        while self._queue and total < self._batch and not (batch and held + self._queue[0][2] > BATCH_BYTES):
+            item, weight, content = self._queue.popleft()
             batch.append(item)
             total += weight
+            held += content
         self._weight -= total
+        self._bytes -= held
         return batch, total

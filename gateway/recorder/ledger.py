@@ -62,16 +62,7 @@ class Ledger:
     def reset(self) -> None:
         """Move the file aside (one such file is kept) and begin a new one, with no positions."""
         self.close()
-        kept = self.path.with_name(f"{self.path.name}.aside")
-        for suffix in ("", "-wal", "-shm"):
-            source, target = Path(f"{self.path}{suffix}"), Path(f"{kept}{suffix}")
-            try:
-                target.unlink(missing_ok=True)
-                if source.exists():
-                    source.rename(target)
-                    self.moved_aside = kept
-            except OSError as e:
-                raise LedgerUnavailable(f"cannot move {source} aside: {e}") from e
+        self.moved_aside = move_aside(self.path) or self.moved_aside
         self._connect()
 
     def close(self) -> None:
@@ -190,6 +181,21 @@ class Ledger:
                 if db.in_transaction:  # some faults have rolled back already
                     db.execute("ROLLBACK")
                 raise
+
+
+def move_aside(ledger: Path) -> Path | None:
+    """Give a ledger another name, under which one is kept; returns it, or None where there was no ledger."""
+    kept, found = ledger.with_name(f"{ledger.name}.aside"), None
+    for suffix in ("", "-wal", "-shm"):
+        source, target = Path(f"{ledger}{suffix}"), Path(f"{kept}{suffix}")
+        try:
+            target.unlink(missing_ok=True)
+            if source.exists():
+                source.rename(target)
+                found = kept
+        except OSError as e:
+            raise LedgerUnavailable(f"cannot move {source} aside: {e}") from e
+    return found
 
 
 def translated(e: sqlite3.Error) -> LedgerUnavailable:

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from gateway.errors import LedgerUnavailable
 from gateway.journal.read import JournalReader
-from gateway.recorder.ledger import Ledger
+from gateway.recorder.ledger import Ledger, move_aside
 
 BATCH = 2_000
 
@@ -39,6 +39,14 @@ class Rebuilt(Struct, frozen=True):
     torn: int
     corrupt: int
     undecodable: int
+    unreadable: int = 0  # segments
+    fewer: int = 0  # calls than the old ledger had: retention has removed them from the journal alone
+    kept: Path | None = None  # where the old ledger is then
+
+    @property
+    def damaged(self) -> int:
+        """Places and whole segments that were left out; a torn end was no record yet."""
+        return self.corrupt + self.undecodable + self.unreadable
 
 
 @contextlib.contextmanager
@@ -63,25 +71,47 @@ def exclusive(ledger: Path) -> Iterator[None]:
 def rebuild(journal: Path, ledger: Path) -> Rebuilt:
     """Fill a new ledger from all of the journal and put it in the place of the old one, at once.
 
-    Raises LedgerUnavailable (also while a recorder runs on this ledger) and OSError; the old ledger is untouched then.
+    An old one with more calls is moved aside, not removed. Raises LedgerUnavailable (also while a recorder runs on this
+    ledger) and OSError; the old ledger is untouched then.
     """
     with exclusive(ledger):
         draft = ledger.with_name(f"{ledger.name}.rebuild")
         _remove(draft)
-        reader, fresh, count = JournalReader(journal), Ledger(draft), 0
+        reader = JournalReader(journal)
         try:
-            fresh.open()
-            while batch := reader.read(BATCH):
-                fresh.apply([record for _, record in batch], reader.positions, reader.positions)
-                count += len(batch)
-            fresh.compact()
+            count = _fill(draft, reader)
+            fewer = max(0, _calls(ledger) - _calls(draft))
+            kept = move_aside(ledger) if fewer else None
+            _remove(ledger)
+            draft.rename(ledger)
         finally:
-            fresh.close()
             reader.close()
-        _remove(ledger)
-        draft.rename(ledger)
+            _remove(draft)  # of a rebuild that failed: it may be what fills the disk
         damage = reader.damage
-        return Rebuilt(count, damage.torn, damage.corrupt, damage.undecodable)
+        return Rebuilt(count, damage.torn, damage.corrupt, damage.undecodable, damage.unreadable, fewer, kept)
+
+
+def _fill(draft: Path, reader: JournalReader) -> int:
+    """Returns how many records went in."""
+    fresh, count = Ledger(draft), 0
+    try:
+        fresh.open()
+        while batch := reader.read(BATCH):
+            fresh.apply([record for _, record in batch], reader.positions, reader.positions)
+            count += len(batch)
+        fresh.compact()
+    finally:
+        fresh.close()
+    return count
+
+
+def _calls(ledger: Path) -> int:
+    """How many are in it; 0 where it cannot be read."""
+    if not ledger.exists():
+        return 0
+    with contextlib.closing(sqlite3.connect(ledger)) as db, contextlib.suppress(sqlite3.Error):
+        return int(db.execute("SELECT count(*) FROM calls").fetchone()[0])
+    return 0
 
 
 def dump(ledger: Path) -> Iterator[str]:

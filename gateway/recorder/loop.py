@@ -179,6 +179,9 @@ class Loop:
             self._detach(e)
         else:
             feed.reached, self._marked = reached, delivered
+            if self._failing:
+                _log.warning("recorder: the ledger is written again")
+                self._failing = False
 
     # -- ledger and source ----------------------------------------------------------------------------------------
 
@@ -201,11 +204,10 @@ class Loop:
             self._sinks = Feed(delivered)
         self._marked = delivered
         self._attached = True
-        self._failing = False
         self._close_source()
 
     def _detach(self, e: Exception) -> None:
-        """The ledger cannot be used for now; said once, until it can be used again."""
+        """The ledger cannot be used for now; said once, until something could be written again."""
         if not self._failing:
             _log.error("recorder: the ledger cannot be used (%s); it will catch up", e)
         if isinstance(e, LedgerDamaged):

@@ -57,6 +57,12 @@ budget, as `budget`, with the probability in `tollgate.sampling.probability`. Wh
 for the first four reasons. Exemplars lead to traces that were kept. Names are those of the newest conventions;
 `telemetry.legacy_attributes` adds `gen_ai.system` and `gen_ai.usage.cache_creation.input_tokens`.
 
+A batch that is exported has at most 512 spans and, of captured content, a megabyte (a call with more goes alone), as
+collectors refuse large ones whole. What waits, or is on its way to a collector that is slow or away, is bounded too.
+Whatever is given up is counted in `tollgate_telemetry_dropped_total`, by `reason`: `queue_full`, `rate_limited`,
+`export_failed` (also of a collector that redirects, which is not followed), `rejected` (by a collector that took the
+rest; known over HTTP only) and `shutdown`.
+
 ## Seen in Phoenix and MLflow
 
     telemetry:

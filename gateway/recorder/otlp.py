@@ -24,7 +24,9 @@ Signal = Literal["traces", "metrics"]
 _CLASS = {"traces": "OTLPSpanExporter", "metrics": "OTLPMetricExporter"}
 _MODULE = {"traces": "trace_exporter", "metrics": "metric_exporter"}
 _PACKAGE = {"http/protobuf": "opentelemetry.exporter.otlp.proto.http", "grpc": "opentelemetry.exporter.otlp.proto.grpc"}
+_SESSION_VARIABLE = "_CREDENTIAL_PROVIDER"  # names a plug-in of the user's that makes the HTTP session
 _LOG_SECONDS = 60
+_log = logging.getLogger("tollgate.recorder")
 
 
 class Destination(Struct, frozen=True):
@@ -48,7 +50,10 @@ def destination(signal: Signal, otlp: Otlp | None, environ: Mapping[str, str]) -
     protocol = environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL") or (
         otlp.protocol if otlp is not None else environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
     )
-    if protocol not in _PACKAGE or not (own or otlp):
+    if not (own or otlp):
+        return None
+    if protocol not in _PACKAGE:
+        _log.error("telemetry: no %s are exported: expected %s, got %r", signal, " or ".join(_PACKAGE), protocol)
         return None
     endpoint = own
     if otlp is not None and not own:
@@ -57,8 +62,11 @@ def destination(signal: Signal, otlp: Otlp | None, environ: Mapping[str, str]) -
     return Destination(signal, endpoint, protocol, otlp.headers if otlp is not None else {})
 
 
-def exporter(to: Destination, environ: Mapping[str, str]) -> Any:
-    """The stock SpanExporter or MetricExporter of a destination. Raises OSError for unreadable TLS files."""
+def exporter(to: Destination, environ: Mapping[str, str], rejected: Callable[[int], None] = lambda count: None) -> Any:
+    """The stock SpanExporter or MetricExporter of a destination. Raises OSError for unreadable TLS files.
+
+    `rejected` is told of what a collector did not take of a batch that it accepted, over HTTP.
+    """
     package = _PACKAGE[to.protocol]
     library = importlib.import_module(package)
     module = importlib.import_module(f"{package}.{_MODULE[to.signal]}")
@@ -71,7 +79,12 @@ def exporter(to: Destination, environ: Mapping[str, str]) -> Any:
     if not said:
         compression = importlib.import_module("grpc") if to.protocol == "grpc" else library
         options["compression"] = compression.Compression.Gzip
-    for name in (module.__name__, f"{package}.exporter"):
+    watched = [module.__name__, f"{package}.exporter"]
+    if to.protocol != "grpc" and not any(name.endswith(_SESSION_VARIABLE) for name in environ):
+        answers = importlib.import_module("gateway.recorder.otlp_answers")
+        options["session"] = answers.session(to.signal, rejected)
+        watched.append(answers.__name__)
+    for name in watched:
         logging.getLogger(name).addFilter(_Seldom(_LOG_SECONDS, time.monotonic))
     return getattr(module, _CLASS[to.signal])(**options)
 

@@ -137,7 +137,7 @@ class Recorder:
                 metrics=self,
                 prices=lambda: self.prices,
                 readiness=self.readiness,
-                append=self.writer.append_record,
+                append=lambda record: self.writer.append_record(record, wait=False),
                 event=lambda kind, detail: self.writer.append_event(kind, **detail),
                 decisions=self._decisions,
                 keys=self._keys,

@@ -106,11 +106,12 @@ class TracesProjection:
                 r.trace_flags & 1 == 1,
             )
         )
-        if decision.keep and self._exporting.offer((r, decision), 2 + len(r.attempts) + len(r.tools)):
+        spans, content = 2 + len(r.attempts) + len(r.tools), len(r.input_content) + len(r.output_content)
+        if decision.keep and self._exporting.offer((r, decision), spans, content):
             self._export(self._runs.keep(r))
             self._kept(r)
         elif decision.dropped:
-            self._drops.add(_SIGNAL, "rate_limited", 2 + len(r.attempts) + len(r.tools))
+            self._drops.add(_SIGNAL, "rate_limited", spans)
         self._runs.observe(r)
 
     def _export(self, run: RunTrace | None) -> None:

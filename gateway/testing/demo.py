@@ -17,11 +17,11 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -34,6 +34,7 @@ from gateway.testing.agent_wire import Log, Seen
 from gateway.testing.agents import CAST, TEAM, Stage
 from gateway.testing.demo_view import Progress, by_run, gather, money, summary
 from gateway.testing.gateway import GatewayDied, RunningGateway, free_port, is_free
+from gateway.testing.scratch import scratch
 
 _REST = {
     "embedder": 6,
@@ -66,14 +67,11 @@ def fake_upstream(seed: int) -> contextlib.AbstractContextManager[str]:
     return listening("fake_upstream", "--latency", "realistic", "--seed", str(seed), *chances, "--keep", "10")
 
 
-@contextlib.contextmanager
-def failing_upstream(seed: int) -> Iterator[str]:
+def failing_upstream(seed: int, directory: Path) -> contextlib.AbstractContextManager[str]:
     """The URL of one that fails now and then."""
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        file.write(f"{OUTAGES}, ok")
-        file.flush()
-        with listening("fault_upstream", "--scenario", file.name, "--seed", str(seed)) as url:
-            yield url
+    scenario = directory / "outages.txt"
+    scenario.write_text(f"{OUTAGES}, ok")
+    return listening("fault_upstream", "--scenario", str(scenario), "--seed", str(seed))
 
 
 @contextlib.contextmanager
@@ -126,7 +124,13 @@ def ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def gateway(fake_url: str, failing_url: str, console: Console, overrides: Mapping[str, Any]) -> RunningGateway:
+def gateway(
+    fake_url: str,
+    failing_url: str,
+    console: Console,
+    overrides: Mapping[str, Any],
+    directory: Path | None = None,
+) -> RunningGateway:
     """Not started yet; on the standard ports, or on free ones where those are taken."""
     addresses = {"listen": "127.0.0.1:8787", "admin": "127.0.0.1:8788"}
     for name, address in addresses.items():
@@ -138,7 +142,7 @@ def gateway(fake_url: str, failing_url: str, console: Console, overrides: Mappin
     upstreams[BACKUP] = {**upstreams["gemini"], "key": "demo"}
     upstreams["gemini"] = {**upstreams["gemini"], "url": failing_url}
     config: dict[str, Any] = {"telemetry": {"log": None}, **SETTINGS, **addresses, **overrides}
-    return RunningGateway(upstreams, **config)
+    return RunningGateway(upstreams, directory=directory, **config)
 
 
 def taken(overrides: Mapping[str, Any]) -> str:
@@ -279,8 +283,13 @@ def run(
     if fault := taken(overrides or {}):
         console.print(fault, markup=False)
         return 1
-    with ended_by_signals(), fake_upstream(seed) as fake_url, failing_upstream(seed) as failing_url:
-        gate = gateway(fake_url, failing_url, console, overrides or {})
+    with (
+        ended_by_signals(),
+        scratch("tollgate-demo-") as directory,
+        fake_upstream(seed) as fake_url,
+        failing_upstream(seed, directory) as failing_url,
+    ):
+        gate = gateway(fake_url, failing_url, console, overrides or {}, directory)
         try:
             gate.start()
             console.print(f"gateway ready in {gate.ready_seconds:.1f} s: agents talk to {gate.url}")

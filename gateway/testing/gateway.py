@@ -33,6 +33,7 @@ from typing import Any, Self, TypeVar
 import yaml
 
 from gateway.testing import child
+from gateway.testing.scratch import STATE
 
 T = TypeVar("T")
 
@@ -100,9 +101,10 @@ class RunningGateway:
         env: Mapping[str, str] | None = None,
         start_seconds: float = PATIENCE,
         stop_seconds: float = PATIENCE,
+        directory: Path | None = None,
         **config: Any,
     ) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="tollgate-test-"))
+        self.directory = directory or Path(tempfile.mkdtemp(prefix="tollgate-test-"))
         self._upstreams, self.settings, self._env = dict(upstreams), config, dict(env or {})
         self._start_seconds, self._stop_seconds = start_seconds, stop_seconds
         self._process: subprocess.Popen[bytes] | None = None
@@ -126,7 +128,7 @@ class RunningGateway:
 
     @property
     def state(self) -> Path:
-        return self.directory / "state"
+        return self.directory / STATE
 
     @property
     def log(self) -> str:

@@ -17,10 +17,14 @@ SILENCE_SECONDS = 60
 
 
 class OtlpCollector:
-    """Runs in a thread on a free loopback port. `status` is what it answers; it says nothing while `open` is clear."""
+    """Runs in a thread on a free loopback port. It answers with `status`, `answer` and `answer_headers`, and not at
+    all while `open` is clear.
+    """
 
     def __init__(self, status: int = 200) -> None:
         self.status = status
+        self.answer = b""  # body, and headers
+        self.answer_headers: dict[str, str] = {}
         self.open = threading.Event()
         self.open.set()
         self.headers: list[dict[str, str]] = []
@@ -98,4 +102,4 @@ class OtlpCollector:
             self.headers.append({name.lower(): value for name, value in request.headers.items()})
             self._arrived.notify_all()
         await self._loop.run_in_executor(None, self.open.wait, SILENCE_SECONDS)
-        return web.Response(status=self.status)
+        return web.Response(status=self.status, body=self.answer, headers=self.answer_headers)

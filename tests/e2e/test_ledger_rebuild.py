@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
+import resource
 import socket
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -183,6 +185,27 @@ def test_an_outcome_survives_kill_and_rebuild(recorder: RecorderProcess) -> None
     assert run["outcome"] == given
     assert (given["outcome"], given["value"], given["note"]) == ("success", 3.5, "done")
     assert recorder.get("/api/outcomes")[1]["agents"][0]["cost_per_success_usd"] == 0.000042
+
+
+def test_an_outcome_that_was_refused_is_not_written_later(recorder: RecorderProcess) -> None:
+    write(recorder.journal, [call_record()])
+    recorder.until("/api/calls", lambda body: len(body["calls"]) == 1)
+
+    def report() -> tuple[int, Any]:
+        return recorder.get("/api/runs/run-1/outcome", method="POST", body={"outcome": "success"})
+
+    before = resource.prlimit(recorder.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(recorder.pid, resource.RLIMIT_FSIZE, (0, before[1]))  # as good as a full disk
+    status, problem = report()
+    assert (status, problem["code"]) == (503, "journal_unavailable")
+    resource.prlimit(recorder.pid, resource.RLIMIT_FSIZE, before)
+    deadline = time.monotonic() + 60
+    while (told := report())[0] == 503:  # the journal is tried again a few times a second
+        assert time.monotonic() < deadline
+    assert told[0] in (201, 202)
+    assert recorder.drain() == 0
+    with contextlib.closing(sqlite3.connect(recorder.state / "ledger.sqlite")) as db:
+        assert db.execute("SELECT id FROM outcomes").fetchall() == [(told[1]["id"],)]
 
 
 def test_a_damaged_ledger_mends_itself(recorder: RecorderProcess) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
@@ -271,6 +272,36 @@ def test_a_collector_that_refuses_is_counted(status: int) -> None:
         feed(made, [call()])
         made.close(20)
         assert len(collector.headers) == 2  # neither is tried again
+    assert dropped(made)[("traces", "export_failed")] == 4
+    assert dropped(made)[("metrics", "export_failed")] > 20
+
+
+def test_what_a_collector_takes_in_part_is_counted() -> None:
+    said = ExportTracePartialSuccess(rejected_spans=3, error_message="no room")
+    with OtlpCollector() as collector:
+        collector.answer = ExportTraceServiceResponse(partial_success=said).SerializeToString()
+        made = build(collector.url, metrics=False)
+        feed(made, [call(run_id="")])
+        made.close(20)
+    assert dropped(made) == {("traces", "rejected"): 3}
+
+
+def test_an_answer_that_is_no_protobuf_is_a_success() -> None:
+    with OtlpCollector() as collector:
+        collector.answer = b"<html>ok"
+        made = build(collector.url)
+        feed(made, [call()])
+        made.close(20)
+    assert dropped(made) == {}
+
+
+def test_a_redirect_is_no_success() -> None:
+    with OtlpCollector(301) as collector:
+        collector.answer_headers = {"location": "https://collector.example/v1/traces"}
+        made = build(collector.url)
+        feed(made, [call()])
+        made.close(20)
+        assert len(collector.headers) == 2  # it is neither followed nor tried again
     assert dropped(made)[("traces", "export_failed")] == 4
     assert dropped(made)[("metrics", "export_failed")] > 20
 

@@ -147,6 +147,7 @@ def parallel(
     *,
     runs: int = 12,
     same_prompts: bool = False,
+    model: type[Model] = Model,
     **options: Any,
 ) -> Callable[[Random], list[tuple[Client, Model]]]:
     """Equal clients side by side that say nothing about themselves."""
@@ -160,7 +161,7 @@ def parallel(
             client = Client(
                 form, headers, random, run=run, calls=random.randrange(3, 9), system=HELPFUL, prompts=asked, **options
             )
-            made.append((client, Model(random, ids)))
+            made.append((client, model(random, ids)))
         return made
 
     return make
@@ -202,6 +203,22 @@ def trimmed(turns: list[Turn]) -> list[Turn]:
     """A framework that tidies up white space of what lies behind."""
     return [
         Turn(reply=Reply(" ".join(turn.reply.text.split()), turn.reply.uses, turn.reply.id)) if turn.reply else turn
+        for turn in turns
+    ]
+
+
+class Thinking(Model):
+    """An open model that thinks aloud in its answers."""
+
+    def answer(self) -> Reply:
+        reply = super().answer()
+        return Reply(f"<think>\n{self.random.random()} or so.\n</think>\n\n{reply.text}", reply.uses, reply.id)
+
+
+def thoughtless(turns: list[Turn]) -> list[Turn]:
+    """A client that sends no thoughts back."""
+    return [
+        Turn(reply=Reply(turn.reply.text.rpartition("</think>")[2].strip(), turn.reply.uses)) if turn.reply else turn
         for turn in turns
     ]
 
@@ -384,6 +401,8 @@ SCRIPTS = [
     Script("window, anthropic", parallel(wire.ANTHROPIC, wire.anthropic_ids, ANTHROPIC_UA, edit=window)),
     Script("compaction", parallel(wire.CHAT, wire.openai_ids, OPENAI, edit=summarised)),
     Script("trimmed", parallel(wire.CHAT, wire.openai_ids, OPENAI, edit=trimmed)),
+    Script("thoughts left out", parallel(wire.CHAT, wire.counted_ids, OPENAI, model=Thinking, edit=thoughtless)),
+    Script("thoughts kept", parallel(wire.CHAT, wire.openai_ids, OPENAI, model=Thinking, same_prompts=True)),
     Script("clock in the prompt", parallel(Form(CHAT, clock), wire.counted_ids, OPENAI)),
     Script("retrieval", parallel(Form(CHAT, retrieved), wire.openai_ids, OPENAI)),
     Script("shifting blocks", parallel(Form("/v1/messages", shifting), wire.anthropic_ids, ANTHROPIC_UA)),
@@ -398,6 +417,11 @@ SCRIPTS = [
     Script("url", stating(wire.CHAT, _nothing, prefix="/run/{run}")),
     Script("own header", stating(wire.CHAT, _header("x-tollgate-run-id"), ), failures=0.2),
     Script("baggage", stating(wire.CHAT, lambda run: [("baggage", f"a=b,gen_ai.conversation.id={run}")])),
+    Script("langfuse", stating(wire.CHAT, lambda run: [("baggage", f"langfuse_session_id={run}")])),
+    Script(
+        "langgraph",
+        stating(wire.CHAT, lambda run: [("baggage", f"langsmith-metadata=%7B%22thread_id%22%3A%22{run}%22%7D")]),
+    ),
     Script("litellm", stating(wire.CHAT, _header("x-litellm-session-id"))),
     Script("portkey", stating(wire.CHAT, _header("x-portkey-trace-id"))),
     Script("portkey metadata", stating(wire.CHAT, _json_header("x-portkey-metadata", "session_id"))),

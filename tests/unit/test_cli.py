@@ -11,6 +11,9 @@ import yaml
 from gateway import __version__, cli
 from gateway.config.problems import ConfigError, Problem
 from gateway.errors import LedgerUnavailable
+from gateway.recorder.ledger import Ledger
+from gateway.recorder.ledger_rebuild import dump
+from gateway.testing.records import call_record
 
 COMMANDS = [
     ("serve",),
@@ -57,7 +60,13 @@ def test_every_command_has_help(command, capsys):
     assert f"usage: tollgate {' '.join(command)}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["journal"], ["config", "x"], ["serve", "--workers", "two"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *([], ["nonsense"], ["journal"], ["config", "x"], ["serve", "--workers", "two"]),
+        *(["demo", "--seconds", seconds] for seconds in ("nan", "inf", "0", "-1", "soon")),
+    ],
+)
 def test_a_wrong_command_line_ends_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(arguments)
@@ -105,6 +114,14 @@ def test_check_fails_on_warnings_only_when_strict(home, capsys):
     assert cli.main(["check"]) == 0
     assert cli.main(["check", "--strict"]) == 1
     assert 'warning: tollgate.yaml:1: aliases.fast: no price is known for "no-such-model"' in capsys.readouterr().out
+
+
+def test_check_warns_of_a_variable_that_nobody_reads(home, capsys, monkeypatch):
+    monkeypatch.setenv("TOLLGATE_WORKRES", "4")
+    monkeypatch.setenv("TOLLGATE_PORT", "tcp://10.0.0.1:8787")  # as Kubernetes has it
+    assert cli.main(["check"]) == 0
+    warned = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: TOLLGATE_")]
+    assert warned == ["warning: TOLLGATE_WORKRES: this variable is not read; did you mean TOLLGATE_WORKERS?"]
 
 
 def test_check_fails_on_a_budget_that_matches_nothing(home, capsys):
@@ -168,6 +185,43 @@ def test_an_empty_journal_makes_an_empty_ledger(home, capsys):
     assert capsys.readouterr().out == f"{home}/state/ledger.sqlite: 0 records\n"
     assert cli.main(["journal", "verify", "--state", "state", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["ok"] is True
+
+
+def test_a_rebuild_says_which_part_of_the_journal_was_left_out(home, capsys):
+    (home / "state" / "journal").mkdir(parents=True)
+    (home / "state" / "journal" / "w0-00000001.tgj").write_bytes(b"no segment")
+    assert cli.main(["ledger", "rebuild", "--state", "state"]) == 1
+    assert capsys.readouterr().out == f"{home}/state/ledger.sqlite: 0 records, 1 damaged and left out\n"
+
+
+def test_a_ledger_that_knew_more_than_the_journal_is_kept_aside(home, capsys):
+    state = home / "state"
+    (state / "journal").mkdir(parents=True)
+    ledger = Ledger(state / "ledger.sqlite")
+    ledger.open()
+    ledger.apply([call_record("a"), call_record("b")], {})
+    ledger.close()
+    before = list(dump(state / "ledger.sqlite"))
+    assert cli.main(["ledger", "rebuild", "--state", "state"]) == 0
+    aside = state / "ledger.sqlite.aside"
+    said = f"2 calls of the old ledger are no longer in the journal; it is kept as {aside}"
+    assert capsys.readouterr().out.splitlines()[1] == said
+    assert (list(dump(aside)), list(dump(state / "ledger.sqlite"))) == (before, [])
+
+
+def test_a_rebuild_that_fails_leaves_the_ledger_and_nothing_else(home, capsys, monkeypatch):
+    (home / "state" / "journal").mkdir(parents=True)
+    assert cli.main(["ledger", "rebuild", "--state", "state"]) == 0
+    before = (home / "state" / "ledger.sqlite").read_bytes()
+
+    def full(*_):
+        raise LedgerUnavailable("database or disk is full")
+
+    monkeypatch.setattr("gateway.recorder.ledger.Ledger.compact", full)
+    assert cli.main(["ledger", "rebuild", "--state", "state"]) == 1
+    assert "database or disk is full" in capsys.readouterr().err
+    assert (home / "state" / "ledger.sqlite").read_bytes() == before
+    assert {path.name for path in (home / "state").iterdir()} == {"journal", "ledger.sqlite", "ledger.sqlite.lock"}
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from gateway.admin import handlers
 from gateway.admin.openapi import ROUTES
 from gateway.admin.views import Readiness, WorkersView
+from gateway.recorder.ledger_read import LedgerReader
 from gateway.testing.records import call_record
 
 Gate = Any  # of conftest.py
@@ -92,6 +93,16 @@ async def test_errors_are_problems(gate: Gate, method: str, path: str, status: i
     assert problem["status"] == status
     assert problem["title"]
     assert problem["type"].endswith(code)
+
+
+async def test_a_fault_of_our_own_is_a_problem_too_and_logged(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(LedgerReader, "call", lambda *_: 1 / 0)
+    problem = await gate.get("/api/calls/c1", 500)
+    assert problem["code"] == "internal_error"
+    assert "division" not in problem["detail"]
+    assert [r.message for r in caplog.records if r.name == "tollgate.admin"] == ["admin: GET /api/calls/c1 failed"]
 
 
 async def test_prices(gate: Gate) -> None:

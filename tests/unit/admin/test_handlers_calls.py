@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from gateway.call import ToolCall, ToolUse, Usage
+from gateway.call import Outcome, ToolCall, ToolUse, Usage
 from gateway.journal.record import AttemptRecord, CallRecord
 from gateway.testing.records import START, call_record, workload
+from tests.unit.admin.conftest import document_for
 
 FIELDS = {
     *("id", "run_id", "agent", "step", "dialect", "upstream", "model_requested", "model_used", "status", "outcome"),
@@ -189,6 +191,9 @@ async def test_time_bounds_include_since_and_exclude_until(gate: Gate, since: st
         ("token=secret", "token"),
         ("run=a&run=b", "run"),
         ("agent=" + "x" * 600, "agent"),
+        ("outcome=typo", "outcome"),
+        ("outcome=OK", "outcome"),
+        ("outcome=success", "outcome"),  # of a run
     ],
 )
 async def test_a_bad_parameter_is_named(gate: Gate, query: str, name: str) -> None:
@@ -198,11 +203,24 @@ async def test_a_bad_parameter_is_named(gate: Gate, query: str, name: str) -> No
     assert problem["detail"].startswith(f"{name}: ")
 
 
+@pytest.mark.parametrize(("route", "given"), [("calls", Outcome), ("runs", ("success", "failure", "score", "none"))])
+async def test_every_outcome_can_be_asked_for_and_a_wrong_one_names_them(
+    gate: Gate, route: str, given: Iterable[str]
+) -> None:
+    for name in given:
+        assert (await gate.get(f"/api/{route}?outcome={name}"))[route] == []
+    problem = await gate.get(f"/api/{route}?outcome=typo", 400)
+    assert problem["detail"] == f"outcome: expected one of {', '.join(given)}"
+    (told,) = (one for one in document_for("GET", f"/api/{route}")["parameters"] if one["name"] == "outcome")
+    assert told["schema"]["enum"] == list(given)
+
+
 @pytest.mark.parametrize("evil", ["' OR 1=1 --", "%00", '"; DROP TABLE calls', "%25", "🙂"])
 async def test_hostile_filters_are_only_data(gate: Gate, evil: str) -> None:
     gate.fill([call_record("c1")])
-    for name in ("run", "agent", "tenant", "model", "outcome"):
+    for name in ("run", "agent", "tenant", "model"):
         assert (await gate.get(f"/api/calls?{name}={evil}"))["calls"] == []
+    await gate.get(f"/api/calls?outcome={evil}", 400)
     assert len((await gate.get("/api/calls"))["calls"]) == 1
 
 

@@ -130,6 +130,18 @@ def test_a_missing_secret_names_field_and_variable(refused):
     ]
 
 
+@pytest.mark.parametrize("written", ["${MY_KEY:-none}", "${MY_KEY", "${my key}", "${}"])
+def test_what_only_begins_like_a_variable_is_no_secret(refused, written):
+    text = f"upstreams:\n  x:\n    dialect: openai\n    url: http://127.0.0.1:1\n    key: '{written}'"
+    said = "`${` begins no `${NAME}`; write `$${` where it is meant as it stands"
+    assert refused(text, MY_KEY="secret") == [f"tollgate.yaml:5: upstreams.x.key: {said}"]
+
+
+def test_dollars_that_name_nothing_stand_for_themselves(loading):
+    text = "upstreams: {x: {dialect: openai, url: 'http://127.0.0.1:1', key: 'a$1b$${c}$'}}"
+    assert loading(text).upstreams["x"].key == "a$1b${c}$"
+
+
 def test_dollars_outside_secret_fields_are_plain_text(loading):
     assert loading("aliases: {cheap: $MODEL}").aliases == {"cheap": "$MODEL"}
 

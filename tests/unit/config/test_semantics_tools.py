@@ -32,7 +32,7 @@ def tool(more: str = "", url: str = URL, name: str = "search") -> str:
         (tool(", paths: ['/**/b']"), "tools.search.paths.0: a pattern begins with /"),
         (tool(", paths: ['/a**']"), "tools.search.paths.0: a pattern begins with /"),
         (tool(", paths: ['/a%2fb']"), "tools.search.paths.0: a pattern begins with /"),
-        (tool(", price: {usd: -1}"), "tools.search.price.usd: expected a US dollars"),
+        (tool(", price: {usd: -1}"), "tools.search.price.usd: expected a number of US dollars"),
         (
             tool(", price: {usd: 1, unit_header: a, unit_field: b}"),
             "tools.search.price: units are stated in a header or",

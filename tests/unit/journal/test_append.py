@@ -326,11 +326,13 @@ def test_closing_in_trouble_counts_what_waited(bench: Any, make_call: Any, table
     b.failing.error = errno.ENOSPC
     call = make_call()
     b.writer.append(call, b.writer.begin(call))
+    b.writer.append(make_call("refused"), -1)
+    b.writer.close()
     b.writer.close()
     (path,) = tables.iterdir()  # stays, so that the loss is reported by whoever recovers it
     left = parse(path.read_bytes())
     assert left is not None
-    assert (left.gauges["journal_lost_pending"], left.intents) == (1, [])
+    assert (left.gauges["journal_lost_pending"], left.lost, left.intents) == (2, 2, [])
 
 
 def test_closing_writes_what_waits_if_it_can(bench: Any, make_call: Any) -> None:

@@ -165,3 +165,17 @@ def test_what_is_left_in_it_keeps_the_file(tables: Path, make_call: Any) -> None
 @pytest.mark.parametrize("data", [b"", b"x" * PAGE, b"TGI\r\n\x1a\n\x00" + b"\xff" * PAGE])
 def test_other_files_are_no_tables(data: bytes) -> None:
     assert parse(data) is None
+
+
+def test_a_file_of_another_user_hides_no_other(tables: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left, living = InFlight(tables, "w0", TOKEN), InFlight(tables, "w1", b"87654321")
+    living.gauges.set("seen", 1)
+    real = open
+
+    def open_(path: Any, *rest: Any, **options: Any) -> Any:
+        if path == left.path:
+            raise PermissionError(13, "Permission denied")
+        return real(path, *rest, **options)
+
+    monkeypatch.setattr("builtins.open", open_)
+    assert read_gauges(tables) == {"w1": {"seen": 1}}

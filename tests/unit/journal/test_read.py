@@ -227,6 +227,43 @@ def test_files_that_are_no_segments(journal: Path) -> None:
     assert [s.readable for s in verify(journal).segments] == [False, False, True]
 
 
+def test_a_segment_that_may_not_be_read_holds_up_no_other(
+    journal: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for id in ("a", "b", "c"):
+        log = writer(journal)
+        put(log, id)
+        log.close()
+    (journal / "w1-00000001.tgj").mkdir()
+    foreign, real = listing(journal)[1].path, os.open
+
+    def open_(path: Any, *rest: Any, **options: Any) -> int:
+        if path == foreign:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *rest, **options)
+
+    monkeypatch.setattr(os, "open", open_)
+    reader = JournalReader(journal)
+    assert drain(reader) == ["a", "c"]
+    assert reader.read() == []
+    assert reader.damage.unreadable == 2
+    assert sorted(record.message for record in caplog.records) == [
+        f"journal: {foreign} is left out until it can be read: Permission denied",
+        f"journal: {journal / 'w1-00000001.tgj'} is left out until it can be read: Is a directory",
+    ]
+    assert [(s.readable, s.fault) for s in verify(journal).segments][-1] == (False, "Is a directory")
+    monkeypatch.undo()
+    assert drain(reader) == ["b"]  # somebody gave it back
+    reader.close()
+
+
+def test_verify_leaves_out_what_is_deleted_meanwhile(journal: Path) -> None:
+    put(writer(journal), "a")
+    (journal / "w1-00000001.tgj").symlink_to(journal / "gone")
+    report = verify(journal)
+    assert (report.ok, report.records, len(report.segments)) == (True, 1, 1)
+
+
 def test_deleted_segments_are_forgotten(journal: Path) -> None:
     first = writer(journal)
     put(first, "a")

@@ -161,6 +161,34 @@ def test_losses_that_a_worker_took_with_it_are_reported_once(
     assert [(e.kind, e.worker, e.detail["count"]) for e in events] == [("records_lost", 0, 7)]
 
 
+def test_what_waited_without_a_slot_is_lost_with_its_worker(
+    journal: Path, tables: Path, recovery: Recovery, make_call: Any
+) -> None:
+    failing = [True]
+
+    def write(fd: int, data: bytes) -> int:
+        if failing[0]:
+            raise OSError(errno.ENOSPC, "full")
+        return os.write(fd, data)
+
+    moment = [0.0]
+    w = worker(journal, tables, disk=Disk(write), monotonic=lambda: moment[0])
+    w.append(make_call("a"), w.begin(make_call("a")))
+    w.append(make_call("refused1"), -1)
+    failing[0], moment[0] = False, 1.0
+    w.tick()  # both are written
+    failing[0] = True
+    w.append(make_call("b"), w.begin(make_call("b")))
+    for name in ("refused2", "refused3"):  # calls that were refused because they could not be recorded
+        w.append(make_call(name), -1)
+    os.close(w.table._fd)
+    w.table._memory.close()
+    done = recovery.run(now=0)
+    assert (done.calls, done.lost) == (1, 2)
+    assert calls(journal) == [("a", "ok"), ("b", "abandoned"), ("refused1", "ok")]
+    assert [r.detail["count"] for r in records(journal) if isinstance(r, EventRecord)] == [2]
+
+
 def test_older_processes_of_the_same_name_do_not_answer_for_it(
     journal: Path, tables: Path, recovery: Recovery, make_call: Any
 ) -> None:
@@ -171,6 +199,31 @@ def test_older_processes_of_the_same_name_do_not_answer_for_it(
     second.append(make_call("other"), -1)
     assert recovery.run(now=0).calls == 1
     assert ("a", "abandoned") in calls(journal)
+
+
+def test_a_table_of_another_user_is_left_alone_and_said_once(
+    journal: Path,
+    tables: Path,
+    recovery: Recovery,
+    make_call: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    w = worker(journal, tables)
+    w.begin(make_call("a"))
+    path, real = w.table.path, os.open
+    die(w)
+
+    def open_(file: Any, *rest: Any, **options: Any) -> int:
+        if file == path:
+            raise PermissionError(13, "Permission denied", str(file))
+        return real(file, *rest, **options)
+
+    monkeypatch.setattr(os, "open", open_)
+    assert [recovery.run(now=0).tables for _ in range(3)] == [0, 0, 0]
+    assert len(caplog.records) == 1
+    monkeypatch.undo()
+    assert recovery.run(now=0).calls == 1
 
 
 def test_a_file_that_is_no_table_is_set_aside(tables: Path, recovery: Recovery) -> None:

@@ -143,6 +143,7 @@ def test_the_trace_goes_on_only_where_that_is_wanted() -> None:
     assert b"traceparent: 00-%b-%b-01" % (b"a" * 32, b"b" * 16) in lines
     assert b"tracestate: v=1" in lines
     assert b"traceparent: 00-x" not in lines
+    assert b"baggage: b=1" in lines
 
 
 def test_a_body_that_was_edited_is_answered_plainly() -> None:

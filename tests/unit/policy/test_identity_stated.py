@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -35,6 +36,15 @@ RUN_HEADERS = [
     ("x-tollgate-conversation-id", RUN, "header"),
     ("baggage", f"x=1,gen_ai.conversation.id={RUN};p=1", "baggage"),
     ("baggage", f"session.id={RUN}", "baggage"),
+    ("baggage", f"langfuse_session_id={RUN},langfuse_user_id=u", "baggage"),
+    (
+        "baggage",
+        f"langsmith-project=p,langsmith-metadata={quote(json.dumps({'thread_id': RUN, 'run_id': 'turn'}))}",
+        "baggage",
+    ),
+    ("baggage", f"langsmith-metadata={quote(json.dumps({'thread_id': 't', 'session_id': RUN, 'n': 3}))}", "baggage"),
+    ("baggage", "langsmith-metadata=%7B%22run_id%22:%22turn-1234%22", ""),
+    ("baggage", "langsmith-metadata=%5B1%5D,langsmith-tags=a", ""),
     ("X-Claude-Code-Session-Id", RUN, "vendor"),
     ("X-Litellm-Session-Id", RUN, "vendor"),
     ("Helicone-Session-Id", RUN, "vendor"),
@@ -129,6 +139,14 @@ def test_a_trace_id_of_a_peer_is_a_run_but_no_conversation() -> None:
     for header in ("x-litellm-trace-id", "x-portkey-trace-id"):
         stated = read((header, RUN))
         assert (stated.value("trace_run"), stated.value("run")) == (RUN, "")
+
+
+def test_the_root_of_a_langsmith_trace_is_a_run_but_no_conversation() -> None:
+    root, child = "4d2b6c1e-0000-4000-8000-00000000000a", "4d2b6c1e-0000-4000-8000-00000000000b"
+    for path in ("", f".20260311T180533000001Z{child}"):
+        stated = read(("langsmith-trace", f"20260311T180532123456Z{root}{path}"))
+        assert (stated.value("trace_run"), stated.value("run")) == (root, "")
+    assert "trace_run" not in read(("langsmith-trace", f"yesterdayZ{root}")).facts
 
 
 def test_the_order_of_statements() -> None:

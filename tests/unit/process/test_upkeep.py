@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,24 @@ def test_its_table_is_gone_when_it_closes(upkeep: Upkeep, tmp_path: Path) -> Non
     upkeep.close()
     assert [kind for kind, _ in events(tmp_path / "journal")] == ["start", "stop"]
     assert list((tmp_path / "inflight").iterdir()) == []
+
+
+def test_what_the_disk_refuses_is_put_off_and_said_once(
+    upkeep: Upkeep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal, listed = tmp_path / "journal", os.listdir
+    fill(journal, 4)
+    upkeep.consumed = {s.name: s.path.stat().st_size for s in listing(journal)}
+
+    def refused(directory: Path) -> list[str]:
+        raise PermissionError(13, "Permission denied", str(directory))
+
+    monkeypatch.setattr(os, "listdir", refused)
+    for _ in range(3 * RETAIN_EVERY):
+        upkeep.tick()
+    said = [record.message for record in caplog.records]
+    assert said == [f"journal: retention is put off: [Errno 13] Permission denied: '{journal}'"]
+    monkeypatch.setattr(os, "listdir", listed)
+    upkeep.retain()
+    assert len(listing(journal)) == 3
+    upkeep.close()

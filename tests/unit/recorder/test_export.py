@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.recorder.drops import Drops
-from gateway.recorder.export import Exporting
+from gateway.recorder.export import BATCH_BYTES, QUEUE_BYTES, Exporting
 
 
 class Sender:
@@ -87,3 +87,35 @@ def test_idle_work_may_offer_more() -> None:
     made.start()
     made.close(30)
     assert sender.batches == [["late"]]
+
+
+def test_content_bounds_a_batch_too() -> None:
+    sender, drops = Sender(), Drops()
+    made = exporting(sender, drops)
+    for name, content in (("a", BATCH_BYTES // 2), ("b", BATCH_BYTES // 2), ("c", 1), ("d", 2 * BATCH_BYTES), ("e", 0)):
+        assert made.offer(name, 1, content)
+    made.start()
+    made.close(30)
+    assert sender.batches == [["a", "b"], ["c"], ["d"], ["e"]]
+    assert drops.counts() == {}
+
+
+def test_content_fills_the_queue_and_leaves_it_with_its_item() -> None:
+    sent = threading.Event()
+    sender, drops = Sender(), Drops()
+
+    def send(items: Sequence[str]) -> int:
+        sender(items)
+        sent.set()
+        return 0
+
+    made = Exporting("traces", send, sender.abort, drops, limit=10, batch=4, interval=1000.0)
+    assert made.offer("a", 1, QUEUE_BYTES)
+    assert not made.offer("b", 1, 1)
+    assert made.offer("c", 1)
+    made.start()
+    assert sent.wait(30)  # at once: it is more than a batch
+    assert made.offer("d", 1, QUEUE_BYTES)
+    made.close(30)
+    assert sender.batches == [["a"], ["c"], ["d"]]
+    assert drops.counts() == {("traces", "queue_full"): 1}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config.schema import Journal as Settings
+from gateway.errors import LedgerUnavailable
 from gateway.journal.append import JournalWriter
 from gateway.journal.read import JournalReader
 from gateway.journal.record import Record
@@ -157,6 +158,31 @@ def test_a_ledger_that_cannot_be_written_holds_nobody_up_and_catches_up(
     assert world.loop.ledger_attached
     assert world.ledger_ids() == set(world.written)
     assert sorted(world.metrics.ids) == sorted(world.traces.ids) == sorted(world.written)
+
+
+def test_a_ledger_that_can_be_opened_but_not_written_is_said_once(
+    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.write(records(20))
+    world.catch_up()
+    apply, full = Ledger.apply, LedgerUnavailable("disk is full")
+    monkeypatch.setattr(Ledger, "apply", lambda *_: (_ for _ in ()).throw(full))
+    world.write([call_record("during")])
+    for _ in range(5):
+        world.catch_up()
+        world.clock += 2
+    assert [record.message for record in caplog.records] == [
+        "recorder: the ledger cannot be used (disk is full); it will catch up"
+    ]
+    monkeypatch.setattr(Ledger, "apply", apply)
+    world.catch_up()
+    assert [record.message for record in caplog.records[1:]] == ["recorder: the ledger is written again"]
+    assert world.ledger_ids() == set(world.written)
+    monkeypatch.setattr(Ledger, "apply", lambda *_: (_ for _ in ()).throw(full))
+    world.write([call_record("again")])
+    world.catch_up()
+    assert len(caplog.records) == 3
+    monkeypatch.undo()
 
 
 def test_a_full_disk_is_waited_for(world: World) -> None:

@@ -45,6 +45,13 @@ def test_destination(otlp: Otlp | None, environ: dict[str, str], expected: tuple
         assert found.headers == {"A": "b"}
 
 
+def test_a_protocol_that_is_not_spoken_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    assert destination("traces", HERE, {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/json"}) is None
+    assert [record.message for record in caplog.records] == [
+        "telemetry: no traces are exported: expected http/protobuf or grpc, got 'http/json'"
+    ]
+
+
 def test_the_stock_exporters_are_used() -> None:
     http = exporter(Destination("traces", "http://c/v1/traces", "http/protobuf", {"A": "b"}), {})
     assert isinstance(http, HttpSpans)

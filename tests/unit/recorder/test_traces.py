@@ -20,6 +20,7 @@ from gateway.journal.record import AttemptRecord, CallRecord, EventRecord, Outco
 from gateway.policy.sampling import Decision
 from gateway.policy.trace_ids import agent_span_id, run_trace_id
 from gateway.recorder.drops import Drops
+from gateway.recorder.export import QUEUE_BYTES
 from gateway.recorder.names_span import Span
 from gateway.recorder.traces import TracesProjection, delay_seconds
 from gateway.recorder.traces_runs import RunTraces
@@ -531,6 +532,21 @@ def test_a_blocked_collector_costs_spans_and_nothing_else() -> None:
     collector.gate.set()
     made.close(30)
     assert len(collector.spans) == 3 + 60
+
+
+def test_captured_content_bounds_what_waits() -> None:
+    collector, drops = Collector(block=True), Drops()
+    made = projection(collector, drops, delay_seconds=0.001)
+    made.apply([call(run_id="")])
+    assert collector.entered.wait(30)  # the thread is stuck in export now
+    content, kept = b"x" * (QUEUE_BYTES // 4), 4
+    for n in range(kept + 2):
+        half = len(content) // 2
+        made.apply([call(run_id="", trace_id=f"{n:032x}", input_content=content[:half], output_content=content[half:])])
+    assert drops.counts() == {("traces", "queue_full"): 2 * 3}
+    collector.gate.set()
+    made.close(30)
+    assert len(collector.spans) == 3 + kept * 3
 
 
 def test_close_is_bounded_when_the_collector_never_answers() -> None:
