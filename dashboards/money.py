@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from alerts import month
+from alerts.cost import EXHAUSTION
 from dashboards.parts import ALWAYS, FILTERS, RATE, Board, Panel, Query, grown, or_none, pick, quantiles, rate
 
 USD, COUNT, SHARE, PACE = "currencyUSD", "short", "percentunit", "reqps"
 _GUESSED = 'estimated="true"'
 _BROKEN = 'outcome=~"failed|error|truncated|abandoned"'
 _COST = "tollgate_cost_usd_total"
-_LEFT = f"({pick('tollgate_budget_limit_usd')} - {pick('tollgate_budget_spent_usd')})"
+_EXHAUSTION = f'min by (budget) ({EXHAUSTION}{{job=~"$job", instance=~"$instance"}})'
+_ENDS = f"(max by (budget) ({pick('tollgate_budget_window_end_timestamp_seconds')}) - time())"
+_LASTS = f'label_replace({_EXHAUSTION} >= {_ENDS}, "lasts", ": lasts", "", "")'
 _LEFT_OVER = ((0.001, "orange"), (0.2, "green"))  # as the alerts on budgets
 
 
@@ -163,11 +166,10 @@ COSTS = Board(
                 Query(f"topk(10, max by (budget) ({pick('tollgate_budget_spent_usd')}))", "{{budget}} spent"),
                 Query(f"topk(10, max by (budget) ({pick('tollgate_budget_reserved_usd')}))", "{{budget}} held"),
             )),
-            Panel("Time to exhaustion", "At the pace of the last half hour; nothing where a budget is not being spent.",
-                  "s", (
-                Query(f"max by (budget) ({_LEFT} / (deriv({pick('tollgate_budget_spent_usd')}[30m]) > 0))",
-                      "{{budget}}"),
-            ), "bars", 8, steps=((3600, "orange"), (6 * 3600, "green")), base="red"),
+            Panel("Time to exhaustion", "At the pace of the last half hour, or of the window where it is younger; "
+                  "nothing where a budget is not being spent. One whose window ends first lasts.", "s", (
+                Query(f"{_LASTS} or on (budget) {_EXHAUSTION}", "{{budget}}{{lasts}}"),
+            ), "bars", 8, base="blue"),
             Panel("Decisions", "Calls per second that met a limit, by what was decided last.", PACE, (
                 Query(rate("tollgate_budget_decisions_total", by="decision"), "{{decision}}"),
             ), stacked=True),
