@@ -13,6 +13,7 @@ _COST = "tollgate_cost_usd_total"
 _EXHAUSTION = f'min by (budget) ({EXHAUSTION}{{job=~"$job", instance=~"$instance"}})'
 _ENDS = f"(max by (budget) ({pick('tollgate_budget_window_end_timestamp_seconds')}) - time())"
 _LASTS = f'label_replace({_EXHAUSTION} >= {_ENDS}, "lasts", ": lasts", "", "")'
+_NEVER = 'label_replace(label_replace(vector(0), "provider", "all", "", ""), "reason", "known", "", "")'
 _LEFT_OVER = ((0.001, "orange"), (0.2, "green"))  # as the alerts on budgets
 
 
@@ -143,7 +144,8 @@ COSTS = Board(
                 Query(f"3600 * {rate('tollgate_cost_wasted_usd_total', by='outcome')}", "{{outcome}}"),
             ), stacked=True),
             Panel("Cost unknown", "Calls per second without a price or without usage.", PACE, (
-                Query(rate("tollgate_cost_unknown_total", by="reason, provider"), "{{provider}}: {{reason}}"),
+                Query(f"{rate('tollgate_cost_unknown_total', by='reason, provider')} or on () {_NEVER}",
+                      "{{provider}}: {{reason}}"),
             )),
             Panel("Where usage comes from", "Calls with tokens per second.", PACE, (
                 Query(rate("tollgate_usage_source_total", by="source"), "{{source}}"),

@@ -298,7 +298,8 @@ async def summariser(stage: Stage) -> None:
     for ask in (f"Summarise {stage.rng.choice(_TOPICS)} {stage.rng.random()}.", "Shorter, please."):
         contents.append({"role": "user", "parts": [{"text": ask}]})
         path = "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse"
-        answer = await caller.ask(GEMINI, path, {"contents": contents}, stream=True)
+        body = {"contents": contents, "generationConfig": {"maxOutputTokens": 1024}}
+        answer = await caller.ask(GEMINI, path, body, stream=True)
         if answer is None:
             return
         contents.append(answer.content)
