@@ -20,6 +20,7 @@ from gateway.recorder.ledger import Ledger
 from gateway.testing.fake_upstream import FakeUpstream
 from gateway.testing.gateway import RunningGateway, free_port
 from gateway.testing.records import call_record
+from tests.e2e.watchers import until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: the live page is not tested")
@@ -549,6 +550,35 @@ def test_without_the_token_nothing_is_shown(fake_provider, watched):
         assert page.evaluate("JSON.stringify(localStorage)").count(TOKEN) == 0
         page.reload()
         expect(page.locator("a.row", has_text="secret-run")).to_be_visible()  # for this tab it is kept
+
+
+def test_who_has_no_token_is_asked_again_only_by_what_they_do(fake_provider, watched):
+    with RunningGateway(upstreams(fake_provider.url), admin_token=TOKEN) as gate:
+        page = watched(gate).go()
+        field = page.get_by_role("textbox", name="Token")
+        expect(field).to_be_visible()
+        tried = []
+        page.on("request", lambda request: tried.append(request) if request.url.endswith("/api/events") else None)
+        page.keyboard.press("Escape")
+        until(lambda: page.wait_for_timeout(50), lambda _: len(tried) >= 2)
+        expect(field).to_have_count(0)
+        expect(page.get_by_role("alert")).to_contain_text("The gateway says")
+        page.get_by_role("link", name="Runs", exact=True).click()
+        expect(field).to_be_visible()
+
+
+def test_what_is_refused_is_said_where_it_was_asked_for(gate, watched):
+    page = watched(gate).go("run/alpha-1")
+    problem = {"code": "controls_unavailable", "detail": "It cannot be written now."}
+    page.route("**/kill", lambda route: route.fulfill(status=503, json=problem))
+    page.get_by_role("button", name="Stop run").click()
+    button = page.get_by_role("button", name="Stop", exact=True)
+    button.click()
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_have_text("It cannot be written now.")
+    expect(button).to_be_focused()
+    page.unroute("**/kill")
+    page.keyboard.press("Escape")
+    assert gate.get("/api/controls")["stopped"] == []
 
 
 # -- names nobody should have, and many runs ----------------------------------------------------------------------
