@@ -225,6 +225,12 @@ def _day(team: str, spent: str) -> dict[str, str]:
     }
 
 
+def _moved(name: str, labels: str) -> dict[str, str]:
+    """From one gateway to another, after 96 samples."""
+    other = GATE.replace('instance="a"', 'instance="b"')
+    return {f"{name}{{{GATE},{labels}}}": "0+1x96 stale", f"{name}{{{other},{labels}}}": "_x97 0+1x12"}
+
+
 _ROLLING = 'scope="team",budget="team:last|usd|day|rolling"'
 COST_BUDGETS = [
     # Used evenly to 99 % it lasts. At half a dollar a minute it does not, nor does one of the last 24 hours. What was
@@ -259,13 +265,16 @@ COST_HISTORY = [
         {50_190: (), 50_310: (("TollgateCostAnomaly", "steady"),)},
         by="tenant", step="30m",
     ),
-    # Two days of history only: the last day is what is compared with.
+    # Two days of history only: the last day is what is compared with. A counter that begins anew, and a tenant whose
+    # calls another gateway takes over, are as before.
     Scenario(
         "cost-history",
         {
             series("tollgate_cost_usd_total", _USD.format("young")): rising((1, 96), (10, 14)),
             series("tollgate_cost_usd_total", _USD.format("even")): rising((1, 110)),
             series("tollgate_cost_usd_total", _USD.format("newborn")): "_x96 0+9x14",
+            series("tollgate_cost_usd_total", _USD.format("restarted")): "0+1x96 0+1x13",
+            **_moved("tollgate_cost_usd_total", _USD.format("moved")),
         },
         {2850: (), 2970: (("TollgateCostAnomaly", "young"),)},
         by="tenant", step="30m",
