@@ -29,6 +29,7 @@ from gateway.spend import Charge, Grant, Hold, Refusal, Rule, Unit
 from gateway.stages.cheaper import cap, cheaper, note
 from gateway.stages.kept import history_tokens, item_tokens
 from gateway.stages.settle import charge_of, settled
+from gateway.stages.waiting import waiting
 
 HEADER = b"x-tollgate-budget-usd"
 NAMELESS = "Models have budgets here, and this session does not say in its URL which model it will ask (?model=...)."
@@ -255,7 +256,8 @@ class Admitter:
         told: list[GatewayError] = []
         down.on_gone = told.append
         rank = (self._urgency(call), case.ask.demands[refusal.index].amount)  # the urgent first, of those the cheap
-        await self._budgets.freed(min(left, LOOK_SECONDS), rank)
+        with waiting(call, gw):
+            await self._budgets.freed(min(left, LOOK_SECONDS), rank)
         if down.gone:
             raise ClientGone()
         if told:
