@@ -17,6 +17,7 @@ WEBHOOKS = "http://127.0.0.1:9099"
 
 _WATCHDOG = 'alertname="TollgateWatchdog"'
 _LOWER = "TollgateBudgetHalfSpent|TollgateBudgetNearlySpent|TollgateBudgetRunsOut"
+_BUDGET = ("job", "instance", "budget")
 _OTHERS = ['alertname=~"Tollgate.*"', 'alertname!~"TollgateDown|TollgateAbsent|.*Watchdog"']
 _GROUP = ["alertname", "provider", "tenant", "agent", "budget", "tool", "slo"]
 
@@ -68,8 +69,8 @@ def configuration(webhooks: str = WEBHOOKS) -> dict[str, Any]:
             _inhibit(['alertname="TollgateBreakerOpen"', 'breaker!~"(tools|mcp)/.*"'],
                      ['alertname="TollgateFallbacks"']),
             _inhibit(['sloth_severity="page"'], ['sloth_severity="ticket"'], "sloth_id"),
-            _inhibit(['alertname="TollgateBudgetExhausted"'], [f'alertname=~"{_LOWER}"'], "budget"),
-            _inhibit(['alertname="TollgateBudgetNearlySpent"'], ['alertname="TollgateBudgetHalfSpent"'], "budget"),
+            _inhibit(['alertname="TollgateBudgetExhausted"'], [f'alertname=~"{_LOWER}"'], *_BUDGET),
+            _inhibit(['alertname="TollgateBudgetNearlySpent"'], ['alertname="TollgateBudgetHalfSpent"'], *_BUDGET),
         ],
         "receivers": [
             {"name": name, "webhook_configs": [{"url": f"{webhooks}/{name}", "send_resolved": name != "dead-man"}]}

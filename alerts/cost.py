@@ -9,6 +9,7 @@ HOUR = "tenant:tollgate_cost_usd:increase1h"
 MEAN = "tenant:tollgate_cost_usd:baseline_mean"
 SPREAD = "tenant:tollgate_cost_usd:baseline_stddev"
 SCORE = "tenant:tollgate_cost_usd:zscore"
+EXHAUSTION = "budget:tollgate_budget_spent_usd:seconds_to_limit"
 OUTCOME = "agent:tollgate_run_cost_usd:mean1d"
 
 _WEEKS = " or ".join(f'label_replace({HOUR} offset {week}w, "week", "{week}", "", "")' for week in range(1, 5))
@@ -24,6 +25,11 @@ def _baseline(weekly: str, daily: str) -> str:
 _FLOOR = f"(0.1 * {MEAN} + 0.01)"
 _RUNS = "sum by (agent, outcome) (increase(tollgate_runs_total[1d]))"
 
+# US dollars a second: of the last half hour; where a window began within it, of that window so far.
+_SPENT, _START = "tollgate_budget_spent_usd", "tollgate_budget_window_start_timestamp_seconds"
+_TURNED = f"changes({_START}[30m]) > 0"
+_PACE = f"(deriv({_SPENT}[30m]) unless {_TURNED} or {_SPENT} / clamp_min(time() - {_START}, 60))"
+
 RECORDINGS = (
     {"record": HOUR, "expr": "sum by (tenant) (increase(tollgate_cost_usd_total[1h]))"},
     {"record": MEAN, "expr": _baseline("avg", "avg_over_time")},
@@ -33,17 +39,15 @@ RECORDINGS = (
         "record": OUTCOME,
         "expr": f"sum by (agent, outcome) (increase(tollgate_run_cost_usd_total[1d])) / ({_RUNS} >= 10)",
     },
+    {"record": EXHAUSTION, "expr": f"(tollgate_budget_limit_usd - {_SPENT} > 0) / ({_PACE} > 0)"},
     *month.RECORDINGS,
 )
 
-# Only of windows so long that to run out before their end matters.
-_LONG = 'budget=~".*[|](week|month|life).*"'
-_DAY = 'budget=~".*[|]day.*"'
-
-
-def _exhausted(match: str, hours: int) -> str:
-    left = f"(tollgate_budget_limit_usd{{{match}}} - tollgate_budget_spent_usd{{{match}}} > 0)"
-    return f"{left} / (deriv(tollgate_budget_spent_usd{{{match}}}[30m]) > 0) < {hours} * 3600"
+# Only of windows so long that to run out before their end matters; and not in the last half of the time that is left,
+# where a pace that is just right goes up and down.
+_LONG = f'{EXHAUSTION}{{budget=~".*[|](week|month|life).*"}} < 6 * 3600'
+_DAY = f'{EXHAUSTION}{{budget=~".*[|]day.*"}} < 3600'
+_LATE = f"{EXHAUSTION} > 0.5 * (tollgate_budget_window_end_timestamp_seconds - time())"
 
 
 _ESTIMATED = 'sum by (provider) (increase(tollgate_usage_source_total{source="estimated"}[30m]))'
@@ -81,10 +85,9 @@ ALERTS = (
         "Raise it, or tell those whose agents have stopped when the window ends.",
     ),
     Alert(
-        "TollgateBudgetRunsOut", f"{_exhausted(_LONG, 6)} or {_exhausted(_DAY, 1)}", "15m", "ticket", "finops",
-        "costs",
+        "TollgateBudgetRunsOut", f"({_LONG} or {_DAY}) unless {_LATE}", "15m", "ticket", "finops", "costs",
         "{{ $labels.budget }} will be spent within {{ $value | humanizeDuration }}",
-        "At the pace of the last half hour, long before its window ends.",
+        "At the pace of the last half hour, and before half of what is left of its window is over.",
         "Cost & budgets: which agent has sped up.",
         "Stop it if it should not run (`tollgate runs kill --agent`), else raise the budget in time.",
     ),

@@ -213,6 +213,46 @@ COST = [
     one("cost", "TollgateSettlesWaiting", gauge("tollgate_budget_settles_waiting", "100x10 101x15 5x10"), 18, 22, 30),
 ]  # fmt: skip
 
+
+def _day(team: str, spent: str) -> dict[str, str]:
+    """A budget of 100 USD a day, from midnight on and until two of the next night. Every sample is five minutes."""
+    labels, midnight = f'scope="team",budget="team:{team}|usd|day"', 86_400
+    return {
+        **gauge("tollgate_budget_limit_usd", "100x312", labels),
+        **gauge("tollgate_budget_spent_usd", spent, labels),
+        **gauge("tollgate_budget_window_start_timestamp_seconds", f"0x287 {midnight}x24", labels),
+        **gauge("tollgate_budget_window_end_timestamp_seconds", f"{midnight}x287 {2 * midnight}x24", labels),
+    }
+
+
+def _moved(name: str, labels: str) -> dict[str, str]:
+    """From one gateway to another, after 96 samples."""
+    other = GATE.replace('instance="a"', 'instance="b"')
+    return {f"{name}{{{GATE},{labels}}}": "0+1x96 stale", f"{name}{{{other},{labels}}}": "_x97 0+1x12"}
+
+
+_ROLLING = 'scope="team",budget="team:last|usd|day|rolling"'
+COST_BUDGETS = [
+    # Used evenly to 99 % it lasts. At half a dollar a minute it does not, nor does one of the last 24 hours. What was
+    # spent the day before says nothing of the pace after midnight.
+    Scenario(
+        "cost-budgets",
+        _day("even", "0+0.34375x287 0+0.34375x24")
+        | _day("hurried", "0x120 2.5+2.5x39 100x126 0x24")
+        | _day("night", "0+0.34375x287 0+8.5x10 85x14")
+        | gauge("tollgate_budget_limit_usd", "100x312", _ROLLING)
+        | gauge("tollgate_budget_spent_usd", "0x120 2.5+2.5x39 100x151", _ROLLING),
+        {
+            735: (),
+            790: (("TollgateBudgetRunsOut", "team:hurried|usd|day"),
+                  ("TollgateBudgetRunsOut", "team:last|usd|day|rolling")),
+            805: (), 1400: (), 1425: (), 1435: (), 1445: (),
+            1465: (("TollgateBudgetRunsOut", "team:night|usd|day"),), 1535: (),
+        },
+        by="budget", step="5m",
+    ),
+]  # fmt: skip
+
 # Every sample is half an hour, as is every evaluation.
 COST_HISTORY = [
     # Two dollars an hour for five weeks, then eight; another tenant has the same peak every week.
@@ -225,13 +265,16 @@ COST_HISTORY = [
         {50_190: (), 50_310: (("TollgateCostAnomaly", "steady"),)},
         by="tenant", step="30m",
     ),
-    # Two days of history only: the last day is what is compared with.
+    # Two days of history only: the last day is what is compared with. A counter that begins anew, and a tenant whose
+    # calls another gateway takes over, are as before.
     Scenario(
         "cost-history",
         {
             series("tollgate_cost_usd_total", _USD.format("young")): rising((1, 96), (10, 14)),
             series("tollgate_cost_usd_total", _USD.format("even")): rising((1, 110)),
             series("tollgate_cost_usd_total", _USD.format("newborn")): "_x96 0+9x14",
+            series("tollgate_cost_usd_total", _USD.format("restarted")): "0+1x96 0+1x13",
+            **_moved("tollgate_cost_usd_total", _USD.format("moved")),
         },
         {2850: (), 2970: (("TollgateCostAnomaly", "young"),)},
         by="tenant", step="30m",
@@ -352,12 +395,13 @@ SLO_SLOW = [
 SCENARIOS: Mapping[str, Sequence[Scenario]] = {
     "health": HEALTH,
     "cost": COST,
+    "cost-budgets": COST_BUDGETS,
     "cost-history": COST_HISTORY,
     "cache": CACHE,
     "slo": SLO,
     "slo-slow": SLO_SLOW,
 }
-EVALUATION = {"slo": "30s", "ordinary": "30s", "cost-history": "30m", "slo-slow": "10m"}
+EVALUATION = {"slo": "30s", "ordinary": "30s", "cost-budgets": "5m", "cost-history": "30m", "slo-slow": "10m"}
 """How often the rules of a file are evaluated; the others: each minute."""
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from alerts import month
+from alerts.cost import EXHAUSTION
 from dashboards.parts import ALWAYS, FILTERS, RATE, Board, Panel, Query, grown, or_none, pick, quantiles, rate
 
 USD, COUNT, SHARE, PACE = "currencyUSD", "short", "percentunit", "reqps"
 _GUESSED = 'estimated="true"'
 _BROKEN = 'outcome=~"failed|error|truncated|abandoned"'
 _COST = "tollgate_cost_usd_total"
-_LEFT = f"({pick('tollgate_budget_limit_usd')} - {pick('tollgate_budget_spent_usd')})"
+_EXHAUSTION = f'min by (budget) ({EXHAUSTION}{{job=~"$job", instance=~"$instance"}})'
+_ENDS = f"(max by (budget) ({pick('tollgate_budget_window_end_timestamp_seconds')}) - time())"
+_LASTS = f'label_replace({_EXHAUSTION} >= {_ENDS}, "lasts", ": lasts", "", "")'
+_NEVER = 'label_replace(label_replace(vector(0), "provider", "all", "", ""), "reason", "known", "", "")'
 _LEFT_OVER = ((0.001, "orange"), (0.2, "green"))  # as the alerts on budgets
 
 
@@ -140,7 +144,8 @@ COSTS = Board(
                 Query(f"3600 * {rate('tollgate_cost_wasted_usd_total', by='outcome')}", "{{outcome}}"),
             ), stacked=True),
             Panel("Cost unknown", "Calls per second without a price or without usage.", PACE, (
-                Query(rate("tollgate_cost_unknown_total", by="reason, provider"), "{{provider}}: {{reason}}"),
+                Query(f"{rate('tollgate_cost_unknown_total', by='reason, provider')} or on () {_NEVER}",
+                      "{{provider}}: {{reason}}"),
             )),
             Panel("Where usage comes from", "Calls with tokens per second.", PACE, (
                 Query(rate("tollgate_usage_source_total", by="source"), "{{source}}"),
@@ -163,11 +168,10 @@ COSTS = Board(
                 Query(f"topk(10, max by (budget) ({pick('tollgate_budget_spent_usd')}))", "{{budget}} spent"),
                 Query(f"topk(10, max by (budget) ({pick('tollgate_budget_reserved_usd')}))", "{{budget}} held"),
             )),
-            Panel("Time to exhaustion", "At the pace of the last half hour; nothing where a budget is not being spent.",
-                  "s", (
-                Query(f"max by (budget) ({_LEFT} / (deriv({pick('tollgate_budget_spent_usd')}[30m]) > 0))",
-                      "{{budget}}"),
-            ), "bars", 8, steps=((3600, "orange"), (6 * 3600, "green")), base="red"),
+            Panel("Time to exhaustion", "At the pace of the last half hour, or of the window where it is younger; "
+                  "nothing where a budget is not being spent. One whose window ends first lasts.", "s", (
+                Query(f"{_LASTS} or on (budget) {_EXHAUSTION}", "{{budget}}{{lasts}}"),
+            ), "bars", 8, base="blue"),
             Panel("Decisions", "Calls per second that met a limit, by what was decided last.", PACE, (
                 Query(rate("tollgate_budget_decisions_total", by="decision"), "{{decision}}"),
             ), stacked=True),

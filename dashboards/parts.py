@@ -92,11 +92,11 @@ def pick(name: str, *conditions: str, filters: tuple[str, ...] = FILTERS) -> str
 
 
 def rate(name: str, *conditions: str, by: str = "", every: str = RATE) -> str:
-    return f"{_sum(by)} (rate({pick(name, *conditions)}[{every}]))"
+    return _sum(by, f"rate({pick(name, *conditions)}[{every}])")
 
 
 def grown(name: str, *conditions: str, by: str = "", over: str = "$__range") -> str:
-    return f"{_sum(by)} (increase({pick(name, *conditions)}[{over}]))"
+    return _sum(by, f"increase({pick(name, *conditions)}[{over}])")
 
 
 def quantiles(name: str, *conditions: str, by: str = "") -> tuple[Query, ...]:
@@ -109,8 +109,10 @@ def quantiles(name: str, *conditions: str, by: str = "") -> tuple[Query, ...]:
     )
 
 
-def _sum(by: str) -> str:
-    return f"sum by ({by})" if by else "sum"
+def _sum(by: str, expr: str) -> str:
+    """What has no model, as a tool, has a name all the same."""
+    summed = f"sum by ({by}) ({expr})" if by else f"sum ({expr})"
+    return f'label_replace({summed}, "model", "(no model)", "model", "")' if "model" in by.split(", ") else summed
 
 
 def or_none(expr: str) -> str:

@@ -363,6 +363,7 @@ class Call(Struct, weakref=True):
     booked: int = 0  # attempts whose cost is known and stands in `spent`
     spent: Money | None = None
     queued: int = 0  # ns that it waited for places in pools
+    waited: int = 0  # and on purpose for something else; see stages.waiting
     away: bool = False  # it goes to another upstream than its client's credentials are for
     early: bool = False  # it was committed before anything was said
     committed: bool = False  # first byte sent to the client: no retry after this

@@ -18,6 +18,7 @@ from gateway.commands import (
     keys_options,
     limits_options,
     route_options,
+    runs_options,
     slo_options,
     top_options,
 )
@@ -56,7 +57,12 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--version", action="version", version=f"tollgate {__version__}")
     commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_serving(commands)
-    _add_running(commands)
+    run = _add(commands, "run", _run, "run a command as one run of its own, with limits, through the gateway")
+    runs_options.add_run(run, _state_options)
+    seen = runs_options.Commands(_runs_list, _runs_decide, _runs_outcome)
+    runs = _group(commands, "runs", "see runs, stop them, let them go on, say what they achieved")
+    runs_options.add(runs, seen, _add, _state_options)
+    top_options.add(commands, _top, _add, _state_options)
     _add_configuring(commands)
     _add_reading(commands)
     did = cache_options.Commands(_cache_show, _cache_embedder, _cache_eval, _cache_clear, _cache_feedback)
@@ -89,58 +95,6 @@ def _add_serving(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     _address_options(demo)
     demo.add_argument("--seconds", type=amount, default=25.0, metavar="S", help="when it is summed up (%(default)s)")
     demo.add_argument("--once", action="store_true", help="end then, instead of going on until Ctrl-C")
-
-
-def _add_running(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    run = _add(commands, "run", _run, "run a command as one run of its own, with limits, through the gateway")
-    run.add_argument("--budget", type=amount, metavar="USD", dest="budget_usd", help="what all its calls may cost")
-    for name, what in (("calls", "calls"), ("steps", "steps"), ("tools", "tool calls")):
-        run.add_argument(f"--max-{name}", type=number, metavar="N", help=f"how many {what} it may make")
-    run.add_argument("--max-minutes", type=amount, metavar="N", help="how long it may go on calling")
-    run.add_argument("--max-depth", type=int, metavar="N", help="how deep its sub-agents may be nested")
-    run.add_argument("--agent", type=_name, metavar="NAME", help="who it shall be recorded as")
-    run.add_argument("--name", type=_name, metavar="RUN", help="id of the run (default: a new one)")
-    _state_options(run)
-    run.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND ...", help="the command and its arguments")
-    runs = _group(commands, "runs", "see runs, stop them, let them go on")
-    listing = _add(runs, "list", _runs_list, "print the latest runs, and what is stopped")
-    listing.add_argument("--limit", type=number, default=20, metavar="N", help="how many runs (%(default)s)")
-    kill = _add(runs, "kill", _runs_kill, "stop a run (or an agent, a key, a team): its next call and those under way")
-    kill.add_argument("--reason", default="", metavar="TEXT", help="told to the agent")
-    resume = _add(runs, "resume", _runs_resume, "let a stopped run (or agent, key, team) go on")
-    for command in (kill, resume):
-        subject = command.add_mutually_exclusive_group(required=True)
-        subject.add_argument("run", nargs="?", metavar="ID", help="the run")
-        for name in ("agent", "key-id", "team"):
-            subject.add_argument(f"--{name}", metavar="NAME", help=f"the {name.removesuffix('-id')}, in place of a run")
-    more = _add(runs, "raise", _runs_raise, "give a run another budget, also while it waits")
-    more.add_argument("run", metavar="ID", help="the run")
-    more.add_argument("budget_usd", type=amount, metavar="USD", help="its whole budget from now on")
-    top_options.add(commands, _top, _add, _state_options)
-    for command in (listing, kill, resume, more):
-        _state_options(command)
-
-
-def amount(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 9_000_000:
-        raise argparse.ArgumentTypeError(f"{text} is not more than zero and at most 9,000,000")
-    return value
-
-
-def number(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than one")
-    return value
-
-
-def _name(text: str) -> str:
-    from gateway.commands.run import is_name
-
-    if not is_name(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no name: letters, digits and . _ : @ - behind the first")
-    return text
 
 
 def _add_configuring(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -238,26 +192,23 @@ def _top(options: argparse.Namespace) -> int:
     return run(options.config, os.environ, _overrides(options), every=options.every, once=options.once)
 
 
-def _runs_kill(options: argparse.Namespace) -> int:
-    return _decide("kill", options, reason=options.reason)
-
-
-def _runs_resume(options: argparse.Namespace) -> int:
-    return _decide("resume", options)
-
-
-def _runs_raise(options: argparse.Namespace) -> int:
-    return _decide("raise", options, budget_usd=options.budget_usd)
-
-
-def _decide(kind: str, options: argparse.Namespace, *, reason: str = "", budget_usd: float | None = None) -> int:
+def _runs_decide(options: argparse.Namespace) -> int:
     from gateway.commands.runs import decide
     from gateway.policy.controls import Kind, Scope
 
     named = {Scope.RUN: "run", Scope.AGENT: "agent", Scope.KEY: "key_id", Scope.TEAM: "team"}
     scope, name = next((scope, name) for scope, name in named.items() if getattr(options, name, None))
     given = (options.config, os.environ, _overrides(options))
-    return decide(Kind(kind), (scope, getattr(options, name)), *given, reason=reason, budget_usd=budget_usd)
+    reason, more = getattr(options, "reason", ""), getattr(options, "budget_usd", None)
+    return decide(Kind(options.action), (scope, getattr(options, name)), *given, reason=reason, budget_usd=more)
+
+
+def _runs_outcome(options: argparse.Namespace) -> int:
+    from gateway.commands.runs import report
+
+    outcome, value = options.achieved
+    given = (options.config, os.environ, _overrides(options))
+    return report(options.run, {"outcome": outcome, "value": value, "note": options.note}, *given)
 
 
 def _check(options: argparse.Namespace) -> int:

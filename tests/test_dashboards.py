@@ -154,6 +154,38 @@ def test_a_canary_that_was_decided_is_noted_once_and_not_again_when_its_gateway_
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_how_long_a_budget_lasts_is_known_around_the_turn_of_its_window(tmp_path: Path) -> None:
+    """Of an hour, 100 USD: a dollar a minute lasts, two do not; at ten past one it is told by these ten minutes."""
+    ((_, _, expr),) = (one for one in queries() if one[1] == "Time to exhaustion")
+    series = []
+    for team, per in (("a", 1), ("b", 2)):
+        labels = f'{{job="tollgate",instance="i",scope="team",budget="team:{team}|usd|hour"}}'
+        for name, values in (
+            ("limit_usd", "100x80"), ("spent_usd", f"0+{per}x59 0+{per}x20"),
+            ("window_start_timestamp_seconds", "0x59 3600x20"), ("window_end_timestamp_seconds", "3600x59 7200x20"),
+        ):  # fmt: skip
+            series.append({"series": f"tollgate_budget_{name}{labels}", "values": values})
+    told = {
+        minute: [
+            {"labels": '{budget="team:a|usd|hour", lasts=": lasts"}', "value": 60 * (100 - spent)},
+            {"labels": '{budget="team:b|usd|hour"}', "value": 30 * (100 - 2 * spent)},
+        ]
+        for minute, spent in ((40, 40), (70, 10))
+    }
+    tests = [
+        {"expr": expr, "eval_time": f"{minute}m", "exp_samples": samples}
+        for minute, samples in (*told.items(), (60, []))
+    ]
+    made = {"rule_files": [str(ROOT / "alerts" / "cost.yaml")], "evaluation_interval": "1m"}
+    test = {"interval": "1m", "input_series": series, "promql_expr_test": tests}
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump({**made, "tests": [test]}))
+    done = subprocess.run(
+        ["promtool", "test", "rules", tmp_path / "test.yaml"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_recordings_that_panels_use_are_made() -> None:
     rules = [
         rule["record"]

@@ -81,6 +81,8 @@ def test_helm_finds_nothing_wrong(values: Document) -> None:
         {"replica": 2},
         {"networkPolicy": {"egressPorts": ["https"]}},
         {"replicas": 2, "config": {"runs": {"budget_usd": 2}}},
+        {"monitoring": {"rules": {"enable": True}}},
+        {"monitoring": {"serviceMonitor": {"interval": "15"}}},
     ],
 )
 def test_wrong_values_are_refused(values: Document) -> None:
@@ -209,6 +211,13 @@ def test_rules_and_dashboards_are_those_of_the_repository() -> None:
     }
     files = {f"tollgate-{path.name}": path.read_text() for path in (ROOT / "dashboards").glob("*.json")}
     assert {name: text.strip() for name, text in shown.items()} == {name: text.strip() for name, text in files.items()}
+
+
+def test_the_usual_goals_may_give_way_to_those_of_the_configuration() -> None:
+    """Under the same names two sets of them would write the same series."""
+    kept = rendered({"monitoring": {"rules": {"enabled": True, "slo": False}}})
+    names = {document["metadata"]["name"].rpartition("-")[2] for document in of(kept, "PrometheusRule")}
+    assert names == {path.stem for path in (ROOT / "alerts").glob("*.yaml")} - {"slo"}
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")

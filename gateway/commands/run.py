@@ -6,7 +6,6 @@ its budget is spent, a limit is reached or the run was stopped.
 
 from __future__ import annotations
 
-import re
 import secrets
 import shlex
 import sys
@@ -26,7 +25,6 @@ from gateway.config.roster import roster
 from gateway.config.schema import Config
 
 STOPPED = 75
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}\Z")  # what may stand in the path of a call
 FORCE_TRIES = 10  # a second each, for the workers to take the limits in
 SETTLE_SECONDS = 3.0  # for the records of calls that the command left behind
 LOOK_SECONDS = 0.2
@@ -185,7 +183,3 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return (f"{hours} h " if hours else "") + f"{minutes} min {rest} s"
-
-
-def is_name(name: str) -> bool:
-    return NAME.match(name) is not None

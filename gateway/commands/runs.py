@@ -1,7 +1,8 @@
-"""`tollgate runs`: see runs, stop them, let them go on, give them more.
+"""`tollgate runs`: see runs, stop them, let them go on, give them more, say what they achieved.
 
 Decisions go through the admin API of the running gateway. Where none answers they are written into the state directory:
-workers that run although nobody answers take them in all the same, and those that start later begin with them.
+workers that run although nobody answers take them in all the same, and those that start later begin with them. An
+outcome is for the journal, which only a gateway writes.
 """
 
 from __future__ import annotations
@@ -71,6 +72,19 @@ def through(
         body |= {"scope": str(scope), "value": value}
     answer: dict[str, Any] = admin.ask("POST", path, body)
     return answer
+
+
+def report(
+    run: str,
+    achieved: Mapping[str, Any],
+    path: Path | None,
+    env: Mapping[str, str],
+    overrides: Mapping[str, object],
+) -> int:
+    """`achieved`: outcome, value and note, as the API takes them. Raises ConfigError, Refused, NoGateway."""
+    told = admin_of(load(path, env, overrides)).ask("POST", run_path(run, "/outcome"), achieved)
+    print(f"run {run}: {told['outcome']}" + ("" if told["value"] is None else f" {told['value']:g}"))
+    return 0
 
 
 def listing(path: Path | None, env: Mapping[str, str], overrides: Mapping[str, object], *, limit: int = 20) -> int:

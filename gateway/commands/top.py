@@ -33,6 +33,7 @@ RUNS = 200
 ACCOUNTS = 200
 SCOPES = ("global", "team", "key", "agent", "model", "upstream")
 TICK = 0.05  # seconds a key waits at most
+BESIDE_RUNS = 40  # lines of everything but runs, at most
 KEEPS = ("total", "rolling")
 DONE = {"kill": "stopped", "resume": "may go on"}
 
@@ -50,7 +51,7 @@ def run(
     found = look(admin, Screen())
     console = Console()
     if once or not (console.is_terminal and sys.stdin.isatty()):
-        console.print(draw(found, Screen(), str(admin.address), console.width, 20 + len(found.runs)))
+        console.print(draw(found, Screen(), str(admin.address), console.width, BESIDE_RUNS + len(found.runs)))
         return 0
     with (
         noted() as interrupts,

@@ -4,7 +4,7 @@ terminal, and nothing of them is markup.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -21,7 +21,10 @@ STATES = {"open": "bold red", "half_open": "yellow", "closed": "green"}
 CONDITIONS, BUDGETS, BREAKERS = 5, 6, 6
 WIDE = 110  # columns, from which on budgets and breakers stand beside each other
 NARROW = 100  # columns, below which runs go without tenant and tools, for their names to be read
+SMALL = 60  # columns, below which they also go without what they used and how they stand
+TINY = 48  # and without agents
 BAR = 14
+FIGURES, TABLE, LEAST = 4, 3, 3  # lines of figures, of a table beside its rows, and of runs before anything else
 
 
 class Snapshot(Struct, frozen=True):
@@ -67,21 +70,24 @@ def spark(values: Sequence[float]) -> str:
 
 
 def draw(found: Snapshot, screen: Screen, where: str, width: int, height: int) -> RenderableType:
-    """The whole screen; runs take the lines that are left."""
-    parts: list[RenderableType] = [_head(found, where), _figures(found.summary, width)]
-    used = 2 + 4
-    matter = found.summary["conditions"][:CONDITIONS]
-    if matter:
-        parts.append(_conditions(found.summary["conditions"]))
-        used += len(matter) + 2
-    below, lines = _below(found, width)
-    used += lines + 2
-    parts += [_runs(found, screen, width, max(3, height - used - 3)), *below, _foot(screen)]
-    return Group(*parts)
+    """The whole screen, never more: the first and the last line are there at any height, then figures, then a few runs;
+    of what is left conditions, budgets and breakers take what they need, in this order, and runs the rest."""
+    head, foot = _head(found, where), _foot(screen, width)
+    if height < FIGURES + 2:
+        return Group(head, foot)
+    left = height - FIGURES - 2
+    if left < TABLE + 1:
+        return Group(head, _figures(found.summary, width), foot)
+    free = left - TABLE - LEAST
+    conditions, used = _conditions(found.summary["conditions"], free)
+    below, lines = _below(found, width, free - used)
+    runs = _runs(found, screen, width, left - used - lines - TABLE)
+    return Group(head, _figures(found.summary, width), *conditions, runs, *below, foot)
 
 
 def _head(found: Snapshot, where: str) -> Text:
-    head = Text.assemble(("Tollgate ", "bold"), f"{found.summary['version']} at {where}  ")
+    name = f"{found.summary['version']} at {where}  "
+    head = Text.assemble(("Tollgate ", "bold"), name, no_wrap=True, overflow="ellipsis")
     workers = f"{found.summary['workers_ready']} of {found.summary['workers']} workers"
     head.append(found.fault or f"{found.summary['at'][11:19]}Z, {workers}", style="bold red" if found.fault else "dim")
     return head
@@ -89,9 +95,10 @@ def _head(found: Snapshot, where: str) -> Text:
 
 def _figures(summary: Mapping[str, Any], width: int) -> RenderableType:
     grid = Table.grid(padding=(0, 2), expand=False)
-    for _ in range(6):
-        grid.add_column(no_wrap=True)
     spent = [(name, summary[key]) for name, key in (("this hour", "hour"), ("today", "day"), ("this month", "month"))]
+    spent = spent if width >= SMALL + 6 else spent[:2]
+    for _ in spent:
+        grid.add_column(no_wrap=True)
     grid.add_row(*(Text.assemble((f"{name} ", "dim"), (usd(one["cost_usd"]), "bold")) for name, one in spent))
     grid.add_row(*(Text.assemble(("projected ", "dim"), usd(one["projected_usd"])) for _, one in spent))
     hour, slo = summary["last_hour"], summary["slo"]
@@ -108,20 +115,25 @@ def _figures(summary: Mapping[str, Any], width: int) -> RenderableType:
     return Group(grid, line, Text.assemble(("60 min ", "dim"), (bars[-max(10, width - 8) :], "green")))
 
 
-def _conditions(found: Sequence[Mapping[str, Any]]) -> RenderableType:
-    lines = [Text("")]
-    for one in found[:CONDITIONS]:
-        lines.append(
-            Text.assemble(
-                (f"{one['severity']:<9}", GRADES[one["severity"]]),
-                (plain(one["subject"] or "", 40) + " " if one["subject"] else "", "bold"),
-                plain(one["text"], 200),
-            )
-        )
-        lines[-1].no_wrap, lines[-1].overflow = True, "ellipsis"
-    if len(found) > CONDITIONS:
-        lines.append(Text(f"and {len(found) - CONDITIONS} more", style="dim"))
-    return Group(*lines)
+def _conditions(found: Sequence[Mapping[str, Any]], free: int) -> tuple[list[RenderableType], int]:
+    """In at most half of the lines that are free; and how many those are."""
+    shown = min(len(found), CONDITIONS, free // 2 - 2)  # a line stands before them, and one may behind
+    if shown < 1:
+        return [], 0
+    lines = [Text(""), *map(_condition, found[:shown])]
+    if len(found) > shown:
+        lines.append(Text(f"and {len(found) - shown} more", style="dim"))
+    return [*lines], len(lines)
+
+
+def _condition(one: Mapping[str, Any]) -> Text:
+    return Text.assemble(
+        (f"{one['severity']:<9}", GRADES[one["severity"]]),
+        (plain(one["subject"] or "", 40) + " " if one["subject"] else "", "bold"),
+        plain(one["text"], 200),
+        no_wrap=True,
+        overflow="ellipsis",
+    )
 
 
 def _new(title: str, *columns: tuple[str, int]) -> Table:
@@ -144,47 +156,65 @@ def _new(title: str, *columns: tuple[str, int]) -> Table:
 
 def _runs(found: Snapshot, screen: Screen, width: int, lines: int) -> RenderableType:
     order = "dearest today" if found.by_cost else "latest"
-    wide = width >= NARROW
-    names = ("calls", "not ok", *(("tools",) if wide else ()), "tokens", "cost")
-    tenant = (("tenant", 2),) if wide else ()
-    table = _new(f"Runs, {order}", ("run", 6), ("agent", 3), *tenant, *((name, 0) for name in names))
-    table.add_column("", width=8, no_wrap=True)
+    columns = [one for one in COLUMNS if width >= one.least]
+    table = _new(f"Runs, {order}", *((one.name, one.ratio) for one in columns))
+    if width >= SMALL:
+        table.add_column("", width=8, no_wrap=True)
     ids = [run["id"] for run in found.runs]
     mark = chosen(screen, ids)
     first = max(0, ids.index(mark) - lines + 1) if mark else 0
     for run in found.runs[first : first + lines]:
-        table.add_row(*_run(run, run["id"] in found.stopped, wide), style="reverse" if run["id"] == mark else None)
+        cells = [*(one.cell(run) for one in columns), *([_state(run, found.stopped)] if width >= SMALL else [])]
+        table.add_row(*cells, style="reverse" if run["id"] == mark else None)
     if not found.runs:
         table.add_row(Text("no runs yet", "dim"))
     return table
 
 
-def _run(run: Mapping[str, Any], stopped: bool, wide: bool) -> list[Text | str]:
-    tokens = run["usage"]["input_tokens"] + run["usage"]["output_tokens"]
-    state = "stopped" if stopped else (run["outcome"] or {}).get("outcome", "")
-    tenant = [Text(plain(run["tenant"], 20))] if wide else []
-    tools = [str(run["tool_calls"])] if wide else []
-    return [
-        Text(plain(run["id"], 44)), Text(plain(run["agent"] or "-", 28)), *tenant,
-        str(run["calls"]), Text(str(run["errors"]), "red" if run["errors"] else ""), *tools,
-        short(tokens), Text(usd(run["cost_usd"]), "bold"), Text(plain(state, 10), "red" if stopped else ""),
-    ]  # fmt: skip
+class Column(Struct, frozen=True):
+    """Of runs, from so many columns of the terminal on."""
+
+    name: str
+    ratio: int
+    least: int
+    cell: Callable[[Mapping[str, Any]], Text | str]
 
 
-def _below(found: Snapshot, width: int) -> tuple[list[RenderableType], int]:
-    """Budgets and breakers, and how many lines they take; nothing where there are none."""
-    tables = [
-        (_budgets(found.budgets), len(found.budgets[:BUDGETS])),
-        (_breakers(found.breakers), len(found.breakers[:BREAKERS])),
-    ]
-    shown = [(table, rows + 3) for table, rows in tables if rows]
-    if len(shown) == 2 and width >= WIDE:
-        beside = Table.grid(expand=True, padding=(0, 2))
-        beside.add_column(ratio=1)
-        beside.add_column(ratio=1)
-        beside.add_row(shown[0][0], shown[1][0])
-        return [beside], max(rows for _, rows in shown)
-    return [table for table, _ in shown], sum(rows for _, rows in shown)
+COLUMNS = (
+    Column("run", 6, 0, lambda run: Text(plain(run["id"], 44))),
+    Column("agent", 3, TINY, lambda run: Text(plain(run["agent"] or "-", 28))),
+    Column("tenant", 2, NARROW, lambda run: Text(plain(run["tenant"], 20))),
+    Column("calls", 0, 0, lambda run: str(run["calls"])),
+    Column("not ok", 0, SMALL, lambda run: Text(str(run["errors"]), "red" if run["errors"] else "")),
+    Column("tools", 0, NARROW, lambda run: str(run["tool_calls"])),
+    Column("tokens", 0, SMALL, lambda run: short(run["usage"]["input_tokens"] + run["usage"]["output_tokens"])),
+    Column("cost", 0, 0, lambda run: Text(usd(run["cost_usd"]), "bold")),
+)
+
+
+def _state(run: Mapping[str, Any], stopped: frozenset[str]) -> Text:
+    if run["id"] in stopped:
+        return Text("stopped", "red")
+    return Text(plain((run["outcome"] or {}).get("outcome", ""), 10))
+
+
+def _below(found: Snapshot, width: int, free: int) -> tuple[list[RenderableType], int]:
+    """Budgets and breakers, and how many lines they take; nothing where there are none, or no room."""
+    breakers = sorted(found.breakers, key=lambda one: (one["forced"] or one["state"]) == "closed")
+    beside = width >= WIDE and bool(found.budgets and breakers)
+    shown: list[tuple[Table, int]] = []
+    for table, rows, most in ((_budgets, found.budgets, BUDGETS), (_breakers, breakers, BREAKERS)):
+        room = free if beside else free - sum(lines for _, lines in shown)
+        fits = min(len(rows), most, room - TABLE)
+        if fits > 0:
+            shown.append((table(rows[:fits]), fits + TABLE))
+    if beside and len(shown) == 2:
+        grid = Table.grid(expand=True, padding=(0, 2))
+        grid.add_column(ratio=1)
+        grid.add_column(ratio=1)
+        grid.add_row(*(table for table, _ in shown))
+        return [grid], max(lines for _, lines in shown)
+    return [table for table, _ in shown], sum(lines for _, lines in shown)
 
 
 def share(one: Mapping[str, Any]) -> float:
@@ -194,7 +224,7 @@ def share(one: Mapping[str, Any]) -> float:
 
 def _budgets(found: Sequence[Mapping[str, Any]]) -> Table:
     table = _new("Budgets", ("of", 3), ("per", 1), ("", 2), ("used", 0), ("limit", 0))
-    for one in found[:BUDGETS]:
+    for one in found:
         part = share(one)
         style = "red" if part >= 1 else "yellow" if part >= 0.8 else "green"
         filled = round(min(1, part) * BAR)
@@ -209,22 +239,28 @@ def _breakers(found: Sequence[Mapping[str, Any]]) -> Table:
     table = _new("Breakers", ("of", 2))
     table.add_column("state", width=22, no_wrap=True)
     table.add_column("why", ratio=3, no_wrap=True)
-    for one in found[:BREAKERS]:
+    for one in found:
         held = f", held {one['forced']}" if one["forced"] else ""
         state = Text(one["state"].replace("_", " ") + held, STATES[one["forced"] or one["state"]])
         table.add_row(Text(plain(one["name"], 34)), state, Text(plain(one["why"] or "", 60)))
     return table
 
 
-def _foot(screen: Screen) -> Text:
+def _foot(screen: Screen, width: int) -> Text:
     if screen.asking:
+        question = f"{' and its calls under way' if width >= SMALL else ''}?  y / n"
         return Text.assemble(
             ("stop run ", "bold red"),
-            (plain(screen.asking, 60), "bold"),
-            (" and its calls under way?  y / n", "bold red"),
+            (plain(screen.asking, max(4, min(60, width - len(question) - 9))), "bold"),
+            (question, "bold red"),
+            no_wrap=True,
+            overflow="ellipsis",
         )
+    told = f"{plain(screen.note, 90)}   " if screen.note else ""
     return Text.assemble(
+        (told, "bold"),
+        ("paused   " if screen.paused else "", "yellow"),
         (HELP, "dim"),
-        ("   paused" if screen.paused else "", "yellow"),
-        (f"   {plain(screen.note, 90)}" if screen.note else "", "bold"),
+        no_wrap=True,
+        overflow="ellipsis",
     )

@@ -85,9 +85,9 @@ def outcome_of(call: Call) -> Outcome:
 
 
 def overhead_ns(call: Call, duration: int) -> int:
-    """Time spent in the gateway itself: the call without reading the request and without waiting on upstreams,
-    or for a place in a pool."""
-    waited = call.queued + (call.received - call.began if call.received else 0)
+    """Time spent in the gateway itself: the call without reading the request and without waiting: on upstreams, also
+    before another try or on an equal call, for a place in a pool or for a budget."""
+    waited = call.queued + call.waited + (call.received - call.began if call.received else 0)
     attempts = call.attempts
     if attempts:
         last = attempts[-1]

@@ -5,7 +5,8 @@ Rules
    the others are added up under `__other__`, so that sums stay right.
 2. One denominator: the limit in force. The remaining ratio is what is not *spent* of it; what is reserved is a worst
    case, and a burst of large calls must not look like a budget that is over.
-3. What cannot be read is left out; whether workers can use the store is a gauge of its own.
+3. The window is that of a calendar; there is none where a budget is rolling, for life, or stands for several.
+4. What cannot be read is left out; whether workers can use the store is a gauge of its own.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Protocol
 
 from gateway.errors import BudgetsUnavailable
 from gateway.policy.account_names import parse
+from gateway.policy.window import NANOS
 from gateway.recorder.facts import tidy
 from gateway.recorder.metrics_store import VALUE_LIMIT, Gauge, Labels
 from gateway.recorder.names import OVERFLOW
@@ -72,11 +74,16 @@ def gauges_of(standings: Iterable[Standing], limit: int) -> dict[str, Gauge]:
         sums = series.get(shown, (0, 0, 0))
         counts = _counts(newest[labels])
         series[shown] = (sums[0] + counts[0], sums[1] + counts[1], sums[2] + counts[2])
+    calendar = {labels: newest[labels] for labels in ranked[:limit] if newest[labels].until}
+    since = {labels: one.since / NANOS for labels, one in calendar.items()}
+    until = {labels: one.until / NANOS for labels, one in calendar.items()}
     return {
         "tollgate_budget_limit_usd": {labels: counts[0] / NANO_USD for labels, counts in series.items()},
         "tollgate_budget_spent_usd": {labels: counts[1] / NANO_USD for labels, counts in series.items()},
         "tollgate_budget_reserved_usd": {labels: counts[2] / NANO_USD for labels, counts in series.items()},
         "tollgate_budget_remaining_ratio": {labels: _remaining(counts) for labels, counts in series.items()},
+        "tollgate_budget_window_start_timestamp_seconds": since,
+        "tollgate_budget_window_end_timestamp_seconds": until,
     }
 
 

@@ -31,6 +31,7 @@ from gateway.stages.cheaper import cap, cheaper, note
 from gateway.stages.kept import history_tokens, item_tokens
 from gateway.stages.settle import charge_of, settled
 from gateway.stages.unpack import is_long
+from gateway.stages.waiting import waiting
 
 HEADER = b"x-tollgate-budget-usd"
 NAMELESS = "This session does not say in its URL which model it will ask (?model=...), and budgets here depend on that."
@@ -262,7 +263,8 @@ class Admitter:
         told: list[GatewayError] = []
         down.on_gone = told.append
         rank = (self._urgency(call), case.ask.demands[refusal.index].amount)  # the urgent first, of those the cheap
-        await self._budgets.freed(min(left, LOOK_SECONDS), rank)
+        with waiting(call, gw):
+            await self._budgets.freed(min(left, LOOK_SECONDS), rank)
         if down.gone:
             raise ClientGone()
         if told:

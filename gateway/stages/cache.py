@@ -25,6 +25,7 @@ from gateway.stages.ending import Ending
 from gateway.stages.gather import Gathered
 from gateway.stages.replay import JSON, Question, follow, replay, say, shaped
 from gateway.stages.semantic import Found, SemanticTier
+from gateway.stages.waiting import waiting
 
 KEPT = (b"x-request-id", b"request-id", b"openai-version")
 """Headers of an answer that are kept with it: where it came from. Limits and dates are those of another moment."""
@@ -213,7 +214,8 @@ class ExactCache:
                         return None, flight
                 flight.followers += 1
                 joined.insert(0, flight)
-                ending, last = await follow(question, joined, self._patience)
+                with waiting(question.call, question.gw):
+                    ending, last = await follow(question, joined, self._patience)
                 if ending is None and not last.alone:
                     found, _ = await self._look(question)  # what another worker has left meanwhile
                     if found is not None:

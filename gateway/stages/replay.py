@@ -21,6 +21,7 @@ from gateway.ports import Dialect, Downstream, Entry, Flight, Flights, Gateway, 
 from gateway.stages.arrive import readable
 from gateway.stages.ending import Ending
 from gateway.stages.refuse import own_lines
+from gateway.stages.waiting import waiting
 
 FREE = Money(total=0, status="free")
 EVENT_STREAM = b"text/event-stream; charset=utf-8"
@@ -138,11 +139,12 @@ async def replay(
     events = body.split(b"\n\n")
     last = events.pop() or b""
     tail = events.pop() + b"\n\n" + last if events else last
-    for event in events:
-        down.write(event + b"\n\n")
-        if down.paused:
-            await down.drained()
-        await flights.pause(down, 1 / pace)
+    with waiting(call, gw):
+        for event in events:
+            down.write(event + b"\n\n")
+            if down.paused:
+                await down.drained()
+            await flights.pause(down, 1 / pace)
     return Ending(tail, complete=True)
 
 

@@ -48,6 +48,7 @@ from gateway.stages.hedge import Hedges
 from gateway.stages.probe import Probes
 from gateway.stages.pump import pump
 from gateway.stages.tunnel import tunnel
+from gateway.stages.waiting import waiting
 
 SDK = b"x-stainless-retry-count"
 ADVICE = b"x-should-retry"
@@ -322,7 +323,8 @@ class CallTrial(Contest, eq=False):
         if self.hand is None and len(call.attempts) > call.booked:
             self._book()
         if self._wait > 0:
-            await self._trials.pause(self._down, self._wait)
+            with waiting(call, gw):
+                await self._trials.pause(self._down, self._wait)
         before = (call.route, call.edits, call.model_sent, call.away, call.asked.injected)
         moved = self._next != self._goal
         self._goals.go(call, self._next)

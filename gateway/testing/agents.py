@@ -16,7 +16,7 @@ from typing import Any
 
 import aiohttp
 
-from gateway.testing.agent_wire import CHAT, EMBEDDINGS, GEMINI, MESSAGES, RESPONSES, Caller, Log
+from gateway.testing.agent_wire import CHAT, EMBEDDINGS, GEMINI, MESSAGES, RESPONSES, Caller, Log, Seen
 
 
 @dataclass(slots=True)
@@ -42,17 +42,37 @@ class Stage:
 
     async def report(self, run: str, *, well: bool) -> None:
         """What came of a run that did all it could: now and then it did not help."""
-        report = {"outcome": "success" if well and self.rng.random() < 0.9 else "failure"}
+        await self._report(run, {"outcome": "success" if well and self.rng.random() < 0.9 else "failure"})
+
+    async def rate(self, run: str) -> None:
+        """How well somebody liked its answers."""
+        await self._report(run, {"outcome": "score", "value": self.rng.choice((0.5, 0.75, 1, 1))})
+
+    async def _report(self, run: str, report: dict[str, Any]) -> None:
         if self.admin:
             async with self.session.post(f"{self.admin}/api/runs/{run}/outcome", json=report) as answer:
                 await answer.read()
+
+    async def look_up(self, path: str, agent: str, run: str) -> None:
+        """Ask a tool, through the gateway."""
+        headers = {"x-tollgate-run-id": run, "x-tollgate-agent": agent, TEAM: SERVING}
+        seen = Seen(agent, run, "")
+        self.log.append(seen)
+        async with self.session.get(f"{self.url}/tools/{CATALOGUE}{path}", headers=headers) as answer:
+            seen.status, seen.call_id = answer.status, answer.headers.get("x-tollgate-request-id", "")
+            await answer.read()
+        seen.ended = "ok" if seen.status == 200 else "error"
 
 
 Play = Callable[[Stage], Awaitable[None]]
 
 TEAM = "x-team"
 BUILDING, SERVING = "engineering", "support"
-SERVERS = frozenset(("support-bot", "embedder", "summariser", "leaver", "stuck", "helpdesk"))  # of the second team
+SERVERS = frozenset(
+    ("support-bot", "embedder", "summariser", "leaver", "stuck", "helpdesk", "clerk")
+)  # the second team
+FORMS = "forms"  # what the clerk calls its model
+CATALOGUE, PRODUCTS = "catalogue", ("/models/gpt-5", "/models/gpt-4o", "/models")  # a tool, and what it is asked for
 _FILES = ("app.py", "ledger.py", "README.md", "tests/test_ledger.py", "pyproject.toml")
 _CIRCLE = {"run_tests": "FAILED test_rounding: 0.29 != 0.30", "edit": "ledger.py: 1 line changed"}
 LEFT_TOKENS = 500  # at most, of an answer that is left, which is charged for all of them
@@ -231,6 +251,25 @@ async def helpdesk(stage: Stage) -> None:
         body = {"model": "gpt-4o", "messages": [rules, question], "max_tokens": 400}
         await caller.ask(CHAT, "/v1/chat/completions", body)
         await stage.work()
+    await stage.rate(run)
+
+
+async def clerk(stage: Stage) -> None:
+    """A job that looks a product up, at a price, and fills forms: a cheap model first, a dear one where it cannot."""
+    run = f"form-{stage.rng.randrange(10**6)}"
+    headers = {"user-agent": "OpenAI/Python 3.54.0", "authorization": "Bearer sk-demo", "x-tollgate-agent": "clerk"}
+    caller = stage.caller("clerk", run, {**headers, "x-tollgate-run-id": run})
+    await stage.look_up(stage.rng.choice(PRODUCTS), "clerk", run)
+    properties = {"product": {"type": "string"}, "number": {"type": "integer"}}
+    schema = {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
+    form = {"type": "json_schema", "json_schema": {"name": "order", "strict": True, "schema": schema}}
+    for _ in range(2):
+        unclear = " [[say It does not say.]]" if stage.rng.random() < 0.2 else ""
+        letter = {"role": "user", "content": f"Fill in the order of letter {stage.rng.random()}.{unclear}"}
+        body = {"model": FORMS, "messages": [letter], "max_tokens": 400, "response_format": form}
+        await caller.ask(CHAT, "/v1/chat/completions", body)
+        await stage.work()
+    await stage.report(run, well=True)
 
 
 async def embedder(stage: Stage) -> None:
@@ -259,7 +298,8 @@ async def summariser(stage: Stage) -> None:
     for ask in (f"Summarise {stage.rng.choice(_TOPICS)} {stage.rng.random()}.", "Shorter, please."):
         contents.append({"role": "user", "parts": [{"text": ask}]})
         path = "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse"
-        answer = await caller.ask(GEMINI, path, {"contents": contents}, stream=True)
+        body = {"contents": contents, "generationConfig": {"maxOutputTokens": 1024}}
+        answer = await caller.ask(GEMINI, path, body, stream=True)
         if answer is None:
             return
         contents.append(answer.content)
@@ -329,6 +369,7 @@ CAST: dict[str, Play] = {
     "researcher": researcher,
     "support bot": support_bot,
     "helpdesk": helpdesk,
+    "clerk": clerk,
     "embedder": embedder,
     "summariser": summariser,
     "leaver": leaver,

@@ -4,7 +4,9 @@ Starts all as processes of their own, as in production, plays agents of two team
 happens, then holds what the agents saw against what the gateway recorded. Gateway and agents go on until Ctrl-C, so
 that there is something to look at. One agent goes round in a circle until its budget tapers, then stops it; one asks
 for the same again and again until the breaker for runaways stops it; one provider fails now and then, and its calls go
-to another; one model is on trial; one agent asks what was asked before, and has its answers from the cache.
+to another; one model is on trial; one agent asks what was asked before, and has its answers from the cache; one pays
+for a tool, and has forms filled by a cheap model, or by a dear one where that fails. One provider's calls share a pool
+of places.
 """
 
 from __future__ import annotations
@@ -31,13 +33,14 @@ from gateway.config.address import parse_address
 from gateway.process.sockets import CannotListen, bind, close_all
 from gateway.testing import child
 from gateway.testing.agent_wire import Log, Seen
-from gateway.testing.agents import CAST, TEAM, Stage
+from gateway.testing.agents import CAST, CATALOGUE, FORMS, TEAM, Stage
 from gateway.testing.demo_view import Progress, by_run, gather, money, summary
 from gateway.testing.gateway import GatewayDied, RunningGateway, free_port, is_free
 from gateway.testing.scratch import scratch
 
 _REST = {
     "embedder": 6,
+    "clerk": 3,
     "helpdesk": 2,
     "leaver": 5,
     "lost": 12,
@@ -55,7 +58,11 @@ SETTINGS: Mapping[str, Any] = {
     "budgets": [{"scope": "team", "usd": 100, "per": "hour"}],  # about 1 a minute is spent: never out for long
     "cache": {"exact": {"rules": [{"agent": "helpdesk", "ttl": 60}]}},
     "fallbacks": [{"upstream": "gemini", "to": [BACKUP]}],
-    "routes": [{"model": MINI, "to": [MINI], "canary": {"id": "newer", "to": "gpt-4.1", "share": 0.3}}],
+    "routes": [
+        {"model": MINI, "to": [MINI], "canary": {"id": "newer", "to": "gpt-4.1", "share": 0.3}},
+        {"model": FORMS, "to": ["gpt-4.1-nano", "gpt-4.1"], "by": "priority", "cascade": {}},
+    ],
+    "bulkheads": {"openai": {"upstream": "openai", "max": 6, "wait": 60}},  # full now and then, and nobody is refused
 }
 OUTAGES = ", ".join(["1 ok", *["6 503, 12 ok"] * 50])  # of one provider, over and over
 _CHANCES = {"429": 0.03, "503": 0.02, "500": 0.01, "cut": 0.01, "first_frame": 0.01}
@@ -141,7 +148,9 @@ def gateway(
     upstreams = {name: {"dialect": name, "url": fake_url, "provider": id_} for name, id_ in providers.items()}
     upstreams[BACKUP] = {**upstreams["gemini"], "key": "demo"}
     upstreams["gemini"] = {**upstreams["gemini"], "url": failing_url}
-    config: dict[str, Any] = {"telemetry": {"log": None}, **SETTINGS, **addresses, **overrides}
+    catalogue = {"url": f"{fake_url}/v1", "paths": ["/models", "/models/*"], "read_only": True, "allow_private": True}
+    tools = {CATALOGUE: {**catalogue, "price": {"usd": 0.001}}}
+    config: dict[str, Any] = {"tools": tools, "telemetry": {"log": None}, **SETTINGS, **addresses, **overrides}
     return RunningGateway(upstreams, directory=directory, **config)
 
 
@@ -324,6 +333,8 @@ def report(gate: RunningGateway, console: Console, log: Sequence[Seen]) -> bool:
         console.print(f"{len(saved)} answers came from the cache, which saved {money(sum(saved))}")
     if tried := sum((call["notes"] or {}).get("canary_arm") == "canary" for call in calls):
         console.print(f"{tried} calls went to a model on trial: tollgate canary status")
+    if dearer := sum("," in ((call["notes"] or {}).get("cascade") or "") for call in calls):
+        console.print(f"{dearer} forms that a cheap model filled wrongly went to a dear one")
     faults = compare(log, calls) + overspent(calls)
     for fault in faults[:20]:
         console.print(f"differs: {fault}", markup=False, style="red")

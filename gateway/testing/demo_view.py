@@ -139,7 +139,7 @@ def by_agent(call: dict[str, Any]) -> str:
 
 
 def by_model(call: dict[str, Any]) -> str:
-    return call["model_used"] or call["model_requested"] or "-"
+    return call["model_used"] or call["model_requested"] or call["upstream"] or "-"
 
 
 def by_run(call: dict[str, Any]) -> str:

@@ -81,7 +81,16 @@ def ended(demos: dict[str, Demo]) -> str:
 
 def test_the_demo_ends_well_and_leaves_nothing_behind(ended: str) -> None:
     assert "what the agents saw and what the gateway recorded agree" in ended
-    for word in ("claude-code", "support-bot", "embedder", "leaver", "claude-sonnet-5", "gpt-4o-mini", "/metrics"):
+    for word in (
+        "claude-code",
+        "support-bot",
+        "clerk",
+        "embedder",
+        "leaver",
+        "claude-sonnet-5",
+        "gpt-4o-mini",
+        "/metrics",
+    ):
         assert word in ended
 
 

@@ -67,6 +67,16 @@ def test_an_open_breaker_holds_back_the_errors_of_its_provider_alone(alertmanage
     assert held_back(alertmanager, open_, *errors, fallbacks) == {1, 3, 5}
 
 
+def test_a_spent_budget_holds_back_its_lower_steps_and_not_those_of_another_gateway(alertmanager: Alertmanager) -> None:
+    """Gateways that share no store have budgets of one name."""
+    names = ("TollgateBudgetHalfSpent", "TollgateBudgetNearlySpent", "TollgateBudgetRunsOut")
+    lower = [alert(name, where, budget="global|usd|day") for where in (A, B) for name in names]
+    other = alert("TollgateBudgetHalfSpent", A, budget="global|usd|month")
+    spent = alert("TollgateBudgetExhausted", A, budget="global|usd|day", severity="page")
+    held = {1, 2, 3, 4}  # of the other gateway the first alone, by its second
+    assert held_back(alertmanager, spent, *lower, other) == held
+
+
 @pytest.mark.parametrize("server", ["tools", "mcp"])
 def test_the_breaker_of_a_tool_holds_nothing_back(alertmanager: Alertmanager, server: str) -> None:
     errors = [alert("TollgateErrorSpike", provider="openai"), alert("TollgateFallbacks")]

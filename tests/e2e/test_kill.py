@@ -159,6 +159,21 @@ def test_a_raised_budget_is_written_down(gate: RunningGateway) -> None:
     assert {"run_killed", "agent_killed", "agent_resumed"} <= set(events)
 
 
+def test_what_a_run_achieved_is_reported(gate: RunningGateway) -> None:
+    assert call(gate, "done:well")[0].status == 200  # type: ignore[union-attr]
+    gate.until(lambda: gate.get("/api/runs", search="done:well")["runs"], bool)
+    for words, said in ((["-0.25"], "score -0.25"), (["failure", "--note", "it lied"], "failure")):
+        done = tollgate(gate, "runs", "outcome", "done:well", *words)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"run done:well: {said}\n", "")
+    found = gate.until(lambda: gate.get("/api/runs/done:well")["outcomes"], lambda found: len(found) == 2)
+    assert [(one["outcome"], one["value"], one["note"]) for one in found] == [
+        ("score", -0.25, None),
+        ("failure", None, "it lied"),
+    ]
+    strange = tollgate(gate, "runs", "outcome", "nobody", "success")
+    assert (strange.returncode, strange.stderr) == (1, "tollgate: there is no run 'nobody'\n")
+
+
 def ledger_events(gate: RunningGateway) -> list[str]:
     with sqlite3.connect(gate.state / "ledger.sqlite") as db:
         found = [kind for (kind,) in db.execute("SELECT kind FROM events")]

@@ -20,6 +20,7 @@ from gateway.recorder.ledger import Ledger
 from gateway.testing.fake_upstream import FakeUpstream
 from gateway.testing.gateway import RunningGateway, free_port
 from gateway.testing.records import call_record
+from tests.e2e.watchers import until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: the live page is not tested")
@@ -37,6 +38,7 @@ HOSTILE = (
     "ends\u202ehere\u2028line",
     "%2e%2e/..;?#&=",
 )
+LONG = "long-" + "z" * 150
 VIEWS = ("", "runs", "agents", "models", "budgets", "breakers")
 
 
@@ -143,7 +145,7 @@ def empty_gate(fake_provider: FakeUpstream) -> Iterator[RunningGateway]:
 
 @pytest.fixture(scope="module")
 def full_gate(fake_provider: FakeUpstream) -> Iterator[RunningGateway]:
-    """10,000 runs; a run with sub-agents, tools and all kinds of ends; and names nobody should have."""
+    """10,000 runs; runs with sub-agents, tools and all kinds of ends; and names nobody should have."""
     now = time.time_ns()
     many = [
         call_record(f"m{n:05d}", now - 7_200 * 10**9 + n * 10**8, run_id=f"run-{n:05d}", agent=f"agent-{n % 9}")
@@ -173,7 +175,15 @@ def full_gate(fake_provider: FakeUpstream) -> Iterator[RunningGateway]:
         named = dict.fromkeys(("agent", "tenant", "model_requested", "model_used", "error_message"), name)
         facts = {"run_id": f"hostile-{n} {name}", "notes": {"taper": name}, "usage": Usage(5, 5), "cost": 10**12}
         bad.append(call_record(f"h{n}", now - 300 * 10**9 + n, **named, **facts))
-    gate = filled(RunningGateway(upstreams(fake_provider.url)), [*many, *whole, *bad])
+    names = {name: f"{name}-" + "x" * 120 for name in ("agent", "tenant", "model_requested", "model_used")}
+    long = [call_record("l0", at, run_id=LONG, cost=10**12, **names)]
+    deep = [
+        call_record(
+            f"d{n}", at + n * 10**9, run_id="deep", agent=f"level-{n}", parent_agent=f"level-{n - 1}" if n else ""
+        )
+        for n in range(12)
+    ]
+    gate = filled(RunningGateway(upstreams(fake_provider.url)), [*many, *whole, *bad, *long, *deep])
     with gate as running:
         yield running
 
@@ -542,6 +552,35 @@ def test_without_the_token_nothing_is_shown(fake_provider, watched):
         expect(page.locator("a.row", has_text="secret-run")).to_be_visible()  # for this tab it is kept
 
 
+def test_who_has_no_token_is_asked_again_only_by_what_they_do(fake_provider, watched):
+    with RunningGateway(upstreams(fake_provider.url), admin_token=TOKEN) as gate:
+        page = watched(gate).go()
+        field = page.get_by_role("textbox", name="Token")
+        expect(field).to_be_visible()
+        tried = []
+        page.on("request", lambda request: tried.append(request) if request.url.endswith("/api/events") else None)
+        page.keyboard.press("Escape")
+        until(lambda: page.wait_for_timeout(50), lambda _: len(tried) >= 2)
+        expect(field).to_have_count(0)
+        expect(page.get_by_role("alert")).to_contain_text("The gateway says")
+        page.get_by_role("link", name="Runs", exact=True).click()
+        expect(field).to_be_visible()
+
+
+def test_what_is_refused_is_said_where_it_was_asked_for(gate, watched):
+    page = watched(gate).go("run/alpha-1")
+    problem = {"code": "controls_unavailable", "detail": "It cannot be written now."}
+    page.route("**/kill", lambda route: route.fulfill(status=503, json=problem))
+    page.get_by_role("button", name="Stop run").click()
+    button = page.get_by_role("button", name="Stop", exact=True)
+    button.click()
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_have_text("It cannot be written now.")
+    expect(button).to_be_focused()
+    page.unroute("**/kill")
+    page.keyboard.press("Escape")
+    assert gate.get("/api/controls")["stopped"] == []
+
+
 # -- names nobody should have, and many runs ----------------------------------------------------------------------
 
 
@@ -571,7 +610,7 @@ def test_ten_thousand_runs_stay_usable(full_gate, watched):
         assert time.monotonic() < end
         box.evaluate("list => { list.scrollTop = list.scrollHeight; }")
         page.wait_for_timeout(20)
-    expect(page.locator(".title [role=status]")).to_have_text("10,009")
+    expect(page.locator(".title [role=status]")).to_have_text("10,011")
     assert rows.count() < 80, "only what is in sight is in the document"
     box.evaluate("list => { list.scrollTop = list.scrollHeight; }")
     expect(page.locator("a.row", has_text="run-00000")).to_be_visible()
@@ -621,13 +660,26 @@ def test_axe_finds_nothing_in_dialogs(gate, watched):
     assert [(one["id"], one["nodes"][0]["html"]) for one in found["violations"]] == []
 
 
-def test_it_fits_a_small_window(full_gate, watched):
+def test_axe_finds_nothing_in_a_small_window(gate, watched):
+    watching = watched(gate, bypass_csp=True)
+    watching.page.set_viewport_size({"width": 320, "height": 800})
+    page = watching.go()
+    expect(page.locator("main .card").first).to_be_visible()
+    page.evaluate(AXE)
+    found = page.evaluate("axe.run(document)")
+    assert [(one["id"], one["nodes"][0]["html"]) for one in found["violations"]] == []
+
+
+@pytest.mark.parametrize("width", [320, 420])
+def test_it_fits_a_small_window(full_gate, watched, width):
     page = watched(full_gate).go()
-    page.set_viewport_size({"width": 420, "height": 800})
-    for view in (*VIEWS, "run/whole"):
+    page.set_viewport_size({"width": width, "height": 800})
+    for view in (*VIEWS, "run/whole", "run/deep", f"run/{LONG}"):
         page.goto(f"{full_gate.admin_url}/#/{view}")
         expect(page.locator("main .card").first).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, view
+    values = page.locator(".tile .value").evaluate_all("all => all.map(one => one.scrollWidth - one.clientWidth)")
+    assert max(values) <= 0, "what it cost is not cut"
 
 
 def test_a_small_window_shows_when_things_were_and_what_they_cost(full_gate, watched):

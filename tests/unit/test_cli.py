@@ -23,6 +23,7 @@ COMMANDS = [
     ("runs", "kill"),
     ("runs", "resume"),
     ("runs", "raise"),
+    ("runs", "outcome"),
     ("check",),
     ("config", "schema"),
     ("config", "show"),

@@ -10,7 +10,7 @@ try { token = sessionStorage.getItem(KEY); } catch { /* storage may be off */ }
 
 let askForToken = async () => null;
 export const onTokenNeeded = (ask) => { askForToken = ask; };
-let asking = null;
+let asking = null, calledOff = false;
 
 export class ApiError extends Error {
   constructor(status, code, detail) { super(detail); this.status = status; this.code = code; }
@@ -18,16 +18,19 @@ export class ApiError extends Error {
 
 const headers = () => (token ? { Authorization: `Bearer ${token}` } : {});
 
-async function wantToken() {
+/** `unasked`: for what nobody waits for, which asks once; what people do asks again. */
+async function wantToken(unasked) {
+  if (unasked && calledOff) return false;
   asking ??= askForToken(Boolean(token)).finally(() => { asking = null; });
   const given = await asking;
+  calledOff = !given;
   if (!given) return false;
   token = given;
   try { sessionStorage.setItem(KEY, token); } catch { /* then for this page alone */ }
   return true;
 }
 
-async function send(path, options) {
+async function send(path, options, unasked = false) {
   for (;;) {
     let response;
     try {
@@ -37,7 +40,7 @@ async function send(path, options) {
       throw new ApiError(0, "no_answer", "The gateway does not answer.");
     }
     if (response.ok) return response;
-    if (response.status === 401 && await wantToken()) continue;
+    if (response.status === 401 && await wantToken(unasked)) continue;
     const problem = await response.json().catch(() => ({}));
     throw new ApiError(response.status, problem.code ?? "error", problem.detail ?? `status ${response.status}`);
   }
@@ -58,7 +61,7 @@ export async function follow(told, changed) {
     const abort = new AbortController();
     let reason = "", timer = setTimeout(() => abort.abort(), SILENCE);
     try {
-      const response = await send("/api/events", { headers: {}, signal: abort.signal });
+      const response = await send("/api/events", { headers: {}, signal: abort.signal }, true);
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       for (let rest = ""; ;) {
         const { done, value } = await reader.read();

@@ -23,6 +23,7 @@ export function ask({ title, text, fields = [], done = "OK", danger = false, act
         error.textContent = problem.message;
       }
       go.disabled = false;
+      if (dialog.open && !dialog.contains(document.activeElement)) go.focus(); // it lost the focus when it was disabled
     } }, h("h2", { id: "dialog-title" }, title), text ? h("p", {}, text) : null,
     fields.map((field, n) => h("label", {}, field.label, inputs[n])), error, h("div", { class: "actions" }, stop, go));
     const dialog = h("dialog", { "aria-labelledby": "dialog-title", onclose: () => { dialog.remove(); resolve(result); } }, form);

@@ -10,7 +10,8 @@ export function usd(value) {
 
 export const count = (value) => Math.round(value).toLocaleString("en");
 
-export const calls = (value) => `${short(value)} ${value === 1 ? "call" : "calls"}`;
+export const some = (value, what) => `${short(value)} ${what}${value === 1 ? "" : "s"}`;
+export const calls = (value) => some(value, "call");
 
 export function short(value) {
   for (const [limit, unit] of [[1e9, "G"], [1e6, "M"], [1e4, "k"]]) {

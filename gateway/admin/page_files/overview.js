@@ -26,11 +26,11 @@ function conditions(list) {
       h("p", {}, one.text, one.since ? h("span", { title: one.since }, ` Since ${when(one.since)}.`) : null)))));
 }
 
-function top(list, link) {
+function top(list, link, nameless = "(unknown)") {
   if (!list.length) return empty("No calls today");
   const most = Math.max(...list.map((one) => one.cost_usd ?? 0));
   return h("ol", { class: "spenders" }, list.map((one) => h("li", {},
-    h("span", { class: "cut" }, one.name ?? "(unknown)"), h("span", { class: "num" }, usd(one.cost_usd), h("span", { class: "soft" }, `  ${calls(one.calls)}`)),
+    h("span", { class: "cut" }, one.name ?? nameless), h("span", { class: "num" }, usd(one.cost_usd), h("span", { class: "soft" }, `  ${calls(one.calls)}`)),
     h("div", { class: "share", "aria-hidden": true }, h("span", { style: { width: `${most > 0 ? ((one.cost_usd ?? 0) / most) * 100 : 0}%` } })))),
   h("li", {}, h("a", { href: link }, "All of today")));
 }
@@ -76,7 +76,7 @@ export function overview(root) {
           data.today.input_tokens ? `${percent(data.today.cache_read_tokens / data.today.input_tokens)} of input from prompt caches` : "none yet")]);
       renew(matters, data.conditions, () => conditions(data.conditions));
       renew(agents, data.agents, () => top(data.agents, "#/agents"));
-      renew(models, data.models, () => top(data.models, "#/models"));
+      renew(models, data.models, () => top(data.models, "#/models", "(no model)"));
       chart.show(data[span]);
     },
     runs(changed, more) {

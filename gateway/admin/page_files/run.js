@@ -3,7 +3,7 @@
 import { get, post, runPath } from "./api.js";
 import { ask, say, sheet } from "./dialogs.js";
 import { badge, card, empty, h, meter, put } from "./dom.js";
-import { amount, count, percent, short, span, usd, when } from "./format.js";
+import { amount, count, percent, short, some, span, usd, when } from "./format.js";
 import { state } from "./runs.js";
 
 const AT_ONCE = 400; // lines; more on demand
@@ -58,12 +58,12 @@ export function run(root, { argument: id }) {
       h("div", { class: "end" }, h("button", { type: "button", id: "raise", onclick: raise }, "Raise budget …"),
         stopped ? h("button", { type: "button", id: "resume", onclick: resume }, "Resume …") : h("button", { type: "button", id: "kill", class: "danger", onclick: kill }, "Stop run …")));
     const usage = found.usage;
-    put(tiles, tile("Cost", usd(found.cost_usd), found.unknown_cost_calls ? `${count(found.unknown_cost_calls)} calls of unknown cost` : found.budget?.limit_usd ? `of ${usd(found.budget.limit_usd)}` : "no budget of its own"),
+    put(tiles, tile("Cost", usd(found.cost_usd), found.unknown_cost_calls ? `${some(found.unknown_cost_calls, "call")} of unknown cost` : found.budget?.limit_usd ? `of ${usd(found.budget.limit_usd)}` : "no budget of its own"),
       tile("Calls", count(found.calls), found.errors ? `${count(found.errors)} not ok` : "all ok"),
       tile("Tokens", short(usage.input_tokens + usage.output_tokens), `${short(usage.input_tokens)} in, ${short(usage.output_tokens)} out`),
       tile("From prompt caches", usage.input_tokens ? percent(usage.cache_read_tokens / usage.input_tokens) : "–", lost(found.prompt_cache)),
       tile("Tools", count(found.tool_calls), found.tool_errors ? `${count(found.tool_errors)} failed` : "none failed"),
-      tile("Time", span(found.duration_ms), `${count(found.steps)} steps`));
+      tile("Time", span(found.duration_ms), some(found.steps, "step")));
     const lines = lay(found);
     put(rest, h("div", { class: "stack" },
       h("div", { class: "cols even" }, h("div", { class: "stack" }, card("Budget", budget(found.budget)), found.outcomes.length ? card("Outcome", outcomes(found.outcomes)) : null), card("Agents", tree(found.tree))),
@@ -96,7 +96,7 @@ export function run(root, { argument: id }) {
     const branch = (list) => h("ul", { class: "tree" }, list.filter((one) => !seen.has(one) && seen.add(one)).map((one) => {
       const under = below(one.agent);
       return h("li", {}, h("div", { class: "node" }, h("strong", {}, one.agent ?? "(unknown)"), one.agent_version ? h("span", { class: "soft" }, one.agent_version) : null,
-        h("span", { class: "soft" }, `${count(one.calls)} calls, ${count(one.tool_calls)} tools, ${short(one.usage.input_tokens + one.usage.output_tokens)} tokens`),
+        h("span", { class: "soft" }, `${some(one.calls, "call")}, ${some(one.tool_calls, "tool")}, ${some(one.usage.input_tokens + one.usage.output_tokens, "token")}`),
         h("span", { class: "end" }, usd(one.cost_usd))), under.length ? branch(under) : null);
     }));
     const roots = agents.filter((one) => !names.has(one.parent_agent) || one.parent_agent === one.agent);

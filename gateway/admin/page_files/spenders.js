@@ -45,7 +45,7 @@ export const spenders = (by) => (root, { query }) => {
     const all = list.reduce((sum, one) => sum + (one.cost_usd ?? 0), 0);
     const columns = [[by === "agent" ? "Agent" : "Model", ""], ["Cost", "num"], ["Share", "num"], ["Calls", "num"], ["Failed", "num"], ["Refused", "num"], ["Tokens in", "num"], ["From caches", "num"], ["Tokens out", "num"], ["Tool calls", "num"], ["", ""]];
     return table(title, columns, list.map((one) => [
-      h("span", {}, one.name === null ? h("span", { class: "soft" }, "(unknown)") : h("a", { class: "mono", href: `#/runs?${new URLSearchParams({ [by]: one.name })}` }, one.name),
+      h("span", {}, one.name === null ? h("span", { class: "soft" }, by === "agent" ? "(unknown)" : "(no model)") : h("a", { class: "mono", href: `#/runs?${new URLSearchParams({ [by]: one.name })}` }, one.name),
         stopped.has(one.name) ? [" ", badge("stopped", "bad", stopped.get(one.name).reason)] : null,
         prices.get(one.name) === false ? [" ", badge("no price", "warn")] : null),
       usd(one.cost_usd), all ? percent((one.cost_usd ?? 0) / all) : "–", count(one.calls), one.faults ? h("span", { class: "bad" }, count(one.faults)) : "0", count(one.refused),

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from gateway.commands import run as module
-from gateway.commands.run import DUMMY, Limits, NotInForce, child_env, duration, impose, is_name, settled, text, usd
+from gateway.commands.run import DUMMY, Limits, NotInForce, child_env, duration, impose, settled, text, usd
+from gateway.commands.runs_options import is_name
 from gateway.config.schema import Config, Upstream
 
 

@@ -57,6 +57,9 @@ def test_a_budget_is_raised(options: list[str], capsys: pytest.CaptureFixture[st
         ["raise", "r1", "0"],
         ["raise", "r1", "nan"],
         ["list", "--limit", "0"],
+        ["outcome", "r1"],
+        ["outcome", "r1", "good"],
+        ["outcome", "r1", "nan"],
     ],
 )
 def test_a_wrong_command_line_ends_with_2(options: list[str], words: list[str]) -> None:
@@ -64,6 +67,11 @@ def test_a_wrong_command_line_ends_with_2(options: list[str], words: list[str]) 
         cli.main(["runs", *words, *options])
     assert ended.value.code == 2
     assert not decisions(options).path.exists()
+
+
+def test_an_outcome_needs_a_gateway(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["runs", "outcome", "r1", "success", *options]) == 1
+    assert "no gateway answers at 127.0.0.1:" in capsys.readouterr().err
 
 
 def test_runs_are_listed_from_disk(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:

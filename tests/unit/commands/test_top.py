@@ -124,7 +124,10 @@ def test_all_of_it_is_there() -> None:
     assert "no runs yet" in "\n".join(text(Snapshot(summary=SUMMARY)))
 
 
-@pytest.mark.parametrize(("width", "height"), [(80, 24), (100, 30), (200, 60)])
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(80, 24), (100, 30), (200, 60), (120, 25), (60, 20), (40, 13), (80, 10), (30, 6), (20, 4), (9, 2)],
+)
 def test_it_fits_the_screen_and_the_mark_is_in_sight(width: int, height: int) -> None:
     found = Snapshot(
         summary={**SUMMARY, "conditions": [{"severity": "info", "subject": "s" * 99, "text": "t" * 300}] * 9},
@@ -134,9 +137,23 @@ def test_it_fits_the_screen_and_the_mark_is_in_sight(width: int, height: int) ->
     )
     lines = text(found, Screen(run="run-77"), width, height)
     assert all(len(line) <= width for line in lines)
-    assert any("run-77" in line for line in lines)
-    if height >= 40:
-        assert len(lines) <= height
+    assert len(lines) <= height
+    assert lines[0].startswith("Tollgate")
+    assert lines[-1].startswith("q quit")
+    assert any("run-77" in line for line in lines) == (height >= 10)
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_what_is_asked_can_be_read_in_any_window(width: int) -> None:
+    found = Snapshot(summary=SUMMARY, runs=[run("r" * 99)], budgets=[budget(9)] * 9, breakers=[BREAKER] * 9)
+    asked = text(found, Screen(asking="r" * 99), width, 12)[-1]
+    assert asked.startswith("stop run rrrr")
+    assert asked.endswith("y / n")
+
+
+def test_where_there_is_little_room_breakers_that_are_open_come_first() -> None:
+    breakers = [*({**BREAKER, "name": f"well-{n}", "state": "closed"} for n in range(9)), {**BREAKER, "name": "ill"}]
+    assert any(line.startswith("ill ") for line in text(Snapshot(summary=SUMMARY, breakers=breakers), height=20))
 
 
 def test_80_columns_are_enough_to_tell_runs_and_agents_apart() -> None:

@@ -18,9 +18,11 @@ LIMIT, SPENT, RESERVED, RATIO = (
 )
 
 
-def standing(account: str, limit: int = 10, spent: int = 0, reserved: int = 0, since: int = 0) -> Standing:
+def standing(
+    account: str, limit: int = 10, spent: int = 0, reserved: int = 0, since: int = 0, until: int = 0
+) -> Standing:
     amounts = (limit * NANO_USD, spent * NANO_USD, reserved * NANO_USD)
-    return Standing(account, Rule.TOTAL, Unit.USD, *amounts, 0, since)
+    return Standing(account, Rule.TOTAL, Unit.USD, *amounts, 0, since, until)
 
 
 def test_a_budget_is_one_series_through_all_its_windows() -> None:
@@ -39,6 +41,17 @@ def test_a_budget_is_one_series_through_all_its_windows() -> None:
     assert found[SPENT] == {day: 4.0, rolling: 5.0, own: 9.0}
     assert found[RESERVED] == {day: 5.0, rolling: 0.0, own: 0.0}
     assert found[RATIO] == {day: 0.6, rolling: 0.75, own: 0.0}  # of what is spent alone
+
+
+def test_a_budget_says_when_its_window_began_and_ends_where_it_has_one() -> None:
+    found = gauges_of([
+        standing("team:a|usd|hour|13", spent=9, since=7_200 * 10**9, until=10_800 * 10**9),
+        standing("team:a|usd|hour|12", since=3_600 * 10**9, until=7_200 * 10**9),
+        standing("team:a|usd|day|rolling"),
+        standing("team:b|usd|hour|13", since=7_200 * 10**9, until=10_800 * 10**9),
+    ], 2)  # fmt: skip
+    assert found["tollgate_budget_window_start_timestamp_seconds"] == {("team", "team:a|usd|hour"): 7200.0}
+    assert found["tollgate_budget_window_end_timestamp_seconds"] == {("team", "team:a|usd|hour"): 10_800.0}
 
 
 def test_a_budget_of_which_three_percent_are_spent_is_not_nearly_over() -> None:

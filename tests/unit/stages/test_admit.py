@@ -14,6 +14,7 @@ from gateway.call import Call
 from gateway.config.schema import Budget, Rates, Runs, Spending, TaperStep
 from gateway.config.schema import Limits as LimitsConfig
 from gateway.errors import GatewayError
+from gateway.journal.convert import overhead_ns
 from gateway.key import Key, KeyBudget
 from gateway.pipeline import serve
 from gateway.policy.controls import Decision, Kind, Scope, after
@@ -213,9 +214,15 @@ def test_queue_waits_for_others_to_settle() -> None:
     world, books = limited(runs=Runs(budget_usd=0.001, on_exceed="queue"))
     other = Demand(RUN, Rule.TOTAL, Unit.USD, 900_000, 1_000_000)
     books.book.reserve("other", [other], "me", 1)
-    books.on_wait = lambda: books.settle("other", Charge(usd=1))
+
+    def waited() -> None:
+        books.settle("other", Charge(usd=1))
+        world.clock += 3 * NANO_USD
+
+    books.on_wait = waited
     done = call(world)
     assert (done.status, done.notes["budget"]) == (200, "queued")
+    assert overhead_ns(done, done.ended - done.began) < NANO_USD <= 3 * NANO_USD <= done.waited, "not by the gateway"
 
 
 @pytest.mark.parametrize(("priority", "number"), [(b"urgent", 0), (b"interactive", 1), (b"batch", 2)])

@@ -515,6 +515,20 @@ def test_a_follower_receives_the_stream_as_it_comes() -> None:
     assert (gate.sent, flight.followers) == (0, 0)
 
 
+def test_an_answer_that_is_waited_for_is_no_time_that_the_gateway_takes() -> None:
+    gate = Gate()
+
+    def late(flight: MemoryFlight) -> None:
+        gate.world.clock += 5 * 10**9
+        begin(flight)
+
+    following(gate, late, feed(CHUNK, STOP, DONE), end(whole=True, cost=9))
+    gate.ask(stream=True)
+    record = gate.record
+    assert (record.cache, record.outcome) == ("joined", "ok")
+    assert record.overhead_ns < 10**9 < 5 * 10**9 <= record.duration_ns
+
+
 def test_a_follower_receives_a_whole_answer() -> None:
     gate = Gate()
 

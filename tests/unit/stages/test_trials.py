@@ -20,7 +20,7 @@ from gateway.errors import (
     UpstreamReset,
     UpstreamTimeout,
 )
-from gateway.journal.convert import outcome_of
+from gateway.journal.convert import outcome_of, overhead_ns
 from gateway.pipeline import serve
 from gateway.policy.breaker import NANO, Terms
 from gateway.policy.chains import Chains
@@ -120,6 +120,22 @@ def shape(call: Call) -> list[tuple[str, int]]:
 def lines(bench: Bench) -> bytes:
     assert bench.world.down.head is not None
     return bench.world.down.head[2]
+
+
+def test_a_pause_between_two_tries_is_no_time_that_the_gateway_takes() -> None:
+    bench = Bench()
+    pause = bench.trials.pause
+
+    async def slow(down: Downstream, seconds: float) -> None:
+        await pause(down, seconds)
+        bench.world.clock += 5 * NANO
+
+    bench.trials.pause = slow
+    bench.fails((503, BUSY))
+    bench.answers()
+    call = bench.call()
+    assert call.status == 200
+    assert overhead_ns(call, call.ended - call.began) < NANO <= 5 * NANO <= call.waited
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ NONE = {"input_tokens": 0, "output_tokens": 0}
 def call(id_: str, **more: Any) -> dict[str, Any]:
     plain = {"id": id_, "agent": "bot", "model_used": "m", "model_requested": "m", "run_id": "r", "status": 200}
     plain |= {"outcome": "ok", "tools": [], "cost_usd": 0.25, "cost_status": "priced", "error": None, "cache": None}
-    plain["usage"] = {"input_tokens": 10, "output_tokens": 5}
+    plain |= {"upstream": "", "usage": {"input_tokens": 10, "output_tokens": 5}}
     return {**plain, **more}
 
 
