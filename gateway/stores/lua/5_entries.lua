@@ -2,10 +2,14 @@
 local entries = {}
 local OWNER
 
-local function server_run()
-    local ok, info = pcall(call, 'INFO', 'server')
-    return ok and string.match(info, 'run_id:(%w+)') or ''
+local function told(section, pattern)
+    local ok, info = pcall(call, 'INFO', section)
+    return ok and string.match(info, pattern) or ''
 end
+
+-- Which server this is, and the replication that it took over from others when it became a master last.
+local function server_run() return told('server', 'run_id:(%w+)') end
+local function server_past() return told('replication', 'master_replid2:(%w+)') end
 
 local function described(key)
     local packed = call('HGET', key, 'd')

@@ -13,7 +13,7 @@ from gateway.spend import Level
 from gateway.stores import redis_link
 from gateway.stores.redis_budgets import RedisBudgets
 from tests.redis_server import NEEDS_REDIS, RedisServer
-from tests.unit.stores.budgets_contract import SECOND, BudgetsContract
+from tests.unit.stores.budgets_contract import SECOND, BudgetsContract, granted, rate, refused, total
 
 pytestmark = NEEDS_REDIS
 LEASE = 15.0
@@ -83,6 +83,17 @@ async def kit(server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 class TestContract(BudgetsContract):
     """Everything in budgets_contract."""
+
+
+async def test_a_server_whose_clock_was_set_back_reopens_nothing_and_rates_still_drain(kit: RedisKit) -> None:
+    store = await kit.worker()
+    spent, a_rate = total("x", 60, 100), rate("rpm", 1, 60, period=60 * SECOND, burst=1)
+    await granted(store, "a", spent, a_rate)
+    await kit.advance(-3600)
+    assert (await refused(store, "b", spent)).available == (40,)
+    await refused(store, "c", a_rate)
+    await kit.advance(2)
+    await granted(store, "d", a_rate)
 
 
 def test_the_clock_of_these_tests_is_in_the_script() -> None:
