@@ -93,7 +93,9 @@ def _add_serving(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     serve.add_argument("--state", metavar="DIR", help="directory of journal, ledger and everything else kept on disk")
     demo = _add(commands, "demo", _demo, "run the gateway with a fake upstream and scripted agents; needs no keys")
     _address_options(demo)
-    demo.add_argument("--seconds", type=amount, default=25.0, metavar="S", help="when it is summed up (%(default)s)")
+    demo.add_argument(
+        "--seconds", type=runs_options.amount, default=25.0, metavar="S", help="when it is summed up (%(default)s)"
+    )
     demo.add_argument("--once", action="store_true", help="end then, instead of going on until Ctrl-C")
 
 

@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -136,7 +137,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.reload()))
         try:
             self._upkeep.event("start", pid=os.getpid(), workers=len(self._workers))
-            await asyncio.gather(*(child.start(self._first(child)) for child in self._children))
+            await asyncio.gather(*(child.start(partial(self._first, child)) for child in self._children))
             await self._matcher.follow(self._matching())
             self._upkeep.recover()
             self._keeper = self._spawn(self._keep_up())
@@ -172,6 +173,8 @@ class Supervisor:
                 return self._not_reloaded(str(error))
             before, changed = self._config, ", ".join(diff(self._config, config))
             refusal = await self._distribute(config)
+            if self._stopping.is_set():
+                return False  # nobody takes anything over any more, and the journal is closed
             if refusal:
                 await self._distribute(before)
                 return self._not_reloaded(refusal)
@@ -192,17 +195,17 @@ class Supervisor:
         """Bring a configuration into force in every child; returns why one refused it, or an empty string."""
         self._config = config
         self._tell(generation=self._status.generation + 1, configured_at=time.time_ns())
-        loop = asyncio.get_running_loop()
-        asked = [child for child in self._children if child.pid]
-        self._answers = {child: loop.create_future() for child in asked}
+        asked = [child for child in self._children if child.pid and not child.coming]
+        self._answers = {child: asyncio.Future() for child in asked}
         for child in asked:
             child.send(self._configure(child.index))
-        done, late = await asyncio.wait(self._answers.values(), timeout=CONFIGURE_SECONDS)
+        if asked:
+            await asyncio.wait(self._answers.values(), timeout=CONFIGURE_SECONDS)
         answers, self._answers = self._answers, {}
         for child, answer in answers.items():
-            if answer in late:
+            if not answer.done():
                 return f"{child.name} did not take the configuration over in {CONFIGURE_SECONDS:.0f} s"
-            if answer in done and not answer.result().ok:
+            if not answer.result().ok:
                 return f"{child.name}: {answer.result().message}"
         await self._matcher.follow(self._matching())
         return ""
@@ -271,13 +274,8 @@ class Supervisor:
         if self._stopping.is_set():
             return
         _log.error("%s (process %d) died: %s after %.1f s", child.name, pid, cause(code), lived)
-        self._upkeep.event(
-            "recorder_died" if child is self._recorder else "worker_died",
-            process=child.name,
-            pid=pid,
-            cause=cause(code),
-            lived_seconds=round(lived, 3),
-        )
+        kind = "recorder_died" if child is self._recorder else "worker_died"
+        self._upkeep.event(kind, process=child.name, pid=pid, cause=cause(code), lived_seconds=round(lived, 3))
         if not self._started.is_set() and child.failures >= START_FAILURES and code != -signal.SIGKILL:
             self._fail_start(f"{child.name} does not start: {cause(code)}")
         else:
@@ -287,7 +285,7 @@ class Supervisor:
         await asyncio.sleep(child.delay)
         while not self._stopping.is_set():
             try:
-                await child.start(self._first(child))
+                await child.start(partial(self._first, child))
             except OSError as error:
                 child.failures += 1
                 _log.error("%s cannot be started: %s", child.name, error)

@@ -53,11 +53,17 @@ class Child:
         self._process: asyncio.subprocess.Process | None = None
         self._control: Control | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._coming = False
 
     @property
     def pid(self) -> int:
         """0 where no process runs."""
         return self._process.pid if self._process is not None else 0
+
+    @property
+    def coming(self) -> bool:
+        """A process is about to be here: it will have as its first messages what is so when it can hear them."""
+        return self._coming
 
     @property
     def status(self) -> WorkerStatus:
@@ -68,8 +74,17 @@ class Child:
         """Seconds to wait before the next start."""
         return min(BACKOFF_LIMIT, BACKOFF_SECONDS * 2 ** (self.failures - 1)) if self.failures else 0.0
 
-    async def start(self, first: Sequence[ToChild]) -> None:
-        """Start a process and send it its first messages. Raises OSError where there can be none."""
+    async def start(self, first: Callable[[], Sequence[ToChild]]) -> None:
+        """Start a process and send it its first messages, as they are then. Raises OSError where there can be none."""
+        self._coming = True
+        try:
+            await self._spawn()
+        finally:
+            self._coming = False
+        for message in first():
+            self.send(message)
+
+    async def _spawn(self) -> None:
         ours, theirs = socket.socketpair()
         listening = [sock.fileno() for sock in self._sockets]
         options = [str(part) for fd in listening for part in ("--listen", fd)]
@@ -88,8 +103,6 @@ class Child:
         self.starts += 1
         self._watcher = asyncio.create_task(self._watch(process, time.monotonic()), name=f"watch {self.name}")
         self._control = await Control.open(ours, self._received, lambda: self._gone(process))
-        for message in first:
-            self.send(message)
 
     def send(self, message: ToChild) -> None:
         if self._control is not None:

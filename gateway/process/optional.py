@@ -37,8 +37,8 @@ class Optional:
             self._child.send(Stop())
         elif self._child.pid:
             self._child.send(configure)
-        elif self._again is None:
-            await self._start(configure)
+        elif self._again is None and not self._child.coming:
+            await self._start()
 
     async def end(self, seconds: float, cutting: asyncio.Event) -> None:
         """Let it make durable what it knows."""
@@ -55,9 +55,9 @@ class Optional:
             self._again.cancel()
         self._child.kill()
 
-    async def _start(self, configure: Configure) -> None:
+    async def _start(self) -> None:
         try:
-            await self._child.start([configure])
+            await self._child.start(lambda: [self._wanted or Stop()])
         except OSError as error:
             self._child.failures += 1
             _log.error("%s cannot be started: %s", self.name, error)
@@ -68,7 +68,7 @@ class Optional:
             await asyncio.sleep(self._child.delay)
             self._again = None
             if self._wanted is not None and not self._child.pid:
-                await self._start(self._wanted)
+                await self._start()
 
         self._again = asyncio.get_running_loop().create_task(later())
 

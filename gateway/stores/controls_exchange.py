@@ -7,8 +7,8 @@ Theory of operation
 * Each entry names its machine and that machine's revision. What is not higher than the last one seen of that machine is
   a repetition and is left out: an entry that is told twice, after a crash or a lost answer, counts once.
 * Entries and the place they come from are taken in one transaction: a kill at any point repeats or loses nothing.
-* A log that is empty was lost (or is new): every machine tells it its own decisions of the last month again, and its
-  limits of any time. Those who know them leave them out.
+* What was told counts as told when it came back. A log that was lost is told everything again: by every machine its own
+  decisions of the last month, and its limits of any time. Those who know them leave them out.
 """
 
 from __future__ import annotations
@@ -62,36 +62,31 @@ class Exchange:
         with self._decisions.open() as db:
             return _value(db, "place", BEGIN)
 
-    def outgoing(self, now: int, limit: int = 100) -> list[Entry]:
-        """Decisions taken here that the log has not been told, the oldest first."""
+    def outgoing(self, now: int, sent: int = 0, limit: int = 100) -> list[Entry]:
+        """Decisions taken here, behind revision `sent`, that did not come back from the log; the oldest first."""
         with self._decisions.open() as db:
-            told = int(_value(db, "told", "0"))
+            told = max(sent, int(_value(db, "told", "0")))
             rows = db.execute(_OWN, (told, now - _MONTH, limit)).fetchall()
             machine = _value(db, "machine", "")
         return [Entry(machine, row[-1], decision_of(row)) for row in rows]
 
-    def told(self, revision: int) -> None:
-        """The log has everything up to this one."""
-        with self._decisions.open() as db:
-            db.execute(_SET, ("told", str(revision)))
-
     def tell_again(self) -> None:
-        """The log is empty: it has nothing of what it was told."""
-        self.told(0)
-        self.read_again()
-
-    def read_again(self) -> None:
-        """From the beginning of the log; what is known is left out."""
+        """This log is not the one that was read: it may have nothing of what was told."""
         with self._decisions.open() as db:
+            db.execute("BEGIN IMMEDIATE")
+            db.execute(_SET, ("told", "0"))
             db.execute(_SET, ("place", BEGIN))
+            db.execute("COMMIT")
 
     def take(self, entries: Sequence[Entry], place: str) -> int:
         """Take in what stands in the log up to `place`; returns how many entries were new."""
         new = 0
         with self._decisions.open() as db:
             db.execute("BEGIN IMMEDIATE")
-            mine = _value(db, "machine", "")
+            mine, told = _value(db, "machine", ""), int(_value(db, "told", "0"))
             for entry in entries:
+                if entry.machine == mine:
+                    told = max(told, entry.revision)
                 found = db.execute(_SEEN, (entry.machine,)).fetchone()
                 if found is not None and entry.revision <= found[0]:
                     continue
@@ -100,6 +95,7 @@ class Exchange:
                 standing = put(db, entry.decision, entry.machine)
                 if entry.machine == mine:  # it is in the audit already: only its place among the others counted
                     db.execute(_FORGET, (standing.revision,))
+            db.execute(_SET, ("told", str(told)))
             db.execute(_SET, ("place", place))
             db.execute("COMMIT")
         return new

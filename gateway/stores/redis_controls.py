@@ -5,8 +5,10 @@ Theory of operation
 * A recorder tells it what was decided on its machine and reads on from where it was (see controls_exchange), several
   times per second. Its workers read the machine's own SQLite file and never talk to Redis for this.
 * While Redis is away every machine goes by what it knows, decisions on it hold on it, and are told once Redis is back:
-  a kill switch must not need the network. What is lost with Redis is told again by who decided it. A log that ends
-  before the place we have come to is another one (a clock went back with a failover): it is read from its beginning.
+  a kill switch must not need the network.
+* What is lost with Redis is told again by who decided it. A log that has not the entry that we have read last is
+  another one (flushed, from an older snapshot, of a replica that lagged): all is told again, and read from its
+  beginning. What was told counts as told once it was read back: until then it may be lost without a trace.
 * The client does not retry by itself: what is told twice counts once anyway.
 """
 
@@ -21,7 +23,7 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from gateway.stores.controls_exchange import Entry, Exchange
+from gateway.stores.controls_exchange import BEGIN, Entry, Exchange
 
 BLOCK_MS = 200  # how long Redis holds a read back for news; what is decided here waits as long
 READ_COUNT = 500
@@ -45,6 +47,7 @@ class RedisControls:
             url, protocol=2, retry=None, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS
         )
         self.away = False
+        self._sent = 0  # what was told up to this revision is still to be read back
 
     async def run(self) -> None:
         """For ever; cancel it to end it. The client of Redis may swallow a cancellation, so it is asked for, too."""
@@ -71,29 +74,25 @@ class RedisControls:
         await self._redis.aclose()
 
     async def _tell(self) -> None:
-        last: Any = await self._redis.xrevrange(self.key, count=1)
-        if not last:
-            await asyncio.to_thread(self._exchange.tell_again)
-        elif _position(last[0][0]) < _position((await asyncio.to_thread(self._exchange.place)).encode()):
-            await asyncio.to_thread(self._exchange.read_again)
-        while outgoing := await asyncio.to_thread(self._exchange.outgoing, self._now()):
+        exchange = self._exchange
+        place = await asyncio.to_thread(exchange.place)
+        if place != BEGIN and not await self._redis.xrange(self.key, place, place):
+            await asyncio.to_thread(exchange.tell_again)
+        while outgoing := await asyncio.to_thread(exchange.outgoing, self._now(), self._sent):
             for entry in outgoing:
                 await self._redis.xadd(self.key, {"entry": _encode(entry)}, maxlen=KEPT, approximate=True)
-            await asyncio.to_thread(self._exchange.told, outgoing[-1].revision)
+            self._sent = outgoing[-1].revision
 
     async def _read(self, block_ms: int) -> int:
         place = await asyncio.to_thread(self._exchange.place)
         answer: Any = await self._redis.xread({self.key: place}, count=READ_COUNT, block=block_ms)
         found = answer[0][1] if answer else []
+        if len(found) < READ_COUNT:  # the end of the log: what did not come back by now is lost
+            self._sent = 0
         if not found:
             return 0
         entries = [entry for _, fields in found if (entry := _entry(fields)) is not None]
         return await asyncio.to_thread(self._exchange.take, entries, found[-1][0].decode())
-
-
-def _position(id: bytes) -> tuple[int, int]:
-    time, _, number = id.partition(b"-")
-    return int(time), int(number)
 
 
 def _entry(fields: dict[bytes, bytes]) -> Entry | None:

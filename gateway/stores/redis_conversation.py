@@ -211,7 +211,7 @@ class Conversation:
         """One batch: at most 64 of what waits. Raises RedisAway; those who wait for an answer are told by `_away`."""
         control, queue = [], self._queue
         if self.session.renewal_due:
-            control.append(self.session.renewal())
+            control += self.session.renewal()
         if self._poll_due():
             self._polled = self._loop.time()
             control.append(wire.entry("n"))
@@ -232,6 +232,9 @@ class Conversation:
                 self.expired += result.expired
             elif isinstance(result, wire.Freed):
                 self._seen_freed(result.count)
+            elif isinstance(result, wire.Held):
+                for op in self.session.strangers(result):
+                    self.release(op, (), Charge(calls=0), POLL_SECONDS)
         at = self._clock[0]
         for item, result in zip(items, results[len(control) :], strict=True):
             self._answered(item, result, at)

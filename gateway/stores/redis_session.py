@@ -59,6 +59,7 @@ class Session:
         self.epoch = ""
         self.eviction = ""
         self.renewal_due = False
+        self._looked = asyncio.get_running_loop().time()  # for strangers
         self.members: Sequence[str] = ()  # as Redis says; nothing before it has said so
 
     async def say(self, *entries: msgspec.Raw) -> Sequence[wire.Result]:
@@ -70,10 +71,22 @@ class Session:
             raise Forgotten
         return reply.results
 
-    def renewal(self) -> msgspec.Raw:
+    def renewal(self) -> list[msgspec.Raw]:
+        """The lease; now and then also what the server holds for this worker, see `strangers`."""
         self.renewal_due = False
         settings = self._store.settings
-        return wire.entry("t", settings.lease_seconds * 1000, settings.on_dead_worker == "charge")
+        entries = [wire.entry("t", settings.lease_seconds * 1000, settings.on_dead_worker == "charge")]
+        now = asyncio.get_running_loop().time()
+        if now - self._looked >= settings.lease_seconds:
+            self._looked = now
+            entries.append(wire.entry("k"))
+        return entries
+
+    def strangers(self, held: wire.Held) -> list[str]:
+        """What the server holds for this worker without its knowledge: a reserve that was given up and arrived later,
+        from a network that was slow to deliver it."""
+        store = self._store
+        return [op for op in held.ops if op not in store.holds and op not in store.releases]
 
     def slot(self, now: int, period: int) -> int:
         return slot_at(now, period) if period else 0
@@ -152,12 +165,9 @@ class Session:
             self._store.unheld.difference_update(ops)
 
     async def _give_back_strangers(self) -> None:
-        """What the server holds for this worker without its knowledge: a reserve that arrived after its timeout."""
         (held,) = await self.say(wire.entry("k"))
         assert isinstance(held, wire.Held)
-        for op in held.ops:
-            if op not in self._store.holds:
-                self._store.releases.setdefault(op, Charge(calls=0))
+        self._store.releases.update((op, Charge(calls=0)) for op in self.strangers(held))
 
     async def _on_disk(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._store.disk, work)

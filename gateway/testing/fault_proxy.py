@@ -86,7 +86,7 @@ class FaultProxy:
         self.connections += 1
         try:
             await self._serve(reader, writer)
-        except (ConnectionError, asyncio.CancelledError):
+        except (OSError, asyncio.CancelledError):  # ENOTCONN of an end that was reset is no ConnectionError
             pass  # the point of this proxy
         finally:
             self._open.discard(writer)

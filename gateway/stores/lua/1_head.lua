@@ -8,7 +8,7 @@
 --
 -- Numbers are doubles: amounts (nano-USD, tokens) are exact below 2^53; times are microseconds of the server's clock.
 --
--- Keys   e            hash: id, run (of the server), phase L|O, since, learn, grace
+-- Keys   e            hash: id, run and past (of the server), phase L|O, since, learn, grace, heard
 --        owners       zset: worker -> end of its lease, ms        o:<owner>  set of operations it holds
 --        want, done   sets: who must, and who did contribute to this epoch
 --        h:<op>       msgpack { owner, demands }                  x:<op>     what a dead worker's hold was charged

@@ -15,7 +15,12 @@ local function micros(d) return math.max(1, math.floor(d[8] / 1000)) end
 local function bucket(key, d)
     local found = call('HMGET', key, 'b', 'o')
     if not found[1] then return 0 end
-    return math.max(0, tonumber(found[2]) - math.max(0, NOW - tonumber(found[1])) * d[5])
+    local passed = NOW - tonumber(found[1])
+    if passed < 0 then -- the clock was set back: it drains from now on
+        call('HSET', key, 'b', text(NOW))
+        passed = 0
+    end
+    return math.max(0, tonumber(found[2]) - passed * d[5])
 end
 
 local function set_bucket(key, d, level, fresh)

@@ -2,10 +2,14 @@
 local entries = {}
 local OWNER
 
-local function server_run()
-    local ok, info = pcall(call, 'INFO', 'server')
-    return ok and string.match(info, 'run_id:(%w+)') or ''
+local function told(section, pattern)
+    local ok, info = pcall(call, 'INFO', section)
+    return ok and string.match(info, pattern) or ''
 end
+
+-- Which server this is, and the replication that it took over from others when it became a master last.
+local function server_run() return told('server', 'run_id:(%w+)') end
+local function server_past() return told('replication', 'master_replid2:(%w+)') end
 
 local function described(key)
     local packed = call('HGET', key, 'd')
@@ -85,10 +89,23 @@ local function bury_dead(charges)
     return rows, count
 end
 
+-- No lease runs out while the server hears nobody: then it was away itself, and those who hold are on their way back.
+local function hear(lease_ms)
+    local heard = tonumber(call('HGET', PREFIX .. 'e', 'heard') or NOW)
+    local away = (NOW - heard) / 1000 - lease_ms / 3 -- every worker is heard more often than that
+    if away > 0 then
+        for _, owner in ipairs(call('ZRANGE', PREFIX .. 'owners', 0, -1)) do
+            call('ZINCRBY', PREFIX .. 'owners', text(away), owner)
+        end
+    end
+    call('HSET', PREFIX .. 'e', 'heard', text(NOW))
+end
+
 local function renew(lease_ms) call('ZADD', PREFIX .. 'owners', text(NOW / 1000 + lease_ms), OWNER) end
 
 -- { "t", lease ms, charges }: { "t", rows, members, how many holds of dead workers were seen to }
 function entries.t(e)
+    hear(e[2])
     renew(e[2])
     local rows, count = bury_dead(e[3])
     return { 't', rows, call('ZRANGE', PREFIX .. 'owners', 0, 999), count }

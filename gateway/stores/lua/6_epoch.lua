@@ -1,6 +1,7 @@
 -- An epoch is one server with one unbroken memory. Where there is none (flushed), or its server is another one (a
--- restart, a replica that took over), a new one begins with learning: nothing is granted until every worker that is
--- known has contributed, and every worker alive had the time to notice (`grace`), or until `learn` is over.
+-- restart, a replica that took over) or was a replica in between (and has the memory of another), a new one begins with
+-- learning: nothing is granted until every worker that is known has contributed, and every worker alive had the time to
+-- notice (`grace`), or until `learn` is over.
 
 local function learned()
     local found = call('HMGET', PREFIX .. 'e', 'phase', 'since', 'learn', 'grace')
@@ -25,14 +26,14 @@ end
 
 -- { "j", fresh id, members, lease ms, learn ms, grace ms }: { "j", epoch, phase, eviction policy }
 function entries.j(e)
-    local run = server_run()
-    local found = call('HMGET', PREFIX .. 'e', 'id', 'run')
+    local run, past = server_run(), server_past()
+    local found = call('HMGET', PREFIX .. 'e', 'id', 'run', 'past')
     local id = found[1]
-    if not id or found[2] ~= run then
+    if not id or found[2] ~= run or found[3] ~= past then
         id = e[2]
         call('DEL', PREFIX .. 'want', PREFIX .. 'done')
         for _, member in ipairs(call('ZRANGE', PREFIX .. 'owners', 0, -1)) do call('SADD', PREFIX .. 'want', member) end
-        call('HSET', PREFIX .. 'e', 'id', id, 'run', run, 'phase', 'L', 'since', text(NOW / 1000),
+        call('HSET', PREFIX .. 'e', 'id', id, 'run', run, 'past', past, 'phase', 'L', 'since', text(NOW / 1000),
             'learn', text(e[5]), 'grace', text(e[6]))
     end
     renew(e[4])
@@ -50,8 +51,8 @@ end
 
 local function current(epoch, kind)
     if kind == 'j' then return true end
-    local found = call('HMGET', PREFIX .. 'e', 'id', 'run')
-    return found[1] == epoch and (kind ~= 't' or found[2] == server_run())
+    local found = call('HMGET', PREFIX .. 'e', 'id', 'run', 'past')
+    return found[1] == epoch and (kind ~= 't' or (found[2] == server_run() and found[3] == server_past()))
 end
 
 local function main(epoch, owner, list)

@@ -34,13 +34,16 @@ class Machine:
         self.name = self.exchange.machine()
         self.worker = SqliteControls(self.decisions.path)
         self.log = log
+        self.sent = 0
 
     def tell(self, *, crash: bool = False) -> None:
-        """`crash`: between telling and noting that it was told."""
-        outgoing = self.exchange.outgoing(NOW)
+        """`crash`: what was told and did not come back yet is told again."""
+        outgoing = self.exchange.outgoing(NOW, self.sent)
         self.log.entries += outgoing
-        if outgoing and not crash:
-            self.exchange.told(outgoing[-1].revision)
+        if crash:
+            self.sent = 0
+        elif outgoing:
+            self.sent = outgoing[-1].revision
 
     def read(self) -> int:
         entries = self.log.read(self.exchange.place())
@@ -101,6 +104,7 @@ def test_a_log_that_is_lost_is_told_again(tmp_path: Path) -> None:
     kept = [entry for entry in log.entries if entry.decision in (kill(), cap)]
     log.entries.clear()
     left.exchange.tell_again()
+    left.sent = 0
     left.tell()
     assert log.entries == kept
     third = Machine(tmp_path / "3", log)

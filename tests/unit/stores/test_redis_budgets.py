@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from gateway.config.schema import Spending
-from gateway.spend import Level
+from gateway.spend import Charge, Level
 from gateway.stores import redis_link
 from gateway.stores.redis_budgets import RedisBudgets
 from tests.redis_server import NEEDS_REDIS, RedisServer
-from tests.unit.stores.budgets_contract import SECOND, BudgetsContract
+from tests.unit.stores.budgets_contract import SECOND, BudgetsContract, granted, rate, refused, stands, total
 
 pytestmark = NEEDS_REDIS
 LEASE = 15.0
@@ -50,10 +49,10 @@ class RedisKit:
 
     async def expire(self, survivor: RedisBudgets) -> None:
         survivor.tick()
-        await self.advance(LEASE + 1)
-        await asyncio.sleep(0.01)
-        survivor.renew()
-        await survivor.applied()
+        for _ in range(4):
+            await self.advance(LEASE / 3)
+            survivor.renew()
+            await survivor.applied()
 
     async def level(self, account: str) -> Level | None:
         spent, reserved = self.server.ask("HMGET", f"{{tollgate}}:a:{account}", "s", "r")  # type: ignore[misc]
@@ -83,6 +82,34 @@ async def kit(server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 class TestContract(BudgetsContract):
     """Everything in budgets_contract."""
+
+
+async def test_no_lease_runs_out_while_the_server_hears_nobody(kit: RedisKit) -> None:
+    """It hung, or nobody reached it: who comes back first does not bury the others, but who does not come is dead."""
+    workers = [await kit.worker() for _ in range(3)]
+    for worker in workers:
+        worker.renew()
+        await granted(worker, worker.worker, total("x", 10, 100))
+    await kit.advance(LEASE * 4)
+    for worker in workers[:2]:
+        worker.renew()
+        await worker.applied()
+        worker.settle(worker.worker, Charge(usd=1))
+        await worker.applied()
+    assert await stands(kit, "x") == (2, 10)
+    await kit.expire(workers[0])
+    assert await stands(kit, "x") == (12, 0)
+
+
+async def test_a_server_whose_clock_was_set_back_reopens_nothing_and_rates_still_drain(kit: RedisKit) -> None:
+    store = await kit.worker()
+    spent, a_rate = total("x", 60, 100), rate("rpm", 1, 60, period=60 * SECOND, burst=1)
+    await granted(store, "a", spent, a_rate)
+    await kit.advance(-3600)
+    assert (await refused(store, "b", spent)).available == (40,)
+    await refused(store, "c", a_rate)
+    await kit.advance(2)
+    await granted(store, "d", a_rate)
 
 
 def test_the_clock_of_these_tests_is_in_the_script() -> None:

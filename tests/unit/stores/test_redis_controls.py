@@ -101,6 +101,56 @@ async def test_a_log_that_ends_before_our_place_is_read_from_its_beginning(
     assert await one.redis.turn(1) == 0
 
 
+async def test_what_an_older_snapshot_has_not_is_told_again(machines: list[Machine], server: RedisServer) -> None:
+    one, two = machines
+    one.decisions.record(Decision(Kind.KILL, Scope.RUN, "r0", at=time.time_ns()))
+    await one.redis.turn(1)
+    await two.redis.turn(1)
+    server.ask("SAVE")
+    one.decisions.record(KILL)
+    assert await one.redis.turn(1) == 1
+    server.stop()
+    server.start()
+    assert await one.redis.turn(1) == 0
+    assert await two.redis.turn(1) == 1
+    two.worker.refresh()
+    assert set(two.worker.stops) == {("run", "r0"), ("run", "r1")}
+
+
+async def test_every_machine_tells_a_log_that_was_lost_its_own(
+    machines: list[Machine], server: RedisServer, tmp_path: Path
+) -> None:
+    """Also those that find something in it, which others told before."""
+    for number, machine in enumerate(machines):
+        machine.decisions.record(Decision(Kind.KILL, Scope.RUN, f"r{number}", at=time.time_ns()))
+        await machine.redis.turn(1)
+    server.ask("FLUSHALL")
+    for machine in machines:
+        await machine.redis.turn(1)
+    third = Machine(tmp_path / "three", server.url)
+    machines.append(third)
+    assert await third.redis.turn(1) == 2
+    third.worker.refresh()
+    assert set(third.worker.stops) == {("run", "r0"), ("run", "r1")}
+
+
+async def test_what_was_told_and_not_read_back_is_told_again(
+    machines: list[Machine], server: RedisServer, tmp_path: Path
+) -> None:
+    """The server goes down behind its answer, or the recorder, too."""
+    one, two = machines
+    one.decisions.record(KILL)
+    await one.redis._tell()
+    server.ask("FLUSHALL")
+    assert await one.redis.turn(1) == 0
+    await one.redis._tell()
+    server.ask("FLUSHALL")
+    again = Machine(tmp_path / "one", server.url)
+    machines.append(again)
+    assert await again.redis.turn(1) == 1
+    assert await two.redis.turn(1) == 1
+
+
 async def test_what_is_no_entry_is_left_out(machines: list[Machine], server: RedisServer) -> None:
     one, two = machines
     client = Redis.from_url(server.url)

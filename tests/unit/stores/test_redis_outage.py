@@ -14,7 +14,9 @@ from gateway.config.schema import Spending
 from gateway.errors import BudgetsUnavailable
 from gateway.spend import Charge, Demand, Grant, Refusal, Rule, Unit
 from gateway.stores import late
+from gateway.stores import redis_wire as wire
 from gateway.stores.redis_budgets import RedisBudgets
+from gateway.stores.redis_link import Link
 from gateway.testing.doubles import at_once
 from gateway.testing.fault_proxy import FaultProxy
 from gateway.testing.gateway import free_port
@@ -91,6 +93,21 @@ async def test_a_reserve_carried_out_after_its_timeout_holds_nothing_for_long(se
         await until(lambda: store.available)
         await until(lambda: counts(server) == (0, 0))
     assert isinstance(await store.reserve("next", [usd(1000)]), Grant)
+
+
+async def test_a_reserve_that_arrives_when_nobody_waits_is_given_back(server: RedisServer, make: Make) -> None:
+    """As where a network delivers what a connection that is closed by now had sent."""
+    store = await make(lease_seconds=1)
+    slow = Link(server.url, "{tollgate}", TIMEOUT)
+    await slow.open()
+    await slow.run(wire.batch(store.session.epoch, store.worker, [wire.entry("r", "late", [usd(900)])]))
+    await slow.close()
+    assert isinstance(await store.reserve("held", [usd(100)]), Grant)
+    assert counts(server) == (0, 1000)
+    async with asyncio.timeout(20):
+        while counts(server) != (0, 100):
+            store.tick()
+            await asyncio.sleep(0.01)
 
 
 async def test_a_refused_connection_and_the_way_back(server: RedisServer, make: Make) -> None:

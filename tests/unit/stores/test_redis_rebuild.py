@@ -19,6 +19,7 @@ from gateway.errors import BudgetsUnavailable
 from gateway.spend import Charge, Demand, Grant, Refusal, Rule, Unit
 from gateway.stores.redis_budgets import RedisBudgets
 from gateway.stores.redis_reader import RedisReader
+from gateway.testing.gateway import dead_port
 from tests.redis_server import NEEDS_REDIS, RedisServer
 
 pytestmark = NEEDS_REDIS
@@ -192,6 +193,19 @@ async def test_a_stale_server_that_takes_over_is_brought_up_to_date(server: Redi
     server.ask("HSET", "{tollgate}:e", "run", "another")
     await back(one)  # by its next tick, without any call
     assert counts(server) == (700, 0)
+
+
+async def test_a_server_that_was_a_replica_in_between_is_brought_up_to_date(
+    server: RedisServer, machines: Machines
+) -> None:
+    """It is the same process, and the epoch is its own: the replica that it had for a while never saw a worker."""
+    one = await machines.worker("one")
+    await spend(one, "a", 300)
+    server.ask("HSET", f"{{tollgate}}:a:{TEAM}", "s", 0, f"c|{one.worker}", 0)  # as the replica, which lagged, had it
+    server.ask("REPLICAOF", "127.0.0.1", dead_port())
+    server.ask("REPLICAOF", "NO", "ONE")
+    await back(one)
+    assert counts(server) == (300, 0)
 
 
 async def test_a_worker_that_starts_brings_what_the_last_one_could_not_send(
