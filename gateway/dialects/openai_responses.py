@@ -279,12 +279,17 @@ class OpenAIResponses(BaseDialect):
         return without_done(tail)
 
     def interruption(self, fault: GatewayError, meter: Meter, request_id: str) -> bytes:
-        """`response.failed` with the next sequence number: the only end that clients take for a failure at once."""
+        """`response.failed` with the next sequence number: the only end that clients take for a failure at once. A
+        stream that has not begun begins: else the SDK's helper raises for the missing beginning alone."""
         prefix = closing(meter)
         stream = inner(meter)
         sequence, response_id, model = 0, "", ""
         if isinstance(stream, ResponseStream):
             sequence, response_id, model = stream.sequence + 1, stream.draft.response_id, stream.draft.model
+        if not sequence and not response_id:
+            begun = {**bare(f"resp_{request_id}", model), "status": "in_progress"}
+            prefix += finish.numbered([{"type": "response.created", "response": begun}], 0)
+            sequence = 1
         return prefix + failed(fault, request_id, response_id, model, sequence)
 
 
@@ -295,8 +300,7 @@ def failed(fault: GatewayError, request_id: str, response_id: str = "", model: s
         "status": "failed",
         "error": {name: error[name] for name in ("code", "message", "tollgate_code") if name in error},
     }
-    event = {"type": "response.failed", "sequence_number": sequence, "response": response}
-    return b"event: response.failed\ndata: %b\n\n" % msgspec.json.encode(event)
+    return finish.numbered([{"type": "response.failed", "response": response}], sequence)
 
 
 def bare(response_id: str, model: str) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import httpx
+import openai
 import pytest
 
 from gateway.call import ToolUse, Usage, UsageSource
@@ -217,8 +219,24 @@ def test_interruption_goes_on_counting(responses):
 
 def test_interruption_before_anything_was_said(responses):
     text = responses.dialect.interruption(StreamTruncated("cut"), responses.stream(), "q1")
-    value = json.loads(text.split(b"data: ")[1])
-    assert (value["sequence_number"], value["response"]["id"]) == (0, "resp_q1")
+    events = [json.loads(line.removeprefix(b"data: ")) for line in text.splitlines() if line.startswith(b"data: ")]
+    assert [(event["type"], event["sequence_number"]) for event in events] == [
+        ("response.created", 0),
+        ("response.failed", 1),
+    ]
+    assert {event["response"]["id"] for event in events} == {"resp_q1"}
+
+
+def test_the_sdk_sees_the_failure_of_a_stream_that_never_began(responses):
+    """As behind pings of the gateway, when the answer fails after all."""
+    text = responses.dialect.interruption(StreamTruncated("cut"), responses.stream(), "q1")
+    answer = httpx.Response(200, headers={"content-type": "text/event-stream"}, content=text)
+    transport = httpx.MockTransport(lambda request: answer)
+    client = openai.OpenAI(api_key="x", base_url="http://x/v1", http_client=httpx.Client(transport=transport))
+    with client.responses.stream(model="m", input="x") as stream:
+        last = list(stream)[-1]
+    assert last.type == "response.failed"
+    assert last.response.error.message == "cut"
 
 
 @pytest.mark.parametrize(
