@@ -262,6 +262,25 @@ def test_a_response_created_is_no_error(responses, frame):
     assert responses.dialect.restate(responses.route, frame(CREATED)) is None
 
 
+def test_that_a_response_was_created_says_nothing_yet(responses):
+    """But to clients that leave and ask for it by its id."""
+    begun = (CREATED, ("response.in_progress", {"type": "response.in_progress"}))
+    item = ("response.output_item.added", {"type": "response.output_item.added", "item": {"type": "reasoning"}})
+    assert not responses.stream(*begun).started
+    assert responses.stream(*begun, item).started
+    assert responses.stream(*begun, body=b'{"model": "m", "input": "x", "background": true}').started
+
+
+def test_a_failure_behind_the_beginning_is_restated(responses):
+    failed = {"type": "response.failed", "response": {"error": {"code": "context_length_exceeded", "message": "x"}}}
+    said = b"".join(
+        [f"event: {name}\ndata: {json.dumps(one)}\n\n".encode() for name, one in (CREATED, (failed["type"], failed))]
+    )
+    answer = responses.dialect.restate(responses.route, said)
+    assert answer.status == 400
+    assert b"context_length_exceeded" in answer.body
+
+
 def test_fetching_as_a_stream(talk):
     fetch = talk("openai_responses", "/v1/responses/r1?stream=true&starting_after=4", "fetch_response")
     assert fetch.read(b"").stream
