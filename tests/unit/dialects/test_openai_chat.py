@@ -221,6 +221,13 @@ def test_who_is_going_to_answer_is_no_content(chat):
     assert meter.started
 
 
+def test_nonsense_behind_it_is_part_of_a_stream_however_it_is_cut(chat):
+    apart, together = chat.stream(SILENT[1], b"data: {nonsense\n\n"), chat.meter(b"", kind=b"text/event-stream")
+    together.feed(b"data: %b\n\ndata: {nonsense\n\n" % json.dumps(SILENT[1]).encode())
+    assert not apart.garbled()
+    assert not together.garbled()
+
+
 @pytest.mark.parametrize(
     "choice",
     [
