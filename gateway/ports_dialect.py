@@ -44,8 +44,8 @@ class Meter(Protocol):
     """Reads a decoded (not content-encoded) response body as it passes, in pieces of any size.
 
     `feed` never raises and keeps bounded memory whatever it is given. For streams, `started` turns true at the first
-    meaningful event (not a comment or ping), `terminal` at the dialect's terminal event, and `failed` holds the
-    provider's error type once an error event was seen.
+    meaningful event (not a comment, a ping, or who is going to answer), `terminal` at the dialect's terminal event, and
+    `failed` holds the provider's error type once an error event was seen.
     """
 
     started: bool

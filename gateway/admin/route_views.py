@@ -55,6 +55,7 @@ class LearnedArmView(Struct, kw_only=True):
     score: Annotated[float | None, Meta(description="Mean of its labels, 0 to 1.")]
     cost_usd: Annotated[float | None, Meta(description="Of a usual call; null: it has no price.")]
     calls: Annotated[int, Meta(description="Sent to it since the recorder began.")]
+    withheld: Annotated[float, Meta(description="Share of its answers for which a cascade asked the next target.")]
 
 
 class LearnedView(Struct, kw_only=True):

@@ -64,7 +64,14 @@ def _scope(standing: ScopeStanding, at: int, ids: Collection[str]) -> LearnedVie
         ready=standing.ready,
         goal=standing.goal,
         targets=[
-            LearnedArmView(target=arm.target, labels=arm.labels, score=arm.score, cost_usd=arm.cost, calls=arm.calls)
+            LearnedArmView(
+                target=arm.target,
+                labels=arm.labels,
+                score=arm.score,
+                cost_usd=arm.cost,
+                calls=arm.calls,
+                withheld=arm.withheld,
+            )
             for arm in standing.arms
         ],
         why=standing.why,

@@ -46,7 +46,8 @@ def lines(standing: ScopeStanding, at: int, *, configured: bool) -> Iterator[str
     for arm in standing.arms:
         score = "no score yet" if arm.score is None else f"mean score {arm.score:.3f}"
         cost = "no price" if arm.cost is None else f"{arm.cost:.6f} USD a call"
-        yield f"  {arm.target}: {arm.labels:g} labels, {score}, {cost}, {arm.calls} calls"
+        withheld = f", {arm.withheld:.1%} withheld" if arm.withheld else ""
+        yield f"  {arm.target}: {arm.labels:g} labels, {score}, {cost}, {arm.calls} calls{withheld}"
     if standing.quality is not None and standing.cost is not None:
         shares = f"{standing.quality:.1%} of the quality of {standing.best} at {standing.cost:.1%} of its cost"
         yield f"  expected: {shares} (weight of cost {standing.weight:.3g})"

@@ -8,6 +8,7 @@ from gateway.config.check_cache import ROUTES
 from gateway.config.patterns import covers, matches
 from gateway.config.problems import Path, Problem, did_you_mean
 from gateway.config.schema import Config, Fallback, TimeoutRule, Timeouts
+from gateway.config.schema_resilience import Breakers
 from gateway.config.schema_routing import Route
 from gateway.config.semantics_resilience import PATTERNS, Rule, goal_of
 
@@ -38,10 +39,11 @@ def resilience(config: Config) -> list[str]:
 
 
 def breaking(config: Config) -> bool:
-    """Are failures counted at all?"""
-    enabled = config.breakers.enabled
-    elsewhere = bool(config.fallbacks) or any(len(rule.to) > 1 for rule in config.routes)
-    return elsewhere if enabled is None else enabled
+    """Are failures counted at all? Who says how, or what to refuse, means it."""
+    said = config.breakers
+    if said.enabled is not None:
+        return said.enabled
+    return said != Breakers() or bool(config.fallbacks) or any(len(rule.to) > 1 for rule in config.routes)
 
 
 def doubts(config: Config) -> Iterator[Problem]:

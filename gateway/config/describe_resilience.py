@@ -32,7 +32,7 @@ FIELDS: dict[type[schema.Config_], dict[str, str]] = {
         "timeouts": "Also where no answer came in time: the upstream may still work on it, and both are paid for.",
     },
     schema.Breakers: {
-        "enabled": "Count failures, and leave alone what fails too often; null: where there are other targets.",
+        "enabled": "Leave alone what fails too often; null: where there are other targets, or more is said here.",
         "refuse": "Refuse (503) calls that have no other target, in place of sending them all the same.",
         "window": "Seconds looked back on.",
         "volume": "Calls in the window before shares count.",

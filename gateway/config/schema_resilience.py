@@ -89,7 +89,7 @@ class Fallback(Config_, frozen=True):
 class Breakers(Config_, frozen=True):
     """Upstreams, their models and tools that fail are left alone for a while; see gateway.policy.breaker."""
 
-    enabled: bool | None = None  # null: where there are fallbacks, or routes with several targets
+    enabled: bool | None = None  # null: where there are other targets, or anything else is said here
     refuse: bool = False  # also calls that have no other target; else those are sent all the same
     window: Seconds = 30
     volume: Annotated[int, Meta(ge=1)] = 20  # calls in the window, before shares count

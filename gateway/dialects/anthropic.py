@@ -60,6 +60,7 @@ class StreamEvent(Struct, gc=False):
 
 
 _message = Shape(Message)
+BEGINNING = "message_start"
 MAX_BLOCKS = 1024  # that are open at once
 
 
@@ -202,7 +203,7 @@ class MessageStream(EventMeter[StreamEvent]):
                 continue
             else:
                 self._milestone(kind, event)
-            alive = True
+            alive = alive or kind != BEGINNING  # which says who is going to answer
         return alive
 
     def _milestone(self, kind: Any, event: StreamEvent) -> None:
@@ -329,7 +330,7 @@ class Anthropic(BaseDialect):
         return faults.anthropic_refusal(fault, request_id)
 
     def restate(self, route: Route, frame: bytes) -> ErrorAnswer | None:
-        event = parse_frame(frame)
+        event = parse_frame(frame, beyond=(BEGINNING.encode(),))
         if event is None:
             return None
         name, data = event

@@ -21,7 +21,7 @@ from gateway.dialects.body import nested
 from gateway.dialects.injection import UsageStripper, asks_usage, is_rejection, usage_edit
 from gateway.dialects.meters import Draft, JsonMeter, decode_error, find_object
 from gateway.dialects.shape import DECODE_FAULTS, NO_RAW, Shape, is_set
-from gateway.dialects.sse import parse_frame, without_done
+from gateway.dialects.sse import frames, without_done
 from gateway.dialects.streams import EventMeter
 from gateway.dialects.usage import as_dict, openai_usage
 from gateway.errors import GatewayError
@@ -157,6 +157,22 @@ def _note_tier(draft: Draft, usage: Raw) -> None:
         draft.pricing["service_tier"] = tier
 
 
+def _says(chunk: Chunk) -> bool:
+    """More than who is going to answer, as the first chunk of most providers, or what a filter thinks of the prompt?"""
+    if chunk.choices is None or len(chunk.usage) > 4:
+        return True
+    for choice in chunk.choices:
+        delta = choice.delta
+        if choice.finish_reason or choice.text or (delta is None and choice.text is None):
+            return True
+        if delta is not None and (
+            (delta.content or delta.reasoning_content or delta.reasoning or delta.refusal)
+            or (delta.tool_calls or delta.function_call)
+        ):
+            return True
+    return False
+
+
 _completion = Shape(Completion)
 _named_chunk = Shape[Chunk](Completion)
 _chunk: Shape[Chunk] = Shape(Chunk)
@@ -218,7 +234,7 @@ class ChatStream(EventMeter[Chunk]):
             draft.text("".join(said))
         if self.shape is _named_chunk:
             self._learn_names(events)
-        return bool(events)
+        return self.started or any([_says(chunk) for chunk in events])
 
     def _learn_names(self, events: list[Chunk]) -> None:
         """The first model and id count; once both are known, chunks are decoded without them."""
@@ -267,10 +283,11 @@ class OpenAIFamily(BaseDialect):
         return faults.openai_refusal(fault, request_id)
 
     def restate(self, route: Route, frame: bytes) -> ErrorAnswer | None:
-        event = parse_frame(frame)
-        if event is None:
-            return None
-        return _restated(event[0], event[1])
+        for name, data in frames(frame):
+            chunk = _chunk.salvage(data)
+            if chunk is None or name == b"error" or _says(chunk) or is_set(chunk.error):
+                return _restated(name, data)
+        return None
 
     def interruption(self, fault: GatewayError, meter: Meter, request_id: str) -> bytes:
         error = msgspec.json.encode({"error": faults.openai_error(fault)})

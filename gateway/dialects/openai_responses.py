@@ -29,6 +29,8 @@ from gateway.dialects.websocket_frames import FrameTap
 from gateway.errors import GatewayError
 from gateway.ports import ErrorAnswer, LastTurn, Meter, Tap
 
+BEGINNINGS = frozenset(("response.created", "response.in_progress", "response.queued"))  # say who is going to answer
+
 
 class StreamEvent(Struct, gc=False):
     type: Any = None
@@ -75,16 +77,20 @@ class ResponseStream(EventMeter[StreamEvent]):
         self._created = created
         self.sequence = -1
         self.output = Output()
+        self._kept = flag(asked.fields.get("background"))  # its client may leave, and asks by the id that comes first
 
     def take(self, events: list[StreamEvent]) -> bool:
         at: tuple[Any, Any, str] = NOWHERE
         said: list[str] = []
+        alive = self.started or self._kept
         for event in events:
             if type(event.sequence_number) is int:
                 self.sequence = event.sequence_number
             kind = event.type
             if type(kind) is not str:
+                alive = True
                 continue
+            alive = alive or kind not in BEGINNINGS
             if kind.endswith(".delta"):
                 if type(event.delta) is str:
                     place = (event.output_index, event.content_index or event.summary_index, kind)
@@ -96,7 +102,7 @@ class ResponseStream(EventMeter[StreamEvent]):
             self._said(at, said)
             self._milestone(kind, event)
         self._said(at, said)
-        return bool(events)
+        return alive
 
     def _said(self, at: tuple[Any, Any, str], said: list[str]) -> None:
         """Deltas of one part, in a row."""
@@ -257,7 +263,7 @@ class OpenAIResponses(BaseDialect):
         return ErrorAnswer(200, headers, failed(fault, request_id))
 
     def restate(self, route: Route, frame: bytes) -> ErrorAnswer | None:
-        event = parse_frame(frame)
+        event = parse_frame(frame, beyond=[kind.encode() for kind in BEGINNINGS])
         if event is None:
             return None
         name, data = event
@@ -279,12 +285,17 @@ class OpenAIResponses(BaseDialect):
         return without_done(tail)
 
     def interruption(self, fault: GatewayError, meter: Meter, request_id: str) -> bytes:
-        """`response.failed` with the next sequence number: the only end that clients take for a failure at once."""
+        """`response.failed` with the next sequence number: the only end that clients take for a failure at once. A
+        stream that has not begun begins: else the SDK's helper raises for the missing beginning alone."""
         prefix = closing(meter)
         stream = inner(meter)
         sequence, response_id, model = 0, "", ""
         if isinstance(stream, ResponseStream):
             sequence, response_id, model = stream.sequence + 1, stream.draft.response_id, stream.draft.model
+        if not sequence and not response_id:
+            begun = {**bare(f"resp_{request_id}", model), "status": "in_progress"}
+            prefix += finish.numbered([{"type": "response.created", "response": begun}], 0)
+            sequence = 1
         return prefix + failed(fault, request_id, response_id, model, sequence)
 
 
@@ -295,8 +306,7 @@ def failed(fault: GatewayError, request_id: str, response_id: str = "", model: s
         "status": "failed",
         "error": {name: error[name] for name in ("code", "message", "tollgate_code") if name in error},
     }
-    event = {"type": "response.failed", "sequence_number": sequence, "response": response}
-    return b"event: response.failed\ndata: %b\n\n" % msgspec.json.encode(event)
+    return finish.numbered([{"type": "response.failed", "response": response}], sequence)
 
 
 def bare(response_id: str, model: str) -> dict[str, Any]:

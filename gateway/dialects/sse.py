@@ -15,6 +15,7 @@ CR and CRLF become LF as bytes come in, so that the splitter itself only looks f
 from __future__ import annotations
 
 import re
+from collections.abc import Container, Iterator
 
 MAX_EVENT = 2 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
@@ -46,12 +47,18 @@ def parse(block: bytes) -> Event | None:
     return (name, b"\n".join(data)) if data else None
 
 
-def parse_frame(frame: bytes) -> Event | None:
+def parse_frame(frame: bytes, *, beyond: Container[bytes] = ()) -> Event | None:
     """Read the first event that has data and is no ping, as it came: with any line ends, a byte order mark, comments
-    and empty lines before it, and whatever behind it."""
+    and empty lines before it, and whatever behind it. `beyond`: names of events that are passed over, too."""
+    known = (event for event in frames(frame) if event[0] not in beyond)
+    return next(known, None)
+
+
+def frames(frame: bytes) -> Iterator[Event]:
+    """All events that have data and are no pings."""
     text = frame.replace(b"\r\n", b"\n").replace(b"\r", b"\n").lstrip(_BOM)
     events = (parse(block.strip(b"\n")) for block in text.split(b"\n\n"))
-    return next((event for event in events if event is not None and event[0] != b"ping"), None)
+    return (event for event in events if event is not None and event[0] != b"ping")
 
 
 class Splitter:

@@ -73,6 +73,7 @@ class EventMeter(Generic[E]):
         self._calm = False  # nothing is awaited, and everything kept ends with an event
         self._cut = False
         self._garbled = False  # events came that are no JSON, and none that are
+        self._legible = False  # one came that is
         self.stopped = False
         self.unfinished: tuple[int, ...] = ()  # choices that had no finish reason when the stream was stopped
 
@@ -165,11 +166,16 @@ class EventMeter(Generic[E]):
             self._cutter.passed()
             if not events:  # the terminal event alone
                 self.started = True
-            elif self.take(events):
-                self.started, self._garbled = True, False
+            else:
+                self._take(events)
         if self._cutter.overflowed:
             self.started = True
         self._calm = self.started and not self.failed and self._cutter.idle
+
+    def _take(self, events: list[E]) -> None:
+        self._legible, self._garbled = True, False
+        if self.take(events):
+            self.started = True
 
     def take(self, events: list[E]) -> bool:
         """Note the facts of decoded events, in order. False where they are only signs of life."""
@@ -241,9 +247,11 @@ class EventMeter(Generic[E]):
             decoded = []
         if len(decoded) != len(data):
             decoded = [event for event in map(self.shape.salvage, data) if event is not None]
-        if self.take(decoded) or (not decoded and any(map(is_json, data))):  # unknown is content all the same
+        if decoded:
+            self._take(decoded)
+        elif any(map(is_json, data)):  # unknown is content all the same
             self.started, self._garbled = True, False
-        elif not decoded and not self.started:
+        elif not (self.started or self._legible):
             self._garbled = True
 
 

@@ -19,6 +19,7 @@ from collections.abc import Collection, Sequence
 
 from msgspec import Struct
 
+from gateway.policy.selection_cascade import Rises, with_next
 from gateway.policy.selection_curve import Point, best
 from gateway.policy.selection_features import Features
 from gateway.policy.selection_trust import Expected
@@ -59,11 +60,12 @@ class Model(Struct, frozen=True):
     """What was learned in one scope, as workers use it."""
 
     arms: tuple[str, ...]  # models, the operator's first choice first
-    costs: tuple[float, ...]  # of a call, in units of the dearest
+    costs: tuple[float, ...]  # of a call that asks it first, in units of the dearest
     expected: Expected = Expected()
     weight: float = 0.0  # of cost
     labels: float = 0.0  # in the scope; half a label is one of half the weight
     counts: tuple[float, ...] = ()  # of each model
+    rises: Rises = ()
 
     @property
     def ready(self) -> bool:
@@ -83,10 +85,10 @@ class Model(Struct, frozen=True):
         known = [index for index in indices if index < len(self.counts) and self.counts[index] >= KNOWN]
         if not self.ready or not known:
             return Choice(self.arms[indices[0]], "first")
-        all_scores = self.expected.of(seen)
+        all_scores = with_next(self.expected.of(seen), self.rises)
         scores = tuple([all_scores[index] for index in known])
         found = best(scores, [self.costs[index] for index in known], self.weight)
-        return Choice(self.arms[known[found]], "learned", scores[found])
+        return Choice(self.arms[known[found]], "learned", min(1.0, scores[found]))
 
     def _curious(self, others: Sequence[int], draw: float) -> int:
         """One of them, by chance: in inverse proportion to what is known of it."""

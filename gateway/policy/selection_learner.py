@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from gateway.policy.selection import Goal, Model, solve
+from gateway.policy.selection_cascade import Rises, with_next
 from gateway.policy.selection_curve import Point, curve, means, point, single
 from gateway.policy.selection_features import Features
 from gateway.policy.selection_fit import PASSES, Label
@@ -63,22 +64,23 @@ class Work(Struct, frozen=True):
     labels: tuple[tuple[Label, ...], ...]
     counted: float
     before: Expected | None
+    rises: Rises = ()
 
     def done(self) -> Fitted:
         """Takes milliseconds to many seconds."""
         aged = [_aged(labels) for labels in self.labels]
         expected = teach(aged, self.before, PASSES if self.before is None else FEW_PASSES)
         counts = tuple([sum([label.weight for label in labels]) for labels in self.labels])
-        guesses, scores = _judged(aged)
+        guesses, scores = [[with_next(row, self.rises) for row in rows] for rows in _judged(aged)]
         if not guesses:
-            return Fitted(Model(self.arms, self.costs, expected, 0.0, self.counted, counts))
+            return Fitted(Model(self.arms, self.costs, expected, 0.0, self.counted, counts, self.rises))
         costs = [self.costs] * len(scores)
         top = single(scores)
         reference = Point(0.0, means(scores)[top], self.costs[top])
         weight = solve(curve(guesses, scores, costs), reference, self.goal)
         found = point(guesses, scores, costs, weight)
         return Fitted(
-            Model(self.arms, self.costs, expected, weight, self.counted, counts),
+            Model(self.arms, self.costs, expected, weight, self.counted, counts, self.rises),
             found.quality / reference.quality if reference.quality else None,
             found.cost / reference.cost if reference.cost else None,
             self.arms[top],
@@ -120,8 +122,10 @@ class Learner:
             found.append(sum([label.weight * label.score for label in labels]) / total if total else None)
         return tuple(found)
 
-    def price(self, costs: Sequence[float]) -> None:
-        """What a call of each model costs, from the next fit on."""
+    def price(self, costs: Sequence[float], rises: Rises = ()) -> None:
+        """What a call of each model costs, from the next fit on. `rises`: of its cascade."""
+        self._rises = rises
+        costs = with_next(costs, rises)
         dearest = max(costs, default=0.0) or 1.0
         self._costs = tuple([cost / dearest for cost in costs])
 
@@ -172,7 +176,7 @@ class Learner:
         """What the next fit takes. Labels that come meanwhile are for the one after."""
         self.new = 0.0
         labels = tuple([tuple([_copy(label) for label in labels]) for labels in self._labels])
-        return Work(self._arms, self._costs, self.goal, labels, self.labels, self._expected)
+        return Work(self._arms, self._costs, self.goal, labels, self.labels, self._expected, self._rises)
 
     def adopt(self, fitted: Fitted) -> None:
         self.fitted = fitted

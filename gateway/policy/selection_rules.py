@@ -26,6 +26,7 @@ class Arm(Struct, frozen=True):
 class Terms(Struct, frozen=True):
     learn: Learn
     arms: tuple[Arm, ...]  # the operator's first choice first
+    cascade: bool = False  # where an answer is withheld, the next dearer one is asked
 
     def scope(self, call: Call) -> str:
         """What is learned of one is not used for another."""
@@ -70,7 +71,8 @@ def terms_of(rule: Route) -> Terms | None:
     """None: nothing is learned of it."""
     if rule.learn is None:
         return None
-    return Terms(rule.learn, tuple([Arm(arm_of(to), *_named(to)) for to in rule.to]))
+    arms = tuple([Arm(arm_of(to), *_named(to)) for to in rule.to])
+    return Terms(rule.learn, arms, rule.cascade is not None)
 
 
 def arm_of(to: RouteTo | str) -> str:

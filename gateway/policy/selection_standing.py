@@ -13,6 +13,7 @@ class ArmStanding(Struct, frozen=True):
     score: float | None  # mean of its labels
     cost: float | None  # US dollars of a usual call; None: it has no price
     calls: int  # that took it, since the recorder began
+    withheld: float = 0.0  # share of its answers in whose stead a cascade asked the next dearer one
 
 
 class ScopeStanding(Struct, frozen=True):

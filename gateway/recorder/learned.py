@@ -134,10 +134,12 @@ class LearnedDesk:
         if f"{attempts[-1].upstream}/{attempts[-1].model}" != record.notes.get("route_to"):
             return  # another target answered
         scope.traffic.used(arm, record.usage)
+        shadow = record.notes.get("route_why") == "shadow"
+        if not shadow:
+            scope.traffic.answered(arm, withheld=False)
         if len(self._watch.changed) >= MOST_NEW and record.notes.get("route_why") not in CURIOUS:
             return
         valid, agreed = record.notes.get("learn_valid"), record.notes.get("learn_agreed")
-        shadow = record.notes.get("route_why") == "shadow"
         if shadow and agreed is None:
             return  # nobody can tell
         call = Outcome(
@@ -160,6 +162,7 @@ class LearnedDesk:
         if not made or f"{made[0].upstream}/{made[0].model}" != record.notes.get("route_to"):
             return
         scope.traffic.used(arm, made[0].usage)
+        scope.traffic.answered(arm, withheld=True)
         ended = record.started_at + record.duration_ns
         call = Outcome(record.id, scope.name, arm, "", ended, record.seen, record.request_bytes, (), False, None)
         self._label(self._watch.end(call, ()))

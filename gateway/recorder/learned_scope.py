@@ -16,6 +16,7 @@ from gateway.call import Usage
 from gateway.journal.record import CallRecord
 from gateway.policy.pricing import PriceTable
 from gateway.policy.selection import ENOUGH, KNOWN
+from gateway.policy.selection_cascade import rises_of, with_next
 from gateway.policy.selection_features import features
 from gateway.policy.selection_learner import KEPT, Example, Learner
 from gateway.policy.selection_rules import Terms, goal_of, stated_goal
@@ -53,6 +54,7 @@ class Traffic:
     def __init__(self, arms: Sequence[str]) -> None:
         self.inputs, self.outputs = Mean(USUAL.input_tokens), Mean(USUAL.output_tokens)
         self.by_arm = {arm: Mean(0.0) for arm in arms}
+        self._withheld = {arm: Mean(0.0) for arm in arms}
         self.places: dict[str, tuple[str, str]] = {}  # arm -> provider, model
         self.calls: Counter[str] = Counter()
         self.why: Counter[str] = Counter()
@@ -77,6 +79,15 @@ class Traffic:
             self.inputs.take(usage.input_tokens)
             self.outputs.take(usage.output_tokens)
             self.by_arm[arm].take(usage.output_tokens)
+
+    def answered(self, arm: str, *, withheld: bool) -> None:
+        """Was its answer passed on, or the next target of a cascade asked?"""
+        self._withheld[arm].take(float(withheld))
+
+    def withheld(self, arm: str) -> float:
+        """Share of its answers; a few say little."""
+        mean = self._withheld[arm]
+        return mean.value * mean.count / (mean.count + 20)
 
     def usual(self, arm: str) -> Usage:
         """Of a call to this model: some of its own outputs weigh as much as those of all."""
@@ -141,19 +152,25 @@ class Scope:
         known = [cost for cost in costs if cost is not None]
         dearest = max(known, default=1.0)
         filled = [cost if cost is not None else dearest for cost in costs]
-        self.learner.price(filled)
+        rises = rises_of(filled, self.withheld) if self.terms.cascade else ()
+        self.learner.price(filled, rises)
         budget, rate = self.terms.learn.usd_per_day, self.traffic.per_day
         share = None
         if budget is not None and rate and known:
             arms = [arm.name for arm in self.terms.arms]
             best = self.learner.fitted.best
-            share = budget / (rate * (filled[arms.index(best)] if best in arms else dearest) or math.inf)
+            single = with_next(filled, rises)[arms.index(best)] if best in arms else dearest
+            share = budget / (rate * single or math.inf)
         self.learner.goal = goal_of(self.terms.learn, share)
+
+    @property
+    def withheld(self) -> list[float]:
+        return [self.traffic.withheld(arm.name) for arm in self.terms.arms]
 
     def standing(self, costs: Sequence[float | None]) -> ScopeStanding:
         learner, fitted, traffic = self.learner, self.learner.fitted, self.traffic
         ready = fitted.model.ready
-        rows = zip(self.terms.arms, learner.counts, learner.means, costs, strict=True)
+        rows = zip(self.terms.arms, learner.counts, learner.means, costs, self.withheld, strict=True)
         return ScopeStanding(
             scope=self.name,
             labels=round(learner.labels, 2),
@@ -161,8 +178,8 @@ class Scope:
             ready=ready,
             arms=tuple(
                 [
-                    ArmStanding(arm.name, round(labels, 2), mean, cost, traffic.calls[arm.name])
-                    for arm, labels, mean, cost in rows
+                    ArmStanding(arm.name, round(labels, 2), mean, cost, traffic.calls[arm.name], round(withheld, 4))
+                    for arm, labels, mean, cost, withheld in rows
                 ]
             ),
             goal=dict(stated_goal(self.terms.learn)),

@@ -1,9 +1,9 @@
 """Peek: the beginning of a stream, before its first meaningful event. What is held here can still be taken back.
 
 Rules
-1. Comments, pings and empty events are held until something is said, for HOLD_SECONDS and PEEK_LIMIT bytes at most.
-   Then they are committed, and pass: clients and proxies on the way shall not give up. Committed or not, only content
-   ends the time to the first content.
+1. Comments, pings, empty events and those that only say who is going to answer are held until something is said. With
+   what comes after HOLD_SECONDS, or above PEEK_LIMIT bytes, they are committed, and pass: clients and proxies on the
+   way shall not give up. Committed or not, only content ends the time to the first content.
 2. Where nothing at all comes, the gateway pings in the words of the dialect (`timeouts.ping`), between two events, and
    only behind the upstream's own head: a ping commits a status, and that must be the one the upstream gave.
 3. Where a fallback may still follow, neither happens: what is committed cannot be tried elsewhere.

@@ -32,6 +32,7 @@ from gateway.stages.translated import is_translated, may_lead, sayable
 
 USUAL_ANSWER = 500  # tokens, where the request names no limit
 CACHED = 0.9  # of a prompt that its run has sent before
+IMAGES = (b'"image', b'"input_image"')
 JSON = ("response_format", "text", "generationConfig", "generation_config", "output_format")
 
 
@@ -202,7 +203,7 @@ class Here(Struct):
             needs.add("tools")
         if any(name in asked.fields and b"json" in bytes(asked.fields[name]).lower() for name in JSON):
             needs.add("json")
-        if self.router.rules.look_for_images and b'"image' in call.request.body:
+        if self.router.rules.look_for_images and any([mark in call.request.body for mark in IMAGES]):
             needs.add("images")
         return frozenset(needs)
 

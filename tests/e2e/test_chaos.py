@@ -184,7 +184,10 @@ def storm(request: pytest.FixtureRequest) -> Iterator[Storm]:
             identity={"links": 4096},
         )
         with gate:
-            before = {pid: size_of(pid) for pid in gate.pids("gateway.worker")}
+            before = gate.until(  # of workers that have begun: until then a worker has one thread, and is small
+                lambda: {pid: size_of(pid) for pid in gate.pids("gateway.worker")},
+                lambda known: len(known) == 2 and all(size.threads > 1 for size in known.values()),
+            )
             port = int(gate.config["listen"].rpartition(":")[2])
             with ThreadPoolExecutor(CLIENTS) as pool:
                 got = list(pool.map(lambda one: play(port, one), asked))

@@ -20,6 +20,7 @@ from gateway.call import Usage
 from gateway.dialects.shape import DECODE_FAULTS
 from gateway.dialects.sse import Splitter
 from gateway.dialects.translate.common import object_text
+from gateway.dialects.translate.halves import Halves, decode, decode_halves
 from gateway.dialects.translate.neutral import (
     STOP,
     TOOLS,
@@ -80,10 +81,7 @@ def written(value: Any) -> bytes:
 
 def object_of(body: bytes) -> dict[str, Any]:
     """A whole answer. Raises BadAnswer."""
-    try:
-        value = msgspec.json.decode(body)
-    except DECODE_FAULTS:
-        value = None
+    value = decode(body)
     if type(value) is list and len(value) == 1:
         value = value[0]
     if type(value) is not dict:
@@ -118,6 +116,7 @@ class Reader:
         self._stopped: dict[int, Stopped] = {}
         self._seen: set[int] = set()
         self._calling: set[int] = set()  # choices that called a tool
+        self._halves: Halves | None = None  # None: no event had half of a surrogate pair
 
     def feed(self, data: bytes) -> list[Event]:
         """Never raises."""
@@ -148,11 +147,18 @@ class Reader:
             try:
                 value = msgspec.json.decode(data)
             except DECODE_FAULTS:
-                value = None
+                value = decode_halves(data)
+                self._halves = self._halves or Halves()
             if type(value) is dict:
-                self._add(found, self.take(name, value))
+                self._take(name, value, found)
             elif value is not None or data.strip():
                 self._add(found, [broken("an event of the answer is no JSON object")])
+
+    def _take(self, name: bytes, value: dict[str, Any], found: list[Event]) -> None:
+        try:
+            self._add(found, self.take(name, value))
+        except BadAnswer as fault:
+            self._add(found, [broken(fault.message)])
 
     def document(self, events: Iterable[Event]) -> list[Event]:
         """The events of an answer that is no stream."""
@@ -166,7 +172,10 @@ class Reader:
                 return
             if isinstance(event, Called):
                 self._calling.add(event.choice)
-            found.append(event)
+            if isinstance(event, Said) and self._halves is not None:
+                found.append(self._halves.mend(event))
+            else:
+                found.append(event)
             self.over = isinstance(event, Failed | Done)
 
     def begin(self, id: str, model: str) -> Iterator[Event]:
@@ -220,7 +229,7 @@ class _Piecemeal:
             return Thought(data=text, origin=self.origin)
         if self.kind == "thought":
             return Thought(text, self.signature, origin=self.origin)
-        return Text(text, refusal=self.kind == "refusal")
+        return Text(text, signature=self.signature, refusal=self.kind == "refusal")
 
 
 class _Gathered:
@@ -235,6 +244,11 @@ class _Gathered:
         last = self.parts[-1] if self.parts else None
         if event.kind == "arguments":
             last = self.calls.get(event.key)
+        elif event.kind == "mark":
+            if last is None or last.kind != "text" or last.signature:
+                last = self._add("text")
+            last.signature = event.text
+            return
         elif event.kind == "signature":
             if last is None or last.kind != "thought" or last.signature:
                 last = self._add("thought")

@@ -129,7 +129,8 @@ class ChatReader(Reader):
             if said and said != before:
                 yield Said(index, "thought", said)
             if text_of(detail, "signature"):
-                yield Said(index, "signature", detail["signature"], origin=origin)
+                kind = "mark" if origin == "gemini" and not said else "signature"
+                yield Said(index, kind, detail["signature"], origin=origin)
             if text_of(detail, "data"):
                 yield Said(index, "sealed", detail["data"], origin=origin)
 
@@ -259,7 +260,7 @@ class ChatWriter(Writer):
             self._bare.discard(at)
             call = {"index": self._numbers.get(at, 0), "function": {"arguments": event.text}}
             return self.chunk(event.choice, {"tool_calls": [call]})
-        if event.kind in ("signature", "sealed"):
+        if event.kind in ("signature", "sealed", "mark"):
             return self._proof(event)
         if event.kind == "thought":
             self._held += len(event.text)
@@ -272,7 +273,7 @@ class ChatWriter(Writer):
         return self.chunk(event.choice, {name: event.text})
 
     def _proof(self, event: Said) -> bytes:
-        text = "".join(self._thoughts.pop(event.choice, ()))
+        text = "" if event.kind == "mark" else "".join(self._thoughts.pop(event.choice, ()))
         sealed = event.kind == "sealed"
         part = Thought("", "", event.text, event.origin) if sealed else Thought(text, event.text, "", event.origin)
         number = self._details.get(event.choice, 0)
@@ -319,9 +320,11 @@ def _choice(choice: Choice) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": "".join(texts) if texts else None}
     message["refusal"] = "".join(refusals) if refusals else None
     thoughts = [part for part in parts if isinstance(part, Thought)]
+    marks = [Thought("", part.signature, "", "gemini") for part in parts if isinstance(part, Text) and part.signature]
     if any(part.text for part in thoughts):
         message["reasoning_content"] = "".join([part.text for part in thoughts])
-    details = [_detail(at, part) for at, part in enumerate([one for one in thoughts if one.signature or one.data])]
+    proofs = [part for part in (*thoughts, *marks) if part.signature or part.data]
+    details = [_detail(at, part) for at, part in enumerate(proofs)]
     if details:
         message["reasoning_details"] = details
     calls = [_tool_call(part, part.arguments) for part in parts if isinstance(part, Invocation)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.dialects.translate.common import AUDIO, data_url, put
+from gateway.dialects.translate.common import AUDIO, data_url, put, sign_text
 from gateway.dialects.translate.losses import Fields, Losses
 from gateway.dialects.translate.neutral import (
     ASSISTANT,
@@ -164,6 +164,11 @@ def _returned(item: Fields, name: str) -> Returned:
 
 def _said(item: Fields) -> list[Part]:
     parts: list[Part] = [*thoughts(item), *content(item, "content")]
+    marks = [part.signature for part in parts if isinstance(part, Thought) and _is_mark(part)]
+    parts = [part for part in parts if not (isinstance(part, Thought) and _is_mark(part))]
+    for signature in (*marks, google_signature(item)):
+        if signature:
+            sign_text(parts, signature)
     refusal = item.text("refusal")
     if refusal:
         parts.append(Text(refusal, refusal=True, at=f"{item.at}.refusal"))
@@ -179,15 +184,29 @@ def _call(item: Fields) -> Invocation | None:
     if kind != "function" or function is None:
         item.losses.lose(f"{item.at}.{kind}")
         return None
-    signature = ""
-    extra = item.within("extra_content")  # where Google's own chat API puts it
-    if extra is not None and (google := extra.within("google")) is not None:
-        signature = google.text("thought_signature")
-        google.end()
+    signature = google_signature(item)
     item.end()
     found = Invocation(function.text("name"), function.text("arguments"), id, signature, f"{function.at}.arguments")
     function.end()
     return found
+
+
+def google_signature(item: Fields) -> str:
+    """Of a call or a whole message, where Google's own chat API puts it."""
+    signature = ""
+    extra = item.within("extra_content")
+    if extra is not None:
+        google = extra.within("google")
+        if google is not None:
+            signature = google.text("thought_signature")
+            google.end()
+        extra.end()
+    return signature
+
+
+def _is_mark(thought: Thought) -> bool:
+    """Does it sign the text of its message? (see `ChatWriter`)"""
+    return thought.origin == "gemini" and bool(thought.signature) and not thought.text
 
 
 def thoughts(item: Fields) -> list[Part]:

@@ -29,7 +29,10 @@ from gateway.dialects.translate.neutral import (
     Tool,
 )
 
-PLAIN = (*NUMBERS, "seed", "n", "logit_bias", "logprobs", "top_logprobs", "service_tier", "verbosity", *HINTS)
+PLAIN = (
+    *(*NUMBERS, "seed", "n", "logit_bias", "logprobs", "top_logprobs", "service_tier", "verbosity"),
+    *[name for name in HINTS if name != "metadata"],  # which OpenAI refuses where nothing is stored
+)
 _SILENT = re.compile(r"(?:^|/)(?:gpt-(?!oss)|chatgpt|codex|o[1-9])")  # OpenAI's own: they refuse reasoning of others
 FAILED_RESULT = "Error: "  # chat has no other word for a tool that failed
 _MODES = {"auto": "auto", "none": "none", "any": "required"}
@@ -76,11 +79,19 @@ def _settings(body: dict[str, Any], question: Question, settings: Settings) -> N
     form: Format | None = settings.take("format")
     if form is not None:
         body["response_format"] = _format(form)
-    effort, budget = settings.take("effort"), settings.take("budget")
-    if effort is None and budget is not None and budget >= 0:
-        effort = effort_of(budget) if budget else _no_effort(question.model)
+    effort = _effort(question.model, settings)
     if effort:
         body["reasoning_effort"] = effort
+
+
+def _effort(model: str, settings: Settings) -> str | None:
+    effort: str | None = settings.take("effort")
+    budget: int | None = settings.take("budget")
+    if effort is None and budget is not None and budget >= 0:
+        effort = effort_of(budget) if budget else _no_effort(model)
+    if effort == "max" and _SILENT.search(model):
+        effort = "xhigh"  # the most that OpenAI has a word for
+    return effort
 
 
 def _no_effort(model: str) -> str:
@@ -149,6 +160,7 @@ def _call(part: Invocation) -> dict[str, Any]:
 
 
 def _content(parts: Sequence[Part], losses: Losses) -> str | list[dict[str, Any]]:
+    parts = [part for part in parts if not isinstance(part, Text) or part.text]  # an empty one may bear a signature
     if all(isinstance(part, Text) and not part.refusal for part in parts) and len(parts) < 2:
         return words(parts)
     return [found for part in parts if (found := _part(part, losses)) is not None]

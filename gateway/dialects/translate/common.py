@@ -22,6 +22,7 @@ _encode = msgspec.json.Encoder().encode
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)(?:;[\w=.+-]+)*;base64,", re.ASCII)
 _SEAL = "tollgate1."
 _NOT_IN_ID = re.compile(r"[^a-zA-Z0-9_-]")
+OF_TEXT = "text"  # in a seal, in place of data: what is signed is the text before it
 MADE = "call_tg_"  # ids made here, for calls that came without one
 LONGEST_ID = 40  # OpenAI's limit
 
@@ -63,7 +64,12 @@ def object_text(text: str) -> Raw | None:
 def data_url(url: str) -> tuple[str, str] | None:
     """(media type, base64) of a data URL."""
     found = _DATA_URL.match(url)
-    return (found[1], url[found.end() :]) if found else None
+    return (image_type(found[1]), url[found.end() :]) if found else None
+
+
+def image_type(mime: str) -> str:
+    """A name that is often written, and that not every provider takes."""
+    return "image/jpeg" if mime == "image/jpg" else mime
 
 
 def words(parts: Iterable[Part]) -> str:
@@ -169,15 +175,32 @@ def unseal(word: str) -> Thought | None:
     return Thought(text, signature, data, origin)
 
 
-def signed_calls(parts: Iterable[Part], origin: str) -> list[Part]:
-    """Bare signatures of `origin` moved onto the call behind them: where its own dialect has them."""
+def seal_text(signature: str, origin: str) -> str:
+    """A signature of a text, under seal."""
+    return seal(Thought(signature=signature, data=OF_TEXT, origin=origin))
+
+
+def signed(parts: Iterable[Part], origin: str) -> list[Part]:
+    """Bare signatures of `origin` moved where its own dialect has them: onto the call behind, or the text before."""
     found: list[Part] = []
     signature = ""
     for part in parts:
         if isinstance(part, Thought) and part.origin == origin and part.signature and not part.text:
-            signature = part.signature
+            if part.data == OF_TEXT:
+                sign_text(found, part.signature)
+            else:
+                signature = part.signature
             continue
         signs = isinstance(part, Invocation) and signature and not part.signature
         found.append(replace(part, signature=signature) if signs else part)
         signature = ""
     return found
+
+
+def sign_text(parts: list[Part], signature: str) -> None:
+    """Put a signature onto the text at the end; where there is none, onto one without words, as Gemini's streams do."""
+    last = parts[-1] if parts else None
+    if isinstance(last, Text) and not last.signature and not last.refusal:
+        parts[-1] = replace(last, signature=signature)
+    else:
+        parts.append(Text("", signature=signature))

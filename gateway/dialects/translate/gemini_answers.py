@@ -106,8 +106,11 @@ class GeminiReader(Reader):
                 yield Said(index, "thought", text)
             if signature:
                 yield Said(index, "signature", signature, origin=ORIGIN)
-        elif text:
+            return
+        if text:
             yield Said(index, "text", text)
+        if signature:
+            yield Said(index, "mark", signature, origin=ORIGIN)
 
     def _reason(self, index: int, candidate: dict[str, Any]) -> Iterator[Event]:
         reason = text_of(candidate, "finishReason")
@@ -154,6 +157,10 @@ def usage_of(usage: Usage) -> dict[str, Any]:
     return found
 
 
+def _text(text: str, signature: str) -> dict[str, Any]:
+    return {"text": text, **({"thoughtSignature": signature} if signature else {})}
+
+
 def _foreign(thought: Thought) -> str:
     """What signs a thought of another origin, in the base64 that this API has for signatures."""
     return b64encode(seal(thought).encode()).decode()
@@ -189,6 +196,8 @@ class GeminiWriter(SerialWriter):
             part = self._signed(Thought(data=event.text, origin=event.origin))
         elif event.kind == "signature":
             part = self._signed(Thought(signature=event.text, origin=event.origin))
+        elif event.kind == "mark":
+            part = _text("", event.text)
         else:
             part = {"text": event.text, **({"thought": True} if event.kind == "thought" else {})}
         return said + self._chunk([(event.choice, [part], "")])
@@ -262,7 +271,7 @@ def _whole(choice: Choice) -> dict[str, Any]:
 
 def _said(part: Part) -> dict[str, Any] | None:
     if isinstance(part, Text):
-        return {"text": part.text}
+        return _text(part.text, part.signature)
     if isinstance(part, Invocation):
         return _call_part(part.name, part.id, part.signature, part.arguments)
     if isinstance(part, Thought):

@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from gateway.dialects.translate.common import json_text, put, unseal
+from gateway.dialects.translate.common import image_type, json_text, put, unseal
 from gateway.dialects.translate.losses import Fields, Losses
 from gateway.dialects.translate.neutral import (
     ASSISTANT,
@@ -44,7 +44,7 @@ NUMBERS = {
 }
 _ROLES = {"user": USER, "model": ASSISTANT, "function": USER, "tool": USER, "": USER}
 _MODES = {"AUTO": "auto", "ANY": "any", "NONE": "none", "VALIDATED": "auto", "MODE_UNSPECIFIED": "auto"}
-_OPEN = ("BLOCK_NONE", "OFF")
+_OPEN = ("BLOCK_NONE", "OFF", "HARM_BLOCK_THRESHOLD_UNSPECIFIED")
 
 
 class ProtoFields(Fields):
@@ -62,6 +62,15 @@ class ProtoFields(Fields):
             if member is not None:
                 found[name] = (written, member)
         return found
+
+    def each(self, name: str) -> Iterator[Fields]:
+        """A single object may stand for a list of one, as it does in Google's own examples."""
+        value = self.peek(name)
+        if type(value) is not dict:
+            return super().each(name)
+        path = self.path(name)
+        self.take(name)
+        return iter((type(self)(value, path, self.losses),))
 
 
 def read(body: dict[str, Any], losses: Losses, *, model: str, stream: bool) -> Question:
@@ -127,7 +136,8 @@ def _thinking(found: Fields | None, settings: dict[str, Setting]) -> None:
     path = found.path("thinkingBudget")
     put(settings, "budget", found.integer("thinkingBudget"), path)
     path = found.path("thinkingLevel")
-    put(settings, "effort", found.text("thinkingLevel").lower() or None, path)
+    level = found.text("thinkingLevel")
+    put(settings, "effort", level.lower() if level not in ("", "THINKING_LEVEL_UNSPECIFIED") else None, path)
     path = found.path("includeThoughts")
     put(settings, "thoughts", found.flag("includeThoughts"), path, hint=True)
     found.end()
@@ -223,12 +233,25 @@ def _returned(found: Fields | None) -> Part | None:
 def _media(found: Fields | None) -> Part | None:
     if found is None:
         return None
-    mime, name = found.text("mimeType"), found.text("displayName")
+    mime, name = image_type(found.text("mimeType")), found.text("displayName")
     data, uri = plain_base64(found.text("data")), found.text("fileUri")
     found.end()
+    plain = _plain(mime, data)
+    if plain:
+        return Media(DOCUMENT, mime, text=plain, name=name, at=found.at)
     kind = kind_of(mime)
     own = "" if uri.startswith(("http://", "https://")) and "generativelanguage" not in uri else uri
     return Media(kind, mime, data, "" if own else uri, own, name=name, origin=ORIGIN, at=found.at)
+
+
+def _plain(mime: str, data: str) -> str:
+    """The words of a text, for APIs that have texts as documents; "" where it is none."""
+    if mime != "text/plain" or not data:
+        return ""
+    try:
+        return b64decode(data, validate=True).decode()
+    except ValueError:
+        return ""
 
 
 def plain_base64(text: str) -> str:

@@ -89,6 +89,12 @@ def _ask_gemini(question: Question, losses: Losses, asked: Asked) -> tuple[bytes
     return path.encode(), gemini_writer.write(question, losses)
 
 
+def _thinks(body: dict[str, Any]) -> bool:
+    """Does a client of Messages ask for thinking?"""
+    thinking = body.get("thinking")
+    return type(thinking) is dict and thinking.get("type") in ("enabled", "adaptive")
+
+
 SIDES: Mapping[str, Side] = MappingProxyType(
     {
         "openai_chat": Side(
@@ -105,8 +111,8 @@ SIDES: Mapping[str, Side] = MappingProxyType(
         ),
         "anthropic": Side(
             read=lambda body, losses, asked: messages_reader.read(body, losses),
-            writer=lambda question, body, asked: MessagesWriter(asked.expected()),
-            whole=lambda events, body, asked: messages_answers.write(gather(events)),
+            writer=lambda question, body, asked: MessagesWriter(asked.expected(), thinks=_thinks(body)),
+            whole=lambda events, body, asked: messages_answers.write(gather(events), thinks=_thinks(body)),
             refuse=messages_answers.error_body,
             ask=lambda question, losses, asked: (
                 b"/v1/messages",

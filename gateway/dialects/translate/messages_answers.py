@@ -20,7 +20,7 @@ from gateway.dialects.translate.answers import (
     sse,
     text_of,
 )
-from gateway.dialects.translate.common import seal
+from gateway.dialects.translate.common import seal, seal_text
 from gateway.dialects.translate.messages_reader import ORIGIN
 from gateway.dialects.translate.neutral import (
     FILTERED,
@@ -212,12 +212,19 @@ def _before_call(signature: str) -> dict[str, Any]:
     return {"type": "thinking", "thinking": "", "signature": _signature(signature, "gemini")}
 
 
+def _behind_text(signature: str) -> dict[str, Any]:
+    """What signs a text in another API stands behind it, for clients that return their thinking."""
+    return {"type": "thinking", "thinking": "", "signature": seal_text(signature, "gemini")}
+
+
 class MessagesWriter(SerialWriter):
     """`expected`: input tokens, as estimated: a stream begins with its usage, and other APIs end with theirs. Clients
-    that read the cost of a call from its first event would show none; the last event has the true figure."""
+    that read the cost of a call from its first event would show none; the last event has the true figure. `thinks`: the
+    client asked for thinking, and so looks at what kind of block each is."""
 
-    def __init__(self, expected: int = 0) -> None:
+    def __init__(self, expected: int = 0, *, thinks: bool = True) -> None:
         super().__init__()
+        self._thinks = thinks
         self.usage = Usage(input_tokens=expected)
         self._blocks = 0
         self._open = ""  # kind of the block under way
@@ -248,6 +255,8 @@ class MessagesWriter(SerialWriter):
             return self._delta({"type": "input_json_delta", "partial_json": event.text})
         if kind == "sealed":
             return self._whole(_sealed(event.text, event.origin))
+        if kind == "mark":
+            return self._whole(_behind_text(event.text)) if self._thinks else b""
         if kind == "signature":
             opened = self._start("thought", {"type": "thinking", "thinking": "", "signature": ""})
             signature = _signature(event.text, event.origin)
@@ -321,8 +330,8 @@ def _event(value: dict[str, Any]) -> bytes:
     return sse(value, value["type"])
 
 
-def write(reply: Reply) -> dict[str, Any]:
-    """Raises BadAnswer."""
+def write(reply: Reply, *, thinks: bool = True) -> dict[str, Any]:
+    """`thinks`: see `MessagesWriter`. Raises BadAnswer."""
     if len(reply.choices) > 1:
         raise BadAnswer("the upstream gave several answers at once")
     parts = reply.choices[0].parts if reply.choices else ()
@@ -334,17 +343,19 @@ def write(reply: Reply) -> dict[str, Any]:
         "type": "message",
         "role": "assistant",
         "model": reply.model,
-        "content": [block for part in parts for block in _blocks(part)],
+        "content": [block for part in parts for block in _blocks(part, thinks=thinks)],
         "stop_reason": word_of(stopped, refused=refused),
         "stop_sequence": stopped.sequence or None,
         "usage": usage_of(reply.usage),
     }
 
 
-def _blocks(part: Part) -> Iterator[dict[str, Any]]:
+def _blocks(part: Part, *, thinks: bool) -> Iterator[dict[str, Any]]:
     if isinstance(part, Text):
         if part.text:
             yield {"type": "text", "text": part.text}
+        if part.signature and thinks:
+            yield _behind_text(part.signature)
     elif isinstance(part, Invocation):
         if part.signature:
             yield _before_call(part.signature)

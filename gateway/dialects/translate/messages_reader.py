@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from gateway.dialects.translate.common import json_text, put, signed_calls, unseal
+from gateway.dialects.translate.common import json_text, put, signed, unseal
 from gateway.dialects.translate.losses import Fields, Losses
 from gateway.dialects.translate.neutral import (
     ASSISTANT,
@@ -39,6 +39,7 @@ def read(body: dict[str, Any], losses: Losses) -> Question:
     settings: dict[str, Setting] = {}
     _sampling(fields, settings)
     _thinking(fields.within("thinking"), settings)
+    _format(fields.within("output_format"), settings)  # its name before `output_config` had it
     config = fields.within("output_config")
     if config is not None:
         put(settings, "effort", config.text("effort") or None, config.path("effort"))
@@ -107,7 +108,7 @@ def _message(item: Fields) -> Message | None:
     role = item.text("role")
     if role not in _ROLES:
         raise item.bad("role", "user or assistant")
-    parts = signed_calls(_content(item, "content"), "gemini")
+    parts = signed(_content(item, "content"), "gemini")
     item.end()
     return Message(_ROLES[role], tuple(parts), at=item.at)
 
@@ -235,6 +236,8 @@ def _tool(item: Fields) -> Tool | None:
     item.ignore("eager_input_streaming")
     if item.peek("defer_loading") is False:
         item.ignore("defer_loading")
+    if item.peek("allowed_callers") == ["direct"]:
+        item.ignore("allowed_callers")
     found = Tool(
         name=item.text("name"),
         description=item.text("description"),

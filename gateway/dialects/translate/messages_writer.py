@@ -48,6 +48,9 @@ def write(question: Question, losses: Losses, *, max_tokens: int = 0) -> dict[st
     if system:
         body["system"] = system
     body["messages"] = [said for message in merged(messages[leading:]) if (said := _message(message, losses))]
+    if thinking and not _led_by_thought(body["messages"]):
+        del body["thinking"]
+        settings.lose(_field(settings), "the call of a tool came back without the reasoning that led to it")
     if question.tools:
         body["tools"] = [_tool(tool) for tool in question.tools]
     _pick(body, question, settings)
@@ -77,7 +80,7 @@ def _sampling(body: dict[str, Any], settings: Settings) -> None:
 
 def _think(body: dict[str, Any], model: str, limit: int | None, settings: Settings) -> int:
     """How much is to be thought, in the words of the model's generation. Returns the tokens that takes."""
-    field = "budget" if settings.has("budget") else "effort"
+    field = _field(settings)
     effort, budget, shown = settings.effort(), settings.take("budget"), settings.take("thoughts")
     if (effort is None and budget is None) or (budget is None and effort == "none") or budget == 0:
         return 0
@@ -99,6 +102,17 @@ def _think(body: dict[str, Any], model: str, limit: int | None, settings: Settin
             return 0
     body["thinking"] = {"type": "enabled", "budget_tokens": tokens}
     return tokens
+
+
+def _field(settings: Settings) -> str:
+    return "budget" if settings.has("budget") else "effort"
+
+
+def _led_by_thought(messages: list[dict[str, Any]]) -> bool:
+    """Models that think by budget go on with a tool's result only where the call came with their own thinking."""
+    if len(messages) < 2 or not any(block["type"] == "tool_result" for block in messages[-1]["content"]):
+        return True
+    return messages[-2]["content"][0]["type"] in ("thinking", "redacted_thinking")
 
 
 def _format(body: dict[str, Any], settings: Settings) -> None:
@@ -170,7 +184,7 @@ def _media(part: Media, losses: Losses) -> dict[str, Any] | None:
     source: dict[str, Any] | None = None
     if part.text or (part.mime == "text/plain" and not part.data and not part.url):
         source = {"type": "text", "media_type": "text/plain", "data": part.text}
-    elif part.url and part.kind in (IMAGE, DOCUMENT):
+    elif _is_fetched(part):
         source = {"type": "url", "url": part.url}
     elif part.data and (part.mime in _IMAGES or part.mime == "application/pdf"):
         source = {"type": "base64", "media_type": part.mime, "data": part.data}
@@ -181,6 +195,13 @@ def _media(part: Media, losses: Losses) -> dict[str, Any] | None:
     if part.name and block["type"] == DOCUMENT:
         block["title"] = part.name
     return _marked(block, part.cache)
+
+
+def _is_fetched(part: Media) -> bool:
+    """Does the API fetch it? Images, and of documents PDF only."""
+    if not part.url.startswith(("http://", "https://")):
+        return False
+    return part.kind == IMAGE or (part.kind == DOCUMENT and part.mime == "application/pdf")
 
 
 def _marked(block: dict[str, Any], cache: str) -> dict[str, Any]:

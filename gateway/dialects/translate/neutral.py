@@ -32,7 +32,7 @@ IMAGE, DOCUMENT, AUDIO, VIDEO = "image", "document", "audio", "video"
 class Text(Struct, frozen=True):
     text: str
     cache: str = ""  # mark of a prompt cache behind this part: its ttl, "5m" where none is stated
-    signature: str = ""  # of Gemini, on a part of text
+    signature: str = ""  # of Gemini, of the reasoning that led to it
     refusal: bool = False  # the model says why it declines
     at: str = ""
 
@@ -175,7 +175,7 @@ class Said(Struct, frozen=True):
     """A piece of a part: text, reasoning, or arguments. `key` tells the tool calls of a choice apart."""
 
     choice: int
-    kind: str  # text, refusal, thought, signature, sealed, arguments
+    kind: str  # text, refusal, thought, signature (of a thought), mark (signature of a text), sealed, arguments
     text: str
     key: int = -1
     origin: str = ""

@@ -10,7 +10,7 @@ from gateway.dialects import faults
 from gateway.dialects.openai_responses import bare
 from gateway.dialects.translate.answers import MAX_HELD, sse
 from gateway.dialects.translate.chat_reader import ORIGIN
-from gateway.dialects.translate.common import seal
+from gateway.dialects.translate.common import OF_TEXT, seal
 from gateway.dialects.translate.neutral import (
     FILTERED,
     LENGTH,
@@ -29,6 +29,7 @@ ECHOED = (
     *("instructions", "max_output_tokens", "metadata", "parallel_tool_calls", "prompt_cache_key", "reasoning", "store"),
     *("temperature", "text", "tool_choice", "tools", "top_p", "truncation", "user", "safety_identifier"),
 )
+ENCRYPTED = "reasoning.encrypted_content"
 _INCOMPLETE = {LENGTH: "max_output_tokens", FILTERED: "content_filter"}
 
 
@@ -50,6 +51,8 @@ class ResponsesWriter(SerialWriter):
         super().__init__()
         self.echo = {name: asked[name] for name in ECHOED if asked.get(name) is not None}
         self.created = created
+        include = asked.get("include")
+        self._returns = type(include) is list and ENCRYPTED in include
         self.output: list[dict[str, Any]] = []
         self.response: dict[str, Any] = {}  # in the end
         self._sequence = 0
@@ -97,11 +100,17 @@ class ResponsesWriter(SerialWriter):
                 raise BadAnswer("the pieces of several tool calls are mixed")
             self._pieces.append(event.text)
             return self.event("response.function_call_arguments.delta", **self.at(), delta=event.text)
+        return self._say_proof(event)
+
+    def _say_proof(self, event: Said) -> bytes:
+        """What signs a text is behind it, for clients that ask for what they are to return."""
+        if event.kind == "mark" and not self._returns:
+            return b""
         sealed = event.kind == "sealed"
-        data = Thought(data=event.text) if sealed else Thought(signature=event.text)
-        opened = (self._close() if sealed else b"") + self._open_reasoning()
-        self._thought = Thought("", data.signature, data.data, event.origin)
-        return opened + self._close()
+        out = self._open_reasoning() if event.kind == "signature" else self._close() + self._open_reasoning()
+        data = event.text if sealed else OF_TEXT if event.kind == "mark" else ""
+        self._thought = Thought("", "" if sealed else event.text, data, event.origin)
+        return out + self._close()
 
     def _say_text(self, event: Said) -> bytes:
         out = b""
@@ -222,8 +231,9 @@ class ResponsesWriter(SerialWriter):
         return self._failed({name: error[name] for name in ("code", "message", "tollgate_code") if name in error})
 
     def _failed(self, error: dict[str, Any]) -> bytes:
+        begun = b"" if self._sequence else self.begin()  # without it the SDK's helper raises an error of its own
         response = {**self.head("failed"), "error": error}
-        return self.event("response.failed", response=response)
+        return begun + self.event("response.failed", response=response)
 
 
 def whole(events: Iterable[Event], asked: Mapping[str, Any], created: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from gateway.dialects.translate.chat_reader import (
     picture,
     response_format,
 )
-from gateway.dialects.translate.common import put, signed_calls, unseal
+from gateway.dialects.translate.common import put, signed, unseal
 from gateway.dialects.translate.losses import Fields, Losses
 from gateway.dialects.translate.neutral import (
     ASSISTANT,
@@ -121,7 +121,7 @@ def _input(fields: Fields) -> Iterable[Message]:
             found[-1] = replace(found[-1], parts=(*found[-1].parts, *message.parts))
         else:
             found.append(message)
-    return [replace(message, parts=tuple(signed_calls(message.parts, "gemini"))) for message in found]
+    return [replace(message, parts=tuple(signed(message.parts, "gemini"))) for message in found]
 
 
 def _item(item: Fields) -> Message | None:

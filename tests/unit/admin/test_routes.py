@@ -55,7 +55,7 @@ async def test_a_file_that_cannot_be_read(gate: Any, tmp_path: Path) -> None:
 async def test_what_was_learned_of_targets(gate: Any, tmp_path: Path) -> None:
     assert await gate.get("/api/routes/learned") == {"scopes": []}
     gate.config = Config(routes=(Route(to=("a", "b"), by="learned", learn=Learn(id="s", per="agent")),))
-    arms = (ArmStanding("a", 400.0, 0.9, 0.002, 40), ArmStanding("b", 3.5, None, None, 0))
+    arms = (ArmStanding("a", 400.0, 0.9, 0.002, 40), ArmStanding("b", 3.5, None, None, 0, 0.25))
     few = ScopeStanding("s|red", 403.5, 500, False, arms, {"quality": 0.97}, {"first": 39, "explored": 1})
     old = ScopeStanding("old", 600.0, 500, True, (), {"cost": 0.3}, {}, 0.4, "a", 0.98, 0.29, "line 3")
     SqliteLearned(tmp_path / "learned.sqlite").put([few, old], {}, 1_790_000_000_000_000_000)
@@ -71,8 +71,8 @@ async def test_what_was_learned_of_targets(gate: Any, tmp_path: Path) -> None:
         "ready": False,
         "goal": {"quality": 0.97},
         "targets": [
-            {"target": "a", "labels": 400.0, "score": 0.9, "cost_usd": 0.002, "calls": 40},
-            {"target": "b", "labels": 3.5, "score": None, "cost_usd": None, "calls": 0},
+            {"target": "a", "labels": 400.0, "score": 0.9, "cost_usd": 0.002, "calls": 40, "withheld": 0.0},
+            {"target": "b", "labels": 3.5, "score": None, "cost_usd": None, "calls": 0, "withheld": 0.25},
         ],
         "why": {"first": 39, "explored": 1},
         "weight": None,

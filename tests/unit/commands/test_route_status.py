@@ -26,7 +26,7 @@ def run(tmp_path: Path, *more: str, config: str = CONFIG) -> int:
 
 
 def standing(scope: str, labels: float, **known: object) -> ScopeStanding:
-    arms = (ArmStanding("a", labels, 0.9, 0.002, 40), ArmStanding("b", 0, None, None, 1))
+    arms = (ArmStanding("a", labels, 0.9, 0.002, 40), ArmStanding("b", 0, None, None, 1, 0.125))
     return ScopeStanding(scope, labels, 500, labels >= 500, arms, {"quality": 0.97}, {"first": 41}, **known)  # type: ignore[arg-type]
 
 
@@ -41,14 +41,14 @@ def test_what_was_learned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         "helpdesk: chooses by what was learned: 612.5 labels, 500 are needed (2026-09-21 14:13:20 UTC)",
         "  goal: quality 0.97",
         "  a: 612.5 labels, mean score 0.900, 0.002000 USD a call, 40 calls",
-        "  b: 0 labels, no score yet, no price, 1 calls",
+        "  b: 0 labels, no score yet, no price, 1 calls, 12.5% withheld",
         "  expected: 98.4% of the quality of a at 27.3% of its cost (weight of cost 0.31)",
         "  calls by reason: first 41",
         "old|red: too few labels to choose by: 7 labels, 500 are needed "
         "(2026-09-21 14:13:20 UTC; no longer configured)",
         "  goal: quality 0.97",
         "  a: 7 labels, mean score 0.900, 0.002000 USD a call, 40 calls",
-        "  b: 0 labels, no score yet, no price, 1 calls",
+        "  b: 0 labels, no score yet, no price, 1 calls, 12.5% withheld",
         "  calls by reason: first 41",
         "  the labelled file cannot be used: no such file",
         "later: no calls yet",
@@ -56,7 +56,14 @@ def test_what_was_learned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert run(tmp_path, "--json") == 0
     found = {one["scope"]: one for one in json.loads(capsys.readouterr().out)}
     assert (found["helpdesk"]["cost"], found["old|red"]["cost"]) == (0.273, None)
-    assert found["helpdesk"]["arms"][1] == {"target": "b", "labels": 0, "score": None, "cost": None, "calls": 1}
+    assert found["helpdesk"]["arms"][1] == {
+        "target": "b",
+        "labels": 0,
+        "score": None,
+        "cost": None,
+        "calls": 1,
+        "withheld": 0.125,
+    }
 
 
 def test_where_nothing_is_learned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

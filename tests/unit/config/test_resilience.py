@@ -129,6 +129,9 @@ def test_breakers_work_where_there_are_other_targets_or_where_it_is_said(loading
     assert not breaking(loading("routes: [{to: [a], canary: {id: c, to: b}}]"))
     assert breaking(loading(BACKUP + "fallbacks: [{to: [backup]}]"))
     assert not breaking(loading(BACKUP + "fallbacks: [{to: [backup]}]\nbreakers: {enabled: false}"))
+    assert breaking(loading("breakers: {refuse: true}"))
+    assert breaking(loading("breakers: {consecutive: 3}"))
+    assert not breaking(loading("breakers: {enabled: false, refuse: true}"))
     assert resilience(loading("breakers: {enabled: true, refuse: true, consecutive: 0}")) == [
         "breakers: open at 50% of 20 calls in 30 s, for 5 to 60 s; calls without another target are refused"
     ]

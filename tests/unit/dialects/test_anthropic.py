@@ -154,7 +154,15 @@ def test_pings_do_not_start_a_stream(claude):
     meter = claude.stream(PING, b": x\n\n", PING)
     assert not meter.started
     meter.feed(b'event: message_start\ndata: {"type":"message_start"}\n\n')
+    assert not meter.started, "that says who is going to answer"
+    meter.feed(b'event: content_block_start\ndata: {"type":"content_block_start"}\n\n')
     assert meter.started
+
+
+def test_an_error_behind_the_beginning_is_restated(claude):
+    frame = b'event: message_start\ndata: {"type":"message_start"}\n\nevent: ping\ndata: {"type":"ping"}\n\n'
+    error = b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"x"}}\n\n'
+    assert claude.dialect.restate(claude.route, frame + error).status == 529
 
 
 def iteration(kind, inputs, outputs, **more):

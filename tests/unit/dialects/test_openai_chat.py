@@ -203,8 +203,49 @@ def test_a_byte_order_mark_counts_at_the_start_only(chat, frame):
 def test_comments_do_not_start_a_stream(chat):
     meter = chat.stream(b": OPENROUTER PROCESSING\n\n", b": x\n\n", b"\n")
     assert not meter.started
-    meter.feed(b'data: {"choices":[]}\n\n')
+    meter.feed(b'data: {"choices":[],"usage":{"prompt_tokens":1}}\n\n')
     assert meter.started
+
+
+SILENT = (  # what comes before the model says anything
+    {"choices": [], "prompt_filter_results": [{"prompt_index": 0}]},
+    {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "", "refusal": None}, "finish_reason": None}]},
+    {"choices": [{"index": 0, "delta": {"content": None, "tool_calls": []}}], "usage": None},
+)
+
+
+def test_who_is_going_to_answer_is_no_content(chat):
+    meter = chat.stream(*SILENT)
+    assert not meter.started
+    meter.feed(b'data: {"choices":[{"index":0,"delta":{"content":" "}}]}\n\n')
+    assert meter.started
+
+
+def test_nonsense_behind_it_is_part_of_a_stream_however_it_is_cut(chat):
+    apart, together = chat.stream(SILENT[1], b"data: {nonsense\n\n"), chat.meter(b"", kind=b"text/event-stream")
+    together.feed(b"data: %b\n\ndata: {nonsense\n\n" % json.dumps(SILENT[1]).encode())
+    assert not apart.garbled()
+    assert not together.garbled()
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"delta": {}, "finish_reason": "stop"},
+        {"delta": {"tool_calls": [{"index": 0}]}},
+        {"delta": {"reasoning_content": "h"}},
+        {"text": "x"},
+        {},
+    ],
+)
+def test_what_begins_a_stream(chat, choice):
+    assert chat.stream({"choices": [{"index": 0, **choice}]}).started
+
+
+def test_an_error_behind_the_first_chunk_is_restated(chat):
+    error = {"error": {"message": "Overloaded", "type": "server_error", "code": "server_is_overloaded"}}
+    frame = b"".join([b"data: %b\n\n" % json.dumps(one).encode() for one in (*SILENT, error)])
+    assert chat.dialect.restate(chat.route, frame).status == 503
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import httpx
+import openai
 import pytest
 
 from gateway.call import ToolUse, Usage, UsageSource
@@ -217,8 +219,24 @@ def test_interruption_goes_on_counting(responses):
 
 def test_interruption_before_anything_was_said(responses):
     text = responses.dialect.interruption(StreamTruncated("cut"), responses.stream(), "q1")
-    value = json.loads(text.split(b"data: ")[1])
-    assert (value["sequence_number"], value["response"]["id"]) == (0, "resp_q1")
+    events = [json.loads(line.removeprefix(b"data: ")) for line in text.splitlines() if line.startswith(b"data: ")]
+    assert [(event["type"], event["sequence_number"]) for event in events] == [
+        ("response.created", 0),
+        ("response.failed", 1),
+    ]
+    assert {event["response"]["id"] for event in events} == {"resp_q1"}
+
+
+def test_the_sdk_sees_the_failure_of_a_stream_that_never_began(responses):
+    """As behind pings of the gateway, when the answer fails after all."""
+    text = responses.dialect.interruption(StreamTruncated("cut"), responses.stream(), "q1")
+    answer = httpx.Response(200, headers={"content-type": "text/event-stream"}, content=text)
+    transport = httpx.MockTransport(lambda request: answer)
+    client = openai.OpenAI(api_key="x", base_url="http://x/v1", http_client=httpx.Client(transport=transport))
+    with client.responses.stream(model="m", input="x") as stream:
+        last = list(stream)[-1]
+    assert last.type == "response.failed"
+    assert last.response.error.message == "cut"
 
 
 @pytest.mark.parametrize(
@@ -242,6 +260,25 @@ def test_restate(responses, frame, status, code):
 
 def test_a_response_created_is_no_error(responses, frame):
     assert responses.dialect.restate(responses.route, frame(CREATED)) is None
+
+
+def test_that_a_response_was_created_says_nothing_yet(responses):
+    """But to clients that leave and ask for it by its id."""
+    begun = (CREATED, ("response.in_progress", {"type": "response.in_progress"}))
+    item = ("response.output_item.added", {"type": "response.output_item.added", "item": {"type": "reasoning"}})
+    assert not responses.stream(*begun).started
+    assert responses.stream(*begun, item).started
+    assert responses.stream(*begun, body=b'{"model": "m", "input": "x", "background": true}').started
+
+
+def test_a_failure_behind_the_beginning_is_restated(responses):
+    failed = {"type": "response.failed", "response": {"error": {"code": "context_length_exceeded", "message": "x"}}}
+    said = b"".join(
+        [f"event: {name}\ndata: {json.dumps(one)}\n\n".encode() for name, one in (CREATED, (failed["type"], failed))]
+    )
+    answer = responses.dialect.restate(responses.route, said)
+    assert answer.status == 400
+    assert b"context_length_exceeded" in answer.body
 
 
 def test_fetching_as_a_stream(talk):

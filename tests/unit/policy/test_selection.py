@@ -9,12 +9,13 @@ import msgspec
 import pytest
 
 from gateway.policy.selection import ENOUGH, EXPLORED, Choice, Goal, Model, solve
+from gateway.policy.selection_cascade import rises_of, with_next
 from gateway.policy.selection_curve import Point, best, curve, gap, means, single
 from gateway.policy.selection_features import HEAD, TAIL, Features, Situation, features
 from gateway.policy.selection_fit import Label, Line, Weights, fit, line
 from gateway.policy.selection_labels import QUIET, REPORTED, Signs, verdict
 from gateway.policy.selection_learner import REFIT, Example, Learner
-from gateway.policy.selection_trust import LEAST, familiar, teach
+from gateway.policy.selection_trust import LEAST, Expected, familiar, teach
 
 EASY = ("name the capital of {}", "what is the colour of {}", "who wrote the book {}")
 HARD = ("prove that the integral of {} exists", "derive the equation of {} step by step", "compute the matrix {}")
@@ -250,6 +251,27 @@ def test_what_was_learned_of_other_weights_is_not_chosen_by() -> None:
     assert model.choose(features("name it"), {"large", "small"}, 0.5) == Choice("large", "first")
     now = Model(("large", "small"), (1.0, 0.1), taught, labels=600, counts=(300, 300))
     assert now.choose(features("name it"), {"large", "small"}, 0.5).why == "learned"
+
+
+def test_to_ask_the_cheap_one_first_costs_what_the_dear_one_costs_in_its_stead() -> None:
+    """In two of five calls; of three models, the middle one's own ascents are in it, too."""
+    costs, withheld = (1.0, 0.1, 0.3), (0.5, 0.4, 0.2)
+    rises = rises_of(costs, withheld)
+    assert with_next(costs, rises) == pytest.approx([1.0, 0.1 + 0.4 * (0.3 + 0.2), 0.3 + 0.2])
+    assert with_next((0.9, 0.3, 0.5), rises) == pytest.approx([0.9, 0.3 + 0.4 * (0.5 + 0.18), 0.68])
+    assert rises_of(costs, (0.0, 0.0, 0.0)) == ()
+
+
+def test_a_cheap_model_that_is_withheld_too_often_is_not_asked_first() -> None:
+    """Half the price, but both are paid for where its answer is withheld. That the other one mends it is in its score:
+    by its own it would be worse at any price."""
+    for share, first in ((0.4, "cheap"), (0.6, "dear")):
+        rises = rises_of((1.0, 0.5), (0.0, share))
+        costs = tuple(with_next((1.0, 0.5), rises))
+        expected = Expected((Line(1.0), Line(1.0 - share)), (Weights(), Weights()))
+        model = Model(("dear", "cheap"), costs, expected, 0.1, ENOUGH, (ENOUGH, ENOUGH), rises)
+        found = model.choose(features("x"), ["dear", "cheap"], 1.0)
+        assert (found.arm, found.why) == (first, "learned")
 
 
 def test_it_learns_from_one_model_at_a_time_and_forgets() -> None:

@@ -13,11 +13,12 @@ import pytest
 
 from gateway.call import Outcome, ToolCall, ToolUse, Usage
 from gateway.config.schema import Config, Upstream
-from gateway.config.schema_routing import Learn, Route, RouteTo
+from gateway.config.schema_routing import Cascade, Learn, Route, RouteTo
 from gateway.journal.convert import sparse
 from gateway.journal.record import AttemptRecord, CallRecord, OutcomeRecord
 from gateway.policy.selection import ENOUGH, Model
 from gateway.policy.selection_features import features
+from gateway.policy.selection_rules import terms_of
 from gateway.policy.selection_standing import ScopeStanding
 from gateway.policy.selection_watch import PATIENCE
 from gateway.policy.selection_wire import encode
@@ -26,6 +27,7 @@ from gateway.prices.load import load as load_prices
 from gateway.recorder import learned, routing_gauges
 from gateway.recorder.beside import Beside
 from gateway.recorder.learned import LearnedDesk
+from gateway.recorder.learned_scope import Scope
 from gateway.stores.sqlite_learned import LearnedUnusable, SqliteLearned, WatchedLearned
 
 SECOND = 10**9
@@ -392,3 +394,18 @@ def test_an_answer_that_a_cascade_withheld_is_a_label_of_the_model_that_gave_it(
     dear, cheap = bench.standing().arms
     assert (cheap.labels, cheap.score) == (1.6, 0.0)  # two, of 0.8 each
     assert dear.labels == 0
+    assert (dear.withheld, cheap.withheld) == (0.0, 0.125)  # three of four; but a few say little
+
+
+def test_what_a_cascade_asks_in_the_stead_of_a_model_is_in_its_cost() -> None:
+    """A tenth of the price, but of four answers three are withheld; where there is no cascade that is held to be no
+    more than its labels say."""
+    for cascade, beside in ((None, 0.0), (Cascade(), 0.75)):
+        terms = terms_of(msgspec.structs.replace(rule(), cascade=cascade))
+        assert terms is not None
+        scope = Scope("s", terms)
+        for number in range(20_000):
+            scope.traffic.answered(CHEAP, withheld=number % 4 > 0)
+        scope.reckon([0.01, 0.001])
+        assert scope.learner.work().costs == pytest.approx([1.0, 0.1 + beside], abs=0.01)
+        assert scope.standing([0.01, 0.001]).arms[1].withheld == pytest.approx(0.75, abs=0.01)

@@ -96,6 +96,50 @@ def test_before_anything_was_said_the_same_fault_has_a_status() -> None:
     assert (world.down.head[0], outcome_of(world.call)) == (504, "failed")
 
 
+RESPONSES = b'{"model":"gpt-4o","stream":true,"input":"x"}'
+ROLE = b'data: {"id":"c","choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
+START = b'event: message_start\ndata: {"type":"message_start","message":{}}\n\nevent: ping\ndata: {"type":"ping"}\n\n'
+CREATED = b'event: response.created\ndata: {"type":"response.created","sequence_number":0,"response":{"id":"r"}}\n\n'
+OVERLOADED = b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"busy"}}\n\n'
+FAILED = b"""event: response.failed
+data: {"type":"response.failed","response":{"error":{"code":"server_is_overloaded","message":"busy"}}}
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "beginning", "error", "status"),
+    [
+        (CHAT, STREAM, ROLE, ERROR, 503),
+        (MESSAGES, CLAUDE, START, OVERLOADED, 529),
+        ("/v1/responses", RESPONSES, CREATED, FAILED, 503),
+    ],
+)
+def test_who_is_going_to_answer_is_not_passed_on_before_it_answers(
+    path: str, body: bytes, beginning: bytes, error: bytes, status: int
+) -> None:
+    """So what fails then can still be told by a status, and tried elsewhere."""
+    for end, told, outcome in (
+        (UpstreamTimeout("said nothing", code="upstream_first_content_timeout"), 504, "failed"),
+        (b"", 502, "failed"),
+        (error, status, "upstream_error"),
+    ):
+        world, _ = play(beginning, end, ping=None, path=path, body=body)
+        assert world.down.head is not None
+        assert (world.down.head[0], outcome_of(world.call)) == (told, outcome)
+
+
+def test_who_is_going_to_answer_passes_with_the_first_content_byte_for_byte() -> None:
+    world, exchange = play(ROLE, CHUNK, USAGE, DONE, ping=None)
+    assert world.down.sent == ROLE + CHUNK + USAGE + DONE
+    assert exchange.has_spoken
+
+
+def test_who_is_going_to_answer_passes_before_a_ping() -> None:
+    world, _ = play(ROLE, SILENCE, CHUNK, USAGE, DONE)
+    assert world.down.sent == ROLE + PING + CHUNK + USAGE + DONE
+
+
 def test_pings_of_the_upstream_that_were_held_for_long_pass_and_are_still_no_content() -> None:
     world = World()
     world.step = 2_000_000_000

@@ -196,6 +196,7 @@ def test_what_a_call_needs() -> None:
         b'"tools": [{"type": "function"}]',
         b'"response_format": {"type": "json_schema"}',
         b'"user": {"type":"image_url"}',
+        b'"user": {"type":"input_image","file_id":"f"}',
     ):
         assert arrived(world(rule), BODY[:-1] + b", " + field + b"}").model_sent == "b"
     for field in (b'"response_format": {"type": "text"}', b'"tools": []', b'"tools": null'):

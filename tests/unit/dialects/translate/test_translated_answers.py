@@ -348,6 +348,75 @@ def test_the_signature_of_gemini_finds_its_way_back(client):
     assert part["thoughtSignature"] == "c2ln"
 
 
+RETURNS = {  # what clients say that return what they do not understand
+    "openai_chat": {},
+    "anthropic": {"thinking": {"type": "adaptive"}},
+    "openai_responses": {"include": ["reasoning.encrypted_content"]},
+}
+SIGNED_TEXT = (
+    {"text": "Hm.", "thought": True},
+    {"text": "I look."},
+    {"text": "", "thoughtSignature": "dGV4dA=="},  # as the end of a stream has it
+    {"functionCall": {"name": "f", "args": {"a": 1}}},
+)
+
+
+@pytest.mark.parametrize("client", RETURNS)
+def test_the_signature_of_a_text_finds_its_way_back_to_the_text(client):
+    """Not to the call behind it: that had none."""
+    asked = json.dumps({**QUESTIONS[client], **RETURNS[client]}).encode()
+    said = Translation(client, "gemini", asked, Asked(request_id="r"))
+    answer = json.loads(said.document(json.dumps(chunk(*SIGNED_TEXT, reason="STOP")).encode()))
+    text = json.dumps({**next_turn(client, answer), **RETURNS[client]}).encode()
+    parts = json.loads(Translation(client, "gemini", text, Asked(send_model="gemini-2.5-pro")).sent.body)["contents"][1]
+    assert [part for part in parts["parts"] if "thoughtSignature" in part] == [
+        {"text": "I look.", "thoughtSignature": "dGV4dA=="}
+    ]
+
+
+def test_the_signature_of_a_text_is_said_in_streams():
+    chunks = (*[chunk(part) for part in SIGNED_TEXT[:3]], chunk({"text": ""}, reason="STOP"))
+    found, _ = streamed("openai_chat", "gemini", *chunks)
+    details = [one for event in found[:-1] for one in event["choices"][0]["delta"].get("reasoning_details", ())]
+    assert [(one["text"], one["signature"]) for one in details] == [("", "dGV4dA==")]
+    asked = json.dumps({**QUESTIONS["anthropic"], "stream": True, **RETURNS["anthropic"]}).encode()
+    stream = Translation("anthropic", "gemini", asked, Asked()).stream()
+    blocks = [event["content_block"] for event in events(stream.feed(sse(*chunks))) if "content_block" in event]
+    assert [block["type"] for block in blocks] == ["thinking", "text", "thinking"]
+    asked = json.dumps({**QUESTIONS["openai_responses"], "stream": True, **RETURNS["openai_responses"]}).encode()
+    stream = Translation("openai_responses", "gemini", asked, Asked()).stream()
+    items = events(stream.feed(sse(*chunks)) + stream.end())[-1]["response"]["output"]
+    assert [item["type"] for item in items] == ["reasoning", "message", "reasoning"]
+    assert "encrypted_content" in items[2]
+    assert "encrypted_content" not in items[0]
+
+
+@pytest.mark.parametrize("client", ["anthropic", "openai_responses"])
+def test_who_asks_for_no_reasoning_sees_no_signature_of_a_text(client):
+    """A block behind the text would be taken for the answer by whoever looks at the last one."""
+    answer = json.loads(
+        asking(client, "gemini", stream=False).document(json.dumps(chunk(*SIGNED_TEXT[1:3], reason="STOP")).encode())
+    )
+    kinds = [one["type"] for one in answer.get("content") or answer["output"]]
+    assert kinds in (["text"], ["message"])
+    found, _ = streamed(client, "gemini", *[chunk(part) for part in SIGNED_TEXT[1:3]], chunk(reason="STOP"))
+    assert "thinking" not in json.dumps(found)
+    assert '"type": "reasoning"' not in json.dumps(found)
+
+
+def test_a_gemini_client_behind_two_gateways_has_its_signature_on_the_text():
+    detail = {"type": "reasoning.text", "text": "", "signature": "c2ln", "format": "google-gemini-v1", "index": 0}
+    found, _ = streamed("gemini", "openai_chat", delta(content="x"), delta(reasoning_details=[detail]), delta("stop"))
+    assert found[1]["candidates"][0]["content"]["parts"] == [{"text": "", "thoughtSignature": "c2ln"}]
+
+
+def test_google_has_the_signature_of_a_text_on_its_message():
+    said = {"role": "assistant", "content": "x", "extra_content": {"google": {"thought_signature": "c2ln"}}}
+    text = json.dumps({"model": "m", "messages": [{"role": "user", "content": "x"}, said]}).encode()
+    contents = json.loads(Translation("openai_chat", "gemini", text, Asked()).sent.body)["contents"]
+    assert contents[1]["parts"] == [{"text": "x", "thoughtSignature": "c2ln"}]
+
+
 @pytest.mark.parametrize("client", ["openai_chat", "gemini", "openai_responses"])
 def test_the_signature_of_anthropic_finds_its_way_back(client):
     message = {
@@ -594,6 +663,39 @@ def test_a_stream_of_messages_states_what_is_expected_until_the_provider_says(st
     assert first["message"]["usage"]["input_tokens"] == 25
     usage = last["usage"]
     assert usage["input_tokens"] + usage["cache_read_input_tokens"] == told
+
+
+@pytest.mark.parametrize("client", ["anthropic", "gemini", "openai_responses"])
+def test_a_character_that_was_cut_in_two_is_one_again(client):
+    """By a server that counts in UTF-16 units."""
+    cut = [json.dumps(delta(content=text)).encode() for text in ("x\ud83d", "\ude00y", "z\ud83d")]
+    stream = asking(client, "openai_chat").stream()
+    said = stream.feed(b"".join([b"data: %b\n\n" % one for one in cut]) + sse(delta("stop")) + b"data: [DONE]\n\n")
+    assert stream.done
+    assert not stream.failed
+    assert "😀".encode() in said
+    assert b"\xef\xbf\xbd" not in said
+    assert b"\\ud" not in said
+
+
+def test_half_a_character_in_a_whole_answer_is_replaced():
+    answer = {"id": "c", "choices": [{"index": 0, "message": {"content": "x\ud83d"}, "finish_reason": "stop"}]}
+    said = json.loads(asking("anthropic", "openai_chat", stream=False).document(json.dumps(answer).encode()))
+    assert said["content"] == [{"type": "text", "text": "x\N{REPLACEMENT CHARACTER}"}]
+
+
+def test_arguments_with_half_a_character_fail_as_what_cannot_be_written():
+    call = json.dumps(chunk({"functionCall": {"name": "f", "args": {"a": "\ud83d"}}})).encode()
+    stream = asking("openai_chat", "gemini").stream()
+    assert b"cannot be written" in stream.feed(b"data: %b\n\n" % call)
+    assert stream.failed
+
+
+def test_a_responses_stream_that_fails_at_once_has_begun():
+    """Else the SDK says nothing of the failure, but that it missed the beginning."""
+    found, _ = streamed("openai_responses", "openai_chat", {"error": {"message": "Boom."}})
+    assert [event["type"] for event in found] == ["response.created", "response.in_progress", "response.failed"]
+    assert [event["sequence_number"] for event in found] == [0, 1, 2]
 
 
 def test_an_event_without_end_is_given_up():

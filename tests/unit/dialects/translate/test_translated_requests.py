@@ -566,6 +566,81 @@ def test_reasoning_goes_back_to_who_signed_it():
     assert "Hm." not in json.dumps(sent("openai_chat", "anthropic", unsigned))
 
 
+ASKED_TOOL = {"role": "assistant", "tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "{}"}}]}
+TOLD = {"role": "tool", "tool_call_id": "a", "content": "1"}
+
+
+def test_a_model_that_thinks_by_budget_wants_its_thinking_back_before_it_goes_on():
+    """Anthropic: 'When thinking is enabled, a final assistant message must start with a thinking block'."""
+    loop = chat({"role": "user", "content": "x"}, ASKED_TOOL, TOLD, reasoning_effort="medium")
+    fault = refused("openai_chat", "anthropic", loop, send_model="claude-sonnet-4-5")
+    assert fault.param == "reasoning_effort"
+    assert "without the reasoning" in fault.message
+    left = sent("openai_chat", "anthropic", loop, send_model="claude-sonnet-4-5", droppable=("reasoning_effort",))
+    assert "thinking" not in left
+    assert sent("openai_chat", "anthropic", loop, send_model="claude-opus-4-6")["thinking"] == {"type": "adaptive"}
+    thought = {"type": "reasoning.text", "text": "h", "signature": "s", "format": "anthropic-claude-v1"}
+    loop["messages"][1] = {**ASKED_TOOL, "reasoning_details": [thought]}
+    assert sent("openai_chat", "anthropic", loop, send_model="claude-sonnet-4-5")["thinking"]["type"] == "enabled"
+
+
+def test_single_objects_stand_for_lists_in_geminis_requests():
+    """As in Google's own examples for curl."""
+    declared = {"function_declarations": {"name": "f"}}
+    body = {"system_instruction": {"parts": {"text": "s"}}, "contents": {"parts": {"text": "x"}}, "tools": declared}
+    said = sent("gemini", "openai_chat", body)
+    assert said["messages"] == [{"role": "system", "content": "s"}, {"role": "user", "content": "x"}]
+    assert [tool["function"]["name"] for tool in said["tools"]] == ["f"]
+
+
+def test_defaults_that_gemini_has_words_for():
+    config = {"thinkingConfig": {"thinkingLevel": "THINKING_LEVEL_UNSPECIFIED"}}
+    safety = [{"category": "HARM_CATEGORY_HARASSMENT", "threshold": "HARM_BLOCK_THRESHOLD_UNSPECIFIED"}]
+    body = gemini({"parts": [{"text": "x"}]}, generationConfig=config, safetySettings=safety)
+    assert "reasoning_effort" not in sent("gemini", "openai_chat", body)
+
+
+def test_a_text_as_a_document():
+    part = {"inlineData": {"mimeType": "text/plain", "data": "w6Q="}}
+    block = sent("gemini", "anthropic", gemini({"parts": [part]}))["messages"][0]["content"][0]
+    assert block["source"] == {"type": "text", "media_type": "text/plain", "data": "ä"}
+    part = {"inlineData": {"mimeType": "text/plain", "data": "/w=="}}  # no UTF-8
+    assert "inlineData" in refused("gemini", "anthropic", gemini({"parts": [part]})).message
+
+
+@pytest.mark.parametrize("uri", ["https://www.youtube.com/watch?v=x", "data:image/svg+xml,%3Csvg/%3E"])
+def test_what_anthropic_does_not_fetch_is_named(uri):
+    part = {"fileData": {"fileUri": uri}}
+    assert "fileData" in refused("gemini", "anthropic", gemini({"parts": [part]})).message
+    image = {"type": "image_url", "image_url": {"url": uri}}
+    if uri.startswith("data:"):
+        assert "image_url" in refused("openai_chat", "anthropic", chat({"role": "user", "content": [image]})).message
+
+
+def test_a_media_type_that_is_often_written():
+    image = {"type": "image_url", "image_url": {"url": f"data:image/jpg;base64,{PNG}"}}
+    block = sent("openai_chat", "anthropic", chat({"role": "user", "content": [image]}))["messages"][0]["content"][0]
+    assert block["source"]["media_type"] == "image/jpeg"
+
+
+def test_what_openai_refuses_in_a_chat():
+    """'metadata' where nothing is stored, an effort that it has no word for, a text without text."""
+    asked = {"model": "m", "input": "x", "metadata": {"a": "b"}, "prompt_cache_key": "k"}
+    said = sent("openai_responses", "openai_chat", asked)
+    assert "metadata" not in said
+    assert said["prompt_cache_key"] == "k"
+    most = claude(thinking={"type": "adaptive"}, output_config={"effort": "max"})
+    assert sent("anthropic", "openai_chat", most, send_model="gpt-5.2")["reasoning_effort"] == "xhigh"
+    assert sent("anthropic", "openai_chat", most, send_model="deepseek-v4")["reasoning_effort"] == "max"
+    signed = {"role": "model", "parts": [{"text": "a"}, {"text": "", "thoughtSignature": "c2ln"}]}
+    assert sent("gemini", "openai_chat", gemini(signed))["messages"][0]["content"] == "a"
+
+
+def test_the_older_name_of_anthropics_formats():
+    asked = claude(output_format={"type": "json_schema", "schema": {"type": "object"}})
+    assert sent("anthropic", "openai_chat", asked)["response_format"]["json_schema"]["schema"] == {"type": "object"}
+
+
 def test_the_limit_that_anthropic_wants():
     assert sent("openai_chat", "anthropic", chat())["max_tokens"] == 8192
     assert sent("openai_chat", "anthropic", chat(), max_tokens=64000)["max_tokens"] == 64000
