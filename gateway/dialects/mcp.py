@@ -29,14 +29,14 @@ from gateway.dialects.mcp_meter import LIST, Field, Listing, McpDocument, McpStr
 from gateway.dialects.mcp_outputs import lifetime_of
 from gateway.dialects.mcp_sieve import Allowed, Sieve
 from gateway.dialects.meters import OpaqueMeter
-from gateway.errors import BadBody, GatewayError, Rejected, Source, UpstreamFault
+from gateway.errors import BadBody, GatewayError, Rejected, Source, Unauthorized, UnknownSession, UpstreamFault
 from gateway.ports import ErrorAnswer, Meter, Stripper
 from gateway.tool import FREE, Terms
 
 PARSE_ERROR, INVALID_REQUEST, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32602, -32603
 REFUSED = -32050  # of the range that JSON-RPC leaves to servers; none of MCP's own
 _CODES = {"invalid_json": PARSE_ERROR, "invalid_utf8": PARSE_ERROR, "tool_not_allowed": INVALID_PARAMS}
-_PLAIN = frozenset((401, 404))  # what the transport gives a meaning: present a key, begin a new session
+_PLAIN = (Unauthorized, UnknownSession)  # whose status the transport gives a meaning
 _encode = msgspec.json.Encoder().encode
 
 
@@ -96,7 +96,7 @@ class Mcp(BaseDialect):
     ) -> ErrorAnswer:
         ids = asked.ids if isinstance(asked, McpAsked) else ()
         batch = isinstance(asked, McpAsked) and asked.batch
-        spoken = bool(ids) and fault.source is Source.CLIENT and fault.status not in _PLAIN
+        spoken = bool(ids) and fault.source is Source.CLIENT and not isinstance(fault, _PLAIN)
         headers = faults.headers(fault, fault.status)
         return ErrorAnswer(200 if spoken else fault.status, headers, errors(fault, request_id, ids, batch=batch))
 
