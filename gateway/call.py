@@ -214,12 +214,12 @@ class Answer(Struct):
     error_type: str = ""  # the provider's own error type, if the answer is an error
     error_message: str = ""
     complete: bool = True  # a stream: its terminal event was seen
-    pending: bool = False  # of a session: something was asked for, and what it took was not told
     background: bool = False  # accepted for later: its usage comes with a fetch of the response
     refused: bool = False  # the model says in a place of its own (`refusal`) that it will not answer
     executed: tuple[Executed, ...] = ()  # of `Asked.calls`, those whose result was seen
     items: tuple[str, ...] = ()  # ids of output items to which a later request may refer
     offered: tuple[Offered, ...] = ()  # tools listed by a server, of those whose outputs may be given again
+    pending: bool = False  # of a session: something was asked for, and what it took was not told
 
 
 class Who(Struct):
