@@ -24,7 +24,7 @@ from gateway.errors import GatewayError
 from gateway.ports import ErrorAnswer, Meter
 
 WRITES = frozenset(("chat", "text_completion"))  # operations that have an output to be limited
-EVENTS, LINES = b"text/event-stream", (b"application/stream+json", b"application/x-ndjson")
+EVENTS, JSON, LINES = b"text/event-stream", b"application/json", (b"application/stream+json", b"application/x-ndjson")
 OLD = "/v1/"  # how the templates of the first version begin
 _encode = msgspec.json.Encoder().encode
 
@@ -63,7 +63,7 @@ class Cohere(BaseDialect):
             route.operation in WRITES
             and asked.stream
             and status < 400
-            and EVENTS not in content_type
+            and not content_type.startswith((EVENTS, JSON))
             and route.template.startswith(OLD)
         ):
             return CohereStream(asked, lines=True, old=True)
@@ -90,8 +90,8 @@ class Cohere(BaseDialect):
         if not isinstance(stream, CohereStream):
             return b""
         if not stream.old:
-            return self.remark(note) + _new_end(stream, request_id, "MAX_TOKENS", usage)
-        return _old_end(stream, {"finish_reason": "MAX_TOKENS"}, request_id, usage)
+            return self.remark(note) + _new_end(stream, request_id, usage)
+        return _old_end(stream, {"finish_reason": stream.early}, request_id, usage)
 
     def refusal(
         self,
@@ -142,10 +142,10 @@ def _error(message: str, request_id: str, code: str = "") -> dict[str, Any]:
     return {"id": request_id, "message": message, **({"error_type": code} if code else {})}
 
 
-def _new_end(stream: CohereStream, request_id: str, reason: str, usage: Usage) -> bytes:
-    """Ends what is open, then the message. Where all of it had come, only the end was missing."""
+def _new_end(stream: CohereStream, request_id: str, usage: Usage) -> bytes:
+    """Ends what is open, then the message."""
     ends = [finish.event({"type": f"{block}-end", "index": index}) for index, block in stream.open.items()]
-    stated = {"finish_reason": stream.draft.finish.get(0, reason), "usage": finish.cohere_usage(usage)}
+    stated = {"finish_reason": stream.early, "usage": finish.cohere_usage(usage)}
     head = {"type": "message-end", "id": stream.draft.response_id or request_id}
     return b"".join(ends) + finish.event({**head, "delta": stated})
 
@@ -153,8 +153,8 @@ def _new_end(stream: CohereStream, request_id: str, reason: str, usage: Usage) -
 def _old_end(stream: CohereStream, said: dict[str, Any], request_id: str, usage: Usage | None) -> bytes:
     """With all that was said in it, as v1 repeats it. `usage`: None where it failed, which v1/generate names apart."""
     draft = stream.draft
-    failed, generates = usage is None, "prompt" in stream.asked.fields
-    kind = "stream-error" if failed and generates else "stream-end"
+    generates = "prompt" in stream.asked.fields
+    kind = "stream-error" if generates and usage is None else "stream-end"
     id, text = draft.response_id or request_id, draft.said
     stated = {} if usage is None else {"meta": finish.cohere_usage(usage)}
     reason = said["finish_reason"]
