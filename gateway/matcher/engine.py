@@ -25,6 +25,7 @@ from gateway.matcher.scopes import Counts, Scopes, Studied
 from gateway.matcher.shelf import Question, Shelf
 from gateway.policy.cache_key import entry_name
 from gateway.policy.cached import Chosen
+from gateway.policy.semantic_compare import plain
 from gateway.policy.semantic_scope import NEIGHBOURS, Decision, Entry, Near
 from gateway.policy.semantic_text import Said
 from gateway.ports import Feedback, Inquiry, Lesson, Match, MatcherState, Noted, ScopeState
@@ -177,7 +178,8 @@ class Engine:
             studied.counts.shadow_cost += lesson.cost
         if decision is not None:
             self._settle(studied, decision if lesson.checked else structs.replace(decision, weight=1.0), right)
-        self._keep(lesson, vector, [id for id in compared if right.get(id)])
+        alike = [id for id in compared if right.get(id)] or self._equal(inquiry, vector, lesson.answer, compared)
+        self._keep(lesson, vector, alike)
         studied.scope.rarity.add(self._read(inquiry.text))
         studied.changed = True
 
@@ -200,6 +202,15 @@ class Engine:
             return []
         mark, near = marked(inquiry.text), self._shelf.near(inquiry.partition, vector, NEIGHBOURS)
         return [one.id for one, _ in near if (inquiry.partition, mark, one.group) in self._blocked]
+
+    def _equal(self, inquiry: Inquiry, vector: Vectors, fresh: str, compared: Sequence[int]) -> list[int]:
+        """A neighbour that was no candidate, and has this answer word for word: where groups fall apart, neighbours
+        that agree look as if they did not."""
+        for question, _ in self._near(inquiry, vector):
+            stored = self._memory.answer(question.id) if question.id not in compared else None
+            if stored is not None and plain(stored) == plain(fresh):
+                return [question.id]
+        return []
 
     async def _right(self, text: str, fresh: str, ids: Sequence[int]) -> dict[int, bool]:
         found = {}

@@ -29,7 +29,8 @@ VERSION = b"tollgate similar 1"
 """Changed whenever the meaning of a partition changes."""
 MOST_BYTES = 262_144  # of a request body: it is read once more
 MOST_CHARS = 2_400  # of the text: about 512 tokens
-LEAST_WORDS = 3  # of content
+LEAST_WORDS = 3  # of content, where the model has said something before
+LEAST_FIRST = 2  # of content, where it has not: nothing is left to guess that other words of a chat would have to tell
 WARM = 0.3  # a temperature above asks for something new
 LOGPROBS = re.compile(rb'"(?:responseLogprobs|response_logprobs|logprobs)"\s*:\s*(?!false|null|0\b)')
 _FORMATS = ("generationConfig", "generation_config", "logprobs", "top_logprobs")
@@ -49,10 +50,21 @@ _BACK = re.compile(
 """May point at what was said before."""
 _TIME = re.compile(
     r"\b(?:now|today(?:['’]s)?|tonight|tomorrow|yesterday|current|currently|latest|recent|recently|lately|so far|"
-    r"this (?:hour|minute|morning|afternoon|evening)|at the moment|these days|up to date|breaking|as of|ago|yet)\b",
+    r"this (?:hour|minute|morning|afternoon|evening)|at the moment|at present|presently|nowadays|these days|"
+    r"up[ -]to[ -]date|breaking|as of|ago|yet)\b",
     re.IGNORECASE,
 )
 """Says a time that moves on within minutes: soon the same words have another answer. (Not a week, month or year.)"""
+_CLOCK = re.compile(
+    r"\b(?:what|which)\b[^.?!]{0,20}\b(?:time|hour|day|weekday|date|month|year)"
+    r"(?:\s+of\s+the\s+(?:day|week|month|year))?\s+(?:is\s+it|it\s+is)\b|"
+    r"\b(?:what(?:['’]?s|\s+is)?|tell|give|show|have|got|know|check)\s+(?:(?:me|us|you)\s+)?the\s+"
+    r"(?:(?:exact|precise|correct|right|actual|local)\s+)?(?:time|hour|day|date)\b"
+    r"(?=\s*(?:$|[.?!,;]|(?:please|in|at|here|there|over)\b))|"
+    r"^\s*(?:the\s+)?(?:local\s+)?time\s+(?:in|at|please)\b|\bhow\s+late\s+is\s+it\b",
+    re.IGNORECASE,
+)
+"""Asks a clock or a calendar: "What time is it in Oslo?" """
 _PERSONAL = re.compile(
     r"[\w.+-]+@[\w-]+\.\w|\b\d{3}-\d{2}-\d{4}\b|(?:\d[ -]?){13,19}|\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}|"
     r"(?:\+|\b00)\d(?:[ ()./-]?\d){7,}"
@@ -169,9 +181,9 @@ def unsure(text: str, *, before: bool, time_words: bool) -> str:
         return "hidden"
     if _REPEAT.search(text) or (before and _BACK.search(text)):
         return "refers_back"
-    if not time_words and _TIME.search(text):
+    if not time_words and (_TIME.search(text) or _CLOCK.search(text)):
         return "time"
     if _PERSONAL.search(text):
         return "personal"
     words = {word.lower() for word in _WORD.findall(text)}
-    return "few_words" if len(words - PLAIN) < LEAST_WORDS else ""
+    return "few_words" if len(words - PLAIN) < (LEAST_WORDS if before else LEAST_FIRST) else ""

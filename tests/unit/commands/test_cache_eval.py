@@ -79,7 +79,7 @@ def test_the_table_has_a_row_for_each_rule(tmp_path: Path, capsys: pytest.Captur
 def test_questions_that_the_gateway_leaves_alone_are_asked_afresh(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    texts = [f"what is the price of a red barn {when}" for when in ("today", "now", "here")] * 2 + ["the red barn"]
+    texts = [f"what is the price of a red barn {when}" for when in ("today", "now", "here")] * 2 + ["the barn"]
     lines = [json.dumps({"text": text, "class": text}) for text in texts]
     path = tmp_path / "s.jsonl"
     path.write_text("\n".join(lines))

@@ -45,6 +45,21 @@ async def test_a_scope_that_only_learns_serves_nothing_and_knows_what_it_would_h
     assert (await mind.live(300))[0] > 100, "and it begins to serve with all of that evidence"
 
 
+async def test_equal_answers_are_of_one_group_though_others_lie_nearer(mind: Any) -> None:
+    nearer = [f"who built the red barn {word}" for word in ("alone", "first", "here", "there", "once", "then")]
+    for text, answer in [
+        ("who really built the red barn with its wide doors", "Ann."),
+        *zip(nearer, nearer, strict=True),
+    ]:
+        inquiry, match = await mind.ask(text)
+        await mind.answer(inquiry, match, answer)
+    inquiry, match = await mind.ask("who built the red barn")
+    await mind.answer(inquiry, match, "ann")
+    groups = {question.text: question.group for question in mind.shelf}
+    assert groups["who built the red barn"] == groups["who really built the red barn with its wide doors"]
+    assert len(set(groups.values())) == 7, "and nobody else is"
+
+
 async def test_nothing_crosses_a_partition_nor_a_tenant(mind: Any) -> None:
     await mind.live(700)
     for partition, tenant in ((b"q", "t"), (b"r", "other")):

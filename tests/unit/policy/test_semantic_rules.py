@@ -148,6 +148,14 @@ def test_gemini_states_it_elsewhere() -> None:
         ("Show me the latest exchange rates please", "time"),
         ("What time is it now in Paris, France?", "time"),
         ("Nowhere land knowledge downtown snow", ""),
+        ("What time is it in Oslo?", "time"),
+        ("can you tell me what day of the week it is in Sydney", "time"),
+        ("What's the exact time in New Delhi", "time"),
+        ("local time in New Delhi please", "time"),
+        ("do you know how late is it in old Cairo", "time"),
+        ("What time does the store on Main Street open?", ""),
+        ("What is the time difference between Rome and Oslo?", ""),
+        ("I used my card for the first time in Rome", ""),
         ("Tell me another one about old towers", "refers_back"),
         ("Please try that tower question again", "refers_back"),
         ("Continue the story of the tower", "refers_back"),
@@ -175,6 +183,13 @@ def test_what_of_a_text_forbids_it(text: str, why: str) -> None:
 
 def test_words_of_time_may_be_allowed() -> None:
     assert reworded(turn("What is the weather in Paris today?"), time_words=True) == ""
+    assert reworded(turn("What time is it in Paris?"), time_words=True) == ""
+
+
+@pytest.mark.parametrize("text", ["turn the lights on", "How do I change my PIN?"])
+def test_few_words_say_enough_where_nothing_was_said_before(text: str) -> None:
+    assert reworded(turn(text), time_words=False) == ""
+    assert reworded(turn(text, before=True), time_words=False) == "few_words"
 
 
 @pytest.mark.parametrize(
