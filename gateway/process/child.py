@@ -44,6 +44,7 @@ class Child:
         self.ready = False
         self.came = False  # one was ready here before
         self.starts = 0
+        self.coming = False  # a process is being started, and cannot hear yet
         self.failures = 0  # deaths in a row soon after the start
         self._command = command
         self._sockets = sockets
@@ -53,17 +54,11 @@ class Child:
         self._process: asyncio.subprocess.Process | None = None
         self._control: Control | None = None
         self._watcher: asyncio.Task[None] | None = None
-        self._coming = False
 
     @property
     def pid(self) -> int:
         """0 where no process runs."""
         return self._process.pid if self._process is not None else 0
-
-    @property
-    def coming(self) -> bool:
-        """A process is about to be here: it will have as its first messages what is so when it can hear them."""
-        return self._coming
 
     @property
     def status(self) -> WorkerStatus:
@@ -76,11 +71,11 @@ class Child:
 
     async def start(self, first: Callable[[], Sequence[ToChild]]) -> None:
         """Start a process and send it its first messages, as they are then. Raises OSError where there can be none."""
-        self._coming = True
+        self.coming = True
         try:
             await self._spawn()
         finally:
-            self._coming = False
+            self.coming = False
         for message in first():
             self.send(message)
 

@@ -220,7 +220,7 @@ class Conversation:
         began = self._loop.time()
         try:
             results = await self.session.say(*control, *[item.entry for item in items])
-        except (RedisAway, Forgotten, msgspec.MsgspecError):
+        except BaseException:  # also of a bug: `_away` tells those who wait
             queue.extendleft(reversed(items))
             raise
         slow = self._loop.time() - began > self.settings.timeout / 4

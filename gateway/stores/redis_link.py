@@ -17,6 +17,8 @@ from redis.asyncio import Connection, ConnectionPool
 from redis.exceptions import MovedError, NoScriptError, RedisError
 
 LUA = Path(__file__).with_name("lua")
+# What a connection raises that is of no use; the last where uvloop has seen its end before anybody else did.
+FAULTS = (RedisError, OSError, RuntimeError)
 _LATE = 0.2  # of a timeout: a timer so much late says that this process was busy, not Redis
 
 
@@ -74,7 +76,7 @@ class Link:
         self._connection = cast(Connection, self._pool.make_connection())  # type: ignore[no-untyped-call]
         try:
             await within(self._connection.connect(), self._patience)  # type: ignore[no-untyped-call]
-        except (RedisError, OSError) as error:
+        except FAULTS as error:
             await self.close()
             raise RedisAway(_text(error)) from error
 
@@ -85,7 +87,7 @@ class Link:
             raise RedisAway("not connected")
         try:
             answer = await within(self._run(connection, argument), self.timeout)
-        except (RedisError, OSError) as error:  # TimeoutError is an OSError
+        except FAULTS as error:  # TimeoutError is an OSError
             await self.close()
             if isinstance(error, MovedError):
                 self._pool.connection_kwargs.update(host=error.host, port=error.port)
@@ -111,7 +113,7 @@ class Link:
         """Cut it, whatever is under way. Idempotent."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            with contextlib.suppress(RedisError, OSError):
+            with contextlib.suppress(*FAULTS):
                 await connection.disconnect(nowait=True)
 
 

@@ -23,17 +23,17 @@ from typing import Any, TypeAlias, cast
 from msgspec import Struct
 from redis.asyncio import Connection, ConnectionPool
 from redis.crc import key_slot
-from redis.exceptions import AskError, ConnectionError, MovedError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import AskError, ConnectionError, MovedError, NoScriptError, ResponseError
 
 from gateway.policy.outage import Outage, State
-from gateway.stores.redis_link import LUA, RedisAway, within
+from gateway.stores.redis_link import FAULTS, LUA, RedisAway, within
 
 BATCH, BATCH_BYTES = 64, 1_048_576
 CONNECT_SECONDS = 0.25  # at least
 BUG_SECONDS = 1.0  # until a connection that a bug has ended is made anew
 HOPS = 2  # times that a script is sent again, because it is unknown or elsewhere
 WRONG = "WRONGTYPE"
-_FAULTS = (RedisError, OSError, ValueError)  # the last of what is no Redis at all
+_FAULTS = (*FAULTS, ValueError)  # the last of what is no Redis at all
 
 Part: TypeAlias = "bytes | int | asyncio.Future[bytes]"
 _log = logging.getLogger("tollgate.cache")
@@ -248,7 +248,7 @@ class Node:
             _log.warning("Redis is back after %.1f s; before, %s", seconds, self._talk.without)
 
     async def _exchange(self) -> None:
-        """One batch. Raises RedisError and OSError; whatever is raised, those who wait are told by `_away`."""
+        """One batch. Raises one of _FAULTS; whatever is raised, those who wait are told by `_away`."""
         connection, size = self._connection, 0
         items: list[Item] = []
         if connection is None:
@@ -351,5 +351,5 @@ class Node:
     async def _cut(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            with contextlib.suppress(RedisError, OSError):
+            with contextlib.suppress(*FAULTS):
                 await connection.disconnect(nowait=True)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from gateway.config.schema import Spending
 from gateway.errors import BudgetsUnavailable
@@ -93,6 +94,40 @@ async def test_a_reserve_carried_out_after_its_timeout_holds_nothing_for_long(se
         await until(lambda: store.available)
         await until(lambda: counts(server) == (0, 0))
     assert isinstance(await store.reserve("next", [usd(1000)]), Grant)
+
+
+def test_a_connection_that_was_reset_while_nobody_asked_is_away_and_comes_back(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    """On the loop of the workers, which says so in words of its own."""
+
+    async def scene() -> None:
+        async with FaultProxy("127.0.0.1", server.port) as proxy:
+            url = f"redis://127.0.0.1:{proxy.port}/0"
+            store = RedisBudgets(Spending(redis=url, timeout=TIMEOUT), tmp_path, grace=0)
+            assert await store.ready(10)
+            transport = store.link._connection._writer.transport  # type: ignore[union-attr]
+            proxy.cut()
+            await until(transport.is_closing)
+            async with asyncio.timeout(20):
+                with pytest.raises(BudgetsUnavailable):
+                    await store.reserve("a", [usd(1)])
+            assert await store.ready(10)
+            assert isinstance(await store.reserve("b", [usd(1)]), Grant)
+            await store.close()
+
+    uvloop.run(scene())
+
+
+async def test_nobody_waits_for_what_a_bug_has_ended(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = await make()
+    with monkeypatch.context() as patch:
+        patch.setattr(store.session, "say", lambda *entries: 1 / 0)
+        async with asyncio.timeout(20):
+            with pytest.raises(BudgetsUnavailable):
+                await store.reserve("a", [usd(1)])
+    assert await store.ready(10)
+    assert isinstance(await store.reserve("b", [usd(1)]), Grant)
 
 
 async def test_a_reserve_that_arrives_when_nobody_waits_is_given_back(server: RedisServer, make: Make) -> None:
