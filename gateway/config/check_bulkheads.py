@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gateway.config.check_cache import ROUTES
+from gateway.config.check_cache import routes_of
 from gateway.config.patterns import matches
 from gateway.config.problems import Path, Problem, did_you_mean
 from gateway.config.roster import Roster
@@ -45,7 +45,7 @@ def unmatched(config: Config, roster: Roster) -> Iterator[Problem]:
 
 def doubts(config: Config) -> Iterator[Problem]:
     """Pools and rules for routes that are none of a model or a tool."""
-    known = (*ROUTES, *TOOL_ROUTES)
+    known = (*routes_of(config), *TOOL_ROUTES)
     for path, rule in _rules(config):
         if not any(matches(rule.route, route) for route in known):
             hint = did_you_mean(rule.route, known) or "known: " + ", ".join(known[:5])

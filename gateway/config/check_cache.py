@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from gateway.config import places
 from gateway.config.patterns import any_matches, covers, matches, plainly
@@ -16,14 +16,25 @@ ROUTES = (
     *(f"/v1beta/models/{{model}}:{verb}" for verb in ("generateContent", "streamGenerateContent")),
     *(f"/v1beta/models/{{model}}:{verb}" for verb in ("embedContent", "batchEmbedContents")),
     *("/openai/chat/completions", "/openai/embeddings", "/v1/models/{model}:rawPredict"),
-    *("/model/{modelId}/converse", "/model/{modelId}/converse-stream"),
 )
 """The routes whose answers can be cached, as records have them."""
+OF_DIALECT: Mapping[str, tuple[str, ...]] = {
+    "bedrock": tuple(f"/model/{{modelId}}/{verb}" for verb in ("converse", "converse-stream", "invoke")),
+    "cohere": ("/v1/chat", "/v2/chat", "/v1/generate", "/v2/embed"),
+    "ollama": ("/api/chat", "/api/generate", "/api/embed", "/openai/completions", "/openai/responses"),
+}
+"""And those that only upstreams of a dialect have."""
 _SAMPLED = {
     "none": "only where temperature is 0 or there is a seed",
     "unstated": "unless a temperature above 0 is stated without a seed",
     "all": "sampled ones, too",
 }
+
+
+def routes_of(config: Config) -> tuple[str, ...]:
+    """Those that the upstreams of a configuration can have."""
+    spoken = {upstream.dialect for upstream in config.upstreams.values()}
+    return (*ROUTES, *(route for dialect, routes in OF_DIALECT.items() if dialect in spoken for route in routes))
 
 
 def active(config: Config) -> bool:
@@ -80,10 +91,11 @@ def doubts(config: Config) -> Iterator[Problem]:
 
 
 def unreached(config: Config, section: str, rules: Sequence[CacheRule | SemanticRule]) -> Iterator[Problem]:
+    known = routes_of(config)
     for index, rule in enumerate(rules):
         path = ("cache", section, "rules", str(index))
-        if not any(matches(rule.route, route) for route in ROUTES):
-            hint = did_you_mean(rule.route, ROUTES) or "known: " + ", ".join(ROUTES[:5])
+        if not any(matches(rule.route, route) for route in known):
+            hint = did_you_mean(rule.route, known) or "known: " + ", ".join(known[:5])
             yield Problem((*path, "route"), reason="matches no route whose answers can be cached", hint=hint)
         if not any(matches(rule.upstream, name) for name in config.upstreams):
             hint = did_you_mean(rule.upstream, config.upstreams)

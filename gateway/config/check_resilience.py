@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gateway.config.check_cache import ROUTES
+from gateway.config.check_cache import routes_of
 from gateway.config.patterns import covers, matches
 from gateway.config.problems import Path, Problem, did_you_mean
 from gateway.config.schema import Config, Fallback, TimeoutRule, Timeouts
@@ -75,8 +75,9 @@ def whose(rule: Rule) -> str:
 
 
 def unmatched(path: Path, rule: Rule | Route, config: Config) -> Iterator[Problem]:
-    if not any(matches(rule.route, known) for known in ROUTES):
-        hint = did_you_mean(rule.route, ROUTES) or "known: " + ", ".join(ROUTES[:5])
+    known = routes_of(config)
+    if not any(matches(rule.route, route) for route in known):
+        hint = did_you_mean(rule.route, known) or "known: " + ", ".join(known[:5])
         yield Problem((*path, "route"), reason="matches no route of a model", hint=hint)
     if not any(matches(rule.upstream, name) for name in config.upstreams):
         hint = did_you_mean(rule.upstream, config.upstreams)

@@ -94,11 +94,14 @@ def usage_in(answer: _Answer) -> Usage | None:
 
 
 def note(draft: Draft, value: Any, depth: int = DEPTH) -> None:
-    """Every text of an answer, and why it ended."""
+    """Every text of an answer, which tools it calls, and why it ended."""
     if type(value) is list:
         for one in value:
             note(draft, one, depth - 1)
     elif type(value) is dict and depth > 0:
+        use, function = as_dict(value.get("toolUse")), as_dict(value.get("function"))
+        if use or function:
+            draft.tool(object(), use.get("toolUseId") or value.get("id"), use.get("name") or function.get("name"))
         for name, inside in value.items():
             if type(inside) is not str:
                 note(draft, inside, depth - 1)

@@ -51,6 +51,7 @@ _BY_TEMPLATE: Mapping[str, tuple[tuple[str, ...], str]] = {
     "/v1/responses/input_tokens": (("POST",), "count_tokens"),
     "/v1/messages/count_tokens": (("POST",), "count_tokens"),
     "/v1beta/models/{model}:countTokens": (("POST",), "count_tokens"),
+    "/model/{modelId}/count-tokens": (("POST",), "count_tokens"),
     "/v1/messages/batches": ((*_READS, "POST", "DELETE"), "batches"),
     "/mcp/{server}": ((*_READS, "POST", "DELETE"), "execute_tool"),
 }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import pytest
 
-from gateway.config.check_cache import ROUTES, active, caching, doubts, of_tools
+from gateway.config.check_cache import OF_DIALECT, ROUTES, active, caching, doubts, of_tools
 from gateway.config.schema import Config
 from gateway.dialects.routes import FAMILIES
 from gateway.policy.cache_rules import OPERATIONS
@@ -111,7 +112,14 @@ def test_good_rules_raise_no_doubt(loading: Any) -> None:
 
 def test_the_routes_are_those_that_can_be_cached() -> None:
     known = {known.template for table in FAMILIES.values() for known in table if known.operation in OPERATIONS}
-    assert set(ROUTES) == known - {"/v1/responses/compact", "/model/{modelId}/invoke"}
+    assert {*ROUTES, *chain(*OF_DIALECT.values())} == known - {"/v1/responses/compact"}
+
+
+def test_a_route_of_a_dialect_is_one_where_an_upstream_speaks_it(loading: Any) -> None:
+    rule = "cache: {exact: {rules: [{route: /v2/chat, enabled: true}]}}\n"
+    assert "matches no route" in str(list(doubts(loading(rule))))
+    ours = "upstreams: {cohere: {dialect: cohere, url: 'https://api.cohere.com'}}\n"
+    assert "matches no route" not in str(list(doubts(loading(ours + rule))))
 
 
 def test_what_will_be_cached_of_tools_is_said_and_what_cannot_be_is_doubted(loading: Any) -> None:

@@ -183,8 +183,8 @@ def test_every_problem_is_said_at_once_with_its_place(refused):
         'TOLLGATE_WORKERS: workers: expected a whole number >= 1 and <= 64, got "many"',
         "tollgate.yaml:1: listen: expected a string, got 8787",
         'tollgate.yaml:4: upstreams.openai: "url" is missing; expected a string',
-        "tollgate.yaml:5: upstreams.openai.dialect: expected one of anthropic, bedrock, gemini, "
-        'opaque, openai, got "opnai"; did you mean "openai"?',
+        "tollgate.yaml:5: upstreams.openai.dialect: expected one of anthropic, bedrock, cohere, "
+        'gemini, ollama, opaque, openai, got "opnai"; did you mean "openai"?',
         'tollgate.yaml:6: upstreams.openai.timouts: unknown field; did you mean "timeouts"?',
         'tollgate.yaml:7: admn: unknown field; did you mean "admin"?',
     ]

@@ -42,7 +42,7 @@ from gateway.config.check_resilience import breaking, doubts, resilience
         (
             "upstreams: {near: {dialect: ollama, url: 'https://x.example'}}\n"
             "fallbacks: [{upstream: openai, to: [{upstream: near, model: m}]}]",
-            "speaks another dialect than every upstream that the rule is for; not translated: cohere, ollama, opaque",
+            "speaks another dialect than every upstream that the rule is for; not translated: bedrock, cohere,",
         ),
         (
             "upstreams: {near: {dialect: ollama, url: 'https://x.example'},\n"

@@ -232,6 +232,20 @@ def test_the_words_of_every_maker(answer, usage):
     assert found.output_chars >= 1
 
 
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"output": {"message": {"content": [{"toolUse": {"toolUseId": "t1", "name": "look", "input": {}}}]}}},
+        {"choices": [{"message": {"tool_calls": [{"id": "t1", "function": {"name": "look", "arguments": "{}"}}]}}]},
+    ],
+)
+def test_an_invoked_model_calls_tools(block):
+    one = Talk("/model/somebody.new/invoke")
+    meter = one.dialect.meter(one.route, one.asked, 200, b"application/json")
+    meter.feed(json.dumps(block).encode())
+    assert [(use.id, use.name) for use in meter.end().tool_uses] == [("t1", "look")]
+
+
 def test_what_is_written_to_the_cache_is_told_by_its_time():
     one = Talk(f"{SONNET}/converse")
     details = [{"ttl": "5m", "inputTokens": 4}, {"ttl": "1h", "inputTokens": 6}]
