@@ -17,6 +17,7 @@ from msgspec import Raw, Struct
 from gateway.call import ToolResult
 from gateway.dialects.identity_text import digest_text
 from gateway.dialects.shape import DECODE_FAULTS, NO_RAW, Shape, is_set
+from gateway.dialects.step_pieces import ConverseMessage
 
 _TEXT_TYPES = frozenset(("text", "input_text", "output_text", "summary_text"))
 _TOOL_ROLES = frozenset(("tool", "function"))
@@ -67,29 +68,13 @@ class _GeminiContent(Struct, gc=False):
     parts: list[_Part] | None = None
 
 
-class _ConverseTool(Struct, gc=False):
-    toolUseId: Any = None
-    status: Any = None
-
-
-class _ConverseBlock(Struct, gc=False):
-    text: Any = None
-    toolUse: _ConverseTool | None = None
-    toolResult: _ConverseTool | None = None
-
-
-class _ConverseMessage(Struct, gc=False):
-    role: Any = None
-    content: list[_ConverseBlock] | None = None
-
-
 class _CohereTurn(Struct, gc=False):
     role: Any = None
     message: Any = None
 
 
 _content = Shape(_Content)
-_converse_message = Shape(_ConverseMessage)
+_converse_message = Shape(ConverseMessage)
 _chat_message = Shape(_ChatMessage)
 _responses_item = Shape(_ResponsesItem)
 _gemini_content = Shape(_GeminiContent)

@@ -97,7 +97,9 @@ class _Content(Struct, gc=False):
     parts: list[_Part] | None = None
 
 
-class _ConverseTool(Struct, gc=False):
+class ConverseTool(Struct, gc=False):
+    """A use of a tool, or the result of one."""
+
     toolUseId: Any = None
     name: Any = None
     status: Any = None
@@ -105,15 +107,15 @@ class _ConverseTool(Struct, gc=False):
     content: Raw = NO_RAW
 
 
-class _ConverseBlock(Struct, gc=False):
+class ConverseBlock(Struct, gc=False):
     text: Any = None
-    toolUse: _ConverseTool | None = None
-    toolResult: _ConverseTool | None = None
+    toolUse: ConverseTool | None = None
+    toolResult: ConverseTool | None = None
 
 
-class _ConverseMessage(Struct, gc=False):
+class ConverseMessage(Struct, gc=False):
     role: Any = None
-    content: list[_ConverseBlock] | None = None
+    content: list[ConverseBlock] | None = None
 
 
 class _Turn(Struct, gc=False):
@@ -122,7 +124,7 @@ class _Turn(Struct, gc=False):
 
 
 _chat = Shape(_Chat)
-_converse = Shape(_ConverseMessage)
+_converse = Shape(ConverseMessage)
 _turn = Shape(_Turn)
 _message = Shape(_Message)
 _item = Shape(_Item)
