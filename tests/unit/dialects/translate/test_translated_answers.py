@@ -491,7 +491,7 @@ ERRORS = {
 SAID = {
     "openai_chat": {"openai_chat": "rate_limit_error", "anthropic": "server_error", "gemini": "server_error"},
     "anthropic": {"openai_chat": "rate_limit_error", "anthropic": "overloaded_error", "gemini": "overloaded_error"},
-    "gemini": {"openai_chat": "RESOURCE_EXHAUSTED", "anthropic": "INTERNAL", "gemini": "UNAVAILABLE"},
+    "gemini": {"openai_chat": "RESOURCE_EXHAUSTED", "anthropic": "UNAVAILABLE", "gemini": "UNAVAILABLE"},
     "openai_responses": {"openai_chat": "rate_limit_exceeded", "anthropic": "server_error", "gemini": "server_error"},
 }
 
