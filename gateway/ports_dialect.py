@@ -43,11 +43,12 @@ class LastTurn(Struct, frozen=True):
 class Meter(Protocol):
     """Reads a decoded (not content-encoded) response body as it passes, in pieces of any size.
 
-    `feed` never raises and keeps bounded memory whatever it is given. For streams, `started` turns true at the first
-    meaningful event (not a comment, a ping, or who is going to answer), `terminal` at the dialect's terminal event, and
-    `failed` holds the provider's error type once an error event was seen.
+    `feed` never raises and keeps bounded memory whatever it is given. For streams, `begun` turns true where an event
+    says who is going to answer, `started` at the first that says more (no comment or ping does either), `terminal` at
+    the dialect's terminal event, and `failed` holds the provider's error type once an error event was seen.
     """
 
+    begun: bool
     started: bool
     terminal: bool
     failed: str

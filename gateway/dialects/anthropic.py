@@ -203,6 +203,7 @@ class MessageStream(EventMeter[StreamEvent]):
                 continue
             else:
                 self._milestone(kind, event)
+            self.begun = True
             alive = alive or kind != BEGINNING  # which says who is going to answer
         return alive
 

@@ -187,7 +187,9 @@ def decode_error(raw: bytes | Raw) -> tuple[str, str] | None:
 
 
 class NoStream:
-    """What meters of bodies that are no stream say of stopping early."""
+    """What meters of bodies that are no stream say of beginning and of stopping early."""
+
+    begun = False
 
     def produced(self, most: int) -> int:
         return 0

@@ -234,7 +234,10 @@ class ChatStream(EventMeter[Chunk]):
             draft.text("".join(said))
         if self.shape is _named_chunk:
             self._learn_names(events)
-        return self.started or any([_says(chunk) for chunk in events])
+        if self.started:
+            return True
+        self.begun = self.begun or bool(events)
+        return any([_says(chunk) for chunk in events])
 
     def _learn_names(self, events: list[Chunk]) -> None:
         """The first model and id count; once both are known, chunks are decoded without them."""

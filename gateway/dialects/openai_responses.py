@@ -83,6 +83,7 @@ class ResponseStream(EventMeter[StreamEvent]):
         at: tuple[Any, Any, str] = NOWHERE
         said: list[str] = []
         alive = self.started or self._kept
+        self.begun = self.begun or bool(events)
         for event in events:
             if type(event.sequence_number) is int:
                 self.sequence = event.sequence_number

@@ -57,6 +57,7 @@ class EventMeter(Generic[E]):
     shape: Shape[E]
     alarms: ClassVar[tuple[bytes, bytes]]
     gap = _LF  # what ends an event
+    begun = False
     early: ClassVar[str] = ""  # finish reason of an answer that was stopped
     uniform: ClassVar[bool] = True  # events that begin alike are alike; the terminal event begins differently
 
@@ -259,6 +260,7 @@ class Sniffer:
     """Decides between a stream and a document by the first visible byte, where the content type does not tell."""
 
     def __init__(self, stream: Callable[[], Meter], document: Callable[[], Meter]) -> None:
+        self.begun = False
         self.started = False
         self.terminal = False
         self.failed = ""
@@ -300,4 +302,5 @@ class Sniffer:
 
     def _note(self) -> None:
         meter = self.chosen
-        self.started, self.terminal, self.failed = meter.started, meter.terminal, meter.failed
+        self.begun, self.started = meter.begun, meter.started
+        self.terminal, self.failed = meter.terminal, meter.failed

@@ -3,10 +3,11 @@
 Rules
 1. Comments, pings, empty events and those that only say who is going to answer are held until something is said. With
    what comes after HOLD_SECONDS, or above PEEK_LIMIT bytes, they are committed, and pass: clients and proxies on the
-   way shall not give up. Committed or not, only content ends the time to the first content.
+   way shall not give up. Who is going to answer passes after BEGUN_SECONDS: a failure that the upstream knows of then
+   follows at once. Committed or not, only content ends the time to the first content.
 2. Where nothing at all comes, the gateway pings in the words of the dialect (`timeouts.ping`), between two events, and
    only behind the upstream's own head: a ping commits a status, and that must be the one the upstream gave.
-3. Where a fallback may still follow, neither happens: what is committed cannot be tried elsewhere.
+3. Where a fallback or a dearer model may still follow, none of it happens: what is committed cannot be taken back.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from gateway.ports import Downstream, Exchange, Gateway, Meter
 
 PEEK_LIMIT = 65_536
 HOLD_SECONDS = 3.0
+BEGUN_SECONDS = 0.02
 BLANK = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
 
@@ -32,6 +34,9 @@ class Beginning(Protocol):
     interruptible: bool
     meter: Meter
 
+    @property
+    def holds(self) -> bool: ...
+
     async def take(self, data: bytes) -> bytes: ...
 
     def commit(self, data: bytes) -> None: ...
@@ -41,7 +46,7 @@ async def peek(passage: Beginning) -> bool:
     """Read until something was said, good or bad; what of it is not passed on yet is in `held`. False where the body
     ended before. Raises UpstreamFault, ClientGone."""
     call, down, meter, exchange = passage.call, passage.down, passage.meter, passage.exchange
-    began, again = passage.gw.monotonic(), call.trial is not None and call.trial.open
+    began, again = passage.gw.monotonic(), passage.holds or (call.trial is not None and call.trial.open)
     waits, ping = call.attempts[-1].waits, b""
     if waits is not None and waits.ping is not None and passage.interruptible and not again:
         ping = passage.gw.dialects[call.route.dialect].ping
@@ -49,8 +54,12 @@ async def peek(passage: Beginning) -> bool:
     if meter.started or meter.failed:  # it was seen before, by stages.lanes, and put back
         passage.held += await passage.take(await exchange.read())
     while not (meter.started or meter.failed):
-        data = await (exchange.read_within(waits.ping) if ping and waits and waits.ping else exchange.read())
-        if data is None:
+        begun = meter.begun and not (again or call.committed)
+        within = BEGUN_SECONDS if begun else waits.ping if ping and waits else None
+        data = await (exchange.read_within(within) if within else exchange.read())
+        if data is None and begun:
+            pass  # what is held goes on
+        elif data is None:
             passage.held += ping if last.endswith(BLANK) else b""
         elif not data:
             return False

@@ -44,14 +44,14 @@ class SeenMeter:
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
         self._piece = b""  # the last of the upstream's
-        self.started = self.terminal = False
+        self.begun = self.started = self.terminal = False
         self.failed = ""
 
     def see(self, data: bytes) -> None:
         self._piece = data
         self._meter.feed(data)
         meter = self._meter
-        self.started, self.terminal = meter.started, meter.terminal and not self.failed
+        self.begun, self.started, self.terminal = meter.begun, meter.started, meter.terminal and not self.failed
         self.failed = self.failed or meter.failed
 
     def fail(self, why: str) -> None:

@@ -135,8 +135,21 @@ def test_who_is_going_to_answer_passes_with_the_first_content_byte_for_byte() ->
     assert exchange.has_spoken
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "beginning"),
+    [(CHAT, STREAM, ROLE), (MESSAGES, CLAUDE, START), ("/v1/responses", RESPONSES, CREATED)],
+)
+def test_who_is_going_to_answer_waits_a_moment_for_what_it_says_and_passes(
+    path: str, body: bytes, beginning: bytes
+) -> None:
+    for ping in (None, 10):
+        world, exchange = play(beginning, SILENCE, UpstreamTimeout("x"), ping=ping, path=path, body=body)
+        assert world.down.sent.startswith(beginning)
+        assert not exchange.has_spoken, "it is no content"
+
+
 def test_who_is_going_to_answer_passes_before_a_ping() -> None:
-    world, _ = play(ROLE, SILENCE, CHUNK, USAGE, DONE)
+    world, _ = play(ROLE, SILENCE, SILENCE, CHUNK, USAGE, DONE)
     assert world.down.sent == ROLE + PING + CHUNK + USAGE + DONE
 
 
