@@ -20,10 +20,11 @@ from gateway.call import Asked, Bounds, Edit, Request, Route, Usage
 from gateway.dialects import allowance, eventstream, faults, finish, lowering
 from gateway.dialects.asking import asked, elements, integer, params, raw_bytes, read_body
 from gateway.dialects.base import BaseDialect, inner
-from gateway.dialects.body import Fields, nested
+from gateway.dialects.body import object_at
 from gateway.dialects.eventstream import FrameCutter
 from gateway.dialects.meters import Draft, JsonMeter, decode_error, find_object
 from gateway.dialects.shape import NO_RAW, Shape, is_set
+from gateway.dialects.step_pieces import ConverseTool
 from gateway.dialects.streams import EventMeter
 from gateway.dialects.usage import as_dict, bedrock_usage
 from gateway.errors import GatewayError
@@ -33,12 +34,6 @@ CONVERSE = "/model/{modelId}/converse"
 _PATH = re.compile(rb"(.*/model/)([^/]+)(/[^/]+/?)")
 _STREAMS = (b"/converse-stream", b"/invoke-with-response-stream")
 _encode = msgspec.json.Encoder().encode
-
-
-class _Use(Struct, gc=False):
-    toolUseId: Any = None
-    name: Any = None
-    input: Raw = NO_RAW
 
 
 class _Reasoned(Struct, gc=False):
@@ -54,7 +49,7 @@ class _Block(Struct, gc=False):
     """A content block, or the start or delta of one."""
 
     text: Any = None
-    toolUse: _Use | None = None
+    toolUse: ConverseTool | None = None
     reasoningContent: _Reasoning | None = None
 
 
@@ -204,8 +199,8 @@ class BedrockConverse(Bedrock):
         found = read_body(request.body, ("messages",))
         if found is None:
             return Asked(model=model_in(route), stream=streams(route))
-        config = member_fields(found, request.body, "inferenceConfig")
-        tools = member_fields(found, request.body, "toolConfig")
+        config = object_at(request.body, found.spans, "inferenceConfig")[0]
+        tools = object_at(request.body, found.spans, "toolConfig")[0]
         return asked(
             found,
             params(config),
@@ -261,9 +256,3 @@ def model_in(route: Route) -> str:
 
 def streams(route: Route) -> bool:
     return route.path.partition(b"?")[0].rstrip(b"/").endswith(_STREAMS)
-
-
-def member_fields(found: Fields, body: bytes, name: str) -> Mapping[str, Raw]:
-    """The members of an object at the top level; none where there is none. Raises BadBody for repeated ones."""
-    span = found.spans.get(name)
-    return nested(body, span, name)[0] if span is not None and body[span[0]] == 0x7B else {}

@@ -21,10 +21,11 @@ from gateway.dialects import allowance, eventstream, finish, lowering
 from gateway.dialects.anthropic import MessageDocument, MessageStream
 from gateway.dialects.asking import asked, elements, params, raw_bytes, read_body
 from gateway.dialects.base import inner
-from gateway.dialects.bedrock import Bedrock, member_fields, model_in, streams
-from gateway.dialects.eventstream import FrameCutter, decoded
+from gateway.dialects.bedrock import Bedrock, model_in, streams
+from gateway.dialects.body import object_at
+from gateway.dialects.eventstream import FrameCutter
 from gateway.dialects.meters import Draft, JsonMeter, find_object
-from gateway.dialects.shape import NO_RAW, Shape, is_set
+from gateway.dialects.shape import NO_RAW, Shape, decoded, is_set
 from gateway.dialects.sse import Event, Splitter
 from gateway.dialects.streams import EventMeter
 from gateway.dialects.usage import anthropic_usage, as_dict, bedrock_usage, openai_usage
@@ -64,7 +65,6 @@ def limit_of(model: str) -> Limit | None:
 class _Answer(Struct, gc=False, rename={"metrics": METRICS}):
     usage: Raw = NO_RAW
     metrics: Raw = NO_RAW
-    metadata: Any = None
     inputTextTokenCount: Any = None  # Titan
     results: Any = None
     prompt_token_count: Any = None  # Llama
@@ -174,7 +174,9 @@ class BedrockInvoke(Bedrock):
         if found is None:
             return Asked(model=model, stream=stream)
         known = limit_of(model)
-        config = member_fields(found, request.body, known.place) if known is not None and known.place else found.fields
+        config = (
+            object_at(request.body, found.spans, known.place)[0] if known is not None and known.place else found.fields
+        )
         return asked(
             found,
             params(config) if config is not found.fields else None,

@@ -130,6 +130,12 @@ def nested(body: bytes, span: Span, param: str) -> tuple[Mapping[str, Raw], Mapp
     return fields, {key: (start + a, start + b) for key, (a, b) in spans.items()}
 
 
+def object_at(body: bytes, spans: Mapping[str, Span], name: str) -> tuple[Mapping[str, Raw], Mapping[str, Span]]:
+    """`nested`, of the object that is the member called `name`; nothing where there is none."""
+    span = spans.get(name)
+    return nested(body, span, name) if span is not None and body[span[0]] == 0x7B else ({}, {})
+
+
 def splice(body: bytes, edits: Iterable[Edit]) -> bytes:
     """Apply edits that do not overlap; offsets are those of the unedited body."""
     pieces: list[bytes] = []

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from typing import Any
 from zlib import crc32
 
 import msgspec
 
 from gateway.dialects.meters import error_facts
-from gateway.dialects.shape import DECODE_FAULTS
+from gateway.dialects.shape import decoded
 from gateway.dialects.sse import MAX_EVENT, Event
 
 CONTENT_TYPE = b"application/vnd.amazon.eventstream"
@@ -97,14 +96,6 @@ def _event(message: bytes, head: int) -> Event:
     facts = error_facts(decoded(payload))
     text = facts[1] if facts else names.get(b":error-message", b"").decode("utf-8", "replace")
     return b"error", msgspec.json.encode({"error": {"type": kind, "message": text}})
-
-
-def decoded(payload: bytes) -> Any:
-    """A JSON value; None for what is none."""
-    try:
-        return msgspec.json.decode(payload)
-    except DECODE_FAULTS:
-        return None
 
 
 def headers(block: bytes) -> dict[bytes, bytes]:

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from gateway.call import Asked, Edit, Route
 from gateway.dialects.allowance import CHAT_LIMITS, count
 from gateway.dialects.asking import text
-from gateway.dialects.body import Span, nested
+from gateway.dialects.body import Span, nested, object_at
 from gateway.dialects.shape import NULL
 
 Fields = Mapping[str, Raw]
@@ -197,8 +197,7 @@ def lower_number(raw: Raw | None, span: Span | None, most: int) -> Edits:
 
 def inside(asked: Asked, body: bytes, name: str) -> tuple[Fields, Spans]:
     """An object at the top level of the body; nothing where there is none."""
-    span = asked.spans.get(name)
-    return nested(body, span, name) if span is not None and body[span[0]] == 0x7B else ({}, {})
+    return object_at(body, asked.spans, name)
 
 
 def openai_effort(effort: str, model: str) -> str:

@@ -6,12 +6,11 @@ import json
 import re
 from typing import Any
 
-import msgspec
 from msgspec import Raw, Struct
 
 from gateway.call import Answer, Asked, ToolUse, Usage, UsageSource
 from gateway.dialects.identity_text import LIMIT, digest_text
-from gateway.dialects.shape import DECODE_FAULTS
+from gateway.dialects.shape import decoded
 
 MAX_BODY = 8 * 1024 * 1024  # of a JSON body that is decoded as a whole
 ERROR_BYTES = 64 * 1024  # of the error body of a call that is not read otherwise
@@ -180,10 +179,7 @@ def is_json(body: bytes) -> bool:
 
 
 def decode_error(raw: bytes | Raw) -> tuple[str, str] | None:
-    try:
-        return error_facts(msgspec.json.decode(raw))
-    except DECODE_FAULTS:
-        return None
+    return error_facts(decoded(raw))
 
 
 class NoStream:

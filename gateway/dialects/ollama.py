@@ -6,7 +6,6 @@ error in mid-stream is a line that holds nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -16,7 +15,7 @@ from gateway.call import Answer, Asked, Bounds, Edit, Request, Route, Usage, Usa
 from gateway.dialects import allowance, faults, finish, lowering
 from gateway.dialects.asking import asked, elements, model_name, params, raw_bytes, read_folded
 from gateway.dialects.base import BaseDialect, closing, inner
-from gateway.dialects.body import nested
+from gateway.dialects.body import object_at
 from gateway.dialects.json_lines import LineCutter
 from gateway.dialects.meters import Draft, JsonMeter, first_text
 from gateway.dialects.native_usage import ollama_usage
@@ -147,7 +146,7 @@ class Ollama(BaseDialect):
         found = read_folded(request.body, ("messages", "input"))
         if found is None:
             return Asked()
-        fields, options = found.fields, self._options(request.body, found.spans)
+        fields, options = found.fields, object_at(request.body, found.spans, "options")[0]
         return asked(
             found,
             params(options),
@@ -158,10 +157,6 @@ class Ollama(BaseDialect):
             system=raw_bytes(fields.get("system")),
             tools=raw_bytes(fields.get("tools")),
         )
-
-    def _options(self, body: bytes, spans: Mapping[str, tuple[int, int]]) -> Mapping[str, Raw]:
-        span = spans.get("options")
-        return nested(body, span, "options")[0] if span is not None and body[span[0]] == 0x7B else {}
 
     def bounds(self, route: Route, asked: Asked) -> Bounds:
         return Bounds(0) if route.operation == EMBEDS else allowance.ollama(asked)

@@ -15,6 +15,14 @@ TRUE = Raw(b"true")
 E = TypeVar("E", bound=Struct)
 
 
+def decoded(raw: Raw | bytes) -> Any:
+    """A JSON value; None for what is none."""
+    try:
+        return msgspec.json.decode(raw)
+    except DECODE_FAULTS:
+        return None
+
+
 def is_set(raw: Raw) -> bool:
     """Is there a value other than null?"""
     return len(raw) > 0 and raw != NULL
